@@ -1,0 +1,117 @@
+# pg_dtx: atomic commit across postgres_fdw servers
+#
+#   make, make install, make installcheck    as for every extension (PGXS)
+#   make test                                the whole test suite, on servers of its own
+#   make demo                                the extension at work on four servers
+#
+# "make test" and "make demo" install what they need, so they also run where
+# PostgreSQL is not installed yet; see dev/setup.
+
+EXTENSION = pg_dtx
+MODULE_big = pg_dtx
+PGFILEDESC = "pg_dtx - atomic commit across postgres_fdw servers"
+DATA = pg_dtx--1.0.sql
+
+OBJS = \
+	src/activity.o \
+	src/admin.o \
+	src/coordinator.o \
+	src/decision.o \
+	src/gid.o \
+	src/in_doubt.o \
+	src/interpose.o \
+	src/launcher.o \
+	src/participant.o \
+	src/pg_dtx.o \
+	src/remote.o \
+	src/resolver.o \
+	src/stats.o
+
+# "setup" makes the objects that all others use, so it comes first.
+REGRESS = \
+	setup \
+	two_phase \
+	one_phase \
+	reader_asked \
+	errors \
+	savepoints \
+	cursors \
+	batch_insert \
+	direct_modify \
+	copy \
+	partitions \
+	triggers \
+	keep_connections \
+	parallel_commit \
+	async_append \
+	alter_server \
+	disconnect \
+	non_superuser \
+	views_as_owner \
+	serializable \
+	loopback \
+	prepare_transaction \
+	switched_off \
+	settings \
+	privileges \
+	views \
+	check_server \
+	resolve \
+	force \
+	gid
+
+ISOLATION = \
+	transfers \
+	reader \
+	resolver
+
+TAP_TESTS = 1
+
+PG_CPPFLAGS = -I$(libpq_srcdir)
+
+# Functions of libpq that this library wraps are found with RTLD_NEXT, so libpq
+# has to be a dependency of the library even where nothing else would need it.
+SHLIB_LINK = -Wl,--push-state,--no-as-needed $(libpq) -Wl,--pop-state
+
+# What PostgreSQL's own headers do not keep to is left out of -Wextra.  A server
+# that was built with gcc hands options to clang that clang does not know.
+PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare \
+	-Wno-missing-field-initializers \
+	$(if $(findstring clang,$(shell $(CC) --version)), \
+		-Wno-unknown-warning-option -Wno-ignored-optimization-argument \
+		-Wno-ignored-attributes)
+
+PG_CONFIG ?= pg_config
+top_dir := $(patsubst %/,%,$(dir $(abspath $(firstword $(MAKEFILE_LIST)))))
+
+# These targets work without PostgreSQL.
+dev_targets = test demo setup
+
+ifneq ($(filter-out $(dev_targets),$(or $(MAKECMDGOALS),all)),)
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+ifeq ($(wildcard $(PGXS)),)
+$(error PostgreSQL's development files are missing ($(PG_CONFIG) --pgxs says "$(PGXS)"); "make setup" installs them on Debian)
+endif
+
+# Bitcode for JIT needs the clang that PostgreSQL was built with; do without if
+# it is not installed.
+llvm_clang := $(shell sed -n 's/^CLANG *= *//p' '$(dir $(PGXS))../Makefile.global')
+ifeq ($(if $(llvm_clang),$(shell command -v $(llvm_clang) 2>/dev/null)),)
+override with_llvm := no
+endif
+
+include $(PGXS)
+
+# Objects are in a subdirectory, which a build outside the source tree lacks,
+# and not all servers were built with dependency tracking.
+headers := $(wildcard $(top_dir)/src/*.h)
+$(OBJS) $(OBJS:.o=.bc): $(headers) | $(CURDIR)/src
+$(CURDIR)/src:
+	$(MKDIR_P) $@
+
+endif
+
+.PHONY: $(dev_targets)
+$(dev_targets):
+	@PG_CONFIG='$(PG_CONFIG)' '$(top_dir)/dev/$@'

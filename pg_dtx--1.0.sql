@@ -1,0 +1,373 @@
+/* pg_dtx--1.0.sql */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION pg_dtx" to load this file. \quit
+
+-- The owner of a schema can drop what is in it.  CREATE EXTENSION takes a schema
+-- that exists already, so make sure that this is not somebody else's.
+DO $$
+BEGIN
+  IF NOT (SELECT r.rolsuper
+            FROM pg_catalog.pg_namespace n
+            JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
+           WHERE n.nspname OPERATOR(pg_catalog.=) 'dtx') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_schema_definition',
+      MESSAGE = 'schema "dtx" must belong to a superuser',
+      HINT = 'Drop or rename the schema, or change its owner.';
+  END IF;
+END
+$$;
+
+COMMENT ON SCHEMA dtx IS 'atomic commit across postgres_fdw servers (extension pg_dtx)';
+
+GRANT USAGE ON SCHEMA dtx TO PUBLIC;
+
+--
+-- Identity of the coordinator.  Not dumped: a copy must not take the
+-- original's prepared transactions for its own.
+--
+
+CREATE FUNCTION dtx._new_id() RETURNS bigint
+AS 'MODULE_PATHNAME', 'dtx_sql_new_id'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+
+REVOKE ALL ON FUNCTION dtx._new_id() FROM PUBLIC;
+COMMENT ON FUNCTION dtx._new_id() IS
+  'internal: a random identifier for dtx.coordinator';
+
+CREATE TABLE dtx.coordinator (
+  id bigint NOT NULL
+) USING heap;
+
+CREATE UNIQUE INDEX coordinator_one_row ON dtx.coordinator ((true));
+
+INSERT INTO dtx.coordinator (id) VALUES (dtx._new_id());
+
+REVOKE ALL ON dtx.coordinator FROM PUBLIC;
+GRANT SELECT ON dtx.coordinator TO pg_monitor;
+COMMENT ON TABLE dtx.coordinator IS
+  'identity of this database as a coordinator; one row, made by CREATE EXTENSION and never dumped';
+COMMENT ON COLUMN dtx.coordinator.id IS
+  'random identifier; its 64 bits, in hexadecimal, are the first field of every gid';
+
+--
+-- Decisions.  Written and read below the executor (src/decision.c), which
+-- relies on the columns, on their order, on heap, and on there being no index:
+-- rows are overwritten in place, as HOT updates.  Not dumped: they mean
+-- something only to the transactions that are prepared now.
+--
+
+CREATE TABLE dtx.decision (
+  boot_id bigint NOT NULL,
+  xid bigint NOT NULL,
+  userid oid NOT NULL,
+  decided_at timestamptz NOT NULL,
+  serverids oid[] NOT NULL,
+  umids oid[] NOT NULL
+) USING heap WITH (fillfactor = 20);
+
+REVOKE ALL ON dtx.decision FROM PUBLIC;
+GRANT SELECT ON dtx.decision TO pg_monitor;
+COMMENT ON TABLE dtx.decision IS
+  'one row per transaction that committed on several servers and may not be finished on all of them; do not change it by hand';
+COMMENT ON COLUMN dtx.decision.boot_id IS
+  'random identifier of the server run in which the transaction ran';
+COMMENT ON COLUMN dtx.decision.xid IS
+  'full transaction identifier of the local transaction';
+COMMENT ON COLUMN dtx.decision.userid IS
+  'session user of the transaction';
+COMMENT ON COLUMN dtx.decision.decided_at IS
+  'when the row was written, just before the servers were asked to prepare';
+COMMENT ON COLUMN dtx.decision.serverids IS
+  'foreign server of each participant, in the order of the last field of its gid';
+COMMENT ON COLUMN dtx.decision.umids IS
+  'user mapping of each participant, in the same order';
+
+--
+-- What humans decided.  Append-only, and dumped.
+--
+
+CREATE TABLE dtx.forced (
+  gid text NOT NULL,
+  server name,
+  decision text NOT NULL CHECK (decision IN ('commit', 'rollback')),
+  decided text NOT NULL CHECK (decided IN ('commit', 'rollback')),
+  contradicted boolean NOT NULL,
+  reason text NOT NULL,
+  by_user name NOT NULL,
+  at timestamptz NOT NULL
+);
+
+SELECT pg_catalog.pg_extension_config_dump('dtx.forced', '');
+
+REVOKE ALL ON dtx.forced FROM PUBLIC;
+GRANT SELECT ON dtx.forced TO pg_monitor;
+COMMENT ON TABLE dtx.forced IS
+  'what was finished by hand with dtx.force()';
+COMMENT ON COLUMN dtx.forced.gid IS
+  'name of the prepared transaction';
+COMMENT ON COLUMN dtx.forced.server IS
+  'foreign server on which it was finished; null if the server had been dropped';
+COMMENT ON COLUMN dtx.forced.decision IS
+  'what was done: commit or rollback';
+COMMENT ON COLUMN dtx.forced.decided IS
+  'what the recorded decision was: commit or rollback';
+COMMENT ON COLUMN dtx.forced.contradicted IS
+  'was something else done than what was decided?';
+COMMENT ON COLUMN dtx.forced.reason IS
+  'why, in the words of who did it';
+COMMENT ON COLUMN dtx.forced.by_user IS
+  'session user who did it';
+COMMENT ON COLUMN dtx.forced.at IS
+  'when';
+
+--
+-- Views.  The functions behind them are called with the privileges of whoever
+-- reads the view, and leave out the rows that are not for him.
+--
+
+CREATE FUNCTION dtx._transactions(
+  OUT gid text,
+  OUT pid integer,
+  OUT usename name,
+  OUT xid xid8,
+  OUT state text,
+  OUT started timestamptz,
+  OUT servers name[],
+  OUT waiting_for name[]
+) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_sql_transactions'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10;
+
+COMMENT ON FUNCTION dtx._transactions() IS 'internal: rows of dtx.transactions';
+
+CREATE VIEW dtx.transactions AS
+  SELECT t.gid, t.pid, t.usename, t.xid, t.state, t.started, t.servers, t.waiting_for
+    FROM dtx._transactions() AS t;
+
+REVOKE ALL ON dtx.transactions FROM PUBLIC;
+GRANT SELECT ON dtx.transactions TO PUBLIC;
+COMMENT ON VIEW dtx.transactions IS
+  'distributed transactions of this database in progress; members of pg_monitor see all, others their own';
+COMMENT ON COLUMN dtx.transactions.gid IS
+  'what the names of its prepared transactions begin with; null until the commit begins';
+COMMENT ON COLUMN dtx.transactions.pid IS
+  'process of the session';
+COMMENT ON COLUMN dtx.transactions.usename IS
+  'session user';
+COMMENT ON COLUMN dtx.transactions.xid IS
+  'identifier of the local transaction; null until the commit begins';
+COMMENT ON COLUMN dtx.transactions.state IS
+  'active, preparing (phase one), committing (phase two), or aborting';
+COMMENT ON COLUMN dtx.transactions.started IS
+  'start of the local transaction';
+COMMENT ON COLUMN dtx.transactions.servers IS
+  'foreign servers that take part, one element per connection';
+COMMENT ON COLUMN dtx.transactions.waiting_for IS
+  'those whose replies the session waits for';
+
+CREATE FUNCTION dtx._in_doubt(
+  OUT gid text,
+  OUT server name,
+  OUT remote_user text,
+  OUT decision text,
+  OUT since timestamptz,
+  OUT attempts integer,
+  OUT last_error text,
+  OUT next_attempt timestamptz
+) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_sql_in_doubt'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10;
+
+COMMENT ON FUNCTION dtx._in_doubt() IS 'internal: rows of dtx.in_doubt';
+
+CREATE VIEW dtx.in_doubt AS
+  SELECT d.gid, d.server, d.remote_user, d.decision, d.since, d.attempts, d.last_error, d.next_attempt
+    FROM dtx._in_doubt() AS d;
+
+REVOKE ALL ON dtx.in_doubt FROM PUBLIC;
+GRANT SELECT ON dtx.in_doubt TO PUBLIC;
+COMMENT ON VIEW dtx.in_doubt IS
+  'prepared foreign transactions of this database that wait for the resolver; members of pg_monitor see all, others their own';
+COMMENT ON COLUMN dtx.in_doubt.gid IS
+  'name of the prepared transaction';
+COMMENT ON COLUMN dtx.in_doubt.server IS
+  'foreign server on which it is prepared; null if the server was dropped';
+COMMENT ON COLUMN dtx.in_doubt.remote_user IS
+  'its owner on that server; null if not known';
+COMMENT ON COLUMN dtx.in_doubt.decision IS
+  'what is to become of it: commit or rollback';
+COMMENT ON COLUMN dtx.in_doubt.since IS
+  'in doubt since';
+COMMENT ON COLUMN dtx.in_doubt.attempts IS
+  'number of failed attempts to finish it';
+COMMENT ON COLUMN dtx.in_doubt.last_error IS
+  'why the last attempt failed; null if there was none';
+COMMENT ON COLUMN dtx.in_doubt.next_attempt IS
+  'not tried again before; null: as soon as possible';
+
+CREATE FUNCTION dtx._servers(
+  OUT server name,
+  OUT reachable boolean,
+  OUT checked_at timestamptz,
+  OUT version text,
+  OUT slots_used integer,
+  OUT slots_total integer,
+  OUT in_doubt bigint,
+  OUT last_error text
+) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_sql_servers'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10;
+
+REVOKE ALL ON FUNCTION dtx._servers() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION dtx._servers() TO pg_monitor;
+COMMENT ON FUNCTION dtx._servers() IS 'internal: rows of dtx.servers';
+
+CREATE VIEW dtx.servers AS
+  SELECT s.server, s.reachable, s.checked_at, s.version, s.slots_used, s.slots_total, s.in_doubt, s.last_error
+    FROM dtx._servers() AS s;
+
+REVOKE ALL ON dtx.servers FROM PUBLIC;
+GRANT SELECT ON dtx.servers TO pg_monitor;
+COMMENT ON VIEW dtx.servers IS
+  'postgres_fdw servers of this database, as the resolver last found them';
+COMMENT ON COLUMN dtx.servers.server IS
+  'foreign server';
+COMMENT ON COLUMN dtx.servers.reachable IS
+  'did the last visit succeed? null if there was none';
+COMMENT ON COLUMN dtx.servers.checked_at IS
+  'time of the last visit';
+COMMENT ON COLUMN dtx.servers.version IS
+  'version of PostgreSQL there';
+COMMENT ON COLUMN dtx.servers.slots_used IS
+  'prepared transactions there, of whomever';
+COMMENT ON COLUMN dtx.servers.slots_total IS
+  'max_prepared_transactions there';
+COMMENT ON COLUMN dtx.servers.in_doubt IS
+  'number of rows of dtx.in_doubt for this server';
+COMMENT ON COLUMN dtx.servers.last_error IS
+  'why the last failed visit failed';
+
+CREATE FUNCTION dtx._stat(
+  OUT one_phase bigint,
+  OUT two_phase bigint,
+  OUT prepared bigint,
+  OUT prepare_failed bigint,
+  OUT handed_over bigint,
+  OUT resolved_commit bigint,
+  OUT resolved_rollback bigint,
+  OUT forced bigint,
+  OUT passes bigint,
+  OUT not_remembered bigint,
+  OUT prepare_time double precision,
+  OUT commit_time double precision,
+  OUT stats_reset timestamptz
+) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_sql_stat'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 1;
+
+REVOKE ALL ON FUNCTION dtx._stat() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION dtx._stat() TO pg_monitor;
+COMMENT ON FUNCTION dtx._stat() IS 'internal: the row of dtx.stat';
+
+CREATE VIEW dtx.stat AS
+  SELECT s.one_phase, s.two_phase, s.prepared, s.prepare_failed, s.handed_over,
+         s.resolved_commit, s.resolved_rollback, s.forced, s.passes, s.not_remembered,
+         s.prepare_time, s.commit_time, s.stats_reset
+    FROM dtx._stat() AS s;
+
+REVOKE ALL ON dtx.stat FROM PUBLIC;
+GRANT SELECT ON dtx.stat TO pg_monitor;
+COMMENT ON VIEW dtx.stat IS
+  'cumulative counters of all databases of this server, kept across a clean restart';
+COMMENT ON COLUMN dtx.stat.one_phase IS
+  'transactions with foreign servers for which one-phase commit was enough';
+COMMENT ON COLUMN dtx.stat.two_phase IS
+  'transactions committed in two phases';
+COMMENT ON COLUMN dtx.stat.prepared IS
+  'foreign transactions prepared';
+COMMENT ON COLUMN dtx.stat.prepare_failed IS
+  'transactions rolled back in phase one';
+COMMENT ON COLUMN dtx.stat.handed_over IS
+  'prepared foreign transactions that sessions left to the resolver';
+COMMENT ON COLUMN dtx.stat.resolved_commit IS
+  'prepared foreign transactions committed by a resolver';
+COMMENT ON COLUMN dtx.stat.resolved_rollback IS
+  'prepared foreign transactions rolled back by a resolver';
+COMMENT ON COLUMN dtx.stat.forced IS
+  'calls of dtx.force() that succeeded';
+COMMENT ON COLUMN dtx.stat.passes IS
+  'full passes of the resolvers over their servers';
+COMMENT ON COLUMN dtx.stat.not_remembered IS
+  'hand-overs that found pg_dtx.max_in_doubt reached, since the server started; the next full pass finds them';
+COMMENT ON COLUMN dtx.stat.prepare_time IS
+  'time spent in phase one, milliseconds';
+COMMENT ON COLUMN dtx.stat.commit_time IS
+  'time spent waiting in phase two, milliseconds';
+COMMENT ON COLUMN dtx.stat.stats_reset IS
+  'since when the counters count';
+
+--
+-- Functions
+--
+
+CREATE FUNCTION dtx.stat_reset() RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_stat_reset'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+REVOKE ALL ON FUNCTION dtx.stat_reset() FROM PUBLIC;
+COMMENT ON FUNCTION dtx.stat_reset() IS
+  'sets the counters of dtx.stat to zero';
+
+CREATE FUNCTION dtx.check_server(
+  name name,
+  OUT "check" text,
+  OUT ok boolean,
+  OUT detail text,
+  OUT hint text
+) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_sql_check_server'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 8 COST 10000;
+
+COMMENT ON FUNCTION dtx.check_server(name) IS
+  'checks whether a foreign server is ready for commits in two phases, through the user mapping of the current user, who needs USAGE on it';
+
+CREATE FUNCTION dtx.resolve(
+  OUT server name,
+  OUT gid text,
+  OUT decision text,
+  OUT done boolean,
+  OUT error text
+) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_sql_resolve'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10 COST 10000;
+
+REVOKE ALL ON FUNCTION dtx.resolve() FROM PUBLIC;
+COMMENT ON FUNCTION dtx.resolve() IS
+  'finishes now what is in doubt on all servers of this database, and tells what was done; done at once, and not undone by ROLLBACK';
+
+CREATE FUNCTION dtx.force(
+  gid text,
+  decision text,
+  reason text,
+  override boolean DEFAULT false
+) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_force'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE COST 10000
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+REVOKE ALL ON FUNCTION dtx.force(text, text, text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION dtx.force(text, text, text, boolean) IS
+  'finishes one prepared foreign transaction by hand, ''commit'' or ''rollback'', and remembers it in dtx.forced; a contradiction with the recorded decision needs override; what happens on the server happens at once and is not undone by ROLLBACK';
+
+CREATE FUNCTION dtx._wake_resolver() RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_wake_resolver'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+REVOKE ALL ON FUNCTION dtx._wake_resolver() FROM PUBLIC;
+COMMENT ON FUNCTION dtx._wake_resolver() IS
+  'internal: makes sure that this database gets a resolver';
+
+-- Last: from now on there is something to resolve for.
+SELECT dtx._wake_resolver();

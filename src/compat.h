@@ -1,0 +1,147 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *		Differences between PostgreSQL 15 to 19, the only file that knows
+ *		PG_VERSION_NUM.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PG_DTX_COMPAT_H
+#define PG_DTX_COMPAT_H
+
+#include "access/heapam.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_foreign_server.h"
+#include "postmaster/bgworker.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+#include "utils/acl.h"
+#include "utils/memutils.h"
+#if PG_VERSION_NUM >= 180000
+#include "storage/waiteventset.h"
+#endif
+#if PG_VERSION_NUM >= 170000
+#include "utils/wait_event.h"
+#else
+#include "utils/wait_event.h"
+#endif
+
+#if PG_VERSION_NUM < 150000
+#error pg_dtx needs PostgreSQL 15 or later
+#endif
+
+/* Number of this backend's PGPROC, below MaxBackends for regular backends. */
+#if PG_VERSION_NUM >= 170000
+#define DtxMyProcNumber()	((int) MyProcNumber)
+#else
+#define DtxMyProcNumber()	(MyProc->pgprocno)
+#endif
+
+/* A wait-event set that lives until it is freed, whatever ends before. */
+#if PG_VERSION_NUM >= 170000
+#define DtxCreateWaitEventSet(nevents)	CreateWaitEventSet(NULL, (nevents))
+#else
+#define DtxCreateWaitEventSet(nevents) \
+	CreateWaitEventSet(TopMemoryContext, (nevents))
+#endif
+
+/*
+ * A wait event of our own.  Takes a lock and may throw, so call it early, once
+ * per process and name; before version 17 all extensions share one event.
+ */
+static inline uint32
+DtxWaitEvent(const char *name)
+{
+#if PG_VERSION_NUM >= 170000
+	return WaitEventExtensionNew(name);
+#else
+	(void) name;
+	return PG_WAIT_EXTENSION;
+#endif
+}
+
+/* simple_heap_update() reports since 16 which indexes need new entries. */
+static inline void
+DtxHeapUpdate(Relation rel, ItemPointer otid, HeapTuple tup)
+{
+#if PG_VERSION_NUM >= 160000
+	TU_UpdateIndexes update_indexes;
+
+	simple_heap_update(rel, otid, tup, &update_indexes);
+#else
+	simple_heap_update(rel, otid, tup);
+#endif
+}
+
+/* Opportunistic pruning of one page, which the caller has pinned. */
+static inline void
+DtxHeapPrune(Relation rel, Buffer buffer)
+{
+#if PG_VERSION_NUM >= 190000
+	Buffer		vmbuffer = InvalidBuffer;
+
+	heap_page_prune_opt(rel, buffer, &vmbuffer, false);
+	if (BufferIsValid(vmbuffer))
+		ReleaseBuffer(vmbuffer);
+#else
+	heap_page_prune_opt(rel, buffer);
+#endif
+}
+
+/* Since 19, DROP DATABASE and the like may end such a worker themselves. */
+#ifdef BGWORKER_INTERRUPTIBLE
+#define DTX_BGWORKER_INTERRUPTIBLE	BGWORKER_INTERRUPTIBLE
+#else
+#define DTX_BGWORKER_INTERRUPTIBLE	0
+#endif
+
+/* USAGE and the like on a foreign server: one function for all kinds since 16. */
+#if PG_VERSION_NUM >= 160000
+#define DtxForeignServerAclcheck(serverid, roleid, mode) \
+	object_aclcheck(ForeignServerRelationId, (serverid), (roleid), (mode))
+#else
+#define DtxForeignServerAclcheck(serverid, roleid, mode) \
+	pg_foreign_server_aclcheck((serverid), (roleid), (mode))
+#endif
+
+/*
+ * A new tranche of LWLocks under a name that wait events show.  To be called
+ * once per life of shared memory, by the process that creates it; the others
+ * inherit the name by fork().
+ */
+static inline int
+DtxLWLockTranche(const char *name)
+{
+#if PG_VERSION_NUM >= 190000
+	return LWLockNewTrancheId(name);
+#else
+	int			tranche = LWLockNewTrancheId();
+
+	LWLockRegisterTranche(tranche, name);
+	return tranche;
+#endif
+}
+
+/* A hash table in shared memory; since 19 it has one size only. */
+static inline HTAB *
+DtxShmemInitHash(const char *name, int64 nelems, HASHCTL *info, int flags)
+{
+#if PG_VERSION_NUM >= 190000
+	return ShmemInitHash(name, nelems, info, flags);
+#else
+	return ShmemInitHash(name, (long) nelems, (long) nelems, info, flags);
+#endif
+}
+
+/* Ownership of a database: one function for all kinds of objects since 16. */
+#if PG_VERSION_NUM >= 160000
+#define DtxDatabaseOwnercheck(dbid, roleid) \
+	object_ownercheck(DatabaseRelationId, (dbid), (roleid))
+#else
+#define DtxDatabaseOwnercheck(dbid, roleid) \
+	pg_database_ownercheck((dbid), (roleid))
+#endif
+
+#endif							/* PG_DTX_COMPAT_H */

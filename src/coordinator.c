@@ -1,0 +1,1152 @@
+/*-------------------------------------------------------------------------
+ *
+ * coordinator.c
+ *		The commit of a distributed transaction: two-phase commit driven from
+ *		the callbacks of the local transaction.
+ *
+ * The order of things, with the function of access/transam/xact.c that calls:
+ *
+ * CommitTransaction, XACT_EVENT_PRE_COMMIT (pre_commit), ahead of
+ * postgres_fdw's own callback: find out which participants wrote; if more than
+ * one node did, write the decision row, publish the transaction, prepare the
+ * participants that wrote.  Errors are allowed and abort everything.
+ *
+ * CommitTransaction, XACT_EVENT_COMMIT (send_commits): the decision is durable
+ * and visible.  Send every COMMIT PREPARED.
+ *
+ * CommitTransaction, RESOURCE_RELEASE_AFTER_LOCKS (finish_commit): wait for the
+ * replies, when no local lock is held any more.
+ *
+ * AbortTransaction, XACT_EVENT_ABORT (begin_abort) and
+ * RESOURCE_RELEASE_AFTER_LOCKS (finish_abort): the same for ROLLBACK PREPARED,
+ * after the replies to PREPAREs that are still on their way.
+ *
+ * Between the local commit and the end of finish_commit an ERROR would be a
+ * PANIC.  So nothing there allocates in a memory context, looks at a catalog,
+ * opens a file descriptor, or reports above WARNING; interrupts are held by
+ * xact.c, and the wait looks at the flags itself, as SyncRepWaitForLSN
+ * (replication/syncrep.c) does.
+ *
+ * Callbacks run newest first (RegisterXactCallback).  postgres_fdw registers
+ * its callback before it makes its first connection, and we register ours when
+ * we see that connection being made, so ours runs first.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "compat.h"
+#include "miscadmin.h"
+#include "participant.h"
+#include "pgstat.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "tcop/dest.h"
+#include "tcop/tcopprot.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+/*
+ * Longest time, in milliseconds, that an abort waits for the servers.  The
+ * client is waiting for its error message; the resolver can do the rest.
+ */
+#define ABORT_WAIT_MS	2000
+
+/* Replies taken per WaitEventSetWait() call. */
+#define EVENTS_AT_ONCE	16
+
+/* How a wait for replies ended. */
+typedef enum WaitEnd
+{
+	WAIT_COMPLETE,				/* no reply is due any more */
+	WAIT_FAILED,				/* phase one: a participant failed */
+	WAIT_TIMED_OUT,
+	WAIT_CANCELED,				/* query cancel, where it can't throw */
+	WAIT_TERMINATED				/* SIGTERM or postmaster death, likewise */
+} WaitEnd;
+
+/* Where the current local transaction stands. */
+typedef enum Phase
+{
+	PHASE_NONE = 0,				/* before COMMIT */
+	PHASE_PLAIN,				/* in COMMIT, left to postgres_fdw */
+	PHASE_PREPARE,				/* in COMMIT, participants are being prepared */
+	PHASE_COMMIT,				/* committed locally */
+	PHASE_ABORT,				/* aborted after PHASE_PREPARE began */
+	PHASE_PLAIN_ABORT			/* aborted before */
+} Phase;
+
+/* Participants of the current local transaction, in order of appearance. */
+static dlist_head members = DLIST_STATIC_INIT(members);
+static int	nmembers = 0;
+
+static Phase phase = PHASE_NONE;
+static uint64 current_xid = 0;	/* full xid under which gids were made, or 0 */
+static ItemPointerData current_row; /* its decision row */
+static TimestampTz phase_start;
+
+/*
+ * Sockets of all members, the latch and postmaster death.  Made before the
+ * local commit because afterwards no descriptor may be opened.
+ */
+static WaitEventSet *wait_set = NULL;
+
+/*
+ * The last transaction that returned from COMMIT before all confirmations were
+ * in (commit_wait = off).  Its participants are not in "members" any more.
+ */
+static struct
+{
+	uint64		xid;			/* 0: none */
+	ItemPointerData row;		/* its decision row */
+	int			due;			/* replies still to come */
+	bool		failed;			/* has the resolver got some of them? */
+}			unsettled;
+
+/* Wait events, see DtxWaitEvent(). */
+static uint32 we_prepare;
+static uint32 we_commit;
+static uint32 we_abort;
+static uint32 we_settle;
+
+/* Names for the one warning after the commit; no allocation there. */
+static char unconfirmed[1024];
+
+static void dtx_xact_callback(XactEvent event, void *arg);
+static void dtx_resource_callback(ResourceReleasePhase release_phase,
+								  bool isCommit, bool isTopLevel, void *arg);
+static void dtx_before_exit(int code, Datum arg);
+static void pre_commit(void);
+static void check_member(Participant *p);
+static void check_not_enlisted(Participant *p);
+static void ask_readers(void);
+static void end_readers(void);
+static void prepare_writers(void);
+static void send_commits(void);
+static void finish_commit(void);
+static void begin_abort(void);
+static void finish_abort(void);
+static void end_transaction(void);
+static void make_wait_set(void);
+static void free_wait_set(void);
+static WaitEnd wait_replies(int timeout_ms, uint32 wait_event);
+static bool any_reply_due(void);
+static Participant *first_failed(void);
+static void throw_timeout(void);
+static void hand_over(Participant *p);
+static void receive(Participant *p);
+static void release(Participant *p);
+static void settled(Participant *p);
+static void leave_unsettled(Participant *p);
+static void leave_unsettled_transaction(void);
+static void note_unconfirmed(Participant *p);
+
+/* ----------------------------------------------------------------
+ * Enlisting
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * postgres_fdw makes its first connection in this backend, or another one.
+ * Registers the callbacks, once.  May throw.
+ */
+void
+CoordinatorPrepareBackend(void)
+{
+	static bool done = false;
+
+	if (done)
+		return;
+
+	we_prepare = DtxWaitEvent("DtxPrepare");
+	we_commit = DtxWaitEvent("DtxCommit");
+	we_abort = DtxWaitEvent("DtxAbort");
+	we_settle = DtxWaitEvent("DtxSettle");
+	before_shmem_exit(dtx_before_exit, (Datum) 0);
+	RegisterXactCallback(dtx_xact_callback, NULL);
+	RegisterResourceReleaseCallback(dtx_resource_callback, NULL);
+	done = true;
+}
+
+/*
+ * postgres_fdw starts a remote transaction.  Called before the command is sent.
+ * Throws if it is too late in the local transaction for that.
+ */
+void
+CoordinatorEnlist(Participant *p)
+{
+	bool		installed = DtxExtensionInstalled();
+
+	if (phase != PHASE_NONE && installed && dtx_two_phase_commit)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot access foreign tables while the transaction is being committed"),
+				 errdetail("The participants of the distributed transaction have been determined already.")));
+
+	if (!p->identified && installed)
+		ParticipantIdentify(p);
+
+	ParticipantReset(p);
+	p->state = PARTICIPANT_OPEN;
+	p->index = nmembers;
+	dlist_push_tail(&members, &p->node);
+	nmembers++;
+
+	if (installed)
+	{
+		if (nmembers == 1)
+			DtxActivityBegin();
+		DtxActivityAddServer(p->index, p->serverid);
+	}
+}
+
+/*
+ * postgres_fdw closes a connection whose remote transaction is its own affair.
+ */
+void
+CoordinatorForget(Participant *p)
+{
+	if (p->state != PARTICIPANT_IDLE)
+	{
+		dlist_delete(&p->node);
+		nmembers--;
+		p->state = PARTICIPANT_IDLE;
+	}
+}
+
+/* ----------------------------------------------------------------
+ * Callbacks
+ * ----------------------------------------------------------------
+ */
+
+static void
+dtx_xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			pre_commit();
+			break;
+		case XACT_EVENT_COMMIT:
+			if (phase == PHASE_PREPARE)
+				send_commits();
+			else if (nmembers > 0)
+			{
+				DtxActivityEnd(0);
+				end_transaction();
+			}
+			phase = phase == PHASE_COMMIT ? PHASE_COMMIT : PHASE_NONE;
+			break;
+		case XACT_EVENT_ABORT:
+			begin_abort();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			/* postgres_fdw refuses if it was used */
+		case XACT_EVENT_PREPARE:
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			/* postgres_fdw does not run in parallel workers */
+			break;
+	}
+}
+
+static void
+dtx_resource_callback(ResourceReleasePhase release_phase, bool isCommit,
+					  bool isTopLevel, void *arg)
+{
+	/* Also called for portals and subtransactions, which are not top-level. */
+	if (release_phase != RESOURCE_RELEASE_AFTER_LOCKS || !isTopLevel)
+		return;
+
+	if (phase == PHASE_COMMIT)
+		finish_commit();
+	else if (phase == PHASE_ABORT)
+		finish_abort();
+	else if (phase == PHASE_PLAIN_ABORT)
+	{
+		if (nmembers > 0)
+			DtxActivityEnd(0);
+		end_transaction();
+	}
+}
+
+/* ----------------------------------------------------------------
+ * Before the local commit
+ * ----------------------------------------------------------------
+ */
+
+static void
+pre_commit(void)
+{
+	dlist_mutable_iter iter;
+	int			writers = 0;
+	int			unknown = 0;
+	int			local;
+
+	if (!dtx_two_phase_commit || !DtxExtensionInstalled())
+	{
+		phase = PHASE_PLAIN;
+		return;
+	}
+
+	/* A remote transaction that we did not see start must not slip through. */
+	ParticipantForEach(check_not_enlisted);
+
+	dlist_foreach_modify(iter, &members)
+		check_member(dlist_container(Participant, node, iter.cur));
+
+	if (nmembers == 0)
+	{
+		phase = PHASE_PLAIN;
+		return;
+	}
+
+	local = TransactionIdIsValid(GetTopTransactionIdIfAny()) ? 1 : 0;
+	dlist_foreach_modify(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		if (p->wrote)
+			writers++;
+		else
+			unknown++;
+	}
+
+	/* Whoever only read may have written: ask, if the answer matters. */
+	if (unknown > 0 && writers + unknown + local > 1)
+	{
+		make_wait_set();
+		ask_readers();
+		writers = 0;
+		dlist_foreach_modify(iter, &members)
+		{
+			if (dlist_container(Participant, node, iter.cur)->wrote)
+				writers++;
+		}
+	}
+	else if (writers + local == 0)
+		writers = 1;			/* a lone reader: it may have written */
+
+	if (writers + local <= 1)
+	{
+		/*
+		 * One node wrote, or none.  If it is a remote one, end the readers
+		 * first: when one of them fails, nothing has been committed yet.
+		 */
+		if (writers == 1 && nmembers > 1)
+			end_readers();
+		phase = PHASE_PLAIN;
+		free_wait_set();
+		if (writers == 1)
+			DtxStatsAdd(DTX_STAT_ONE_PHASE, 1);
+		return;
+	}
+
+	prepare_writers();
+}
+
+/*
+ * Is a participant's remote transaction in a state in which it can be
+ * committed?  Takes out those that never began.
+ */
+static void
+check_member(Participant *p)
+{
+	PGTransactionStatusType status = PQtransactionStatus(p->conn);
+
+	if (status == PQTRANS_INTRANS)
+		return;
+
+	/*
+	 * START TRANSACTION failed, or was interrupted, in a subtransaction that
+	 * was rolled back.  postgres_fdw closes such a connection itself.
+	 */
+	if (!p->used)
+	{
+		CoordinatorForget(p);
+		return;
+	}
+
+	if (status == PQTRANS_UNKNOWN)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("connection to server \"%s\" was lost",
+						p->server_name),
+				 errdetail("The transaction on that server can't be committed.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_IN_FAILED_SQL_TRANSACTION),
+			 errmsg("transaction on server \"%s\" can't be committed",
+					p->server_name),
+			 status == PQTRANS_INERROR ?
+			 errdetail("A command failed there, and the remote transaction was aborted.") :
+			 status == PQTRANS_ACTIVE ?
+			 errdetail("A command is still running there.") :
+			 errdetail("The remote transaction has ended already.")));
+}
+
+/*
+ * Fail closed: a connection in a transaction that began unseen.
+ */
+static void
+check_not_enlisted(Participant *p)
+{
+	PGTransactionStatusType status;
+
+	if (p->state != PARTICIPANT_IDLE || p->reply_due || p->abandoned || p->broken)
+		return;
+	status = PQtransactionStatus(p->conn);
+	if (status == PQTRANS_INTRANS || status == PQTRANS_INERROR)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("pg_dtx did not see a remote transaction begin on server \"%s\"",
+						p->identified ? p->server_name : "(unknown)"),
+				 errhint("Report this to the developers of pg_dtx, and set \"pg_dtx.two_phase_commit\" to off to commit without atomicity.")));
+}
+
+static void
+ask_readers(void)
+{
+	dlist_iter	iter;
+	Participant *failed;
+
+	dlist_foreach(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		if (!p->wrote && !ParticipantAsk(p))
+			ParticipantThrow(p, "end transaction");
+	}
+
+	switch (wait_replies(dtx_prepare_timeout, we_prepare))
+	{
+		case WAIT_COMPLETE:
+			break;
+		case WAIT_FAILED:
+			failed = first_failed();
+			ParticipantThrow(failed, "end transaction");
+			break;
+		default:
+			throw_timeout();
+	}
+}
+
+static void
+end_readers(void)
+{
+	dlist_iter	iter;
+	Participant *failed;
+
+	make_wait_set();
+	dlist_foreach(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		if (!p->wrote && !ParticipantEnd(p))
+			ParticipantThrow(p, "commit transaction");
+	}
+
+	switch (wait_replies(dtx_prepare_timeout, we_prepare))
+	{
+		case WAIT_COMPLETE:
+			break;
+		case WAIT_FAILED:
+			failed = first_failed();
+			ParticipantThrow(failed, "commit transaction");
+			break;
+		default:
+			throw_timeout();
+	}
+}
+
+/*
+ * Phase one.  On return every participant that wrote is prepared, every other
+ * one has ended, and everything that phase two needs exists.
+ */
+static void
+prepare_writers(void)
+{
+	dlist_iter	iter;
+	DtxGid		gid;
+	Oid		   *serverids = palloc(sizeof(Oid) * nmembers);
+	Oid		   *umids = palloc(sizeof(Oid) * nmembers);
+	int			n = 0;
+	Participant *failed;
+
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot commit a transaction that wrote on several servers during recovery"),
+				 errhint("Run it on the primary server.")));
+
+	memset(&gid, 0, sizeof(gid));
+	gid.coordinator_id = DtxCoordinatorId();
+	gid.boot_id = DtxBootId();
+	gid.dbid = MyDatabaseId;
+	gid.xid = U64FromFullTransactionId(GetTopFullTransactionId());
+
+	dlist_foreach(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		/* Without the mapping nobody could finish it after a crash. */
+		if (!p->identified)
+			ParticipantIdentify(p);
+		if (!p->identified)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("could not determine which foreign server a connection of postgres_fdw belongs to"),
+					 errdetail("The options of the server or of the user mapping have changed since the connection was made."),
+					 errhint("Try the transaction again.")));
+		DtxActivityAddServer(p->index, p->serverid);
+		if (p->wrote)
+		{
+			serverids[n] = p->serverid;
+			umids[n] = p->umid;
+			n++;
+		}
+	}
+
+	/* A transaction that returned early is settled, or the resolver's, now. */
+	leave_unsettled_transaction();
+
+	DtxDecisionWrite(gid.xid, n, serverids, umids, &current_row);
+	ForceSyncCommit();
+	pfree(serverids);
+	pfree(umids);
+
+	make_wait_set();
+	current_xid = gid.xid;
+	phase = PHASE_PREPARE;
+	phase_start = GetCurrentTimestamp();
+	DtxActivityPublish(gid.xid);
+
+	dlist_foreach(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		if (p->wrote)
+		{
+			gid.n++;
+			if (!ParticipantPrepare(p, &gid))
+				ParticipantThrow(p, "prepare transaction");
+		}
+		else if (!ParticipantEnd(p))
+			ParticipantThrow(p, "commit transaction");
+		DtxActivitySetWaiting(p->index, true);
+	}
+
+	switch (wait_replies(dtx_prepare_timeout, we_prepare))
+	{
+		case WAIT_COMPLETE:
+			break;
+		case WAIT_FAILED:
+			failed = first_failed();
+			ParticipantThrow(failed, failed->wrote ?
+							 "prepare transaction" : "commit transaction");
+			break;
+		default:
+			throw_timeout();
+	}
+	DtxStatsAdd(DTX_STAT_PREPARED, n);
+}
+
+/* ----------------------------------------------------------------
+ * After the local commit: nothing may throw
+ * ----------------------------------------------------------------
+ */
+
+static void
+send_commits(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	dlist_iter	iter;
+
+	phase = PHASE_COMMIT;
+	DtxStatsAdd(DTX_STAT_PREPARE_USEC, Max(now - phase_start, 0));
+	phase_start = now;
+
+	/*
+	 * The outcome is visible now, so a resolver that finds us busy for longer
+	 * than we are going to wait may help.
+	 */
+	DtxActivitySetState(DTX_COMMITTING,
+						TimestampTzPlusMilliseconds(now, dtx_commit_timeout));
+
+	dlist_foreach(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		if (p->state == PARTICIPANT_PREPARED &&
+			ParticipantFinish(p, DTX_COMMIT))
+			DtxActivitySetWaiting(p->index, true);
+	}
+}
+
+static void
+finish_commit(void)
+{
+	dlist_mutable_iter iter;
+	WaitEnd		end = WAIT_COMPLETE;
+	int			handed_over = 0;
+	int			due = 0;
+
+	if (dtx_commit_wait)
+		end = wait_replies(dtx_commit_timeout, we_commit);
+
+	unconfirmed[0] = '\0';
+	dlist_foreach_modify(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		if (p->state == PARTICIPANT_FINISHING)
+		{
+			if (!dtx_commit_wait)
+			{
+				p->unsettled = true;
+				due++;
+				continue;
+			}
+			ParticipantGiveUp(p, "no reply");
+		}
+		if (p->state == PARTICIPANT_UNFINISHED)
+		{
+			hand_over(p);
+			note_unconfirmed(p);
+			handed_over++;
+		}
+	}
+
+	DtxStatsAdd(DTX_STAT_TWO_PHASE, 1);
+	DtxStatsAdd(DTX_STAT_COMMIT_USEC,
+				Max(GetCurrentTimestamp() - phase_start, 0));
+
+	if (due > 0)
+	{
+		/* Replies are received before the connections are used again. */
+		unsettled.xid = current_xid;
+		unsettled.row = current_row;
+		unsettled.due = due;
+		unsettled.failed = handed_over > 0;
+		if (handed_over > 0)
+			DtxActivityForgetRow();
+	}
+	else
+	{
+		if (handed_over == 0)
+			DtxActivitySetRow(current_xid, &current_row);
+		else
+			DtxActivityForgetRow();
+		DtxActivityEnd(current_xid);
+	}
+
+	if (handed_over > 0)
+	{
+		DtxLauncherWakeResolver(MyDatabaseId);
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("transaction has committed, but not every server has confirmed it yet: %s",
+						unconfirmed),
+				 end == WAIT_CANCELED ?
+				 errdetail("The wait was canceled due to user request.") :
+				 end == WAIT_TERMINATED ?
+				 errdetail("The wait was ended by a request to terminate the connection.") :
+				 end == WAIT_TIMED_OUT ?
+				 errdetail("There was no confirmation within %d ms (\"pg_dtx.commit_timeout\").",
+						   dtx_commit_timeout) : 0,
+				 errhint("The resolver goes on until they have; view \"dtx.in_doubt\" shows what is left.")));
+	}
+
+	end_transaction();
+}
+
+/* ----------------------------------------------------------------
+ * Abort: must not throw either
+ * ----------------------------------------------------------------
+ */
+
+static void
+begin_abort(void)
+{
+	dlist_iter	iter;
+
+	if (phase == PHASE_ABORT || phase == PHASE_PLAIN_ABORT)
+		return;					/* an error in AbortTransaction itself */
+
+	if (phase != PHASE_PREPARE)
+	{
+		/*
+		 * Nothing was prepared.  A question or a COMMIT of a reader that is
+		 * still unanswered becomes a command that postgres_fdw cancels and
+		 * drains, as it would one of its own.
+		 */
+		dlist_foreach(iter, &members)
+		{
+			Participant *p = dlist_container(Participant, node, iter.cur);
+
+			if (p->state == PARTICIPANT_ASKED || p->state == PARTICIPANT_ENDING)
+			{
+				p->state = PARTICIPANT_OPEN;
+				p->reply_due = false;
+			}
+		}
+		phase = PHASE_PLAIN_ABORT;
+		return;
+	}
+
+	phase = PHASE_ABORT;
+	DtxStatsAdd(DTX_STAT_PREPARE_FAILED, 1);
+	DtxActivitySetState(DTX_ABORTING, 0);
+
+	dlist_foreach(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		if (p->state == PARTICIPANT_PREPARED)
+			(void) ParticipantFinish(p, DTX_ROLLBACK);
+	}
+}
+
+static void
+finish_abort(void)
+{
+	dlist_iter	iter;
+	bool		wake = false;
+
+	(void) wait_replies(ABORT_WAIT_MS, we_abort);
+
+	dlist_foreach(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		if (p->reply_due)
+			ParticipantGiveUp(p, "no reply");
+
+		/* prepared or not, which only a visit of the server can tell */
+		if (p->state == PARTICIPANT_UNKNOWN ||
+			p->state == PARTICIPANT_UNFINISHED ||
+			p->state == PARTICIPANT_PREPARED)
+		{
+			p->decision = DTX_ROLLBACK;
+			hand_over(p);
+			wake = true;
+		}
+	}
+
+	DtxActivityEnd(current_xid);
+	if (wake)
+		DtxLauncherWakeResolver(MyDatabaseId);
+	end_transaction();
+}
+
+/* ----------------------------------------------------------------
+ * The end
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Forget the members of the transaction.  Does not throw.
+ */
+static void
+end_transaction(void)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		dlist_delete(&p->node);
+		nmembers--;
+		if (!p->unsettled)
+			release(p);
+	}
+	Assert(nmembers == 0);
+
+	free_wait_set();
+	current_xid = 0;
+	phase = PHASE_NONE;
+}
+
+/*
+ * Give a connection that is in no list back to postgres_fdw, or close it if
+ * postgres_fdw wanted that while we still needed it.
+ */
+static void
+release(Participant *p)
+{
+	ParticipantReset(p);
+	if (p->abandoned)
+	{
+		PGconn	   *conn = p->conn;
+
+		ParticipantDestroy(p);
+		PQfinish(conn);
+		ReleaseExternalFD();	/* see CoordinatorAbandon() */
+	}
+	else
+		ParticipantDeallocate(p);
+}
+
+/*
+ * postgres_fdw closes a connection that we still need: keep it until its
+ * second phase is over.  postgres_fdw counts the descriptor as released, so
+ * count it as ours.  Does not throw.
+ */
+void
+CoordinatorAbandon(Participant *p)
+{
+	p->abandoned = true;
+	ReserveExternalFD();
+}
+
+/* ----------------------------------------------------------------
+ * Confirmations that COMMIT did not wait for
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * A connection with a reply outstanding from an earlier transaction is about
+ * to be used again: wait for that reply, for at most pg_dtx.commit_timeout.
+ * Throws on interrupts, and can be called again then.
+ */
+void
+CoordinatorSettle(Participant *p)
+{
+	TimestampTz deadline;
+
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										   Max(dtx_commit_timeout, 1));
+	for (;;)
+	{
+		long		timeout;
+
+		ParticipantReceive(p);
+		if (!p->reply_due)
+			break;
+		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		if (timeout <= 0 || PQsocket(p->conn) < 0)
+		{
+			ParticipantGiveUp(p, "no reply");
+			break;
+		}
+		(void) WaitLatchOrSocket(MyLatch,
+								 WL_LATCH_SET | WL_SOCKET_READABLE |
+								 WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+								 PQsocket(p->conn), timeout, we_settle);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (p->unsettled)
+		settled(p);
+}
+
+/*
+ * The reply of an unsettled participant is in, or is not waited for any more.
+ */
+static void
+settled(Participant *p)
+{
+	bool		confirmed = p->state == PARTICIPANT_FINISHED;
+
+	if (!confirmed)
+	{
+		hand_over(p);
+		DtxLauncherWakeResolver(MyDatabaseId);
+	}
+
+	if (unsettled.xid != 0 && unsettled.xid == p->gid.xid)
+	{
+		if (!confirmed)
+			unsettled.failed = true;
+		if (--unsettled.due == 0)
+		{
+			if (unsettled.failed)
+				DtxActivityForgetRow();
+			else
+				DtxActivitySetRow(unsettled.xid, &unsettled.row);
+			DtxActivityEnd(unsettled.xid);
+			unsettled.xid = 0;
+		}
+	}
+	else if (confirmed)
+		DtxInDoubtRemove(&p->gid);	/* see leave_unsettled() */
+
+	p->unsettled = false;
+	release(p);
+}
+
+/*
+ * A callback of ParticipantForEach(): take what has arrived, without waiting;
+ * what has not is the resolver's business.  The connection stays unsettled
+ * then, because its reply must still be received before it is used.
+ */
+static void
+leave_unsettled(Participant *p)
+{
+	if (!p->unsettled)
+		return;
+	ParticipantReceive(p);
+	if (!p->reply_due)
+		settled(p);
+	else if (p->gid.xid == unsettled.xid)
+	{
+		hand_over(p);
+		unsettled.failed = true;
+	}
+}
+
+/*
+ * The backend needs its slot for another distributed transaction, or exits:
+ * stop being responsible for the unsettled one.  Does not throw or wait.
+ */
+static void
+leave_unsettled_transaction(void)
+{
+	if (unsettled.xid == 0)
+		return;
+	ParticipantForEach(leave_unsettled);
+	if (unsettled.xid == 0)
+		return;
+	DtxActivityForgetRow();
+	DtxActivityEnd(unsettled.xid);
+	unsettled.xid = 0;
+	DtxLauncherWakeResolver(MyDatabaseId);
+}
+
+static void
+dtx_before_exit(int code, Datum arg)
+{
+	leave_unsettled_transaction();
+}
+
+/*
+ * Make a participant the resolver's business.  Does not throw.  If shared
+ * memory is full nothing is lost: the next full pass finds the gid on its
+ * server, and the decision table says what is to become of it.
+ */
+static void
+hand_over(Participant *p)
+{
+	DtxInDoubt	entry;
+
+	memset(&entry, 0, sizeof(entry));
+	entry.gid = p->gid;
+	entry.serverid = p->serverid;
+	entry.umid = p->umid;
+	entry.userid = GetSessionUserId();
+	if (PQuser(p->conn) != NULL)
+		strlcpy(entry.remote_user, PQuser(p->conn), NAMEDATALEN);
+	entry.decision = p->decision;
+	entry.since = GetCurrentTimestamp();
+	strlcpy(entry.last_error, p->error, sizeof(entry.last_error));
+	(void) DtxInDoubtAdd(&entry);
+	DtxStatsAdd(DTX_STAT_HANDED_OVER, 1);
+}
+
+/* ----------------------------------------------------------------
+ * Waiting
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Make the set of things to wait for: every member, the latch, postmaster
+ * death.  Throws if there is no descriptor left.
+ */
+static void
+make_wait_set(void)
+{
+	dlist_iter	iter;
+
+	if (wait_set != NULL)
+		return;
+
+	wait_set = DtxCreateWaitEventSet(nmembers + 2);
+	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(wait_set, WL_POSTMASTER_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	dlist_foreach(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		if (PQsocket(p->conn) >= 0)
+			AddWaitEventToSet(wait_set, WL_SOCKET_READABLE, PQsocket(p->conn),
+							  NULL, p);
+	}
+}
+
+static void
+free_wait_set(void)
+{
+	if (wait_set != NULL)
+	{
+		WaitEventSet *set = wait_set;
+
+		wait_set = NULL;
+		FreeWaitEventSet(set);
+	}
+}
+
+/*
+ * Wait until no reply is due, for at most timeout_ms milliseconds.
+ *
+ * Before the local commit: throws on interrupts, and returns WAIT_FAILED as
+ * soon as one participant has failed.  After it, and in an abort: does not
+ * throw, and takes a cancel or termination request as the wish to stop
+ * waiting.  The request to terminate stays pending, for the next
+ * CHECK_FOR_INTERRUPTS() outside.
+ */
+static WaitEnd
+wait_replies(int timeout_ms, uint32 wait_event)
+{
+	bool		may_throw = phase == PHASE_NONE || phase == PHASE_PREPARE;
+	TimestampTz deadline;
+	dlist_iter	iter;
+
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms);
+
+	/* Some replies may be here already. */
+	dlist_foreach(iter, &members)
+		receive(dlist_container(Participant, node, iter.cur));
+
+	for (;;)
+	{
+		WaitEvent	events[EVENTS_AT_ONCE];
+		long		timeout;
+		int			nevents;
+
+		if (may_throw && first_failed() != NULL)
+			return WAIT_FAILED;
+		if (!any_reply_due())
+			return WAIT_COMPLETE;
+
+		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		if (timeout <= 0)
+			return WAIT_TIMED_OUT;
+
+		nevents = WaitEventSetWait(wait_set, timeout, events, EVENTS_AT_ONCE,
+								   wait_event);
+		for (int i = 0; i < nevents; i++)
+		{
+			if (events[i].events & WL_POSTMASTER_DEATH)
+			{
+				/* Everything is going down: leave as soon as possible. */
+				if (may_throw)
+					proc_exit(1);
+				ProcDiePending = true;
+				InterruptPending = true;
+				whereToSendOutput = DestNone;
+			}
+			else if (events[i].events & WL_LATCH_SET)
+				ResetLatch(MyLatch);
+			else
+				receive((Participant *) events[i].user_data);
+		}
+
+		if (may_throw)
+			CHECK_FOR_INTERRUPTS();
+		else if (any_reply_due())
+		{
+			if (ProcDiePending)
+				return WAIT_TERMINATED;
+			if (QueryCancelPending)
+			{
+				QueryCancelPending = false;
+				return WAIT_CANCELED;
+			}
+		}
+	}
+}
+
+/*
+ * Take in what a participant has sent; in an abort, go on with the rollback of
+ * what turns out to have been prepared.
+ */
+static void
+receive(Participant *p)
+{
+	bool		was_due = p->reply_due;
+
+	ParticipantReceive(p);
+	if (phase == PHASE_ABORT && p->state == PARTICIPANT_PREPARED)
+		(void) ParticipantFinish(p, DTX_ROLLBACK);
+	if (was_due && !p->reply_due && phase != PHASE_NONE)
+		DtxActivitySetWaiting(p->index, false);
+}
+
+static bool
+any_reply_due(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &members)
+	{
+		if (dlist_container(Participant, node, iter.cur)->reply_due)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The first member whose last step failed, or NULL.
+ */
+static Participant *
+first_failed(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		if (p->state == PARTICIPANT_NOT_PREPARED ||
+			p->state == PARTICIPANT_UNKNOWN ||
+			((p->state == PARTICIPANT_ASKED ||
+			  p->state == PARTICIPANT_ENDING) && !p->reply_due))
+			return p;
+	}
+	return NULL;
+}
+
+/*
+ * Some servers did not answer in time.  Their connections are given up now, so
+ * that the abort does not wait for them again.
+ */
+static void
+throw_timeout(void)
+{
+	dlist_iter	iter;
+
+	unconfirmed[0] = '\0';
+	dlist_foreach(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		if (p->reply_due)
+		{
+			note_unconfirmed(p);
+			ParticipantGiveUp(p, "no reply");
+		}
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_QUERY_CANCELED),
+			 errmsg("canceling COMMIT because servers did not answer in time: %s",
+					unconfirmed),
+			 errdetail("There was no answer within %d ms (\"pg_dtx.prepare_timeout\").",
+					   dtx_prepare_timeout),
+			 errhint("The transaction is rolled back on all servers.")));
+}
+
+/*
+ * Add a server to the list of those that have not answered.
+ */
+static void
+note_unconfirmed(Participant *p)
+{
+	size_t		len = strlen(unconfirmed);
+
+	/* one mapping of a server may do for all of them */
+	snprintf(unconfirmed + len, sizeof(unconfirmed) - len, "%s\"%s\"",
+			 len > 0 ? ", " : "", p->server_name);
+}

@@ -1,0 +1,395 @@
+/*-------------------------------------------------------------------------
+ *
+ * in_doubt.c
+ *		What waits for the resolvers, and what they know of each server, in
+ *		shared memory.
+ *
+ * Two hash tables, each with a lock of its own.  The locks are held while
+ * entries are copied, never across a wait.
+ *
+ * Neither table holds the truth: which transactions are prepared is known to
+ * the participants, what is to become of them to the decision table.  The
+ * tables make resolution fast (a hand-over is worked on at once instead of in
+ * the next full pass) and visible (dtx.in_doubt, dtx.servers).  So an entry
+ * that finds no room is not an error.  It is counted, and the next full pass
+ * finds the prepared transaction on its server.
+ *
+ * Backends hand over after their local commit, when an ERROR would be a PANIC.
+ * Hence the functions that they call neither allocate nor throw: the tables
+ * are allocated in full at startup, and HASH_ENTER_NULL reports a lack of room.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "in_doubt.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pg_dtx.h"
+#include "port/atomics.h"
+#include "storage/shmem.h"
+#include "utils/hsearch.h"
+#include "utils/timestamp.h"
+
+/* At most one message about a full table in this time, milliseconds. */
+#define OVERFLOW_LOG_INTERVAL	60000
+
+typedef struct InDoubtShared
+{
+	LWLock		lock;			/* guards in_doubt_hash and logged_at */
+	TimestampTz logged_at;		/* last message that the table is full, or 0 */
+	pg_atomic_uint64 overflows; /* entries that found no room; no lock */
+	LWLock		server_lock;	/* guards server_hash */
+} InDoubtShared;
+
+/* The key of server_hash: how DtxServerStatus begins. */
+typedef struct ServerKey
+{
+	Oid			dbid;			/* database of the coordinator */
+	Oid			serverid;		/* foreign server in it */
+} ServerKey;
+
+StaticAssertDecl(offsetof(DtxInDoubt, gid) == 0,
+				 "DtxInDoubt must begin with its hash key");
+StaticAssertDecl(sizeof(DtxGid) == 3 * sizeof(uint64) + 2 * sizeof(uint32),
+				 "DtxGid must not have padding, it is a hash key");
+StaticAssertDecl(offsetof(DtxServerStatus, dbid) == offsetof(ServerKey, dbid) &&
+				 offsetof(DtxServerStatus, serverid) == offsetof(ServerKey, serverid),
+				 "DtxServerStatus must begin with its hash key");
+
+static InDoubtShared *shared = NULL;
+static HTAB *in_doubt_hash = NULL;	/* of DtxInDoubt */
+static HTAB *server_hash = NULL;	/* of DtxServerStatus */
+
+static void report_overflow(void);
+static void copy_text(char *dest, const char *source, int size);
+static void evict_stalest_server(void);
+
+/*
+ * Bytes of shared memory that this module needs.  pg_dtx.max_in_doubt must be
+ * known.
+ */
+Size
+DtxInDoubtShmemSize(void)
+{
+	Size		size = MAXALIGN(sizeof(InDoubtShared));
+
+	size = add_size(size, hash_estimate_size(dtx_max_in_doubt,
+											 sizeof(DtxInDoubt)));
+	size = add_size(size, hash_estimate_size(DTX_MAX_SERVERS,
+											 sizeof(DtxServerStatus)));
+	return size;
+}
+
+/*
+ * Create or attach to the two tables.  The caller holds AddinShmemInitLock.
+ */
+void
+DtxInDoubtShmemInit(void)
+{
+	HASHCTL		info;
+	bool		found;
+
+	shared = ShmemInitStruct("pg_dtx in doubt", sizeof(InDoubtShared), &found);
+	if (!found)
+	{
+		memset(shared, 0, sizeof(InDoubtShared));
+		LWLockInitialize(&shared->lock, DtxLWLockTranche("DtxInDoubt"));
+		LWLockInitialize(&shared->server_lock, DtxLWLockTranche("DtxServers"));
+		pg_atomic_init_u64(&shared->overflows, 0);
+	}
+
+	memset(&info, 0, sizeof(info));
+	info.keysize = sizeof(DtxGid);
+	info.entrysize = sizeof(DtxInDoubt);
+	in_doubt_hash = DtxShmemInitHash("pg_dtx in doubt hash", dtx_max_in_doubt,
+									 &info, HASH_ELEM | HASH_BLOBS);
+
+	memset(&info, 0, sizeof(info));
+	info.keysize = sizeof(ServerKey);
+	info.entrysize = sizeof(DtxServerStatus);
+	server_hash = DtxShmemInitHash("pg_dtx server hash", DTX_MAX_SERVERS,
+								   &info, HASH_ELEM | HASH_BLOBS);
+}
+
+/*
+ * Remember that a prepared transaction waits for the resolver.
+ *
+ * If its gid is known already, what the new entry tells is added to the old
+ * one, which keeps its age and its history.  A decision may turn out to be
+ * commit, but commit stays commit: a decision row that was seen is final.
+ *
+ * Returns false if there is no room.  Never throws; any process, any time.
+ */
+bool
+DtxInDoubtAdd(const DtxInDoubt *entry)
+{
+	DtxInDoubt *old;
+	bool		found;
+	bool		log_overflow = false;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+
+	/*
+	 * The hash table may find room for more than it was made for in what
+	 * shared memory has to spare; don't let it depend on that.
+	 */
+	if (hash_get_num_entries(in_doubt_hash) < dtx_max_in_doubt)
+		old = hash_search(in_doubt_hash, &entry->gid, HASH_ENTER_NULL, &found);
+	else
+		old = hash_search(in_doubt_hash, &entry->gid, HASH_FIND, &found);
+
+	if (old == NULL)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (shared->logged_at == 0 ||
+			TimestampDifferenceExceeds(shared->logged_at, now,
+									   OVERFLOW_LOG_INTERVAL))
+		{
+			shared->logged_at = now;
+			log_overflow = true;
+		}
+	}
+	else if (!found)
+	{
+		*old = *entry;
+		if (old->since == 0)
+			old->since = GetCurrentTimestamp();
+	}
+	else
+	{
+		if (OidIsValid(entry->serverid))
+			old->serverid = entry->serverid;
+		if (!OidIsValid(old->umid))
+			old->umid = entry->umid;
+		if (!OidIsValid(old->userid))
+			old->userid = entry->userid;
+		if (old->remote_user[0] == '\0')
+			strlcpy(old->remote_user, entry->remote_user,
+					sizeof(old->remote_user));
+		if (entry->decision == DTX_COMMIT)
+			old->decision = DTX_COMMIT;
+	}
+	LWLockRelease(&shared->lock);
+
+	if (old == NULL)
+	{
+		pg_atomic_fetch_add_u64(&shared->overflows, 1);
+		if (log_overflow)
+			report_overflow();
+	}
+
+	return old != NULL;
+}
+
+/*
+ * Say in the server log that the table is full.  Not above LOG, because the
+ * caller may be a backend whose local transaction has been committed.
+ */
+static void
+report_overflow(void)
+{
+	ereport(LOG,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("too many prepared foreign transactions are in doubt to remember them all"),
+			 errdetail("There is room for %d of them. The resolver finds the others on their servers in its next full pass.",
+					   dtx_max_in_doubt),
+			 errhint("Consider increasing the configuration parameter \"%s\".",
+					 "pg_dtx.max_in_doubt")));
+}
+
+/*
+ * Forget an entry, because nothing of its gid is left to be done.  It need not
+ * exist.  Never throws.
+ */
+void
+DtxInDoubtRemove(const DtxGid *gid)
+{
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	(void) hash_search(in_doubt_hash, gid, HASH_REMOVE, NULL);
+	LWLockRelease(&shared->lock);
+}
+
+/*
+ * Record a failed attempt to finish a gid, and when to try again (0: at once).
+ * The entry need not exist.  Never throws.
+ */
+void
+DtxInDoubtFailed(const DtxGid *gid, const char *error, TimestampTz next_attempt)
+{
+	DtxInDoubt *entry;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	entry = hash_search(in_doubt_hash, gid, HASH_FIND, NULL);
+	if (entry != NULL)
+	{
+		if (entry->attempts < PG_INT32_MAX)
+			entry->attempts++;
+		entry->next_attempt = next_attempt;
+		copy_text(entry->last_error, error, sizeof(entry->last_error));
+	}
+	LWLockRelease(&shared->lock);
+}
+
+/*
+ * Copy the entry of a gid.  Returns false if there is none.  Never throws.
+ */
+bool
+DtxInDoubtGet(const DtxGid *gid, DtxInDoubt *copy)
+{
+	DtxInDoubt *entry;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	entry = hash_search(in_doubt_hash, gid, HASH_FIND, NULL);
+	if (entry != NULL)
+		*copy = *entry;
+	LWLockRelease(&shared->lock);
+
+	return entry != NULL;
+}
+
+/*
+ * Copies of all entries of a coordinator database: a list of DtxInDoubt in the
+ * current memory context, in no particular order.  Throws if out of memory.
+ */
+List *
+DtxInDoubtList(Oid dbid)
+{
+	List	   *result = NIL;
+	HASH_SEQ_STATUS status;
+	DtxInDoubt *entry;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	hash_seq_init(&status, in_doubt_hash);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		DtxInDoubt *copy;
+
+		if (entry->gid.dbid != dbid)
+			continue;
+		copy = palloc(sizeof(DtxInDoubt));
+		*copy = *entry;
+		result = lappend(result, copy);
+	}
+	LWLockRelease(&shared->lock);
+
+	return result;
+}
+
+/*
+ * Entries that found no room since the server started or the statistics were
+ * reset.
+ */
+uint64
+DtxInDoubtOverflows(void)
+{
+	return pg_atomic_read_u64(&shared->overflows);
+}
+
+/*
+ * Set that number to zero.
+ */
+void
+DtxInDoubtOverflowsReset(void)
+{
+	pg_atomic_write_u64(&shared->overflows, 0);
+}
+
+/*
+ * Record what a visit of a server found.  If there is no room, the server that
+ * was not visited for the longest time goes.  Never throws.
+ */
+void
+DtxServerStatusSet(const DtxServerStatus *status)
+{
+	ServerKey	key = {.dbid = status->dbid, .serverid = status->serverid};
+	DtxServerStatus *entry;
+
+	LWLockAcquire(&shared->server_lock, LW_EXCLUSIVE);
+	entry = hash_search(server_hash, &key, HASH_FIND, NULL);
+	if (entry == NULL)
+	{
+		if (hash_get_num_entries(server_hash) >= DTX_MAX_SERVERS)
+			evict_stalest_server();
+		entry = hash_search(server_hash, &key, HASH_ENTER_NULL, NULL);
+	}
+	if (entry != NULL)
+		*entry = *status;
+	LWLockRelease(&shared->server_lock);
+}
+
+/*
+ * Make room in server_hash, which the caller has locked exclusively.  Servers
+ * of databases that were dropped go this way at last, too.
+ */
+static void
+evict_stalest_server(void)
+{
+	HASH_SEQ_STATUS status;
+	DtxServerStatus *entry;
+	DtxServerStatus *stalest = NULL;
+
+	hash_seq_init(&status, server_hash);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		if (stalest == NULL || entry->checked_at < stalest->checked_at)
+			stalest = entry;
+	}
+	if (stalest != NULL)
+	{
+		ServerKey	key = {.dbid = stalest->dbid, .serverid = stalest->serverid};
+
+		(void) hash_search(server_hash, &key, HASH_REMOVE, NULL);
+	}
+}
+
+/*
+ * Copy what is known of a server.  Returns false if nothing is.  Never throws.
+ */
+bool
+DtxServerStatusGet(Oid dbid, Oid serverid, DtxServerStatus *copy)
+{
+	ServerKey	key = {.dbid = dbid, .serverid = serverid};
+	DtxServerStatus *entry;
+
+	LWLockAcquire(&shared->server_lock, LW_SHARED);
+	entry = hash_search(server_hash, &key, HASH_FIND, NULL);
+	if (entry != NULL)
+		*copy = *entry;
+	LWLockRelease(&shared->server_lock);
+
+	return entry != NULL;
+}
+
+/*
+ * Forget a server, because it was dropped.  Never throws.
+ */
+void
+DtxServerStatusForget(Oid dbid, Oid serverid)
+{
+	ServerKey	key = {.dbid = dbid, .serverid = serverid};
+
+	LWLockAcquire(&shared->server_lock, LW_EXCLUSIVE);
+	(void) hash_search(server_hash, &key, HASH_REMOVE, NULL);
+	LWLockRelease(&shared->server_lock);
+}
+
+/*
+ * Copy as much of a text as fits into "size" bytes with its NUL, without
+ * cutting a multibyte character in two.  NULL is copied as an empty text.
+ */
+static void
+copy_text(char *dest, const char *source, int size)
+{
+	int			len = 0;
+
+	if (source != NULL)
+	{
+		len = strlen(source);
+		len = pg_mbcliplen(source, len, size - 1);
+		memcpy(dest, source, len);
+	}
+	dest[len] = '\0';
+}

@@ -1,0 +1,14 @@
+/*-------------------------------------------------------------------------
+ *
+ * in_doubt.h
+ *		What in_doubt.c offers to dtx.stat only; the rest is in pg_dtx.h.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PG_DTX_IN_DOUBT_H
+#define PG_DTX_IN_DOUBT_H
+
+extern uint64 DtxInDoubtOverflows(void);
+extern void DtxInDoubtOverflowsReset(void);
+
+#endif							/* PG_DTX_IN_DOUBT_H */

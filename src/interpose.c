@@ -1,0 +1,629 @@
+/*-------------------------------------------------------------------------
+ *
+ * interpose.c
+ *		The wrappers around libpq that stock postgres_fdw calls, the only place
+ *		that knows how postgres_fdw talks.
+ *
+ * PostgreSQL opens modules with dlopen(RTLD_NOW | RTLD_GLOBAL)
+ * (utils/fmgr/dfmgr.c, internal_load_library).  This module, loaded at server
+ * start, exports functions with names of libpq; when postgres_fdw.so is loaded
+ * later, the dynamic linker binds its references to them, by the ELF rules of
+ * symbol interposition.  The real functions are found with RTLD_NEXT.
+ *
+ * Only calls that come from postgres_fdw.so itself count.  All others, from
+ * dblink, the walreceiver, libpq's own insides or other modules of pg_dtx, pass
+ * straight through, at the cost of a comparison.
+ *
+ * postgres_fdw (contrib/postgres_fdw/connection.c, 15 to 19) drives a remote
+ * transaction with a handful of literal commands: START TRANSACTION ...,
+ * SAVEPOINT ..., RELEASE ..., ROLLBACK TO ..., COMMIT TRANSACTION, ABORT
+ * TRANSACTION, DEALLOCATE ALL.  The first enlists the connection with the
+ * coordinator.  Once the coordinator has taken the remote transaction into its
+ * own hands, COMMIT and ABORT are swallowed: the wrappers answer with a
+ * synthetic success, and nothing is sent.
+ *
+ * What is not recognised while the remote transaction is in the coordinator's
+ * hands is an ERROR: fail closed.
+ *
+ *-------------------------------------------------------------------------
+ */
+/* for RTLD_NEXT, dladdr and dl_iterate_phdr; must precede all headers */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include "postgres.h"
+
+#include <dlfcn.h>
+#include <link.h>
+
+#include "miscadmin.h"
+#include "participant.h"
+
+#define POSTGRES_FDW_FILE	"postgres_fdw" DLSUFFIX
+
+/* The real functions. */
+static PGconn *(*real_PQconnectdbParams) (const char *const *keywords,
+										  const char *const *values,
+										  int expand_dbname);
+static PGconn *(*real_PQconnectStartParams) (const char *const *keywords,
+											 const char *const *values,
+											 int expand_dbname);
+static void (*real_PQfinish) (PGconn *conn);
+static int	(*real_PQsendQuery) (PGconn *conn, const char *query);
+static int	(*real_PQsendQueryParams) (PGconn *conn, const char *command,
+									   int nParams, const Oid *paramTypes,
+									   const char *const *paramValues,
+									   const int *paramLengths,
+									   const int *paramFormats,
+									   int resultFormat);
+static int	(*real_PQsendPrepare) (PGconn *conn, const char *stmtName,
+								   const char *query, int nParams,
+								   const Oid *paramTypes);
+static int	(*real_PQsendQueryPrepared) (PGconn *conn, const char *stmtName,
+										 int nParams,
+										 const char *const *paramValues,
+										 const int *paramLengths,
+										 const int *paramFormats,
+										 int resultFormat);
+static PGresult *(*real_PQexec) (PGconn *conn, const char *query);
+static PGresult *(*real_PQgetResult) (PGconn *conn);
+static int	(*real_PQisBusy) (PGconn *conn);
+static int	(*real_PQconsumeInput) (PGconn *conn);
+static ConnStatusType (*real_PQstatus) (const PGconn *conn);
+static PGTransactionStatusType (*real_PQtransactionStatus) (const PGconn *conn);
+
+static const struct
+{
+	const char *name;
+	void	  **real;
+}			wrapped[] =
+
+{
+	{
+		"PQconnectdbParams", (void **) &real_PQconnectdbParams
+	},
+	{
+		"PQconnectStartParams", (void **) &real_PQconnectStartParams
+	},
+	{
+		"PQfinish", (void **) &real_PQfinish
+	},
+	{
+		"PQsendQuery", (void **) &real_PQsendQuery
+	},
+	{
+		"PQsendQueryParams", (void **) &real_PQsendQueryParams
+	},
+	{
+		"PQsendPrepare", (void **) &real_PQsendPrepare
+	},
+	{
+		"PQsendQueryPrepared", (void **) &real_PQsendQueryPrepared
+	},
+	{
+		"PQexec", (void **) &real_PQexec
+	},
+	{
+		"PQgetResult", (void **) &real_PQgetResult
+	},
+	{
+		"PQisBusy", (void **) &real_PQisBusy
+	},
+	{
+		"PQconsumeInput", (void **) &real_PQconsumeInput
+	},
+	{
+		"PQstatus", (void **) &real_PQstatus
+	},
+	{
+		"PQtransactionStatus", (void **) &real_PQtransactionStatus
+	},
+};
+
+/* Where postgres_fdw.so is mapped; 0 as long as it has made no connection. */
+static uintptr_t fdw_start = 0;
+static uintptr_t fdw_end = 0;
+
+/*
+ * Does the caller of a wrapper lie in postgres_fdw.so?  Must be a macro: a
+ * return address is that of the function in which it is asked for.
+ */
+#define CALLED_BY_FDW() \
+	called_by_fdw((uintptr_t) __builtin_return_address(0))
+
+/* What is to become of a command. */
+typedef enum Verdict
+{
+	SEND,						/* pass it on */
+	SWALLOW,					/* pretend success */
+	REFUSE						/* fail as if the connection were lost */
+} Verdict;
+
+static inline bool called_by_fdw(uintptr_t caller);
+static bool find_postgres_fdw(const void *caller);
+static int	note_range(struct dl_phdr_info *info, size_t size, void *data);
+static int	note_loaded(struct dl_phdr_info *info, size_t size, void *data);
+static bool is_postgres_fdw(const char *path);
+static void *defined_in(const void *address);
+static void enroll(PGconn *conn);
+static Verdict judge(PGconn *conn, const char *command);
+static void before_data_command(PGconn *conn, const char *command, bool writes);
+static bool starts_with(const char *command, const char *word);
+static bool is_write(const char *command);
+static bool is_ours_to_receive(const Participant *p);
+
+/* ----------------------------------------------------------------
+ * Arming
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Find the real functions and make sure that postgres_fdw will be bound to the
+ * wrappers.  To be called at server start; throws, so that the server does not
+ * start, if it would not.
+ */
+void
+DtxInterposeCheck(void)
+{
+	bool		loaded = false;
+
+	for (int i = 0; i < lengthof(wrapped); i++)
+	{
+		void	   *first = dlsym(RTLD_DEFAULT, wrapped[i].name);
+
+		*wrapped[i].real = dlsym(RTLD_NEXT, wrapped[i].name);
+		if (*wrapped[i].real == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_FUNCTION),
+					 errmsg("could not find function \"%s\" of libpq",
+							wrapped[i].name)));
+
+		/* Whoever is loaded later must find the wrapper first. */
+		if (first == NULL ||
+			defined_in(first) != defined_in((const void *) find_postgres_fdw))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("pg_dtx was loaded after another library that uses libpq"),
+					 errdetail("Function \"%s\" would be called past pg_dtx, and transactions would not be atomic.",
+							   wrapped[i].name),
+					 errhint("Put pg_dtx first in \"shared_preload_libraries\".")));
+	}
+
+	dl_iterate_phdr(note_loaded, &loaded);
+	if (loaded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pg_dtx was loaded after postgres_fdw"),
+				 errdetail("postgres_fdw would commit past pg_dtx, and transactions would not be atomic."),
+				 errhint("Put pg_dtx first in \"shared_preload_libraries\".")));
+}
+
+/*
+ * Are the wrappers in the path of postgres_fdw?  For dtx.check_server(), which
+ * makes no other connection than its own.
+ */
+bool
+DtxInterposeActive(void)
+{
+	void	   *first = dlsym(RTLD_DEFAULT, "PQsendQuery");
+
+	return real_PQsendQuery != NULL && first != NULL &&
+		defined_in(first) == defined_in((const void *) find_postgres_fdw);
+}
+
+/* Base address of the object that an address lies in. */
+static void *
+defined_in(const void *address)
+{
+	Dl_info		info;
+
+	return dladdr(address, &info) != 0 ? info.dli_fbase : NULL;
+}
+
+static bool
+is_postgres_fdw(const char *path)
+{
+	const char *slash = path ? strrchr(path, '/') : NULL;
+
+	return strcmp(slash ? slash + 1 : path ? path : "", POSTGRES_FDW_FILE) == 0;
+}
+
+/* dl_iterate_phdr callback: is postgres_fdw.so loaded? */
+static int
+note_loaded(struct dl_phdr_info *info, size_t size, void *data)
+{
+	if (is_postgres_fdw(info->dlpi_name))
+		*(bool *) data = true;
+	return 0;
+}
+
+/* dl_iterate_phdr callback: remember where the object with "data" in it is. */
+static int
+note_range(struct dl_phdr_info *info, size_t size, void *data)
+{
+	uintptr_t	start = UINTPTR_MAX;
+	uintptr_t	end = 0;
+
+	for (int i = 0; i < info->dlpi_phnum; i++)
+	{
+		uintptr_t	from = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
+
+		if (info->dlpi_phdr[i].p_type != PT_LOAD)
+			continue;
+		start = Min(start, from);
+		end = Max(end, from + info->dlpi_phdr[i].p_memsz);
+	}
+	if ((uintptr_t) data < start || (uintptr_t) data >= end)
+		return 0;
+
+	fdw_start = start;
+	fdw_end = end;
+	return 1;
+}
+
+static inline bool
+called_by_fdw(uintptr_t caller)
+{
+	return caller >= fdw_start && caller < fdw_end;
+}
+
+/*
+ * A connection is being made: by postgres_fdw?  The first time that it is, find
+ * out where postgres_fdw.so lies.
+ */
+static bool
+find_postgres_fdw(const void *caller)
+{
+	Dl_info		info;
+
+	if (fdw_end != 0)
+		return called_by_fdw((uintptr_t) caller);
+	if (dladdr(caller, &info) == 0 || !is_postgres_fdw(info.dli_fname))
+		return false;
+	return dl_iterate_phdr(note_range, (void *) caller) == 1;
+}
+
+/* ----------------------------------------------------------------
+ * Decisions
+ * ----------------------------------------------------------------
+ */
+
+/* postgres_fdw made a connection, or started to. */
+static void
+enroll(PGconn *conn)
+{
+	if (conn == NULL)
+		return;
+	PG_TRY();
+	{
+		CoordinatorPrepareBackend();
+		ParticipantCreate(conn);
+	}
+	PG_CATCH();
+	{
+		real_PQfinish(conn);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
+/*
+ * postgres_fdw sends a command by the simple protocol.
+ */
+static Verdict
+judge(PGconn *conn, const char *command)
+{
+	Participant *p = ParticipantFind(conn);
+	bool		commit;
+	bool		abort;
+	bool		deallocate;
+
+	if (p == NULL)
+		return SEND;
+
+	commit = strcmp(command, "COMMIT TRANSACTION") == 0;
+	abort = strcmp(command, "ABORT TRANSACTION") == 0;
+	deallocate = strcmp(command, "DEALLOCATE ALL") == 0;
+
+	if (ParticipantControlled(p) && !p->unsettled)
+	{
+		if (commit || abort)
+		{
+			p->synthetic = 2;
+			return SWALLOW;
+		}
+		if (deallocate)
+		{
+			/* Prepared or ended and idle: nothing speaks against it now. */
+			if ((p->state == PARTICIPANT_PREPARED ||
+				 p->state == PARTICIPANT_ENDED) && !p->broken)
+				return SEND;
+			p->deallocate_due = true;
+			p->synthetic = 2;
+			return SWALLOW;
+		}
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot use server \"%s\" while the transaction is being committed",
+						p->server_name),
+				 errdetail("The remote transaction has been prepared or ended already.")));
+	}
+
+	/* An earlier transaction may still owe a reply on this connection. */
+	if (p->unsettled || (p->state == PARTICIPANT_IDLE && p->reply_due))
+		CoordinatorSettle(p);
+
+	if (p->broken)
+	{
+		/* It is closed as soon as postgres_fdw looks at PQstatus(). */
+		if (abort)
+		{
+			p->synthetic = 2;
+			return SWALLOW;
+		}
+		return REFUSE;
+	}
+
+	if (p->state == PARTICIPANT_IDLE)
+	{
+		if (starts_with(command, "START TRANSACTION"))
+			CoordinatorEnlist(p);
+	}
+	else if (!commit && !abort && !deallocate)
+	{
+		p->used = true;
+		if (is_write(command))
+			p->wrote = true;
+	}
+	return SEND;
+}
+
+/*
+ * postgres_fdw sends a command by the extended protocol.
+ */
+static void
+before_data_command(PGconn *conn, const char *command, bool writes)
+{
+	Participant *p = ParticipantFind(conn);
+
+	if (p == NULL)
+		return;
+	if (ParticipantControlled(p))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot use server \"%s\" while the transaction is being committed",
+						p->server_name),
+				 errdetail("The remote transaction has been prepared or ended already.")));
+	p->used = true;
+	if (writes || is_write(command))
+		p->wrote = true;
+}
+
+static bool
+starts_with(const char *command, const char *word)
+{
+	return pg_strncasecmp(command, word, strlen(word)) == 0;
+}
+
+/*
+ * Does a command write for sure?  Anything else is asked at commit.
+ */
+static bool
+is_write(const char *command)
+{
+	static const char *const words[] = {
+		"INSERT ", "UPDATE ", "DELETE ", "TRUNCATE ", "COPY ", "MERGE "
+	};
+
+	if (command == NULL)
+		return false;
+	for (int i = 0; i < lengthof(words); i++)
+	{
+		if (starts_with(command, words[i]))
+			return true;
+	}
+	return false;
+}
+
+/* Is a reply on the way that postgres_fdw must not take? */
+static bool
+is_ours_to_receive(const Participant *p)
+{
+	return p->reply_due;
+}
+
+/* ----------------------------------------------------------------
+ * The wrappers
+ * ----------------------------------------------------------------
+ */
+
+PGDLLEXPORT PGconn *
+PQconnectdbParams(const char *const *keywords, const char *const *values,
+				  int expand_dbname)
+{
+	PGconn	   *conn = real_PQconnectdbParams(keywords, values, expand_dbname);
+
+	if (find_postgres_fdw(__builtin_return_address(0)))
+		enroll(conn);
+	return conn;
+}
+
+PGDLLEXPORT PGconn *
+PQconnectStartParams(const char *const *keywords, const char *const *values,
+					 int expand_dbname)
+{
+	PGconn	   *conn = real_PQconnectStartParams(keywords, values, expand_dbname);
+
+	if (find_postgres_fdw(__builtin_return_address(0)))
+		enroll(conn);
+	return conn;
+}
+
+PGDLLEXPORT void
+PQfinish(PGconn *conn)
+{
+	if (CALLED_BY_FDW())
+	{
+		Participant *p = ParticipantFind(conn);
+
+		if (p != NULL)
+		{
+			if (ParticipantControlled(p) && p->state != PARTICIPANT_ENDED)
+			{
+				CoordinatorAbandon(p);
+				return;
+			}
+			CoordinatorForget(p);
+			ParticipantDestroy(p);
+		}
+	}
+	real_PQfinish(conn);
+}
+
+PGDLLEXPORT int
+PQsendQuery(PGconn *conn, const char *query)
+{
+	if (CALLED_BY_FDW())
+	{
+		switch (judge(conn, query))
+		{
+			case SEND:
+				break;
+			case SWALLOW:
+				return 1;
+			case REFUSE:
+				return 0;
+		}
+	}
+	return real_PQsendQuery(conn, query);
+}
+
+PGDLLEXPORT int
+PQsendQueryParams(PGconn *conn, const char *command, int nParams,
+				  const Oid *paramTypes, const char *const *paramValues,
+				  const int *paramLengths, const int *paramFormats,
+				  int resultFormat)
+{
+	if (CALLED_BY_FDW())
+		before_data_command(conn, command, false);
+	return real_PQsendQueryParams(conn, command, nParams, paramTypes,
+								  paramValues, paramLengths, paramFormats,
+								  resultFormat);
+}
+
+PGDLLEXPORT int
+PQsendPrepare(PGconn *conn, const char *stmtName, const char *query,
+			  int nParams, const Oid *paramTypes)
+{
+	if (CALLED_BY_FDW())
+		before_data_command(conn, NULL, false);
+	return real_PQsendPrepare(conn, stmtName, query, nParams, paramTypes);
+}
+
+/* postgres_fdw prepares nothing but INSERT, UPDATE and DELETE. */
+PGDLLEXPORT int
+PQsendQueryPrepared(PGconn *conn, const char *stmtName, int nParams,
+					const char *const *paramValues, const int *paramLengths,
+					const int *paramFormats, int resultFormat)
+{
+	if (CALLED_BY_FDW())
+		before_data_command(conn, NULL, true);
+	return real_PQsendQueryPrepared(conn, stmtName, nParams, paramValues,
+									paramLengths, paramFormats, resultFormat);
+}
+
+PGDLLEXPORT PGresult *
+PQexec(PGconn *conn, const char *query)
+{
+	if (CALLED_BY_FDW())
+	{
+		Participant *p;
+
+		switch (judge(conn, query))
+		{
+			case SEND:
+				break;
+			case SWALLOW:
+				p = ParticipantFind(conn);
+				p->synthetic = 0;
+				return PQmakeEmptyPGresult(conn, PGRES_COMMAND_OK);
+			case REFUSE:
+				return NULL;
+		}
+	}
+	return real_PQexec(conn, query);
+}
+
+PGDLLEXPORT PGresult *
+PQgetResult(PGconn *conn)
+{
+	if (CALLED_BY_FDW())
+	{
+		Participant *p = ParticipantFind(conn);
+
+		if (p != NULL && p->synthetic > 0)
+		{
+			p->synthetic--;
+			return p->synthetic == 1 ?
+				PQmakeEmptyPGresult(conn, PGRES_COMMAND_OK) : NULL;
+		}
+		if (p != NULL && is_ours_to_receive(p))
+			return NULL;
+	}
+	return real_PQgetResult(conn);
+}
+
+PGDLLEXPORT int
+PQisBusy(PGconn *conn)
+{
+	if (CALLED_BY_FDW())
+	{
+		Participant *p = ParticipantFind(conn);
+
+		if (p != NULL && (p->synthetic > 0 || is_ours_to_receive(p)))
+			return 0;
+	}
+	return real_PQisBusy(conn);
+}
+
+PGDLLEXPORT int
+PQconsumeInput(PGconn *conn)
+{
+	if (CALLED_BY_FDW())
+	{
+		Participant *p = ParticipantFind(conn);
+
+		if (p != NULL && (p->synthetic > 0 || is_ours_to_receive(p)))
+			return 1;
+	}
+	return real_PQconsumeInput(conn);
+}
+
+PGDLLEXPORT ConnStatusType
+PQstatus(const PGconn *conn)
+{
+	if (CALLED_BY_FDW())
+	{
+		Participant *p = ParticipantFind((PGconn *) conn);
+
+		if (p != NULL && p->broken)
+			return CONNECTION_BAD;
+	}
+	return real_PQstatus(conn);
+}
+
+PGDLLEXPORT PGTransactionStatusType
+PQtransactionStatus(const PGconn *conn)
+{
+	if (CALLED_BY_FDW())
+	{
+		Participant *p = ParticipantFind((PGconn *) conn);
+
+		if (p != NULL && p->broken)
+			return PQTRANS_UNKNOWN;
+		if (p != NULL && ParticipantControlled(p))
+			return PQTRANS_IDLE;
+	}
+	return real_PQtransactionStatus(conn);
+}

@@ -1,0 +1,1217 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.c
+ *		One resolver in each database that has the extension.
+ *
+ * The launcher is a static background worker without a database.  It starts a
+ * resolver (a dynamic background worker) once in each database; a resolver that
+ * finds no extension there leaves, and is not started again until somebody
+ * asks for it: CREATE EXTENSION, or a backend that hands something over.  A
+ * resolver that died is started again after a pause.
+ *
+ * Shared memory holds an entry per worker, guarded by one lock, which is held
+ * for a few instructions only.  An entry goes from FREE to STARTING (launcher),
+ * to RUNNING (the worker, DtxWorkerAttach), to EXITED (the worker, when it has
+ * left the proc array), to FREE (launcher).  The worker knows its entry by
+ * index and generation; if the generation has changed meanwhile nobody waits
+ * for it any more, and it leaves at once.
+ *
+ * DROP DATABASE, ALTER DATABASE ... RENAME or SET TABLESPACE, and CREATE
+ * DATABASE with the database as template, need the database for themselves
+ * (commands/dbcommands.c, CountOtherDBBackends).  So before such a statement
+ * the resolver of the database is stopped, and the launcher kept from starting
+ * it again until the transaction is over.  PostgreSQL 19 has a flag with which
+ * a background worker asks to be stopped in that case; it is set as well, but
+ * the launcher's part is needed all the same.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "compat.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "pg_dtx.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "resolver.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+#include "tcop/tcopprot.h"
+#include "tcop/utility.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+/* Pause before a resolver that died is started again, milliseconds. */
+#define MIN_RESTART_PAUSE	1000
+#define MAX_RESTART_PAUSE	60000
+
+/* A resolver that lived for this time did not die of its start, ms. */
+#define HEALTHY_AFTER		60000
+
+/* Pause after all background-worker slots were found taken, milliseconds. */
+#define NO_SLOT_PAUSE		5000
+
+/* Limits of the time between two looks at pg_database, milliseconds. */
+#define MIN_SCAN_INTERVAL	1000
+#define MAX_SCAN_INTERVAL	60000
+
+/* Resolvers that may be on their way at a time, so as not to take all slots. */
+#define MAX_STARTING		3
+
+/* Longest time that a statement waits for a resolver to leave, ms. */
+#define STOP_TIMEOUT		5000
+
+/* Databases that can be woken by name between two looks of the launcher. */
+#define MAX_WOKEN			32
+
+/* Since 15.4 a database whose DROP failed half way; connections are refused. */
+#ifndef DATCONNLIMIT_INVALID_DB
+#define DATCONNLIMIT_INVALID_DB	(-2)
+#endif
+
+typedef enum WorkerState
+{
+	WORKER_FREE = 0,
+	WORKER_STARTING,			/* registered, not attached yet */
+	WORKER_RUNNING,				/* attached */
+	WORKER_EXITED				/* gone; the launcher has not seen it yet */
+} WorkerState;
+
+/* All fields are guarded by LauncherShared.lock. */
+typedef struct WorkerEntry
+{
+	WorkerState state;
+	uint32		generation;		/* changes with each use and each revocation */
+	Oid			dbid;			/* database */
+	pid_t		pid;			/* if running */
+	Latch	   *latch;			/* if running */
+	int			rounds;			/* of its main loop, up to 2: past its start? */
+	bool		work;			/* woken since it last looked */
+	bool		stop;			/* asked to leave */
+	bool		not_needed;		/* left because there is no extension */
+} WorkerEntry;
+
+typedef struct LauncherShared
+{
+	LWLock		lock;			/* guards everything below */
+	pid_t		launcher_pid;	/* 0 if not running */
+	Latch	   *launcher_latch; /* NULL if not running */
+	bool		scan;			/* look at pg_database now */
+	int			nwoken;
+	Oid			woken[MAX_WOKEN];	/* databases to try again */
+	bool		woken_all;		/* there were more of them */
+	int			nblocked;		/* constant: size of blocked[] */
+	Oid		   *blocked;		/* per PGPROC number: database in which its
+								 * backend wants no resolver, or InvalidOid */
+	int			nworkers;		/* constant: size of workers[] */
+	WorkerEntry workers[FLEXIBLE_ARRAY_MEMBER];
+} LauncherShared;
+
+/* How a worker finds its entry: BackgroundWorker.bgw_extra. */
+typedef struct WorkerKey
+{
+	int			index;
+	uint32		generation;
+} WorkerKey;
+
+/* What the launcher knows of a database.  Private to it. */
+typedef struct Database
+{
+	Oid			dbid;			/* hash key */
+	bool		seen;			/* in the last look at pg_database */
+	bool		not_needed;		/* has no extension */
+	int			failures;		/* resolvers that died in a row */
+	TimestampTz started_at;		/* of the last one */
+	TimestampTz next_start;		/* not before, 0: at once */
+	int			index;			/* entry of the one that is starting, or -1 */
+	uint32		generation;		/* its generation */
+	BackgroundWorkerHandle *handle; /* of the last one, or NULL */
+} Database;
+
+static LauncherShared *shared = NULL;
+static ProcessUtility_hook_type prev_ProcessUtility = NULL;
+
+/* Launcher: what it knows. */
+static HTAB *databases = NULL;
+
+/* Worker: its entry. */
+static WorkerEntry *my_entry = NULL;
+
+/* Backend: database that it has blocked, or InvalidOid. */
+static Oid	my_blocked = InvalidOid;
+
+/* Backend: database to wake once the transaction is over, or InvalidOid. */
+static Oid	wake_at_end = InvalidOid;
+
+static void launcher_exit(int code, Datum arg);
+static void launcher_collect(void);
+static void launcher_scan(void);
+static void launcher_take_woken(void);
+static long launcher_start_due(TimestampTz *no_slot_until, bool *no_slot_logged);
+static bool launcher_start(Database *db);
+static void launcher_died(Database *db);
+static WorkerEntry *find_entry(Oid dbid, WorkerState first, WorkerState last);
+static bool is_blocked(Oid dbid);
+static void wake_now(Oid dbid, bool running_only);
+static void worker_detach(int code, Datum arg);
+static void next_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
+								bool readOnlyTree,
+								ProcessUtilityContext context,
+								ParamListInfo params,
+								QueryEnvironment *queryEnv,
+								DestReceiver *dest, QueryCompletion *qc);
+static void dtx_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
+							   bool readOnlyTree,
+							   ProcessUtilityContext context,
+							   ParamListInfo params,
+							   QueryEnvironment *queryEnv,
+							   DestReceiver *dest, QueryCompletion *qc);
+static Oid	database_to_vacate(Node *stmt);
+static bool may_use_as_template(Oid dbid);
+static void block_database(Oid dbid);
+static void unblock_database(void);
+static void unblock_at_exit(int code, Datum arg);
+static void launcher_xact_callback(XactEvent event, void *arg);
+
+/* ----------------------------------------------------------------
+ * Shared memory and registration, in the postmaster
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Bytes of shared memory that this module needs.  max_worker_processes and
+ * MaxBackends must be known.
+ */
+Size
+DtxLauncherShmemSize(void)
+{
+	Size		size;
+
+	size = add_size(offsetof(LauncherShared, workers),
+					mul_size(max_worker_processes, sizeof(WorkerEntry)));
+	return add_size(MAXALIGN(size), mul_size(MaxBackends, sizeof(Oid)));
+}
+
+/*
+ * Create or attach to it.  The caller holds AddinShmemInitLock.
+ */
+void
+DtxLauncherShmemInit(void)
+{
+	bool		found;
+
+	shared = ShmemInitStruct("pg_dtx launcher", DtxLauncherShmemSize(), &found);
+	if (!found)
+	{
+		memset(shared, 0, DtxLauncherShmemSize());
+		LWLockInitialize(&shared->lock, DtxLWLockTranche("DtxLauncher"));
+		shared->nworkers = max_worker_processes;
+		shared->nblocked = MaxBackends;
+		shared->blocked = (Oid *)
+			((char *) shared +
+			 MAXALIGN(offsetof(LauncherShared, workers) +
+					  shared->nworkers * sizeof(WorkerEntry)));
+	}
+}
+
+/*
+ * Register the launcher.  From _PG_init() in the postmaster only.
+ */
+void
+DtxLauncherRegister(void)
+{
+	BackgroundWorker worker;
+
+	/* Nothing may connect to the databases behind pg_upgrade's back. */
+	if (IsBinaryUpgrade)
+		return;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+		BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 5;
+	snprintf(worker.bgw_library_name, sizeof(worker.bgw_library_name), "pg_dtx");
+	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name),
+			 "dtx_launcher_main");
+	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "pg_dtx launcher");
+	snprintf(worker.bgw_type, sizeof(worker.bgw_type), "pg_dtx launcher");
+	RegisterBackgroundWorker(&worker);
+}
+
+/*
+ * Install the hooks that keep resolvers out of the way of DROP DATABASE and
+ * the like.  From _PG_init() in the postmaster only; backends inherit them.
+ */
+void
+DtxLauncherInstallHooks(void)
+{
+	prev_ProcessUtility = ProcessUtility_hook;
+	ProcessUtility_hook = dtx_ProcessUtility;
+	RegisterXactCallback(launcher_xact_callback, NULL);
+}
+
+/* ----------------------------------------------------------------
+ * The launcher
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Main program of the launcher.  An error ends it; the postmaster starts it
+ * again a few seconds later, and it finds its resolvers in shared memory.
+ */
+void
+dtx_launcher_main(Datum arg)
+{
+	HASHCTL		info;
+	MemoryContext loop_cxt;
+	TimestampTz next_scan = 0;
+	TimestampTz no_slot_until = 0;
+	bool		no_slot_logged = false;
+	uint32		wait_event;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+
+	/* No database: shared catalogs are all it needs. */
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	SetConfigOption("application_name", "pg_dtx launcher", PGC_USERSET,
+					PGC_S_OVERRIDE);
+	pgstat_report_appname("pg_dtx launcher");
+	wait_event = DtxWaitEvent("DtxLauncherMain");
+
+	memset(&info, 0, sizeof(info));
+	info.keysize = sizeof(Oid);
+	info.entrysize = sizeof(Database);
+	databases = hash_create("pg_dtx databases", 64, &info,
+							HASH_ELEM | HASH_BLOBS);
+	loop_cxt = AllocSetContextCreate(TopMemoryContext, "pg_dtx launcher",
+									 ALLOCSET_DEFAULT_SIZES);
+
+	on_shmem_exit(launcher_exit, (Datum) 0);
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	shared->launcher_pid = MyProcPid;
+	shared->launcher_latch = MyLatch;
+
+	/*
+	 * Those that an earlier launcher was starting: we have no handle to learn
+	 * of their fate, so don't let them in any more.
+	 */
+	for (int i = 0; i < shared->nworkers; i++)
+	{
+		WorkerEntry *entry = &shared->workers[i];
+
+		if (entry->state == WORKER_STARTING || entry->state == WORKER_EXITED)
+		{
+			entry->state = WORKER_FREE;
+			entry->generation++;
+		}
+	}
+	LWLockRelease(&shared->lock);
+
+	for (;;)
+	{
+		TimestampTz now;
+		long		timeout;
+		long		left;
+		bool		scan;
+
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		MemoryContextSwitchTo(loop_cxt);
+		MemoryContextReset(loop_cxt);
+
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		scan = shared->scan;
+		shared->scan = false;
+		LWLockRelease(&shared->lock);
+
+		now = GetCurrentTimestamp();
+		timeout = Max(MIN_SCAN_INTERVAL,
+					  Min(MAX_SCAN_INTERVAL, dtx_resolve_interval));
+		if (scan || now >= next_scan ||
+			next_scan > TimestampTzPlusMilliseconds(now, MAX_SCAN_INTERVAL))
+		{
+			launcher_scan();
+			next_scan = TimestampTzPlusMilliseconds(now, timeout);
+		}
+		timeout = TimestampDifferenceMilliseconds(now, next_scan);
+
+		launcher_collect();
+		launcher_take_woken();
+		left = launcher_start_due(&no_slot_until, &no_slot_logged);
+		if (left >= 0)
+			timeout = Min(timeout, left);
+
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 timeout, wait_event);
+	}
+}
+
+static void
+launcher_exit(int code, Datum arg)
+{
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	shared->launcher_pid = 0;
+	shared->launcher_latch = NULL;
+	LWLockRelease(&shared->lock);
+}
+
+/*
+ * Look which databases there are.
+ */
+static void
+launcher_scan(void)
+{
+	HASH_SEQ_STATUS seq;
+	Database   *db;
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+	MemoryContext old = CurrentMemoryContext;
+
+	hash_seq_init(&seq, databases);
+	while ((db = hash_seq_search(&seq)) != NULL)
+		db->seen = false;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+		bool		found;
+
+		/* template0 is one of those. */
+		if (!form->datallowconn ||
+			form->datconnlimit == DATCONNLIMIT_INVALID_DB)
+			continue;
+
+		db = hash_search(databases, &form->oid, HASH_ENTER, &found);
+		if (!found)
+		{
+			memset(db, 0, sizeof(Database));
+			db->dbid = form->oid;
+			db->index = -1;
+		}
+		db->seen = true;
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(old);
+
+	hash_seq_init(&seq, databases);
+	while ((db = hash_seq_search(&seq)) != NULL)
+	{
+		if (!db->seen && db->index < 0)
+		{
+			if (db->handle != NULL)
+				pfree(db->handle);
+			(void) hash_search(databases, &db->dbid, HASH_REMOVE, NULL);
+		}
+	}
+}
+
+/*
+ * Find out which resolvers have left, and why.
+ */
+static void
+launcher_collect(void)
+{
+	HASH_SEQ_STATUS seq;
+	Database   *db;
+
+	/* Those that were attached have left a note. */
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < shared->nworkers; i++)
+	{
+		WorkerEntry *entry = &shared->workers[i];
+
+		if (entry->state != WORKER_EXITED)
+			continue;
+
+		db = hash_search(databases, &entry->dbid, HASH_FIND, NULL);
+		if (db != NULL)
+		{
+			db->next_start = 0;
+			if (entry->not_needed)
+			{
+				/* Unless somebody asked for it after it had looked. */
+				db->not_needed = !entry->work;
+				db->failures = 0;
+			}
+			else if (!entry->stop)
+				launcher_died(db);
+		}
+		entry->state = WORKER_FREE;
+		entry->generation++;
+	}
+	LWLockRelease(&shared->lock);
+
+	/* The others may have died before they could attach. */
+	hash_seq_init(&seq, databases);
+	while ((db = hash_seq_search(&seq)) != NULL)
+	{
+		WorkerEntry *entry;
+		pid_t		pid;
+		bool		stopped;
+
+		if (db->index < 0)
+			continue;
+		entry = &shared->workers[db->index];
+
+		/* Ask before looking at the entry: it may attach and exit between. */
+		stopped = GetBackgroundWorkerPid(db->handle, &pid) == BGWH_STOPPED;
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		if (entry->generation != db->generation ||
+			entry->state != WORKER_STARTING)
+			db->index = -1;
+		else if (stopped)
+		{
+			entry->state = WORKER_FREE;
+			entry->generation++;
+			db->index = -1;
+			launcher_died(db);
+		}
+		LWLockRelease(&shared->lock);
+	}
+}
+
+/*
+ * A resolver has died of its own: when to start it again?
+ */
+static void
+launcher_died(Database *db)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			pause = MIN_RESTART_PAUSE;
+
+	if (TimestampDifferenceExceeds(db->started_at, now, HEALTHY_AFTER))
+		db->failures = 0;
+	db->failures++;
+	for (int i = 1; i < db->failures && pause < MAX_RESTART_PAUSE; i++)
+		pause *= 2;
+	db->next_start = TimestampTzPlusMilliseconds(now,
+												 Min(pause, MAX_RESTART_PAUSE));
+}
+
+/*
+ * Databases that somebody asked a resolver for.
+ */
+static void
+launcher_take_woken(void)
+{
+	HASH_SEQ_STATUS seq;
+	Database   *db;
+	Oid			woken[MAX_WOKEN];
+	int			nwoken;
+	bool		all;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	nwoken = shared->nwoken;
+	memcpy(woken, shared->woken, sizeof(Oid) * nwoken);
+	all = shared->woken_all;
+	shared->nwoken = 0;
+	shared->woken_all = false;
+	LWLockRelease(&shared->lock);
+
+	for (int i = 0; i < nwoken; i++)
+	{
+		db = hash_search(databases, &woken[i], HASH_FIND, NULL);
+		if (db != NULL)
+			db->not_needed = false;
+	}
+	if (all)
+	{
+		hash_seq_init(&seq, databases);
+		while ((db = hash_seq_search(&seq)) != NULL)
+			db->not_needed = false;
+	}
+}
+
+/*
+ * Start the resolvers that are due.  Returns the time until the next one is,
+ * in milliseconds, or -1.
+ */
+static long
+launcher_start_due(TimestampTz *no_slot_until, bool *no_slot_logged)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	HASH_SEQ_STATUS seq;
+	Database   *db;
+	long		timeout = -1;
+
+	if (*no_slot_until > now)
+		return TimestampDifferenceMilliseconds(now, *no_slot_until);
+
+	hash_seq_init(&seq, databases);
+	while ((db = hash_seq_search(&seq)) != NULL)
+	{
+		bool		running;
+		int			starting = 0;
+
+		if (!db->seen || db->not_needed || db->index >= 0)
+			continue;
+		if (db->next_start > now)
+		{
+			long		left = TimestampDifferenceMilliseconds(now,
+															   db->next_start);
+
+			if (timeout < 0 || left < timeout)
+				timeout = left;
+			continue;
+		}
+
+		LWLockAcquire(&shared->lock, LW_SHARED);
+		running = find_entry(db->dbid, WORKER_STARTING, WORKER_EXITED) != NULL;
+		for (int i = 0; i < shared->nworkers; i++)
+		{
+			WorkerEntry *entry = &shared->workers[i];
+
+			if (entry->state == WORKER_STARTING ||
+				(entry->state == WORKER_RUNNING && entry->rounds < 2))
+				starting++;
+		}
+		LWLockRelease(&shared->lock);
+		if (running)
+			continue;
+
+		/* Their progress wakes us. */
+		if (starting >= MAX_STARTING)
+		{
+			hash_seq_term(&seq);
+			break;
+		}
+
+		if (!launcher_start(db))
+		{
+			hash_seq_term(&seq);
+			if (!*no_slot_logged)
+				ereport(WARNING,
+						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						 errmsg("out of background worker slots for the resolvers of pg_dtx"),
+						 errdetail("What is in doubt in some databases is not resolved until a slot is free."),
+						 errhint("You might need to increase \"%s\".",
+								 "max_worker_processes")));
+			*no_slot_logged = true;
+			*no_slot_until = TimestampTzPlusMilliseconds(now, NO_SLOT_PAUSE);
+			return NO_SLOT_PAUSE;
+		}
+	}
+
+	/* Everybody has got his slot: worth a word when they run out again. */
+	*no_slot_logged = false;
+	return timeout;
+}
+
+/*
+ * Start the resolver of a database.  Returns false if there is no slot.
+ */
+static bool
+launcher_start(Database *db)
+{
+	BackgroundWorker worker;
+	WorkerEntry *entry = NULL;
+	WorkerKey	key;
+	MemoryContext old;
+	bool		ok;
+
+	StaticAssertStmt(sizeof(WorkerKey) <= BGW_EXTRALEN,
+					 "WorkerKey does not fit into bgw_extra");
+
+	memset(&key, 0, sizeof(key));
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+
+	/* Whoever blocks the database wakes us when he is done. */
+	if (is_blocked(db->dbid))
+	{
+		LWLockRelease(&shared->lock);
+		return true;
+	}
+	for (int i = 0; i < shared->nworkers && entry == NULL; i++)
+	{
+		if (shared->workers[i].state == WORKER_FREE)
+		{
+			entry = &shared->workers[i];
+			key.index = i;
+		}
+	}
+	if (entry == NULL)
+	{
+		LWLockRelease(&shared->lock);
+		return false;
+	}
+	entry->state = WORKER_STARTING;
+	key.generation = ++entry->generation;
+	entry->dbid = db->dbid;
+	entry->pid = 0;
+	entry->latch = NULL;
+	entry->rounds = 0;
+	entry->work = false;
+	entry->stop = false;
+	entry->not_needed = false;
+	LWLockRelease(&shared->lock);
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+		BGWORKER_BACKEND_DATABASE_CONNECTION | DTX_BGWORKER_INTERRUPTIBLE;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	snprintf(worker.bgw_library_name, sizeof(worker.bgw_library_name), "pg_dtx");
+	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name),
+			 "dtx_resolver_main");
+	snprintf(worker.bgw_name, sizeof(worker.bgw_name),
+			 "pg_dtx resolver for database %u", db->dbid);
+	snprintf(worker.bgw_type, sizeof(worker.bgw_type), "pg_dtx resolver");
+	worker.bgw_main_arg = ObjectIdGetDatum(db->dbid);
+	memcpy(worker.bgw_extra, &key, sizeof(key));
+	worker.bgw_notify_pid = MyProcPid;
+
+	if (db->handle != NULL)
+	{
+		pfree(db->handle);
+		db->handle = NULL;
+	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	ok = RegisterDynamicBackgroundWorker(&worker, &db->handle);
+	MemoryContextSwitchTo(old);
+	if (!ok)
+	{
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		if (entry->generation == key.generation)
+		{
+			entry->state = WORKER_FREE;
+			entry->generation++;
+		}
+		LWLockRelease(&shared->lock);
+		db->handle = NULL;
+		return false;
+	}
+
+	db->started_at = GetCurrentTimestamp();
+	db->next_start = 0;
+	db->index = key.index;
+	db->generation = key.generation;
+	return true;
+}
+
+/*
+ * The entry of a database whose state is one of first to last, or NULL.  The
+ * caller holds the lock.
+ */
+static WorkerEntry *
+find_entry(Oid dbid, WorkerState first, WorkerState last)
+{
+	for (int i = 0; i < shared->nworkers; i++)
+	{
+		WorkerEntry *entry = &shared->workers[i];
+
+		if (entry->dbid == dbid && entry->state >= first &&
+			entry->state <= last)
+			return entry;
+	}
+	return NULL;
+}
+
+/* Does a backend want no resolver there?  The caller holds the lock. */
+static bool
+is_blocked(Oid dbid)
+{
+	for (int i = 0; i < shared->nblocked; i++)
+	{
+		if (shared->blocked[i] == dbid)
+			return true;
+	}
+	return false;
+}
+
+/* ----------------------------------------------------------------
+ * For everybody: waking a resolver
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * There is work for the resolver of this database; if none runs there, the
+ * launcher is to try and start one.  Never throws, and does nothing but take
+ * a lock and set a latch, so it may be called after the local commit.
+ *
+ * In a transaction (CREATE EXTENSION) a resolver that is not running yet would
+ * not see what the transaction has done.  So it is woken, again, once the
+ * transaction is over.
+ */
+void
+DtxLauncherWakeResolver(Oid dbid)
+{
+	if (shared == NULL)
+		return;
+	if (IsTransactionState())
+	{
+		wake_at_end = dbid;
+		wake_now(dbid, true);
+	}
+	else
+		wake_now(dbid, false);
+}
+
+static void
+wake_now(Oid dbid, bool running_only)
+{
+	WorkerEntry *entry;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	entry = find_entry(dbid, WORKER_STARTING, WORKER_EXITED);
+	if (entry != NULL)
+	{
+		entry->work = true;
+		if (entry->latch != NULL)
+			SetLatch(entry->latch);
+	}
+	else if (!running_only)
+	{
+		bool		found = false;
+
+		for (int i = 0; i < shared->nwoken; i++)
+		{
+			if (shared->woken[i] == dbid)
+				found = true;
+		}
+		if (!found && shared->nwoken < MAX_WOKEN)
+			shared->woken[shared->nwoken++] = dbid;
+		else if (!found)
+			shared->woken_all = true;
+
+		/* It may be a database that the launcher does not know yet. */
+		shared->scan = true;
+		if (shared->launcher_latch != NULL)
+			SetLatch(shared->launcher_latch);
+	}
+	LWLockRelease(&shared->lock);
+}
+
+/* ----------------------------------------------------------------
+ * For resolvers: their entry
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Take the entry that the launcher has made for us.  Returns false if nobody
+ * wants this process any more: it has to leave then, without connecting.
+ *
+ * To be called before the process connects to the database.  on_shmem_exit
+ * callbacks run in reverse order, so ours runs after RemoveProcFromArray()
+ * (registered by InitPostgres()): when the entry says that we are gone, we
+ * don't count as a user of the database any more.
+ */
+bool
+DtxWorkerAttach(Oid dbid)
+{
+	WorkerKey	key;
+	WorkerEntry *entry;
+	bool		ok = false;
+
+	memcpy(&key, MyBgworkerEntry->bgw_extra, sizeof(key));
+	if (key.index < 0 || key.index >= shared->nworkers)
+		return false;
+	entry = &shared->workers[key.index];
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	if (entry->generation == key.generation &&
+		entry->state == WORKER_STARTING && entry->dbid == dbid)
+	{
+		entry->state = WORKER_RUNNING;
+		entry->pid = MyProcPid;
+		entry->latch = MyLatch;
+		ok = true;
+	}
+	LWLockRelease(&shared->lock);
+
+	if (ok)
+	{
+		my_entry = entry;
+		on_shmem_exit(worker_detach, (Datum) 0);
+	}
+	return ok;
+}
+
+static void
+worker_detach(int code, Datum arg)
+{
+	Oid			dbid = my_entry->dbid;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	my_entry->state = WORKER_EXITED;
+	my_entry->pid = 0;
+	my_entry->latch = NULL;
+	if (shared->launcher_latch != NULL)
+		SetLatch(shared->launcher_latch);
+
+	/* Those who wait for it: see block_database(). */
+	for (int i = 0; i < shared->nblocked; i++)
+	{
+		if (shared->blocked[i] == dbid)
+			SetLatch(&GetPGProcByNumber(i)->procLatch);
+	}
+	LWLockRelease(&shared->lock);
+	my_entry = NULL;
+}
+
+/*
+ * Has this resolver been asked to leave?
+ */
+bool
+DtxWorkerMustStop(void)
+{
+	bool		stop;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	stop = my_entry->stop;
+	LWLockRelease(&shared->lock);
+	return stop;
+}
+
+/*
+ * The resolver is about to look for work: wakes from now on are for its next
+ * look.
+ */
+void
+DtxWorkerTakeWork(void)
+{
+	bool		started = false;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	my_entry->work = false;
+	if (my_entry->rounds < 2)
+		started = ++my_entry->rounds == 2;
+
+	/* The launcher may be waiting to start the next one. */
+	if (started && shared->launcher_latch != NULL)
+		SetLatch(shared->launcher_latch);
+	LWLockRelease(&shared->lock);
+}
+
+/*
+ * This resolver leaves because there is no extension in its database.
+ */
+void
+DtxWorkerNotNeeded(void)
+{
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	my_entry->not_needed = true;
+	LWLockRelease(&shared->lock);
+}
+
+/* ----------------------------------------------------------------
+ * For backends: databases that are needed exclusively
+ * ----------------------------------------------------------------
+ */
+
+static void
+next_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
+					bool readOnlyTree, ProcessUtilityContext context,
+					ParamListInfo params, QueryEnvironment *queryEnv,
+					DestReceiver *dest, QueryCompletion *qc)
+{
+	if (prev_ProcessUtility)
+		prev_ProcessUtility(pstmt, queryString, readOnlyTree, context,
+							params, queryEnv, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context,
+								params, queryEnv, dest, qc);
+}
+
+static void
+dtx_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
+				   bool readOnlyTree, ProcessUtilityContext context,
+				   ParamListInfo params, QueryEnvironment *queryEnv,
+				   DestReceiver *dest, QueryCompletion *qc)
+{
+	Oid			dbid = InvalidOid;
+
+	switch (nodeTag(pstmt->utilityStmt))
+	{
+		case T_DropdbStmt:
+		case T_CreatedbStmt:
+		case T_AlterDatabaseStmt:
+		case T_RenameStmt:
+			if (shared != NULL && IsTransactionState() && !RecoveryInProgress())
+				dbid = database_to_vacate(pstmt->utilityStmt);
+			break;
+		default:
+			break;
+	}
+
+	if (!OidIsValid(dbid))
+	{
+		next_ProcessUtility(pstmt, queryString, readOnlyTree, context,
+							params, queryEnv, dest, qc);
+		return;
+	}
+
+	block_database(dbid);
+	PG_TRY();
+	{
+		next_ProcessUtility(pstmt, queryString, readOnlyTree, context,
+							params, queryEnv, dest, qc);
+	}
+	PG_CATCH();
+	{
+		unblock_database();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	/*
+	 * On success the database stays blocked until the transaction is over:
+	 * before that, a new resolver would only run into our locks.
+	 */
+}
+
+/*
+ * The database that this statement needs for itself, if any, and if the user
+ * may do that: nobody else shall be able to stop a resolver.  The statement
+ * itself checks everything again.
+ */
+static Oid
+database_to_vacate(Node *stmt)
+{
+	const char *name = NULL;
+	bool		template = false;
+	Oid			dbid;
+	ListCell   *lc;
+
+	switch (nodeTag(stmt))
+	{
+		case T_DropdbStmt:
+			name = ((DropdbStmt *) stmt)->dbname;
+			break;
+
+		case T_CreatedbStmt:
+			template = true;
+			name = "template1";
+			foreach(lc, ((CreatedbStmt *) stmt)->options)
+			{
+				DefElem    *def = (DefElem *) lfirst(lc);
+
+				if (strcmp(def->defname, "template") == 0 && def->arg != NULL)
+					name = defGetString(def);
+			}
+			break;
+
+		case T_AlterDatabaseStmt:
+			foreach(lc, ((AlterDatabaseStmt *) stmt)->options)
+			{
+				DefElem    *def = (DefElem *) lfirst(lc);
+
+				if (strcmp(def->defname, "tablespace") == 0)
+					name = ((AlterDatabaseStmt *) stmt)->dbname;
+			}
+			break;
+
+		case T_RenameStmt:
+			if (((RenameStmt *) stmt)->renameType == OBJECT_DATABASE)
+				name = ((RenameStmt *) stmt)->subname;
+			break;
+
+		default:
+			break;
+	}
+	if (name == NULL)
+		return InvalidOid;
+
+	dbid = get_database_oid(name, true);
+	if (!OidIsValid(dbid))
+		return InvalidOid;
+	if (template ? may_use_as_template(dbid) :
+		DtxDatabaseOwnercheck(dbid, GetUserId()))
+		return dbid;
+	return InvalidOid;
+}
+
+/*
+ * May the user create a database from this one?  commands/dbcommands.c,
+ * createdb(): with the right to create databases, from a template or from a
+ * database of his own.
+ */
+static bool
+may_use_as_template(Oid dbid)
+{
+	HeapTuple	tuple;
+	bool		createdb = superuser();
+	bool		istemplate = false;
+
+	if (!createdb)
+	{
+		tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+		if (HeapTupleIsValid(tuple))
+		{
+			createdb = ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+			ReleaseSysCache(tuple);
+		}
+	}
+	if (!createdb)
+		return false;
+
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dbid));
+	if (HeapTupleIsValid(tuple))
+	{
+		istemplate = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+		ReleaseSysCache(tuple);
+	}
+	return istemplate || DtxDatabaseOwnercheck(dbid, GetUserId());
+}
+
+/*
+ * Stop the resolver of a database, wait until it is gone, and keep it from
+ * being started again until unblock_database().
+ *
+ * Interruptible.  If the resolver does not leave in time the statement that
+ * needs the database says so itself.
+ */
+static void
+block_database(Oid dbid)
+{
+	static bool registered = false;
+	static uint32 wait_event = 0;
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   STOP_TIMEOUT);
+
+	if (wait_event == 0)
+		wait_event = DtxWaitEvent("DtxResolverStop");
+	if (!registered)
+	{
+		before_shmem_exit(unblock_at_exit, (Datum) 0);
+		registered = true;
+	}
+
+	my_blocked = dbid;
+	PG_TRY();
+	{
+		for (;;)
+		{
+			WorkerEntry *entry;
+			long		left;
+
+			LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+			shared->blocked[DtxMyProcNumber()] = dbid;
+
+			/* One that has not attached yet is not let in any more. */
+			entry = find_entry(dbid, WORKER_STARTING, WORKER_STARTING);
+			if (entry != NULL)
+			{
+				entry->state = WORKER_FREE;
+				entry->generation++;
+			}
+
+			/*
+			 * The entry can't be given back while we hold the lock, so the
+			 * pid is right.
+			 */
+			entry = find_entry(dbid, WORKER_RUNNING, WORKER_RUNNING);
+			if (entry != NULL && !entry->stop)
+			{
+				entry->stop = true;
+				SetLatch(entry->latch);
+				(void) kill(entry->pid, SIGTERM);
+			}
+			LWLockRelease(&shared->lock);
+
+			left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+												   deadline);
+			if (entry == NULL || left <= 0)
+				break;
+			(void) WaitLatch(MyLatch,
+							 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 Min(left, 100), wait_event);
+			ResetLatch(MyLatch);
+			CHECK_FOR_INTERRUPTS();
+		}
+	}
+	PG_CATCH();
+	{
+		unblock_database();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Let the launcher have the database again that this backend has blocked.
+ * Never throws.
+ */
+static void
+unblock_database(void)
+{
+	if (!OidIsValid(my_blocked))
+		return;
+	my_blocked = InvalidOid;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	shared->blocked[DtxMyProcNumber()] = InvalidOid;
+
+	/* There may be a new database, or one less. */
+	shared->scan = true;
+	if (shared->launcher_latch != NULL)
+		SetLatch(shared->launcher_latch);
+	LWLockRelease(&shared->lock);
+}
+
+static void
+unblock_at_exit(int code, Datum arg)
+{
+	unblock_database();
+}
+
+/*
+ * The end of a transaction: what waited for it.  Never throws.
+ */
+static void
+launcher_xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			unblock_database();
+			if (OidIsValid(wake_at_end))
+			{
+				Oid			dbid = wake_at_end;
+
+				wake_at_end = InvalidOid;
+				wake_now(dbid, false);
+			}
+			break;
+		default:
+			break;
+	}
+}

@@ -1,0 +1,630 @@
+/*-------------------------------------------------------------------------
+ *
+ * participant.c
+ *		One postgres_fdw connection and its remote transaction: which foreign
+ *		server it belongs to, and the steps by which the transaction is asked,
+ *		prepared and finished.
+ *
+ * Every step is a command sent and a reply received later; the coordinator
+ * decides which step comes next and does the waiting.  What a reply means is
+ * decided here, in ParticipantReceive().
+ *
+ * The functions that are called after the local commit (ParticipantFinish,
+ * ParticipantReceive, ParticipantGiveUp, ParticipantDeallocate) do not throw,
+ * and allocate nothing but what libpq takes from malloc, whose failure libpq
+ * reports as a failed command.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sys/socket.h>
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/reloptions.h"
+#include "access/table.h"
+#include "catalog/pg_user_mapping.h"
+#include "commands/defrem.h"
+#include "foreign/foreign.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "participant.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+/* libpq's: session states that mean a server without the needed slots */
+#define SQLSTATE_PREPARE_DISABLED	"55000"
+#define SQLSTATE_PREPARE_EXHAUSTED	"53200"
+
+/* The function that makes an FDW postgres_fdw, whatever its name is. */
+#define POSTGRES_FDW_HANDLER	"postgres_fdw_handler"
+
+typedef struct ParticipantEntry
+{
+	PGconn	   *conn;			/* hash key */
+	Participant *participant;
+} ParticipantEntry;
+
+/* All connections of postgres_fdw in this backend. */
+static HTAB *participants = NULL;
+
+static bool send_command(Participant *p, const char *command,
+						 ParticipantState next);
+static void reply_complete(Participant *p);
+static void set_error(Participant *p, const char *fallback);
+static int	match_options(List *server_options, List *mapping_options,
+						  PQconninfoOption *params);
+static bool mapping_in_use(Oid umid, const Participant *except);
+
+/*
+ * The participant of a connection, or NULL if postgres_fdw did not make it.
+ */
+Participant *
+ParticipantFind(PGconn *conn)
+{
+	ParticipantEntry *entry;
+
+	if (participants == NULL)
+		return NULL;
+	entry = hash_search(participants, &conn, HASH_FIND, NULL);
+	return entry ? entry->participant : NULL;
+}
+
+/*
+ * postgres_fdw made a connection.  Throws if out of memory.
+ */
+void
+ParticipantCreate(PGconn *conn)
+{
+	ParticipantEntry *entry;
+	Participant *p;
+	bool		found;
+
+	if (participants == NULL)
+	{
+		HASHCTL		ctl;
+
+		ctl.keysize = sizeof(PGconn *);
+		ctl.entrysize = sizeof(ParticipantEntry);
+		ctl.hcxt = TopMemoryContext;
+		participants = hash_create("pg_dtx participants", 16, &ctl,
+								   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+
+	p = MemoryContextAllocZero(TopMemoryContext, sizeof(Participant));
+	p->conn = conn;
+	entry = hash_search(participants, &conn, HASH_ENTER, &found);
+	Assert(!found);
+	entry->participant = p;
+}
+
+/*
+ * Forget a connection; the caller closes it.  The participant must not be in
+ * the coordinator's list any more.  Does not throw.
+ */
+void
+ParticipantDestroy(Participant *p)
+{
+	hash_search(participants, &p->conn, HASH_REMOVE, NULL);
+	PQclear(p->result);
+	pfree(p);
+}
+
+/*
+ * Call a function for every connection.  It may destroy the one it is given.
+ */
+void
+ParticipantForEach(void (*callback) (Participant *p))
+{
+	HASH_SEQ_STATUS scan;
+	ParticipantEntry *entry;
+
+	if (participants == NULL)
+		return;
+	hash_seq_init(&scan, participants);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+		callback(entry->participant);
+}
+
+/*
+ * Is the remote transaction out of postgres_fdw's hands?
+ */
+bool
+ParticipantControlled(const Participant *p)
+{
+	return p->state >= PARTICIPANT_ENDING;
+}
+
+/*
+ * Make the participant ready for its next remote transaction.
+ */
+void
+ParticipantReset(Participant *p)
+{
+	p->state = PARTICIPANT_IDLE;
+	p->used = false;
+	p->wrote = false;
+	p->index = -1;
+	p->error[0] = '\0';
+	if (!p->reply_due)
+	{
+		PQclear(p->result);
+		p->result = NULL;
+	}
+}
+
+/* ----------------------------------------------------------------
+ * Identity
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Find out which foreign server and user mapping a connection belongs to.
+ *
+ * postgres_fdw builds the connection parameters from the options of the server
+ * and of the mapping (contrib/postgres_fdw/connection.c, connect_pg_server),
+ * so they are compared with the options in the catalogs.  Of several mappings
+ * that fit, the one with the most options wins; then one that has no
+ * connection yet, because postgres_fdw makes one per mapping; then the current
+ * user's.  If still two are equal, both lead to the same place as the same
+ * remote user, and either will do.
+ *
+ * To be called in a transaction, when the connection is new.  Leaves
+ * p->identified false if nothing fits.  May throw what a catalog scan throws.
+ */
+void
+ParticipantIdentify(Participant *p)
+{
+	PQconninfoOption *params = PQconninfo(p->conn);
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	int			best_score = -1;
+
+	if (params == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+
+	PG_TRY();
+	{
+		rel = table_open(UserMappingRelationId, AccessShareLock);
+		scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		{
+			Form_pg_user_mapping form = (Form_pg_user_mapping) GETSTRUCT(tuple);
+			ForeignServer *server = GetForeignServer(form->umserver);
+			ForeignDataWrapper *fdw = GetForeignDataWrapper(server->fdwid);
+			char	   *handler;
+			Datum		options;
+			bool		isnull;
+			int			score;
+
+			handler = OidIsValid(fdw->fdwhandler) ?
+				get_func_name(fdw->fdwhandler) : NULL;
+			if (handler == NULL || strcmp(handler, POSTGRES_FDW_HANDLER) != 0)
+				continue;
+
+			options = heap_getattr(tuple, Anum_pg_user_mapping_umoptions,
+								   RelationGetDescr(rel), &isnull);
+			score = match_options(server->options,
+								  isnull ? NIL : untransformRelOptions(options),
+								  params);
+			if (score < 0)
+				continue;
+
+			score *= 4;
+			if (!mapping_in_use(form->oid, p))
+				score += 2;
+			if (form->umuser == GetUserId())
+				score += 1;
+
+			if (score > best_score)
+			{
+				best_score = score;
+				p->serverid = server->serverid;
+				p->umid = form->oid;
+				strlcpy(p->server_name, server->servername, NAMEDATALEN);
+				p->identified = true;
+			}
+		}
+		systable_endscan(scan);
+		table_close(rel, AccessShareLock);
+	}
+	PG_FINALLY();
+	{
+		PQconninfoFree(params);
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Number of options that are connection parameters of "params", -1 if one of
+ * them has another value there.
+ */
+static int
+match_options(List *server_options, List *mapping_options,
+			  PQconninfoOption *params)
+{
+	int			matched = 0;
+
+	for (PQconninfoOption *param = params; param->keyword; param++)
+	{
+		const char *value = NULL;
+		ListCell   *lc;
+
+		/* postgres_fdw sets these from other sources, too */
+		if (strcmp(param->keyword, "application_name") == 0 ||
+			strcmp(param->keyword, "fallback_application_name") == 0 ||
+			strcmp(param->keyword, "client_encoding") == 0)
+			continue;
+
+		/* what the mapping says wins over what the server says */
+		foreach(lc, server_options)
+		{
+			DefElem    *def = lfirst(lc);
+
+			if (strcmp(def->defname, param->keyword) == 0)
+				value = defGetString(def);
+		}
+		foreach(lc, mapping_options)
+		{
+			DefElem    *def = lfirst(lc);
+
+			if (strcmp(def->defname, param->keyword) == 0)
+				value = defGetString(def);
+		}
+
+		if (value == NULL)
+			continue;
+		if (strcmp(value, param->val ? param->val : "") != 0)
+			return -1;
+		matched++;
+	}
+	return matched;
+}
+
+static bool
+mapping_in_use(Oid umid, const Participant *except)
+{
+	HASH_SEQ_STATUS scan;
+	ParticipantEntry *entry;
+	bool		in_use = false;
+
+	hash_seq_init(&scan, participants);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		Participant *p = entry->participant;
+
+		if (p != except && p->identified && !p->abandoned && !p->broken &&
+			p->umid == umid)
+			in_use = true;
+	}
+	return in_use;
+}
+
+/* ----------------------------------------------------------------
+ * Steps
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Send a command whose reply is ours to receive.  Returns false, in state
+ * UNKNOWN, if it could not be sent.
+ */
+static bool
+send_command(Participant *p, const char *command, ParticipantState next)
+{
+	PQclear(p->result);
+	p->result = NULL;
+	p->state = next;
+	if (PQsendQuery(p->conn, command))
+	{
+		p->reply_due = true;
+		return true;
+	}
+	p->reply_due = false;
+	set_error(p, "could not send a command");
+	p->broken = true;
+	return false;
+}
+
+/*
+ * Ask an open remote transaction whether it wrote.  A server that can't tell
+ * counts as a writer, and nothing is sent.  Returns false if sending failed.
+ */
+bool
+ParticipantAsk(Participant *p)
+{
+	if (PQserverVersion(p->conn) < 100000)
+	{
+		p->wrote = true;
+		return true;
+	}
+
+	/* The name that all versions since 10 know. */
+	return send_command(p, "SELECT pg_catalog.txid_current_if_assigned() IS NOT NULL",
+						PARTICIPANT_ASKED);
+}
+
+/*
+ * Commit an open remote transaction that did not write, in one phase.
+ */
+bool
+ParticipantEnd(Participant *p)
+{
+	return send_command(p, "COMMIT TRANSACTION", PARTICIPANT_ENDING);
+}
+
+/*
+ * Prepare an open remote transaction under a gid.  All commands that may be
+ * needed later are built here.
+ */
+bool
+ParticipantPrepare(Participant *p, const DtxGid *gid)
+{
+	char		command[DTX_GID_SIZE + 32];
+
+	p->gid = *gid;
+	DtxGidFormat(gid, p->gid_text);
+	snprintf(command, sizeof(command),
+			 "PREPARE TRANSACTION '%s'", p->gid_text);
+	snprintf(p->commit_command, sizeof(p->commit_command),
+			 "COMMIT PREPARED '%s'", p->gid_text);
+	snprintf(p->rollback_command, sizeof(p->rollback_command),
+			 "ROLLBACK PREPARED '%s'", p->gid_text);
+
+	if (send_command(p, command, PARTICIPANT_PREPARING))
+		return true;
+
+	/* Part of it may have reached the server all the same. */
+	p->state = PARTICIPANT_UNKNOWN;
+	return false;
+}
+
+/*
+ * Finish a prepared transaction.  Does not throw.
+ */
+bool
+ParticipantFinish(Participant *p, DtxDecision decision)
+{
+	p->decision = decision;
+	if (send_command(p, decision == DTX_COMMIT ?
+					 p->commit_command : p->rollback_command,
+					 PARTICIPANT_FINISHING))
+		return true;
+	p->state = PARTICIPANT_UNFINISHED;
+	return false;
+}
+
+/*
+ * Take in what has arrived on the connection, and if a reply of ours is
+ * complete, go to the state that it means.  Does not wait and does not throw.
+ */
+void
+ParticipantReceive(Participant *p)
+{
+	/* On failure PQgetResult() below says so, with an error result. */
+	(void) PQconsumeInput(p->conn);
+
+	if (!p->reply_due)
+		return;
+
+	while (!PQisBusy(p->conn))
+	{
+		PGresult   *result = PQgetResult(p->conn);
+
+		if (result == NULL)
+		{
+			reply_complete(p);
+			return;
+		}
+		PQclear(p->result);
+		p->result = result;
+		if (PQstatus(p->conn) == CONNECTION_BAD)
+		{
+			reply_complete(p);
+			return;
+		}
+	}
+}
+
+static void
+reply_complete(Participant *p)
+{
+	bool		lost = PQstatus(p->conn) == CONNECTION_BAD;
+	ExecStatusType status = PQresultStatus(p->result);
+
+	p->reply_due = false;
+	if (lost)
+		p->broken = true;
+
+	switch (p->state)
+	{
+		case PARTICIPANT_ASKED:
+			if (!lost && status == PGRES_TUPLES_OK &&
+				PQntuples(p->result) == 1 && PQnfields(p->result) == 1)
+			{
+				p->wrote = PQgetvalue(p->result, 0, 0)[0] == 't';
+				p->state = PARTICIPANT_OPEN;
+			}
+			else
+				set_error(p, "unexpected reply");
+			break;
+
+		case PARTICIPANT_ENDING:
+
+			/*
+			 * The server answers COMMIT in a failed transaction with success
+			 * and the tag ROLLBACK.
+			 */
+			if (!lost && status == PGRES_COMMAND_OK &&
+				strcmp(PQcmdStatus(p->result), "COMMIT") == 0)
+				p->state = PARTICIPANT_ENDED;
+			else
+				set_error(p, "transaction was rolled back by the server");
+			break;
+
+		case PARTICIPANT_PREPARING:
+
+			/* Likewise for PREPARE: only the tag is proof. */
+			if (!lost && status == PGRES_COMMAND_OK &&
+				strcmp(PQcmdStatus(p->result), "PREPARE TRANSACTION") == 0)
+				p->state = PARTICIPANT_PREPARED;
+			else if (lost)
+			{
+				p->state = PARTICIPANT_UNKNOWN;
+				set_error(p, "connection lost");
+			}
+			else
+			{
+				p->state = PARTICIPANT_NOT_PREPARED;
+				set_error(p, "transaction was rolled back by the server");
+			}
+			break;
+
+		case PARTICIPANT_FINISHING:
+			if (!lost && status == PGRES_COMMAND_OK &&
+				strcmp(PQcmdStatus(p->result),
+					   p->decision == DTX_COMMIT ?
+					   "COMMIT PREPARED" : "ROLLBACK PREPARED") == 0)
+				p->state = PARTICIPANT_FINISHED;
+			else
+			{
+				p->state = PARTICIPANT_UNFINISHED;
+				set_error(p, "connection lost");
+			}
+			break;
+
+		default:
+			/* the reply to a DEALLOCATE ALL after the transaction */
+			PQclear(p->result);
+			p->result = NULL;
+			break;
+	}
+}
+
+/*
+ * Stop waiting for a reply.  The connection can't be used any more: a reply
+ * that comes now would be taken for that of another command.  The server is
+ * told by shutting the socket down; the PGconn itself is postgres_fdw's to
+ * close.  Does not throw.
+ */
+void
+ParticipantGiveUp(Participant *p, const char *error)
+{
+	if (p->reply_due)
+	{
+		p->reply_due = false;
+		p->broken = true;
+		if (PQsocket(p->conn) >= 0)
+			(void) shutdown(PQsocket(p->conn), SHUT_RDWR);
+		strlcpy(p->error, error, sizeof(p->error));
+	}
+	if (p->state == PARTICIPANT_PREPARING)
+		p->state = PARTICIPANT_UNKNOWN;
+	else if (p->state == PARTICIPANT_FINISHING)
+		p->state = PARTICIPANT_UNFINISHED;
+}
+
+/*
+ * Do what postgres_fdw wanted at the end of a transaction in which the
+ * connection was busy with our commands.  The reply is received before the
+ * connection is used again; as in postgres_fdw, nobody is interested in it.
+ */
+void
+ParticipantDeallocate(Participant *p)
+{
+	if (!p->deallocate_due)
+		return;
+	p->deallocate_due = false;
+	if (!p->broken && !p->reply_due && PQstatus(p->conn) == CONNECTION_OK)
+		p->reply_due = PQsendQuery(p->conn, "DEALLOCATE ALL") != 0;
+}
+
+/*
+ * Keep the reason of a failure for the view and the warning: what the server
+ * said, or else "fallback".  libpq's own texts, several lines long, are left to
+ * ParticipantThrow().
+ */
+static void
+set_error(Participant *p, const char *fallback)
+{
+	const char *message = NULL;
+	int			len;
+
+	if (PQresultErrorField(p->result, PG_DIAG_SQLSTATE) != NULL)
+		message = PQresultErrorField(p->result, PG_DIAG_MESSAGE_PRIMARY);
+	if (message == NULL || message[0] == '\0')
+		message = fallback;
+
+	/* It goes into a view: cut no character, and pass on no broken one. */
+	len = pg_mbcliplen(message, strlen(message), sizeof(p->error) - 1);
+	memcpy(p->error, message, len);
+	p->error[len] = '\0';
+	if (!pg_verifymbstr(p->error, len, true))
+	{
+		for (int i = 0; i < len; i++)
+		{
+			if (IS_HIGHBIT_SET(p->error[i]))
+				p->error[i] = '?';
+		}
+	}
+}
+
+/*
+ * Report the failure of a participant as an ERROR with the server's name and
+ * the remote SQLSTATE, message, detail and hint.  "what" completes the sentence
+ * "could not ...", and is already translated.  To be called before the local
+ * commit.
+ */
+void
+ParticipantThrow(Participant *p, const char *what)
+{
+	const char *sqlstate = PQresultErrorField(p->result, PG_DIAG_SQLSTATE);
+	const char *detail = PQresultErrorField(p->result, PG_DIAG_MESSAGE_DETAIL);
+	const char *hint = PQresultErrorField(p->result, PG_DIAG_MESSAGE_HINT);
+	const char *context = PQresultErrorField(p->result, PG_DIAG_CONTEXT);
+	int			code = ERRCODE_CONNECTION_FAILURE;
+
+	if (sqlstate != NULL && strlen(sqlstate) == 5)
+		code = MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2],
+							 sqlstate[3], sqlstate[4]);
+	else if (PQstatus(p->conn) == CONNECTION_OK)
+		code = ERRCODE_TRANSACTION_ROLLBACK;
+	else if (PQerrorMessage(p->conn)[0] != '\0')
+		detail = pchomp(PQerrorMessage(p->conn));
+
+	if (p->state == PARTICIPANT_NOT_PREPARED && sqlstate != NULL &&
+		strcmp(sqlstate, SQLSTATE_PREPARE_DISABLED) == 0 &&
+		PQserverVersion(p->conn) > 0 && hint != NULL &&
+		strstr(hint, "max_prepared_transactions") != NULL)
+		ereport(ERROR,
+				(errcode(code),
+				 errmsg("could not %s on server \"%s\": %s",
+						what, p->server_name, p->error),
+				 errhint("Set \"max_prepared_transactions\" to a nonzero value on the server that \"%s\" connects to, and restart that server.",
+						 p->server_name)));
+	if (p->state == PARTICIPANT_NOT_PREPARED && sqlstate != NULL &&
+		strcmp(sqlstate, SQLSTATE_PREPARE_EXHAUSTED) == 0 &&
+		hint != NULL && strstr(hint, "max_prepared_transactions") != NULL)
+		ereport(ERROR,
+				(errcode(code),
+				 errmsg("could not %s on server \"%s\": %s",
+						what, p->server_name, p->error),
+				 errdetail("%s", hint),
+				 errhint("Increase \"max_prepared_transactions\" on the server that \"%s\" connects to, and restart that server.",
+						 p->server_name)));
+
+	ereport(ERROR,
+			(errcode(code),
+			 errmsg("could not %s on server \"%s\": %s",
+					what, p->server_name, p->error),
+			 detail ? errdetail_internal("%s", detail) : 0,
+			 hint ? errhint("%s", hint) : 0,
+			 context ? errcontext("%s", context) : 0));
+}

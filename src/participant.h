@@ -1,0 +1,96 @@
+/*-------------------------------------------------------------------------
+ *
+ * participant.h
+ *		One postgres_fdw connection and the remote transaction on it, as
+ *		interpose.c, coordinator.c and participant.c see it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PG_DTX_PARTICIPANT_H
+#define PG_DTX_PARTICIPANT_H
+
+#include "lib/ilist.h"
+#include "pg_dtx.h"
+
+/*
+ * Where the remote transaction stands.  Up to OPEN postgres_fdw drives the
+ * connection; in all later states the coordinator does, and the wrappers keep
+ * postgres_fdw's own commands away from it.
+ */
+typedef enum ParticipantState
+{
+	PARTICIPANT_IDLE = 0,		/* no remote transaction */
+	PARTICIPANT_OPEN,			/* remote transaction open */
+	PARTICIPANT_ASKED,			/* asked whether it wrote */
+	PARTICIPANT_ENDING,			/* reader: COMMIT TRANSACTION sent */
+	PARTICIPANT_ENDED,			/* reader: committed in one phase */
+	PARTICIPANT_PREPARING,		/* PREPARE TRANSACTION sent */
+	PARTICIPANT_PREPARED,		/* prepared */
+	PARTICIPANT_NOT_PREPARED,	/* server refused: the transaction is gone there */
+	PARTICIPANT_UNKNOWN,		/* connection lost, prepared or not */
+	PARTICIPANT_FINISHING,		/* COMMIT or ROLLBACK PREPARED sent */
+	PARTICIPANT_FINISHED,		/* confirmed */
+	PARTICIPANT_UNFINISHED		/* not confirmed, the resolver's business */
+} ParticipantState;
+
+/* A connection of postgres_fdw.  Lives from its PQconnect to its PQfinish. */
+typedef struct Participant
+{
+	PGconn	   *conn;			/* hash key */
+
+	/* identity, found once per connection */
+	bool		identified;		/* are the next three known? */
+	Oid			serverid;		/* foreign server */
+	Oid			umid;			/* user mapping */
+	char		server_name[NAMEDATALEN];
+
+	/* the current remote transaction */
+	ParticipantState state;
+	dlist_node	node;			/* in the coordinator's list, unless IDLE */
+	bool		used;			/* was anything sent after START TRANSACTION? */
+	bool		wrote;			/* sent data-modifying SQL, or said it wrote */
+	int			index;			/* position in the list, for dtx.transactions */
+	DtxGid		gid;			/* valid from PREPARING on */
+	char		gid_text[DTX_GID_SIZE];
+	DtxDecision decision;		/* valid from FINISHING on */
+	char		commit_command[DTX_GID_SIZE + 32];	/* built at PREPARE */
+	char		rollback_command[DTX_GID_SIZE + 32];	/* likewise */
+
+	/* replies */
+	bool		reply_due;		/* a command of ours is unanswered */
+	PGresult   *result;			/* last result of that command, or NULL */
+	char		error[DTX_ERROR_SIZE];	/* why UNKNOWN or UNFINISHED */
+
+	/* what the wrappers have to pretend */
+	int			synthetic;		/* results still to be faked: 2 OK, 1 NULL */
+	bool		deallocate_due; /* DEALLOCATE ALL was put off */
+	bool		abandoned;		/* postgres_fdw called PQfinish */
+	bool		unsettled;		/* FINISHING, and COMMIT has returned */
+	bool		broken;			/* must not be used again */
+} Participant;
+
+/* participant.c */
+extern Participant *ParticipantFind(PGconn *conn);
+extern void ParticipantCreate(PGconn *conn);
+extern void ParticipantDestroy(Participant *p);
+extern void ParticipantIdentify(Participant *p);
+extern void ParticipantReset(Participant *p);
+extern void ParticipantForEach(void (*callback) (Participant *p));
+extern bool ParticipantControlled(const Participant *p);
+extern bool ParticipantAsk(Participant *p);
+extern bool ParticipantEnd(Participant *p);
+extern bool ParticipantPrepare(Participant *p, const DtxGid *gid);
+extern bool ParticipantFinish(Participant *p, DtxDecision decision);
+extern void ParticipantReceive(Participant *p);
+extern void ParticipantGiveUp(Participant *p, const char *error);
+extern void ParticipantDeallocate(Participant *p);
+extern void ParticipantThrow(Participant *p, const char *what);
+
+/* coordinator.c, called by interpose.c */
+extern void CoordinatorPrepareBackend(void);
+extern void CoordinatorEnlist(Participant *p);
+extern void CoordinatorForget(Participant *p);
+extern void CoordinatorAbandon(Participant *p);
+extern void CoordinatorSettle(Participant *p);
+
+#endif							/* PG_DTX_PARTICIPANT_H */

@@ -1,0 +1,127 @@
+/*-------------------------------------------------------------------------
+ *
+ * pg_dtx.c
+ *		Entry point: settings, shared-memory hooks, background worker.  No
+ *		logic lives here.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "pg_dtx.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/guc.h"
+
+PG_MODULE_MAGIC;
+
+bool		dtx_two_phase_commit = true;
+int			dtx_prepare_timeout = 30 * 1000;
+int			dtx_commit_timeout = 10 * 1000;
+bool		dtx_commit_wait = true;
+int			dtx_resolve_interval = 30 * 1000;
+bool		dtx_resolver = true;
+int			dtx_max_in_doubt = 10000;
+
+static shmem_request_hook_type prev_shmem_request_hook = NULL;
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+
+PGDLLEXPORT void _PG_init(void);
+
+static void define_settings(void);
+static void dtx_shmem_request(void);
+static void dtx_shmem_startup(void);
+
+void
+_PG_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pg_dtx must be loaded when the server starts"),
+				 errhint("Add pg_dtx to \"shared_preload_libraries\", before any other library that uses libpq, and restart the server.")));
+
+	/* Refuse to start half-armed rather than to lose atomicity silently. */
+	DtxInterposeCheck();
+
+	define_settings();
+	DtxLauncherInstallHooks();
+	DtxLauncherRegister();
+
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = dtx_shmem_request;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = dtx_shmem_startup;
+}
+
+static void
+define_settings(void)
+{
+	DefineCustomBoolVariable("pg_dtx.two_phase_commit",
+							 "Commits transactions that wrote on several servers atomically.",
+							 "When off, postgres_fdw commits one server after the other, as it does without pg_dtx.",
+							 &dtx_two_phase_commit, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dtx.prepare_timeout",
+							"Longest time to wait for all servers to prepare.",
+							"When it is over, the transaction is rolled back everywhere.",
+							&dtx_prepare_timeout, 30 * 1000, 1, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dtx.commit_timeout",
+							"Longest time that COMMIT waits for the confirmations of the servers.",
+							"When it is over, COMMIT returns with a warning and the resolver goes on.",
+							&dtx_commit_timeout, 10 * 1000, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomBoolVariable("pg_dtx.commit_wait",
+							 "Lets COMMIT wait for the confirmations of the servers.",
+							 "When off, COMMIT returns once the decision is durable and on its way to the servers.",
+							 &dtx_commit_wait, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dtx.resolve_interval",
+							"Time between two full passes of the resolver.",
+							NULL,
+							&dtx_resolve_interval, 30 * 1000, 10, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomBoolVariable("pg_dtx.resolver",
+							 "Finishes prepared transactions that are in doubt.",
+							 "Turn it off on a copy of a coordinator that must not touch the original's transactions.",
+							 &dtx_resolver, true,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dtx.max_in_doubt",
+							"Prepared transactions in doubt that shared memory has room for.",
+							"When it is full nothing is lost: the next full pass finds the rest on the servers.",
+							&dtx_max_in_doubt, 10000, 16, 1000000,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	MarkGUCPrefixReserved("pg_dtx");
+}
+
+static void
+dtx_shmem_request(void)
+{
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+
+	RequestAddinShmemSpace(DtxStatsShmemSize());
+	RequestAddinShmemSpace(DtxActivityShmemSize());
+	RequestAddinShmemSpace(DtxInDoubtShmemSize());
+	RequestAddinShmemSpace(DtxLauncherShmemSize());
+}
+
+static void
+dtx_shmem_startup(void)
+{
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	DtxStatsShmemInit();
+	DtxActivityShmemInit();
+	DtxInDoubtShmemInit();
+	DtxLauncherShmemInit();
+	LWLockRelease(AddinShmemInitLock);
+}

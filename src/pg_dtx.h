@@ -1,0 +1,262 @@
+/*-------------------------------------------------------------------------
+ *
+ * pg_dtx.h
+ *		What the modules of pg_dtx share: types, settings, and the functions
+ *		that one module offers to the others.
+ *
+ * One section per module, lowest first.  Calls go one way, from a section to
+ * the ones above it:
+ *
+ *	interpose -> coordinator -> participant -> in_doubt, activity, decision, gid
+ *	launcher -> resolver -> remote, in_doubt, activity, decision, gid
+ *	admin -> everything
+ *
+ * libpq is used here through its own header, never through
+ * libpq-be-fe.h: that header's PGresult wrapper allocates in memory contexts,
+ * which is not allowed after the local commit.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PG_DTX_H
+#define PG_DTX_H
+
+#include "access/transam.h"
+#include "datatype/timestamp.h"
+#include "libpq-fe.h"
+#include "nodes/pg_list.h"
+#include "storage/itemptr.h"
+#include "storage/lwlock.h"
+#include "utils/snapshot.h"
+
+/* ----------------------------------------------------------------
+ * gid.c: the global transaction identifier
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * What a gid says, "dtx:<coordinator id>:<database>:<boot id>:<xid>:<n>".
+ * Used as a hash key: zero the whole struct before filling it.
+ */
+typedef struct DtxGid
+{
+	uint64		coordinator_id; /* random, one per CREATE EXTENSION */
+	uint64		boot_id;		/* random, one per life of shared memory */
+	uint64		xid;			/* full transaction id of the local transaction */
+	Oid			dbid;			/* database of the coordinator */
+	uint32		n;				/* number of the participant, from 1 */
+} DtxGid;
+
+/* Room for a gid's text with its NUL; PostgreSQL's GIDSIZE is 200. */
+#define DTX_GID_SIZE	128
+
+extern void DtxGidFormat(const DtxGid *gid, char *buf);
+extern void DtxGidFormatStem(const DtxGid *gid, char *buf);
+extern void DtxGidFormatPrefix(uint64 coordinator_id, Oid dbid, char *buf);
+extern bool DtxGidParse(const char *text, DtxGid *gid);
+
+/* What became, or is to become, of a prepared transaction. */
+typedef enum DtxDecision
+{
+	DTX_ROLLBACK = 0,			/* presumed abort */
+	DTX_COMMIT = 1
+} DtxDecision;
+
+/* ----------------------------------------------------------------
+ * pg_dtx.c: settings (see README for what they mean)
+ * ----------------------------------------------------------------
+ */
+extern bool dtx_two_phase_commit;
+extern int	dtx_prepare_timeout;	/* milliseconds */
+extern int	dtx_commit_timeout; /* milliseconds */
+extern bool dtx_commit_wait;
+extern int	dtx_resolve_interval;	/* milliseconds */
+extern bool dtx_resolver;
+extern int	dtx_max_in_doubt;	/* entries */
+
+/* ----------------------------------------------------------------
+ * stats.c: cumulative counters in shared memory
+ * ----------------------------------------------------------------
+ */
+typedef enum DtxCounter
+{
+	DTX_STAT_ONE_PHASE,			/* transactions left to one-phase commit */
+	DTX_STAT_TWO_PHASE,			/* transactions committed in two phases */
+	DTX_STAT_PREPARED,			/* participants prepared */
+	DTX_STAT_PREPARE_FAILED,	/* transactions rolled back in phase one */
+	DTX_STAT_HANDED_OVER,		/* participants handed to the resolver */
+	DTX_STAT_RESOLVED_COMMIT,	/* in doubt, committed by a resolver */
+	DTX_STAT_RESOLVED_ROLLBACK, /* in doubt, rolled back by a resolver */
+	DTX_STAT_FORCED,			/* finished by dtx.force() */
+	DTX_STAT_PASSES,			/* full passes of the resolvers */
+	DTX_STAT_PREPARE_USEC,		/* time in phase one, microseconds */
+	DTX_STAT_COMMIT_USEC,		/* time in phase two, microseconds */
+	DTX_STAT_COUNT
+} DtxCounter;
+
+extern Size DtxStatsShmemSize(void);
+extern void DtxStatsShmemInit(void);
+extern void DtxStatsAdd(DtxCounter counter, uint64 amount);	/* never throws */
+extern uint64 DtxStatsGet(DtxCounter counter);
+extern TimestampTz DtxStatsResetAt(void);
+extern void DtxStatsReset(void);
+
+/* ----------------------------------------------------------------
+ * activity.c: what each backend is doing now, in shared memory
+ * ----------------------------------------------------------------
+ */
+
+/* Participants of one transaction that dtx.transactions can show by name. */
+#define DTX_SHOWN_PARTICIPANTS 64
+
+typedef enum DtxState
+{
+	DTX_IDLE = 0,				/* no distributed transaction */
+	DTX_ACTIVE,					/* has participants, not in COMMIT yet */
+	DTX_PREPARING,				/* phase one, up to the local commit */
+	DTX_COMMITTING,				/* phase two after the local commit */
+	DTX_ABORTING				/* rolling back after phase one began */
+} DtxState;
+
+/* A copy of one backend's entry, for the views. */
+typedef struct DtxActivity
+{
+	int			pid;			/* backend's process id */
+	Oid			dbid;			/* its database */
+	Oid			userid;			/* session user */
+	DtxState	state;
+	uint64		xid;			/* full transaction id, 0 if not assigned */
+	TimestampTz start;			/* start of the local transaction */
+	int			nparticipants;	/* all of them, shown or not */
+	Oid			servers[DTX_SHOWN_PARTICIPANTS];
+	bool		waiting[DTX_SHOWN_PARTICIPANTS];	/* reply outstanding? */
+} DtxActivity;
+
+extern Size DtxActivityShmemSize(void);
+extern void DtxActivityShmemInit(void);
+extern uint64 DtxBootId(void);
+
+/* by a backend, of itself; none of these throws */
+extern void DtxActivityBegin(void);
+extern void DtxActivityAddServer(int index, Oid serverid);
+extern void DtxActivityPublish(uint64 xid);
+extern void DtxActivitySetState(DtxState state, TimestampTz takeover_at);
+extern void DtxActivitySetWaiting(int index, bool waiting);
+extern void DtxActivityEnd(uint64 xid);
+extern bool DtxActivityGetRow(uint64 *xid, ItemPointer tid);
+extern void DtxActivitySetRow(uint64 xid, ItemPointer tid);
+extern void DtxActivityForgetRow(void);
+
+/* by resolvers and views */
+extern bool DtxActivityResponsible(const DtxGid *gid);
+extern bool DtxActivityOwnsRow(uint64 boot_id, uint64 xid);
+extern int	DtxActivityCount(void);
+extern bool DtxActivityGet(int index, DtxActivity *copy);
+
+/* ----------------------------------------------------------------
+ * in_doubt.c: prepared transactions that wait for the resolver, and what the
+ * resolver knows of each server; both in shared memory
+ * ----------------------------------------------------------------
+ */
+#define DTX_ERROR_SIZE	256
+
+typedef struct DtxInDoubt
+{
+	DtxGid		gid;			/* hash key */
+	Oid			serverid;		/* foreign server; may have been dropped */
+	Oid			umid;			/* user mapping, InvalidOid if not known */
+	Oid			userid;			/* local user, InvalidOid if not known */
+	char		remote_user[NAMEDATALEN];	/* owner there, "" if not known */
+	DtxDecision decision;
+	TimestampTz since;			/* in doubt since */
+	int			attempts;		/* tries of a resolver to finish it */
+	TimestampTz next_attempt;	/* 0: at once */
+	char		last_error[DTX_ERROR_SIZE]; /* "" if none */
+} DtxInDoubt;
+
+typedef struct DtxServerStatus
+{
+	Oid			dbid;			/* key: database of the coordinator, ... */
+	Oid			serverid;		/* ... and foreign server in it */
+	bool		reachable;		/* did the last visit succeed? */
+	TimestampTz checked_at;		/* time of the last visit */
+	int			version;		/* as PQserverVersion(), 0 if not known */
+	int			slots_used;		/* prepared transactions there, -1 unknown */
+	int			slots_total;	/* its max_prepared_transactions, -1 unknown */
+	int			failures;		/* failed visits in a row */
+	char		last_error[DTX_ERROR_SIZE]; /* of the last failure, or "" */
+} DtxServerStatus;
+
+/* Servers, of all databases together, that dtx.servers can show a status of. */
+#define DTX_MAX_SERVERS 1024
+
+extern Size DtxInDoubtShmemSize(void);
+extern void DtxInDoubtShmemInit(void);
+
+/* never throw: they are called after the local commit */
+extern bool DtxInDoubtAdd(const DtxInDoubt *entry);
+extern void DtxInDoubtRemove(const DtxGid *gid);
+extern void DtxInDoubtFailed(const DtxGid *gid, const char *error,
+							 TimestampTz next_attempt);
+extern bool DtxInDoubtGet(const DtxGid *gid, DtxInDoubt *copy);
+
+/* palloc a list of copies in the current memory context */
+extern List *DtxInDoubtList(Oid dbid);
+
+extern void DtxServerStatusSet(const DtxServerStatus *status);
+extern bool DtxServerStatusGet(Oid dbid, Oid serverid, DtxServerStatus *copy);
+extern void DtxServerStatusForget(Oid dbid, Oid serverid);
+
+/* ----------------------------------------------------------------
+ * decision.c: the decision table, read and written below the executor
+ * ----------------------------------------------------------------
+ */
+typedef struct DtxDecisionRow
+{
+	uint64		boot_id;
+	uint64		xid;			/* full transaction id */
+	Oid			userid;			/* local user who committed */
+	TimestampTz decided_at;
+	int			nparticipants;
+	Oid		   *serverids;		/* per participant n = 1, 2, ... */
+	Oid		   *umids;			/* its user mapping */
+	ItemPointerData tid;		/* where the row was read */
+} DtxDecisionRow;
+
+extern bool DtxExtensionInstalled(void);
+extern uint64 DtxCoordinatorId(void);
+extern void DtxDecisionWrite(uint64 xid, int nparticipants,
+							 const Oid *serverids, const Oid *umids,
+							 ItemPointer tid);
+extern List *DtxDecisionScan(Snapshot snapshot);
+extern bool DtxDecisionDelete(const DtxDecisionRow *row);
+
+/* ----------------------------------------------------------------
+ * launcher.c: one resolver per database that has the extension
+ * ----------------------------------------------------------------
+ */
+extern Size DtxLauncherShmemSize(void);
+extern void DtxLauncherShmemInit(void);
+extern void DtxLauncherRegister(void);
+extern void DtxLauncherInstallHooks(void);
+extern void DtxLauncherWakeResolver(Oid dbid);	/* never throws */
+PGDLLEXPORT extern void dtx_launcher_main(Datum arg);
+
+/* ----------------------------------------------------------------
+ * remote.c: latch-aware libpq for workers and administrative functions
+ * resolver.c: finishing what is in doubt
+ * (declarations: remote.h, resolver.h)
+ * ----------------------------------------------------------------
+ */
+PGDLLEXPORT extern void dtx_resolver_main(Datum arg);
+
+/* ----------------------------------------------------------------
+ * participant.c: one postgres_fdw connection and its remote transaction
+ * coordinator.c: the commit of a distributed transaction
+ * interpose.c: the wrappers around libpq that postgres_fdw calls
+ * (declarations: participant.h)
+ * ----------------------------------------------------------------
+ */
+extern void DtxInterposeCheck(void);
+extern bool DtxInterposeActive(void);
+
+#endif							/* PG_DTX_H */

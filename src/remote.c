@@ -1,0 +1,1094 @@
+/*-------------------------------------------------------------------------
+ *
+ * remote.c
+ *		Latch-aware libpq for the resolver and the administrative functions.
+ *
+ * Everything that pg_dtx itself (not postgres_fdw) says to a foreign server
+ * goes through here, over connections of its own that live for one visit.
+ *
+ * Rules kept by this file:
+ *
+ * - A connection is made with the same options as postgres_fdw would use for
+ *	 the same server and user mapping, and under the same condition: a mapping
+ *	 of somebody who is not a superuser must bring a password, and the server
+ *	 must have asked for it.  Otherwise its owner would borrow the identity of
+ *	 the operating-system user that runs this server (contrib/postgres_fdw/
+ *	 connection.c, check_conn_params and pgfdw_security_check).
+ *
+ * - Nothing waits for one server.  All sockets, the latch and the nearest
+ *	 deadline are waited for together, and every step has a deadline, so that
+ *	 a server that is dead, hung or slow costs the others nothing.  One thing
+ *	 is out of reach: libpq resolves host names with getaddrinfo(), which
+ *	 blocks.  Option hostaddr avoids that.
+ *
+ * - What a server sends is not trusted.  Rows are read one at a time, the
+ *	 number of reads without a result is limited, text is checked for encoding
+ *	 and length before it is shown.
+ *
+ * - Whatever is thrown, all connections of a set are closed and all results
+ *	 freed by the reset callback of the set's memory context.
+ *
+ * - Texts of errors come from libpq and from the server; neither contains a
+ *	 password.  Connection strings are not shown.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/reloptions.h"
+#include "catalog/pg_user_mapping.h"
+#include "commands/defrem.h"
+#include "compat.h"
+#include "foreign/foreign.h"
+#include "lib/ilist.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "remote.h"
+#include "storage/fd.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+/* Longest time to connect if the server has no option connect_timeout, ms. */
+#define CONNECT_TIMEOUT			10000
+
+/* Connections of one set at a time; the others queue. */
+#define MAX_CONNECTIONS			100
+
+/*
+ * Reads from one socket without any result coming out of them.  The longest
+ * honest message that we ask for is a few hundred bytes; a server that goes on
+ * sending without completing one tries to fill our memory.
+ */
+#define MAX_FRUITLESS_READS		256
+
+/* Longest text of a remote error that we keep, bytes. */
+#define MAX_ERROR_TEXT			1000
+
+typedef enum RemoteState
+{
+	REMOTE_QUEUED,				/* waits for its turn to connect */
+	REMOTE_CONNECTING,			/* in PQconnectPoll() */
+	REMOTE_BUSY,				/* a command is on its way */
+	REMOTE_IDLE,				/* in the owner's ready() */
+	REMOTE_CLOSED				/* freed at the end of the round */
+} RemoteState;
+
+/* All fields are private to this process. */
+struct DtxRemote
+{
+	dlist_node	node;			/* in DtxRemoteSet.remotes */
+	DtxRemoteSet *set;			/* the set it belongs to */
+	MemoryContext cxt;			/* this struct and what hangs off it */
+	const DtxTarget *target;	/* the owner's */
+	const DtxRemoteHandler *handler;	/* the owner's */
+	void	   *arg;			/* for the handler */
+	RemoteState state;
+	bool		setting_up;		/* the command is our own session setup */
+	PGconn	   *conn;			/* NULL before and after */
+	PGresult   *result;			/* being looked at */
+	bool		has_fd;			/* counted by AcquireExternalFD() */
+	bool		answered;		/* has the server got our startup packet? */
+	bool		unflushed;		/* output left to send */
+	bool		ready;			/* its socket is, in this round */
+	uint32		events;			/* WL_SOCKET_xxx that we wait for */
+	int			position;		/* in the wait-event set, -1 if not there */
+	int			statement;		/* results seen of the current command */
+	int			reads;			/* reads since the last result */
+	TimestampTz deadline;		/* of the current step */
+	DtxRemoteError error;		/* of the current command */
+};
+
+struct DtxRemoteSet
+{
+	MemoryContext cxt;			/* everything of the set */
+	MemoryContextCallback callback; /* closes everything on reset */
+	dlist_head	remotes;		/* DtxRemote */
+	int			nremotes;		/* all of them, closed ones excepted */
+	int			nconnections;	/* those that hold a PGconn */
+	WaitEventSet *events;		/* NULL: to be built */
+	bool		dirty;			/* sockets have changed: build again */
+};
+
+static void set_reset(void *arg);
+static bool mapping_read(Oid umid, Oid *serverid, Oid *userid, List **options);
+static bool is_libpq_option(const char *keyword);
+static int	extract_options(List *options, const char **keywords,
+							const char **values);
+static int	count_hosts(const char *value);
+static const char *rotate_list(const char *value, int by);
+static void remote_start(DtxRemote *remote);
+static void remote_connect_step(DtxRemote *remote);
+static void remote_connected(DtxRemote *remote);
+static void remote_io_step(DtxRemote *remote);
+static void remote_take_error(DtxRemote *remote, const PGresult *res);
+static void remote_fail(DtxRemote *remote, DtxRemoteFailure failure,
+						const char *error);
+static void remote_disconnect(DtxRemote *remote);
+static void remote_want(DtxRemote *remote, uint32 events);
+static void ignore_notice(void *arg, const PGresult *res);
+static void set_build_events(DtxRemoteSet *set);
+static void set_sweep(DtxRemoteSet *set);
+
+/* ----------------------------------------------------------------
+ * How to connect
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Is this the foreign-data wrapper of postgres_fdw?  Its name may differ, so
+ * ask for the C function that makes it one.  To be called in a transaction.
+ */
+bool
+DtxServerIsPostgresFdw(Oid fdwid)
+{
+	ForeignDataWrapper *fdw;
+	char	   *handler;
+
+	fdw = GetForeignDataWrapperExtended(fdwid, FDW_MISSING_OK);
+	if (fdw == NULL || !OidIsValid(fdw->fdwhandler))
+		return false;
+	handler = get_func_name(fdw->fdwhandler);
+	return handler != NULL && strcmp(handler, "postgres_fdw_handler") == 0;
+}
+
+/*
+ * Read a user mapping.  Returns false if it does not exist (any more).
+ */
+static bool
+mapping_read(Oid umid, Oid *serverid, Oid *userid, List **options)
+{
+	HeapTuple	tuple;
+	Form_pg_user_mapping form;
+	Datum		datum;
+	bool		isnull;
+
+	tuple = SearchSysCache1(USERMAPPINGOID, ObjectIdGetDatum(umid));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	form = (Form_pg_user_mapping) GETSTRUCT(tuple);
+	*serverid = form->umserver;
+	*userid = form->umuser;
+	datum = SysCacheGetAttr(USERMAPPINGOID, tuple,
+							Anum_pg_user_mapping_umoptions, &isnull);
+	*options = isnull ? NIL : untransformRelOptions(datum);
+	ReleaseSysCache(tuple);
+	return true;
+}
+
+/*
+ * The value of an option of a user mapping, palloc'd, or NULL.  To be called
+ * in a transaction.
+ */
+char *
+DtxMappingOption(Oid umid, const char *name)
+{
+	Oid			serverid;
+	Oid			userid;
+	List	   *options;
+	ListCell   *lc;
+
+	if (!mapping_read(umid, &serverid, &userid, &options))
+		return NULL;
+	foreach(lc, options)
+	{
+		DefElem    *def = (DefElem *) lfirst(lc);
+
+		if (strcmp(def->defname, name) == 0)
+			return pstrdup(defGetString(def));
+	}
+	return NULL;
+}
+
+/*
+ * Is this an option that postgres_fdw hands on to libpq?  The rule is that of
+ * contrib/postgres_fdw/option.c, InitPgFdwOptions; the validator has already
+ * refused the others, except those of postgres_fdw's own.
+ */
+static bool
+is_libpq_option(const char *keyword)
+{
+	static PQconninfoOption *all = NULL;
+
+	if (all == NULL)
+	{
+		/* malloc'd, and kept for the life of the process */
+		all = PQconndefaults();
+		if (all == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_OUT_OF_MEMORY),
+					 errmsg("out of memory")));
+	}
+
+	for (PQconninfoOption *option = all; option->keyword; option++)
+	{
+		if (strcmp(option->keyword, keyword) == 0)
+			return (strchr(option->dispchar, 'D') == NULL ||
+					strcmp(keyword, "gssdelegation") == 0) &&
+				strcmp(keyword, "fallback_application_name") != 0 &&
+				strcmp(keyword, "client_encoding") != 0 &&
+				strncmp(keyword, "oauth_", strlen("oauth_")) != 0;
+	}
+	return false;
+}
+
+static int
+extract_options(List *options, const char **keywords, const char **values)
+{
+	ListCell   *lc;
+	int			n = 0;
+
+	foreach(lc, options)
+	{
+		DefElem    *def = (DefElem *) lfirst(lc);
+
+		if (is_libpq_option(def->defname))
+		{
+			keywords[n] = pstrdup(def->defname);
+			values[n] = pstrdup(defGetString(def));
+			n++;
+		}
+	}
+	return n;
+}
+
+static int
+count_hosts(const char *value)
+{
+	int			n = 1;
+
+	for (; *value; value++)
+	{
+		if (*value == ',')
+			n++;
+	}
+	return n;
+}
+
+/*
+ * Let a comma-separated list begin with its element number "by".
+ */
+static const char *
+rotate_list(const char *value, int by)
+{
+	const char *tail = value;
+
+	while (by-- > 0)
+	{
+		tail = strchr(tail, ',');
+		if (tail == NULL)
+			return value;
+		tail++;
+	}
+	if (tail == value)
+		return value;
+	return psprintf("%s,%.*s", tail, (int) (tail - value - 1), value);
+}
+
+/*
+ * Make a target from a foreign server and one of its user mappings.
+ *
+ * "attempt" is the number of visits that have failed so far: if the server has
+ * several hosts, they are tried from another one on each time.  libpq would
+ * need a deadline of its own per host to get past one that does not answer,
+ * and only its blocking functions have that.
+ *
+ * To be called in a transaction.  The result is in the current memory context.
+ * Does not throw if the server or the mapping can't be used or is gone: "error"
+ * is set then.
+ */
+DtxTarget *
+DtxTargetMake(Oid serverid, Oid umid, int attempt)
+{
+	DtxTarget  *target = palloc0(sizeof(DtxTarget));
+	ForeignServer *server;
+	Oid			um_serverid;
+	Oid			um_userid;
+	List	   *um_options;
+	ListCell   *lc;
+	bool		password_required = true;
+	bool		have_password = false;
+	int			nhosts = 1;
+	int			n;
+
+	target->serverid = serverid;
+	target->umid = umid;
+	target->connect_timeout = CONNECT_TIMEOUT;
+
+	server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
+	if (server == NULL)
+	{
+		target->servername = psprintf("%u", serverid);
+		target->error = psprintf("foreign server with OID %u was dropped",
+								 serverid);
+		return target;
+	}
+	target->servername = server->servername;
+
+	if (!mapping_read(umid, &um_serverid, &um_userid, &um_options) ||
+		um_serverid != serverid)
+	{
+		target->error = psprintf("user mapping with OID %u was dropped", umid);
+		return target;
+	}
+
+	/* Room for fallback_application_name, client_encoding and the end. */
+	n = list_length(server->options) + list_length(um_options) + 3;
+	target->keywords = palloc0(n * sizeof(char *));
+	target->values = palloc0(n * sizeof(char *));
+
+	/* Those of the mapping come last: libpq takes the last of its kind. */
+	n = extract_options(server->options, target->keywords, target->values);
+	n += extract_options(um_options, target->keywords + n, target->values + n);
+	target->keywords[n] = "fallback_application_name";
+	target->values[n++] = "pg_dtx";
+	target->keywords[n] = "client_encoding";
+	target->values[n++] = GetDatabaseEncodingName();
+	target->keywords[n] = target->values[n] = NULL;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (strcmp(target->keywords[i], "user") == 0)
+			target->user = unconstify(char *, target->values[i]);
+		else if (strcmp(target->keywords[i], "password") == 0)
+			have_password = target->values[i][0] != '\0';
+		else if (strcmp(target->keywords[i], "host") == 0 ||
+				 strcmp(target->keywords[i], "hostaddr") == 0)
+			nhosts = Max(nhosts, count_hosts(target->values[i]));
+		else if (strcmp(target->keywords[i], "connect_timeout") == 0)
+		{
+			/* libpq rounds 1 up to 2 and takes 0 and less for "forever" */
+			int			seconds = atoi(target->values[i]);
+
+			if (seconds > 0)
+				target->connect_timeout = Min(CONNECT_TIMEOUT,
+											  Max(seconds, 2) * 1000);
+		}
+	}
+
+	for (int i = 0; nhosts > 1 && i < n; i++)
+	{
+		if (strcmp(target->keywords[i], "host") == 0 ||
+			strcmp(target->keywords[i], "hostaddr") == 0 ||
+			strcmp(target->keywords[i], "port") == 0)
+			target->values[i] = rotate_list(target->values[i], attempt % nhosts);
+	}
+
+	foreach(lc, um_options)
+	{
+		DefElem    *def = (DefElem *) lfirst(lc);
+
+		if (strcmp(def->defname, "password_required") == 0)
+			password_required = defGetBoolean(def);
+	}
+
+	/*
+	 * Whoever wrote the options must be entitled to this server's own
+	 * identity, or bring a password.  For a user's mapping that is the user;
+	 * postgres_fdw asks the same.  For a PUBLIC mapping postgres_fdw asks who
+	 * is connecting, but here nobody is; it is the owner of the server who
+	 * controls both the server and its PUBLIC mapping.
+	 */
+	target->need_password = password_required &&
+		!superuser_arg(OidIsValid(um_userid) ? um_userid : server->owner);
+	if (target->need_password && !have_password)
+		target->error = pstrdup("password is required: a user mapping of somebody who is not a superuser must contain a password");
+
+	return target;
+}
+
+/* ----------------------------------------------------------------
+ * Sets of connections
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Make an empty set.  It lives in a child of "parent" and is destroyed with it.
+ */
+DtxRemoteSet *
+DtxRemoteSetCreate(MemoryContext parent)
+{
+	MemoryContext cxt = AllocSetContextCreate(parent, "pg_dtx connections",
+											  ALLOCSET_DEFAULT_SIZES);
+	DtxRemoteSet *set = MemoryContextAllocZero(cxt, sizeof(DtxRemoteSet));
+
+	set->cxt = cxt;
+	dlist_init(&set->remotes);
+	set->dirty = true;
+	set->callback.func = set_reset;
+	set->callback.arg = set;
+	MemoryContextRegisterResetCallback(cxt, &set->callback);
+	return set;
+}
+
+/*
+ * Close all connections and free everything.
+ */
+void
+DtxRemoteSetDestroy(DtxRemoteSet *set)
+{
+	MemoryContextDelete(set->cxt);
+}
+
+/*
+ * Release what is not palloc'd.  Must not throw: it runs during error cleanup.
+ */
+static void
+set_reset(void *arg)
+{
+	DtxRemoteSet *set = (DtxRemoteSet *) arg;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &set->remotes)
+		remote_disconnect(dlist_container(DtxRemote, node, iter.cur));
+
+	if (set->events != NULL)
+	{
+		FreeWaitEventSet(set->events);
+		set->events = NULL;
+	}
+}
+
+/*
+ * Add a connection to the set, to be opened as soon as there is room.
+ *
+ * "target" must not have an error, and must live as long as the connection, as
+ * must "arg".  Problems of the server are not thrown but reported through the
+ * handler, from within DtxRemoteWait().
+ */
+DtxRemote *
+DtxRemoteOpen(DtxRemoteSet *set, const DtxTarget *target,
+			  const DtxRemoteHandler *handler, void *arg)
+{
+	MemoryContext cxt = AllocSetContextCreate(set->cxt, "pg_dtx connection",
+											  ALLOCSET_SMALL_SIZES);
+	DtxRemote  *remote = MemoryContextAllocZero(cxt, sizeof(DtxRemote));
+
+	Assert(target->error == NULL);
+
+	remote->set = set;
+	remote->cxt = cxt;
+	remote->target = target;
+	remote->handler = handler;
+	remote->arg = arg;
+	remote->state = REMOTE_QUEUED;
+	remote->position = -1;
+	dlist_push_tail(&set->remotes, &remote->node);
+	set->nremotes++;
+	return remote;
+}
+
+/*
+ * Send a command, which may consist of several statements.  Only from within
+ * the handler's ready().  The server has DTX_REMOTE_COMMAND_TIMEOUT to answer.
+ */
+void
+DtxRemoteSend(DtxRemote *remote, const char *sql)
+{
+	Assert(remote->state == REMOTE_IDLE);
+
+	remote->statement = 0;
+	remote->reads = 0;
+	memset(&remote->error, 0, sizeof(remote->error));
+	remote->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   DTX_REMOTE_COMMAND_TIMEOUT);
+	remote->state = REMOTE_BUSY;
+
+	/* A failure shows up as soon as the connection is read from. */
+	if (PQsendQuery(remote->conn, sql))
+	{
+		/* One row at a time: memory does not depend on what is sent. */
+		(void) PQsetSingleRowMode(remote->conn);
+		remote->unflushed = PQflush(remote->conn) == 1;
+	}
+	else
+		remote->deadline = GetCurrentTimestamp();
+	remote_want(remote, WL_SOCKET_READABLE |
+				(remote->unflushed ? WL_SOCKET_WRITEABLE : 0));
+}
+
+/*
+ * Close a connection.  The handler is not called any more, and the memory is
+ * freed at the end of the current or next DtxRemoteWait().
+ */
+void
+DtxRemoteClose(DtxRemote *remote)
+{
+	if (remote->state == REMOTE_CLOSED)
+		return;
+	remote_disconnect(remote);
+	remote->state = REMOTE_CLOSED;
+	remote->set->nremotes--;
+}
+
+/*
+ * The server's version, as PQserverVersion().
+ */
+int
+DtxRemoteVersion(DtxRemote *remote)
+{
+	return PQserverVersion(remote->conn);
+}
+
+/*
+ * Connections of a set that are open or are going to be opened.
+ */
+int
+DtxRemoteCount(DtxRemoteSet *set)
+{
+	return set->nremotes;
+}
+
+/*
+ * Wait until something happens, at most "timeout" milliseconds (-1: no limit),
+ * and handle it.  Returns true if the latch is set: the caller then resets it
+ * and looks what for, which includes interrupts.  Exits if the postmaster dies.
+ *
+ * Throws what the handlers throw, and if a wait-event set can't be made; the
+ * set must be destroyed then.
+ */
+bool
+DtxRemoteWait(DtxRemoteSet *set, long timeout, uint32 wait_event_info)
+{
+	dlist_mutable_iter iter;
+	WaitEvent	occurred[64];
+	int			noccurred;
+	TimestampTz now;
+	bool		latch_set = false;
+
+	/*
+	 * Let the next ones in.  Callbacks may append to the list meanwhile; those
+	 * have their turn in the next round.
+	 */
+	dlist_foreach_modify(iter, &set->remotes)
+	{
+		DtxRemote  *remote = dlist_container(DtxRemote, node, iter.cur);
+
+		if (remote->state == REMOTE_QUEUED &&
+			set->nconnections < MAX_CONNECTIONS)
+		{
+			remote_start(remote);
+
+			/* Its owner has something new to decide on. */
+			if (remote->state == REMOTE_CLOSED)
+				timeout = 0;
+		}
+	}
+	set_sweep(set);
+
+	now = GetCurrentTimestamp();
+	dlist_foreach_modify(iter, &set->remotes)
+	{
+		DtxRemote  *remote = dlist_container(DtxRemote, node, iter.cur);
+		long		left;
+
+		/* Queued: its turn comes when something happens to the others. */
+		if (remote->state == REMOTE_QUEUED)
+			left = set->nconnections > 0 ? timeout : 0;
+		else
+			left = TimestampDifferenceMilliseconds(now, remote->deadline);
+		if (timeout < 0 || (left >= 0 && left < timeout))
+			timeout = left;
+	}
+
+	if (set->dirty || set->events == NULL)
+		set_build_events(set);
+
+	noccurred = WaitEventSetWait(set->events, timeout, occurred,
+								 lengthof(occurred), wait_event_info);
+	for (int i = 0; i < noccurred; i++)
+	{
+		if (occurred[i].events & WL_LATCH_SET)
+			latch_set = true;
+		else if (occurred[i].user_data != NULL)
+			((DtxRemote *) occurred[i].user_data)->ready = true;
+	}
+
+	now = GetCurrentTimestamp();
+	dlist_foreach_modify(iter, &set->remotes)
+	{
+		DtxRemote  *remote = dlist_container(DtxRemote, node, iter.cur);
+
+		if (remote->state != REMOTE_CONNECTING && remote->state != REMOTE_BUSY)
+			continue;
+		if (remote->ready)
+		{
+			remote->ready = false;
+			if (remote->state == REMOTE_CONNECTING)
+				remote_connect_step(remote);
+			else
+				remote_io_step(remote);
+		}
+		if ((remote->state == REMOTE_CONNECTING ||
+			 remote->state == REMOTE_BUSY) && now >= remote->deadline)
+		{
+			if (PQstatus(remote->conn) == CONNECTION_BAD)
+				remote_fail(remote, DTX_REMOTE_UNREACHABLE,
+							PQerrorMessage(remote->conn));
+			else
+				remote_fail(remote, DTX_REMOTE_UNREACHABLE,
+							remote->state == REMOTE_CONNECTING ?
+							"timeout while connecting" :
+							"timeout while waiting for an answer");
+		}
+	}
+	set_sweep(set);
+
+	return latch_set;
+}
+
+/*
+ * Free what was closed.
+ */
+static void
+set_sweep(DtxRemoteSet *set)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &set->remotes)
+	{
+		DtxRemote  *remote = dlist_container(DtxRemote, node, iter.cur);
+
+		if (remote->state == REMOTE_CLOSED)
+		{
+			dlist_delete(&remote->node);
+			MemoryContextDelete(remote->cxt);
+		}
+	}
+}
+
+/*
+ * Make the wait-event set anew.  libpq may close a socket and open another one
+ * with the same number at any PQconnectPoll(), which epoll would not notice.
+ */
+static void
+set_build_events(DtxRemoteSet *set)
+{
+	dlist_iter	iter;
+	int			n = 2;			/* latch, postmaster */
+
+	if (set->events != NULL)
+	{
+		WaitEventSet *old = set->events;
+
+		set->events = NULL;
+		FreeWaitEventSet(old);
+	}
+
+	dlist_foreach(iter, &set->remotes)
+	{
+		if (dlist_container(DtxRemote, node, iter.cur)->conn != NULL)
+			n++;
+	}
+
+	set->events = DtxCreateWaitEventSet(n);
+	AddWaitEventToSet(set->events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(set->events, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL,
+					  NULL);
+	dlist_foreach(iter, &set->remotes)
+	{
+		DtxRemote  *remote = dlist_container(DtxRemote, node, iter.cur);
+		pgsocket	sock;
+
+		remote->position = -1;
+		if (remote->conn == NULL)
+			continue;
+
+		/* A socket that is gone is found out by the deadline's check. */
+		sock = PQsocket(remote->conn);
+		if (sock == PGINVALID_SOCKET)
+			continue;
+		remote->position = AddWaitEventToSet(set->events, remote->events, sock,
+											 NULL, remote);
+	}
+	set->dirty = false;
+}
+
+/*
+ * Wait for these events on the connection's socket from now on.
+ */
+static void
+remote_want(DtxRemote *remote, uint32 events)
+{
+	DtxRemoteSet *set = remote->set;
+
+	if (remote->events == events)
+		return;
+	remote->events = events;
+	if (!set->dirty && remote->position >= 0)
+		ModifyWaitEvent(set->events, remote->position, events, NULL);
+	else
+		set->dirty = true;
+}
+
+/* ----------------------------------------------------------------
+ * One connection
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Begin to connect.
+ */
+static void
+remote_start(DtxRemote *remote)
+{
+	const DtxTarget *target = remote->target;
+
+	/*
+	 * fd.c must know of our sockets.  If it has no room, wait for those of
+	 * our own connections that are open to be closed.
+	 */
+	if (!AcquireExternalFD())
+	{
+		if (remote->set->nconnections > 0)
+			return;
+		remote_fail(remote, DTX_REMOTE_UNREACHABLE,
+					"too many open files on the local server");
+		return;
+	}
+	remote->has_fd = true;
+	remote->set->nconnections++;
+
+	remote->conn = PQconnectStartParams(target->keywords, target->values, 0);
+	remote->set->dirty = true;
+	if (remote->conn == NULL)
+	{
+		remote_fail(remote, DTX_REMOTE_UNREACHABLE, "out of memory");
+		return;
+	}
+	PQsetNoticeReceiver(remote->conn, ignore_notice, NULL);
+	if (PQstatus(remote->conn) == CONNECTION_BAD)
+	{
+		remote_fail(remote, DTX_REMOTE_UNREACHABLE,
+					PQerrorMessage(remote->conn));
+		return;
+	}
+	remote->state = REMOTE_CONNECTING;
+	remote->events = WL_SOCKET_WRITEABLE;
+	remote->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   target->connect_timeout);
+}
+
+static void
+remote_connect_step(DtxRemote *remote)
+{
+	PostgresPollingStatusType status;
+
+	switch (PQstatus(remote->conn))
+	{
+		case CONNECTION_AWAITING_RESPONSE:
+		case CONNECTION_AUTH_OK:
+			remote->answered = true;
+			break;
+		default:
+			remote->answered = false;
+			break;
+	}
+
+	status = PQconnectPoll(remote->conn);
+
+	/* Whatever it did may have been on another socket. */
+	remote->set->dirty = true;
+
+	switch (status)
+	{
+		case PGRES_POLLING_READING:
+			remote->events = WL_SOCKET_READABLE;
+			break;
+		case PGRES_POLLING_WRITING:
+			remote->events = WL_SOCKET_WRITEABLE;
+			break;
+		case PGRES_POLLING_OK:
+			remote_connected(remote);
+			break;
+		default:
+
+			/*
+			 * Somebody who has read our startup packet and then refused may
+			 * let another user in.
+			 */
+			remote_fail(remote,
+						remote->answered ? DTX_REMOTE_REFUSED :
+						DTX_REMOTE_UNREACHABLE,
+						PQerrorMessage(remote->conn));
+			break;
+	}
+}
+
+static void
+remote_connected(DtxRemote *remote)
+{
+	char		setup[512];
+
+	if (remote->target->need_password &&
+		!PQconnectionUsedPassword(remote->conn))
+	{
+		remote_fail(remote, DTX_REMOTE_REFUSED,
+					"password is required: the server did not ask for the password of a user mapping of somebody who is not a superuser");
+		return;
+	}
+
+	/* PQsendQuery() and PQfinish() must not block either. */
+	if (PQsetnonblocking(remote->conn, 1) != 0)
+	{
+		remote_fail(remote, DTX_REMOTE_UNREACHABLE,
+					PQerrorMessage(remote->conn));
+		return;
+	}
+
+	/*
+	 * Settings of the role or the database over there must not change what
+	 * our commands mean, and a command that we have given up must not stay
+	 * behind for ever.
+	 */
+	snprintf(setup, sizeof(setup),
+			 "SET search_path = pg_catalog; "
+			 "SET client_min_messages = error; "
+			 "SET default_transaction_read_only = off; "
+			 "SET lock_timeout = 0; "
+			 "SET statement_timeout = %d",
+			 DTX_REMOTE_COMMAND_TIMEOUT);
+	remote->state = REMOTE_IDLE;
+	remote->setting_up = true;
+	DtxRemoteSend(remote, setup);
+}
+
+/*
+ * Write what is left, read what is there, hand out what is complete.
+ */
+static void
+remote_io_step(DtxRemote *remote)
+{
+	PGnotify   *notify;
+
+	if (remote->unflushed)
+	{
+		int			rc = PQflush(remote->conn);
+
+		if (rc < 0)
+		{
+			remote_fail(remote, DTX_REMOTE_UNREACHABLE,
+						PQerrorMessage(remote->conn));
+			return;
+		}
+		remote->unflushed = rc == 1;
+		remote_want(remote, WL_SOCKET_READABLE |
+					(remote->unflushed ? WL_SOCKET_WRITEABLE : 0));
+	}
+
+	if (!PQconsumeInput(remote->conn))
+	{
+		remote_fail(remote, DTX_REMOTE_UNREACHABLE,
+					PQerrorMessage(remote->conn));
+		return;
+	}
+	while ((notify = PQnotifies(remote->conn)) != NULL)
+		PQfreemem(notify);
+
+	while (remote->state == REMOTE_BUSY && !PQisBusy(remote->conn))
+	{
+		remote->reads = 0;
+		remote->result = PQgetResult(remote->conn);
+
+		if (remote->result == NULL)
+		{
+			if (PQstatus(remote->conn) == CONNECTION_BAD)
+			{
+				remote_fail(remote, DTX_REMOTE_UNREACHABLE,
+							remote->error.message ? remote->error.message :
+							PQerrorMessage(remote->conn));
+				return;
+			}
+			if (remote->setting_up)
+			{
+				remote->setting_up = false;
+				if (remote->error.sqlstate != 0)
+				{
+					remote_fail(remote, DTX_REMOTE_REFUSED,
+								remote->error.message);
+					return;
+				}
+			}
+			remote->state = REMOTE_IDLE;
+			remote->handler->ready(remote, remote->arg, &remote->error);
+			if (remote->state == REMOTE_IDLE)
+				DtxRemoteClose(remote);
+			continue;
+		}
+
+		switch (PQresultStatus(remote->result))
+		{
+			case PGRES_SINGLE_TUPLE:
+				if (!remote->setting_up && PQntuples(remote->result) == 1)
+					remote->handler->row(remote, remote->arg,
+										 remote->statement, remote->result);
+				break;
+			case PGRES_TUPLES_OK:
+			case PGRES_COMMAND_OK:
+			case PGRES_EMPTY_QUERY:
+				remote->statement++;
+				break;
+			case PGRES_BAD_RESPONSE:
+			case PGRES_NONFATAL_ERROR:
+			case PGRES_FATAL_ERROR:
+				remote_take_error(remote, remote->result);
+				break;
+			default:
+				/* COPY, which nobody asked for */
+				remote_fail(remote, DTX_REMOTE_UNREACHABLE,
+							"unexpected answer from the server");
+				return;
+		}
+		PQclear(remote->result);
+		remote->result = NULL;
+	}
+
+	if (remote->state == REMOTE_BUSY &&
+		++remote->reads > MAX_FRUITLESS_READS)
+		remote_fail(remote, DTX_REMOTE_UNREACHABLE,
+					"the server sends more than it was asked for");
+}
+
+/*
+ * Keep what the server says about a command that failed; the first error
+ * counts.
+ */
+static void
+remote_take_error(DtxRemote *remote, const PGresult *res)
+{
+	MemoryContext old;
+	const char *sqlstate = PQresultErrorField(res, PG_DIAG_SQLSTATE);
+	const char *message = PQresultErrorField(res, PG_DIAG_MESSAGE_PRIMARY);
+	const char *detail = PQresultErrorField(res, PG_DIAG_MESSAGE_DETAIL);
+	const char *hint = PQresultErrorField(res, PG_DIAG_MESSAGE_HINT);
+
+	if (remote->error.sqlstate != 0)
+		return;
+
+	old = MemoryContextSwitchTo(remote->cxt);
+	if (sqlstate != NULL && strlen(sqlstate) == 5 &&
+		strspn(sqlstate, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5)
+		remote->error.sqlstate = MAKE_SQLSTATE(sqlstate[0], sqlstate[1],
+											   sqlstate[2], sqlstate[3],
+											   sqlstate[4]);
+	else
+		remote->error.sqlstate = ERRCODE_CONNECTION_FAILURE;
+	if (message == NULL)
+		message = PQresultErrorMessage(res);
+	remote->error.message = DtxCleanText(message, MAX_ERROR_TEXT);
+	if (detail != NULL)
+		remote->error.detail = DtxCleanText(detail, MAX_ERROR_TEXT);
+	if (hint != NULL)
+		remote->error.hint = DtxCleanText(hint, MAX_ERROR_TEXT);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Close the connection and tell its owner.  "error" may be libpq's.
+ */
+static void
+remote_fail(DtxRemote *remote, DtxRemoteFailure failure, const char *error)
+{
+	MemoryContext old = MemoryContextSwitchTo(remote->cxt);
+	char	   *text = DtxCleanText(error, MAX_ERROR_TEXT);
+
+	MemoryContextSwitchTo(old);
+	DtxRemoteClose(remote);
+	remote->handler->failed(remote, remote->arg, failure, text);
+}
+
+/*
+ * Free what is not palloc'd.  Never throws.
+ */
+static void
+remote_disconnect(DtxRemote *remote)
+{
+	if (remote->result != NULL)
+	{
+		PQclear(remote->result);
+		remote->result = NULL;
+	}
+	if (remote->conn != NULL)
+	{
+		PQfinish(remote->conn);
+		remote->conn = NULL;
+		remote->set->dirty = true;
+	}
+	if (remote->has_fd)
+	{
+		ReleaseExternalFD();
+		remote->has_fd = false;
+		remote->set->nconnections--;
+	}
+}
+
+/* Notices of other servers have no place in our log. */
+static void
+ignore_notice(void *arg, const PGresult *res)
+{
+}
+
+/* ----------------------------------------------------------------
+ * Looking at what servers send
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * A value of a single-row result, or NULL if it is null, is not there, or is
+ * longer than "maxlen" bytes.
+ */
+const char *
+DtxRemoteValue(const PGresult *res, int column, int maxlen)
+{
+	if (column >= PQnfields(res) || PQgetisnull(res, 0, column) ||
+		PQfformat(res, column) != 0 || PQgetlength(res, 0, column) > maxlen)
+		return NULL;
+	return PQgetvalue(res, 0, column);
+}
+
+/*
+ * A palloc'd copy of a text from elsewhere that is safe to show: on one line,
+ * valid in the database encoding, at most "maxlen" bytes.
+ */
+char *
+DtxCleanText(const char *text, int maxlen)
+{
+	int			len = strlen(text);
+	char	   *copy;
+
+	/* Drop libpq's trailing newline. */
+	while (len > 0 && (text[len - 1] == '\n' || text[len - 1] == ' '))
+		len--;
+
+	copy = pnstrdup(text, Min(len, maxlen + MAX_MULTIBYTE_CHAR_LEN));
+	len = strlen(copy);
+
+	for (char *p = copy; *p; p++)
+	{
+		if ((unsigned char) *p < ' ' || *p == 0x7f)
+			*p = ' ';
+	}
+
+	if (len > maxlen)
+	{
+		/* may be invalid before the clipping, so look at bytes only */
+		len = maxlen;
+		while (len > 0 && IS_HIGHBIT_SET(copy[len]) &&
+			   IS_HIGHBIT_SET(copy[len - 1]))
+			len--;
+		copy[len] = '\0';
+	}
+
+	if (!pg_verifymbstr(copy, len, true))
+	{
+		for (char *p = copy; *p; p++)
+		{
+			if (IS_HIGHBIT_SET(*p))
+				*p = '?';
+		}
+	}
+	return copy;
+}

@@ -1,0 +1,2704 @@
+/*-------------------------------------------------------------------------
+ *
+ * resolver.c
+ *		Finishing what is in doubt: the background worker of one database, and
+ *		what the administrative functions share with it.
+ *
+ * The unit of work is a Visit of one foreign server: connect through a user
+ * mapping that works, ask which of our gids are prepared there, find out what
+ * became of their transactions, finish them.  Visits of different servers run
+ * side by side, driven by DtxRemoteWait().  While they wait for the network no
+ * transaction is open here, no lock and no snapshot is held; the catalogs and
+ * the decision table are read in transactions of their own that wait for
+ * nothing.  (Called from SQL, all this runs in the caller's transaction.)
+ *
+ * How a gid is judged
+ * -------------------
+ * A gid G was seen prepared on a server.  Three steps, in this order:
+ *
+ *	1. DtxActivityResponsible(G).  If a live backend answers for G, leave it.
+ *	2. Take a snapshot, after step 1.
+ *	3. Look for the decision row of (boot id, xid) of G in this snapshot.
+ *	   There: COMMIT PREPARED.  Not there: ROLLBACK PREPARED.
+ *
+ * Why this is right.  A backend makes itself responsible for its transaction T
+ * before it sends the first PREPARE, and stops being so only after T has left
+ * the proc array (xact.c: CommitTransaction() and AbortTransaction() call
+ * ProcArrayEndTransaction() before the callbacks in which the coordinator
+ * lets go; a backend that dies aborts first).  As G was seen, T's PREPARE had
+ * been sent.  So "nobody is responsible" in step 1 means that T is over, and
+ * as no (boot id, xid) is used twice it will not come back.  A snapshot taken
+ * after that sees T as it ended: its row if it committed, no row if not.  The
+ * other way round it would be wrong: T could commit between a snapshot that
+ * does not see it yet and a check that does not see it any more, and we would
+ * roll back a part of a committed transaction.
+ *
+ * A row may also vanish: it is overwritten or deleted once every participant
+ * of T has confirmed.  Then no gid of T is prepared any more.  To keep that
+ * from looking like an abort, a gid that nobody handed over to us is listed
+ * once more after step 1, and judged only if it is still there.
+ *
+ * When a gid is forgotten
+ * -----------------------
+ * "Does not exist" in answer to a command proves little: a PREPARE on a
+ * connection that broke may arrive later.  So an entry of the in-doubt table
+ * goes when our own command has finished the gid, or when a visit that began
+ * after the entry was there saw it neither prepared nor being prepared.  The
+ * server is asked in this order: is it in recovery (then its prepared
+ * transactions can't be seen), which PREPAREs are running, which transactions
+ * are prepared.  In any other order one could slip through.  A PREPARE that
+ * arrives even later belongs to a transaction that has been rolled back, because
+ * a commit needs the success of all PREPAREs; a later pass finds it.
+ *
+ * A decision row goes when, for each of its participants, a visit that began
+ * after the row was read found the gid gone, or finished it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/skey.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_user_mapping.h"
+#include "compat.h"
+#include "foreign/foreign.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "remote.h"
+#include "resolver.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+/* Gids listed in one visit; the rest is left to the next one. */
+#define MAX_LISTED			10000
+
+/* Running PREPAREs listed in one visit. */
+#define MAX_IN_FLIGHT		100
+
+/* Connections, one after the other, in one visit. */
+#define MAX_TRIES			16
+
+/* Users that the server refuses before a visit is given up. */
+#define MAX_REFUSALS		5
+
+/* Backoff of servers and gids, milliseconds. */
+#define MIN_BACKOFF			1000
+#define MAX_BACKOFF			60000
+
+/* Pause before a server that left something undone is visited again, ms. */
+#define REVISIT_PAUSE		200
+
+/*
+ * An entry that is to be rolled back is kept for this time, milliseconds, even
+ * if nothing is seen of it: its PREPARE may be under way.
+ */
+#define LATE_PREPARE_GRACE	1000
+
+/* What a visit is for. */
+typedef enum VisitPurpose
+{
+	VISIT_RESOLVE,				/* finish what is in doubt */
+	VISIT_FORCE,				/* finish one gid on the word of a human */
+	VISIT_LOOK					/* only look */
+} VisitPurpose;
+
+typedef enum VisitPhase
+{
+	PHASE_CONNECT,				/* connecting */
+	PHASE_LIST,					/* asking what is prepared */
+	PHASE_CANCEL,				/* canceling PREPAREs that are running */
+	PHASE_FINISH,				/* COMMIT PREPARED, ROLLBACK PREPARED */
+	PHASE_OUTCOME				/* asking how somebody else finished it */
+} VisitPhase;
+
+typedef enum FoundState
+{
+	FOUND_NEW,					/* not looked at yet */
+	FOUND_LEFT,					/* a backend is responsible */
+	FOUND_ORPHAN,				/* nobody is; to be listed once more */
+	FOUND_DECIDED,				/* "decision" is what is to become of it */
+	FOUND_DONE,					/* we have finished it */
+	FOUND_GONE,					/* somebody else has */
+	FOUND_FAILED				/* tried in vain, see "error" */
+} FoundState;
+
+/* A gid that a server holds. */
+typedef struct Found
+{
+	DtxGid		gid;			/* hash key */
+	char	   *owner;			/* role that may finish it, or NULL */
+	char	   *database;		/* where it must be finished, or NULL */
+	uint32		remote_xid;		/* its 32-bit transaction id there, or 0 */
+	int			list;			/* number of the last list that has it */
+	int			orphaned;		/* number of the list after which nobody was
+								 * responsible for it */
+	FoundState	state;
+	DtxDecision decision;
+	DtxRemoteError error;		/* of the last attempt */
+} Found;
+
+/* A PREPARE that is running on a server. */
+typedef struct InFlight
+{
+	DtxGid		gid;
+	int			pid;			/* process over there */
+} InFlight;
+
+typedef struct Resolver Resolver;
+
+/* Work on one server: a few connections, one after the other. */
+typedef struct Visit
+{
+	Resolver   *resolver;
+	MemoryContext cxt;			/* this struct and what hangs off it */
+	VisitPurpose purpose;
+	Oid			serverid;
+	char	   *name;			/* of the server */
+	uint64		serial;			/* Resolver.serial when it began */
+	uint64		coordinator_id; /* Resolver.coordinator_id when it began */
+	TimestampTz began_at;
+	int			failures;		/* failed visits before this one */
+	bool		in_pass;		/* part of a full pass */
+	DtxGid		only;			/* VISIT_FORCE, VISIT_LOOK: only this gid */
+	bool		has_only;		/* is "only" set? */
+	DtxDecision forced;			/* VISIT_FORCE: what is to become of it */
+	Oid			fixed_umid;		/* only this mapping, or InvalidOid */
+	List	   *entries;		/* in-doubt entries when it began */
+	HTAB	   *entry_hash;		/* the same, by gid: EntryRef */
+
+	/* mappings */
+	List	   *preferred;		/* Oids, to be tried first */
+	List	   *mappings;		/* all of the server's, once loaded */
+	bool		mappings_loaded;
+	List	   *tried;			/* Oids */
+	int			ntries;			/* connections made */
+	int			nrefusals;		/* users that were not let in */
+	Oid			umid;			/* mapping of the current connection */
+	Oid			good_umid;		/* one that has worked */
+
+	/* current connection */
+	VisitPhase	phase;
+	int			version;		/* of the server */
+	char	   *remote_user;	/* current_user there */
+	char	   *database;		/* current_database() there */
+	bool		superuser;		/* may it finish everything? */
+	bool		sees_all;		/* does it see what others are doing? */
+	bool		in_recovery;	/* a standby shows nothing */
+	bool		has_info;		/* are the fields above valid? */
+	uint64		next_remote_xid;	/* full transaction id, 0 if not known */
+	bool		relisted;		/* listed a second time? */
+	bool		ask_outcome;	/* PHASE_OUTCOME comes next */
+	char	   *outcome;		/* answer in PHASE_OUTCOME */
+
+	/* findings */
+	bool		listed;			/* has any list been complete? */
+	bool		truncated;		/* did the last list stop short? */
+	int			list;			/* number of the current list */
+	int			nlisted;		/* rows of the current list */
+	int			slots_used;		/* -1 unknown */
+	int			slots_total;	/* -1 unknown */
+	HTAB	   *found_hash;		/* Found */
+	List	   *found;			/* the same, in the order of the lists */
+	List	   *in_flight;		/* InFlight of the current list */
+	List	   *todo;			/* Found, to be finished on this connection */
+	Found	   *current;		/* of them, the one being finished */
+	List	   *cancels;		/* InFlight, to be canceled */
+	List	   *covered;		/* Oids of mappings whose PREPAREs we saw */
+	char	   *error;			/* why the visit failed, or NULL */
+	int			nadded;			/* entries added to the in-doubt table */
+	struct Visit *next_ended;	/* in Resolver.ended */
+} Visit;
+
+/* Entry of Visit.entry_hash. */
+typedef struct EntryRef
+{
+	DtxGid		gid;			/* hash key */
+	DtxInDoubt *entry;			/* in Visit.entries */
+} EntryRef;
+
+/* A user mapping, when somebody has to choose one. */
+typedef struct Mapping
+{
+	Oid			umid;
+	char	   *user;			/* option "user", or NULL */
+} Mapping;
+
+/* What the worker remembers of a server between visits. */
+typedef struct ServerState
+{
+	Oid			serverid;		/* hash key */
+	Visit	   *visit;			/* running now, or NULL */
+	bool		exists;			/* in the catalogs at the last pass */
+	int			failures;		/* failed visits in a row */
+	TimestampTz pass_after;		/* passes leave it alone until then */
+	TimestampTz hurry_after;	/* in-doubt entries leave it alone until then */
+	Oid			good_umid;		/* the mapping that worked last */
+} ServerState;
+
+/* A decision row that no backend owns, waiting for its participants. */
+typedef struct Note
+{
+	DtxDecisionRow row;
+	uint64		serial;			/* Resolver.serial when it was first read */
+	int			nconfirmed;
+	bool	   *confirmed;		/* per participant */
+} Note;
+
+/* A visit that the worker is about to begin. */
+typedef struct Start
+{
+	Oid			serverid;
+	char	   *name;
+	bool		in_pass;		/* part of a full pass */
+} Start;
+
+struct Resolver
+{
+	bool		worker;			/* the background worker, not a backend */
+	MemoryContext cxt;			/* this struct and what hangs off it */
+	MemoryContext step_cxt;		/* worker: reset in each step */
+	DtxRemoteSet *set;
+	uint64		coordinator_id;
+	char		prefix[DTX_GID_SIZE];	/* of all our gids */
+	uint64		serial;			/* a clock for visits and notes */
+	int			nvisits;		/* running */
+	int			nin_pass;		/* of them, those of full passes */
+	Visit	   *ended;			/* over, not freed yet */
+	MemoryContext result_cxt;	/* backend: where the results go */
+	List	   *results;		/* backend: DtxResolved */
+
+	/* worker only */
+	TimestampTz pass_began;		/* last full pass, 0: none yet */
+	bool		pass_open;		/* not counted as completed yet */
+	MemoryContext notes_cxt;
+	List	   *notes;			/* Note */
+	bool		prunable;		/* is any of them confirmed? */
+	bool		report_activity;	/* has what we do changed? */
+};
+
+/* Survives errors of the worker: what it knows of the servers. */
+static HTAB *server_states = NULL;
+
+static uint32 wait_event_idle = 0;
+static uint32 wait_event_remote = 0;
+
+static Resolver *resolver_create(MemoryContext parent, bool worker);
+static bool resolver_refresh(Resolver *r);
+static void xact_begin(Resolver *r);
+static void xact_end(Resolver *r);
+static List *list_servers(void);
+static char *server_name_if_usable(Oid serverid);
+static TimestampTz backoff_until(int failures);
+
+static Visit *visit_create(Resolver *r, VisitPurpose purpose, Oid serverid,
+						   const char *name);
+static void visit_set_entries(Visit *v, List *entries);
+static void visit_next(Visit *v);
+static bool visit_connect(Visit *v, Oid umid);
+static Oid	choose_mapping(Visit *v);
+static Oid	choose_mapping_for(Visit *v, const char *owner, Oid known_umid);
+static void load_mappings(Visit *v);
+static void visit_ready(DtxRemote *remote, void *arg,
+						const DtxRemoteError *error);
+static void visit_row(DtxRemote *remote, void *arg, int statement,
+					  const PGresult *res);
+static void visit_failed(DtxRemote *remote, void *arg,
+						 DtxRemoteFailure failure, const char *error);
+static void visit_send_list(Visit *v, DtxRemote *remote);
+static void row_info(Visit *v, const PGresult *res);
+static void row_in_flight(Visit *v, const PGresult *res);
+static void row_prepared(Visit *v, DtxRemote *remote, const PGresult *res);
+static void visit_listed(Visit *v, DtxRemote *remote);
+static bool visit_judge(Visit *v);
+static void visit_continue(Visit *v, DtxRemote *remote);
+static bool may_finish(Visit *v, Found *f);
+static void visit_finished_one(Visit *v, const DtxRemoteError *error);
+static void visit_outcome(Visit *v);
+static void visit_done(Visit *v);
+static void visit_failed_for_good(Visit *v);
+static void settle_entries(Visit *v);
+static void settle_notes(Visit *v);
+static void found_failed(Visit *v, Found *f);
+static void add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
+					  DtxDecision decision, const char *error,
+					  TimestampTz next_attempt);
+static void add_result(Visit *v, Found *f);
+static void set_status(Visit *v, bool reachable);
+static DtxInDoubt *visit_entry(Visit *v, const DtxGid *gid);
+static bool is_in_flight(Visit *v, const DtxGid *gid);
+static void run_to_end(Resolver *r);
+
+static ServerState *server_state(Oid serverid);
+static long worker_step(Resolver *r, bool *leave);
+static List *worker_begin_pass(Resolver *r, List *starts);
+static void worker_take_notes(Resolver *r);
+static void worker_prune(Resolver *r);
+static void worker_start_visit(Resolver *r, Start *start, List *entries);
+static long worker_timeout(Resolver *r, List *entries);
+static void worker_report_activity(Resolver *r);
+static void worker_give_up(Resolver *r);
+static void note_unconfirmed(Resolver *r, Note *note, int index,
+							 const char *error);
+static void note_gid(Resolver *r, Note *note, int index, DtxGid *gid);
+static void visit_end(Visit *v);
+static void free_ended(Resolver *r);
+
+static const DtxRemoteHandler visit_handler = {
+	.ready = visit_ready,
+	.row = visit_row,
+	.failed = visit_failed
+};
+
+/* ----------------------------------------------------------------
+ * Resolvers, of the worker and of backends
+ * ----------------------------------------------------------------
+ */
+
+static Resolver *
+resolver_create(MemoryContext parent, bool worker)
+{
+	MemoryContext cxt = AllocSetContextCreate(parent, "pg_dtx resolver",
+											  ALLOCSET_DEFAULT_SIZES);
+	Resolver   *r = MemoryContextAllocZero(cxt, sizeof(Resolver));
+
+	if (wait_event_remote == 0)
+		wait_event_remote = DtxWaitEvent("DtxResolverRemote");
+
+	r->worker = worker;
+	r->cxt = cxt;
+	r->step_cxt = AllocSetContextCreate(cxt, "pg_dtx resolver step",
+										ALLOCSET_DEFAULT_SIZES);
+	r->notes_cxt = AllocSetContextCreate(cxt, "pg_dtx decision rows",
+										 ALLOCSET_DEFAULT_SIZES);
+	r->set = DtxRemoteSetCreate(cxt);
+	return r;
+}
+
+/*
+ * Learn who we are.  To be called in a transaction.  Returns false if the
+ * extension is not installed (any more).
+ */
+static bool
+resolver_refresh(Resolver *r)
+{
+	uint64		coordinator_id;
+
+	if (!DtxExtensionInstalled())
+		return false;
+	coordinator_id = DtxCoordinatorId();
+	if (coordinator_id == r->coordinator_id)
+		return true;
+
+	/* What was read of an extension dropped since is not ours any more. */
+	r->coordinator_id = coordinator_id;
+	r->notes = NIL;
+	r->prunable = false;
+	DtxGidFormatPrefix(r->coordinator_id, MyDatabaseId, r->prefix);
+	return true;
+}
+
+/*
+ * The worker runs a transaction just for what is between these two; a backend
+ * is in one anyway.  Neither changes the current memory context.
+ */
+static void
+xact_begin(Resolver *r)
+{
+	MemoryContext old = CurrentMemoryContext;
+
+	if (!r->worker)
+		return;
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	MemoryContextSwitchTo(old);
+}
+
+static void
+xact_end(Resolver *r)
+{
+	MemoryContext old = CurrentMemoryContext;
+
+	if (!r->worker)
+		return;
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * When something that has failed so many times in a row is to be tried again.
+ * Not later than the next full pass would be, but not more often than once a
+ * second.
+ */
+static TimestampTz
+backoff_until(int failures)
+{
+	int			limit = Max(MIN_BACKOFF, Min(MAX_BACKOFF, dtx_resolve_interval));
+	int			pause = MIN_BACKOFF;
+
+	while (--failures > 0 && pause < limit)
+		pause *= 2;
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									   Min(pause, limit));
+}
+
+/*
+ * All servers of postgres_fdw: ForeignServer structs in the current memory
+ * context.  To be called in a transaction.
+ */
+static List *
+list_servers(void)
+{
+	List	   *servers = NIL;
+	Oid			fdw_yes = InvalidOid;
+	Oid			fdw_no = InvalidOid;
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	rel = table_open(ForeignServerRelationId, AccessShareLock);
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_foreign_server form = (Form_pg_foreign_server) GETSTRUCT(tuple);
+		ForeignServer *server;
+
+		/* Most databases have one or two wrappers: remember the last ones. */
+		if (form->srvfdw == fdw_no)
+			continue;
+		if (form->srvfdw != fdw_yes)
+		{
+			if (!DtxServerIsPostgresFdw(form->srvfdw))
+			{
+				fdw_no = form->srvfdw;
+				continue;
+			}
+			fdw_yes = form->srvfdw;
+		}
+		server = palloc0(sizeof(ForeignServer));
+		server->serverid = form->oid;
+		server->servername = pstrdup(NameStr(form->srvname));
+		servers = lappend(servers, server);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return servers;
+}
+
+/*
+ * Name of a server of postgres_fdw, NULL if there is none with this OID.  To
+ * be called in a transaction.
+ */
+static char *
+server_name_if_usable(Oid serverid)
+{
+	ForeignServer *server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
+
+	if (server == NULL || !DtxServerIsPostgresFdw(server->fdwid))
+		return NULL;
+	return server->servername;
+}
+
+/* ----------------------------------------------------------------
+ * A visit: beginning, and choice of user mappings
+ * ----------------------------------------------------------------
+ */
+
+static Visit *
+visit_create(Resolver *r, VisitPurpose purpose, Oid serverid, const char *name)
+{
+	MemoryContext cxt = AllocSetContextCreate(r->cxt, "pg_dtx visit",
+											  ALLOCSET_DEFAULT_SIZES);
+	Visit	   *v = MemoryContextAllocZero(cxt, sizeof(Visit));
+	HASHCTL		info;
+
+	v->resolver = r;
+	v->cxt = cxt;
+	v->purpose = purpose;
+	v->serverid = serverid;
+	v->name = MemoryContextStrdup(cxt, name);
+	v->serial = ++r->serial;
+	v->coordinator_id = r->coordinator_id;
+	v->began_at = GetCurrentTimestamp();
+	v->slots_used = -1;
+	v->slots_total = -1;
+
+	memset(&info, 0, sizeof(info));
+	info.keysize = sizeof(DtxGid);
+	info.entrysize = sizeof(Found);
+	info.hcxt = cxt;
+	v->found_hash = hash_create("pg_dtx found gids", 64, &info,
+								HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	info.entrysize = sizeof(EntryRef);
+	v->entry_hash = hash_create("pg_dtx entries", 16, &info,
+								HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	r->nvisits++;
+	return v;
+}
+
+/*
+ * Tell the visit which entries of the in-doubt table (DtxInDoubt, of any
+ * server) are there as it begins.  Their mappings are tried first.
+ */
+static void
+visit_set_entries(Visit *v, List *entries)
+{
+	MemoryContext old = MemoryContextSwitchTo(v->cxt);
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
+		EntryRef   *ref;
+		DtxInDoubt *copy;
+		bool		found;
+
+		/* Entries of an extension that was dropped are nobody's. */
+		if (entry->serverid != v->serverid ||
+			entry->gid.coordinator_id != v->coordinator_id)
+			continue;
+		copy = palloc(sizeof(DtxInDoubt));
+		*copy = *entry;
+		v->entries = lappend(v->entries, copy);
+		ref = hash_search(v->entry_hash, &copy->gid, HASH_ENTER, &found);
+		ref->entry = copy;
+		if (OidIsValid(copy->umid))
+			v->preferred = list_append_unique_oid(v->preferred, copy->umid);
+	}
+	MemoryContextSwitchTo(old);
+}
+
+static DtxInDoubt *
+visit_entry(Visit *v, const DtxGid *gid)
+{
+	EntryRef   *ref = hash_search(v->entry_hash, gid, HASH_FIND, NULL);
+
+	return ref == NULL ? NULL : ref->entry;
+}
+
+/*
+ * Read the user mappings of the server.  To be called in a transaction.
+ */
+static void
+load_mappings(Visit *v)
+{
+	MemoryContext old;
+	Relation	rel;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+
+	if (v->mappings_loaded)
+		return;
+
+	/* The index begins with umuser, so this is a sequential scan. */
+	ScanKeyInit(&key, Anum_pg_user_mapping_umserver, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(v->serverid));
+	rel = table_open(UserMappingRelationId, AccessShareLock);
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
+	old = MemoryContextSwitchTo(v->cxt);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Mapping    *mapping = palloc(sizeof(Mapping));
+
+		mapping->umid = ((Form_pg_user_mapping) GETSTRUCT(tuple))->oid;
+		mapping->user = DtxMappingOption(mapping->umid, "user");
+		v->mappings = lappend(v->mappings, mapping);
+	}
+	MemoryContextSwitchTo(old);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	v->mappings_loaded = true;
+}
+
+/*
+ * The next mapping to try, or InvalidOid if there is nothing more that another
+ * one would be good for.  To be called in a transaction.
+ */
+static Oid
+choose_mapping(Visit *v)
+{
+	ListCell   *lc;
+
+	if (v->ntries >= MAX_TRIES)
+		return InvalidOid;
+
+	/* To begin with, any mapping will do. */
+	if (!v->listed)
+	{
+		int			n;
+
+		if (v->nrefusals >= MAX_REFUSALS)
+			return InvalidOid;
+		if (OidIsValid(v->fixed_umid))
+			return list_member_oid(v->tried, v->fixed_umid) ?
+				InvalidOid : v->fixed_umid;
+		foreach(lc, v->preferred)
+		{
+			if (!list_member_oid(v->tried, lfirst_oid(lc)))
+				return lfirst_oid(lc);
+		}
+		load_mappings(v);
+
+		/* After failures, begin somewhere else each time. */
+		n = list_length(v->mappings);
+		for (int i = 0; i < n; i++)
+		{
+			int			start = (int) (((int64) v->failures * MAX_REFUSALS) % n);
+			Mapping    *mapping = (Mapping *) list_nth(v->mappings,
+													   (start + i) % n);
+
+			if (!list_member_oid(v->tried, mapping->umid))
+				return mapping->umid;
+		}
+		return InvalidOid;
+	}
+
+	if (v->purpose == VISIT_LOOK || OidIsValid(v->fixed_umid))
+		return InvalidOid;
+
+	/* Is there something that another user could finish? */
+	foreach(lc, v->found)
+	{
+		Found	   *f = (Found *) lfirst(lc);
+		DtxInDoubt *entry;
+		Oid			umid;
+
+		if (f->state != FOUND_DECIDED)
+			continue;
+		entry = visit_entry(v, &f->gid);
+		umid = choose_mapping_for(v, f->owner,
+								  entry ? entry->umid : InvalidOid);
+		if (OidIsValid(umid))
+			return umid;
+	}
+
+	/*
+	 * To see a PREPARE that is running one must be the one who runs it.  That
+	 * matters only where nothing else is seen of a gid that is to be rolled
+	 * back.
+	 */
+	foreach(lc, v->entries)
+	{
+		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
+
+		if (entry->decision == DTX_ROLLBACK && OidIsValid(entry->umid) &&
+			!v->sees_all &&
+			!list_member_oid(v->covered, entry->umid) &&
+			!list_member_oid(v->tried, entry->umid) &&
+			hash_search(v->found_hash, &entry->gid, HASH_FIND, NULL) == NULL)
+			return entry->umid;
+	}
+	return InvalidOid;
+}
+
+/*
+ * A mapping, not tried yet, that may lead to the role "owner".
+ */
+static Oid
+choose_mapping_for(Visit *v, const char *owner, Oid known_umid)
+{
+	ListCell   *lc;
+	Oid			guess = InvalidOid;
+
+	if (OidIsValid(known_umid) && !list_member_oid(v->tried, known_umid))
+		return known_umid;
+
+	load_mappings(v);
+	foreach(lc, v->mappings)
+	{
+		Mapping    *mapping = (Mapping *) lfirst(lc);
+
+		if (list_member_oid(v->tried, mapping->umid))
+			continue;
+		if (owner != NULL && mapping->user != NULL &&
+			strcmp(mapping->user, owner) == 0)
+			return mapping->umid;
+
+		/*
+		 * No user named: libpq's default, whoever that is.  A user that is
+		 * not the owner may still become it (ALTER ROLE ... SET role).
+		 */
+		if (mapping->user == NULL || !OidIsValid(guess))
+			guess = mapping->umid;
+	}
+	return guess;
+}
+
+/*
+ * Begin a connection through this mapping.  Returns false if it can't be used.
+ * To be called in a transaction.
+ */
+static bool
+visit_connect(Visit *v, Oid umid)
+{
+	MemoryContext old = MemoryContextSwitchTo(v->cxt);
+	DtxTarget  *target = DtxTargetMake(v->serverid, umid, v->failures);
+
+	v->tried = lappend_oid(v->tried, umid);
+	v->umid = umid;
+	if (target->error == NULL)
+	{
+		v->ntries++;
+		v->phase = PHASE_CONNECT;
+		v->relisted = false;
+		v->in_flight = NIL;
+		DtxRemoteOpen(v->resolver->set, target, &visit_handler, v);
+	}
+	else if (!v->listed)
+		v->error = target->error;
+	MemoryContextSwitchTo(old);
+	return target->error == NULL;
+}
+
+/*
+ * Connect once more, or end the visit.
+ */
+static void
+visit_next(Visit *v)
+{
+	Resolver   *r = v->resolver;
+	MemoryContext old;
+	MemoryContext scratch;
+	bool		connecting = false;
+	Oid			umid;
+
+	scratch = AllocSetContextCreate(v->cxt, "pg_dtx visit step",
+									ALLOCSET_DEFAULT_SIZES);
+	xact_begin(r);
+	old = MemoryContextSwitchTo(scratch);
+	while (!connecting && OidIsValid(umid = choose_mapping(v)))
+	{
+		CHECK_FOR_INTERRUPTS();
+		connecting = visit_connect(v, umid);
+	}
+	MemoryContextSwitchTo(old);
+	xact_end(r);
+	MemoryContextDelete(scratch);
+
+	if (connecting)
+		return;
+	if (v->listed)
+		visit_done(v);
+	else
+	{
+		if (v->error == NULL)
+			v->error = MemoryContextStrdup(v->cxt,
+										   "no user mapping for this server");
+		visit_failed_for_good(v);
+	}
+}
+
+/* ----------------------------------------------------------------
+ * A visit: talking to the server
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Ask what is prepared.  Three statements, whose order matters (see the top of
+ * this file).  Nothing in them comes from another machine; a gid contains no
+ * character that means something to LIKE or to a literal.  LIKE rather than a
+ * function on the text, because a gid or a query of somebody else may be in
+ * another encoding.
+ */
+static void
+visit_send_list(Visit *v, DtxRemote *remote)
+{
+	StringInfoData sql;
+	char		pattern[DTX_GID_SIZE + 1];
+
+	if (v->has_only)
+		DtxGidFormat(&v->only, pattern);
+	else
+		snprintf(pattern, sizeof(pattern), "%s%%", v->resolver->prefix);
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql,
+						   "SELECT current_user::pg_catalog.text, "
+						   "pg_catalog.current_database()::pg_catalog.text, "
+						   "pg_catalog.pg_is_in_recovery()::pg_catalog.text, "
+						   "(SELECT r.rolsuper FROM pg_catalog.pg_roles r"
+						   " WHERE r.rolname = current_user)::pg_catalog.text, "
+						   "(SELECT count(*) > 0 FROM pg_catalog.pg_roles r"
+						   " WHERE r.rolname = 'pg_read_all_stats'"
+						   " AND pg_catalog.pg_has_role(r.oid, 'USAGE'))::pg_catalog.text, "
+						   "pg_catalog.current_setting('max_prepared_transactions'), "
+						   "(SELECT count(*) FROM pg_catalog.pg_prepared_xacts)::pg_catalog.text, "
+						   "pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())::pg_catalog.text; ");
+	appendStringInfo(&sql,
+					 "SELECT pid::pg_catalog.text, query "
+					 "FROM pg_catalog.pg_stat_activity "
+					 "WHERE state = 'active' AND query LIKE 'PREPARE TRANSACTION ''%s%s' "
+					 "LIMIT %d; ",
+					 pattern, v->has_only ? "''%" : "", MAX_IN_FLIGHT);
+	appendStringInfo(&sql,
+					 "SELECT gid, owner::pg_catalog.text, database::pg_catalog.text, "
+					 "transaction::pg_catalog.text "
+					 "FROM pg_catalog.pg_prepared_xacts "
+					 "WHERE gid LIKE '%s' LIMIT %d",
+					 pattern, MAX_LISTED + 1);
+
+	v->phase = PHASE_LIST;
+	v->list++;
+	v->nlisted = 0;
+	v->truncated = false;
+	v->has_info = false;
+	v->in_flight = NIL;
+	DtxRemoteSend(remote, sql.data);
+	pfree(sql.data);
+}
+
+static void
+visit_row(DtxRemote *remote, void *arg, int statement, const PGresult *res)
+{
+	Visit	   *v = (Visit *) arg;
+	MemoryContext old = MemoryContextSwitchTo(v->cxt);
+
+	if (v->phase == PHASE_LIST)
+	{
+		if (statement == 0)
+			row_info(v, res);
+		else if (statement == 1)
+			row_in_flight(v, res);
+		else if (statement == 2)
+			row_prepared(v, remote, res);
+	}
+	else if (v->phase == PHASE_OUTCOME)
+	{
+		const char *value = DtxRemoteValue(res, 0, 32);
+
+		if (value != NULL)
+			v->outcome = pstrdup(value);
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/* What the server and the session are. */
+static void
+row_info(Visit *v, const PGresult *res)
+{
+	const char *values[8];
+
+	if (PQnfields(res) != lengthof(values) || v->has_info)
+		return;
+	for (int i = 0; i < lengthof(values); i++)
+	{
+		values[i] = DtxRemoteValue(res, i, NAMEDATALEN * 4);
+		if (values[i] == NULL)
+			return;
+	}
+
+	v->remote_user = DtxCleanText(values[0], NAMEDATALEN * 4);
+	v->database = DtxCleanText(values[1], NAMEDATALEN * 4);
+	v->in_recovery = strcmp(values[2], "false") != 0;
+	v->superuser = strcmp(values[3], "true") == 0;
+	v->sees_all = v->superuser || strcmp(values[4], "true") == 0;
+	v->slots_total = Max(atoi(values[5]), 0);
+	v->slots_used = Max(atoi(values[6]), 0);
+	v->next_remote_xid = strtou64(values[7], NULL, 10);
+	v->has_info = true;
+}
+
+/* A PREPARE of ours that is running. */
+static void
+row_in_flight(Visit *v, const PGresult *res)
+{
+	static const char command[] = "PREPARE TRANSACTION '";
+	const char *pid;
+	const char *query;
+	char		text[DTX_GID_SIZE];
+	const char *end;
+	InFlight   *item;
+
+	if (PQnfields(res) != 2 || list_length(v->in_flight) >= MAX_IN_FLIGHT)
+		return;
+	pid = DtxRemoteValue(res, 0, 12);
+	query = DtxRemoteValue(res, 1, 1024);
+	if (pid == NULL || query == NULL || atoi(pid) <= 0 ||
+		strncmp(query, command, strlen(command)) != 0)
+		return;
+	query += strlen(command);
+	end = strchr(query, '\'');
+	if (end == NULL || end - query >= DTX_GID_SIZE)
+		return;
+	memcpy(text, query, end - query);
+	text[end - query] = '\0';
+
+	item = palloc0(sizeof(InFlight));
+	item->pid = atoi(pid);
+	if (!DtxGidParse(text, &item->gid) ||
+		(!v->has_only &&
+		 (item->gid.coordinator_id != v->coordinator_id ||
+		  item->gid.dbid != MyDatabaseId)))
+	{
+		pfree(item);
+		return;
+	}
+	v->in_flight = lappend(v->in_flight, item);
+}
+
+/* A prepared transaction of ours. */
+static void
+row_prepared(Visit *v, DtxRemote *remote, const PGresult *res)
+{
+	const char *value;
+	DtxGid		gid;
+	Found	   *f;
+	bool		known;
+
+	if (++v->nlisted > MAX_LISTED)
+	{
+		v->truncated = true;
+
+		/* An honest server stops here by itself. */
+		if (v->nlisted > MAX_LISTED + 1)
+		{
+			DtxRemoteClose(remote);
+			if (!v->listed)
+				v->error = pstrdup("the server sends more than it was asked for");
+			visit_next(v);
+		}
+		return;
+	}
+
+	if (PQnfields(res) != 4)
+		return;
+	value = DtxRemoteValue(res, 0, DTX_GID_SIZE);
+	if (value == NULL || !DtxGidParse(value, &gid))
+		return;
+	if (v->has_only ? memcmp(&gid, &v->only, sizeof(gid)) != 0 :
+		(gid.coordinator_id != v->coordinator_id ||
+		 gid.dbid != MyDatabaseId))
+		return;
+
+	f = hash_search(v->found_hash, &gid, HASH_ENTER, &known);
+	if (!known)
+	{
+		memset(f, 0, sizeof(Found));
+		f->gid = gid;
+		v->found = lappend(v->found, f);
+		value = DtxRemoteValue(res, 1, NAMEDATALEN * 4);
+		if (value != NULL)
+			f->owner = DtxCleanText(value, NAMEDATALEN * 4);
+		value = DtxRemoteValue(res, 2, NAMEDATALEN * 4);
+		if (value != NULL)
+			f->database = DtxCleanText(value, NAMEDATALEN * 4);
+		value = DtxRemoteValue(res, 3, 12);
+		if (value != NULL)
+			f->remote_xid = (uint32) strtoul(value, NULL, 10);
+	}
+	f->list = v->list;
+}
+
+/*
+ * The connection is there, or a command is over.
+ */
+static void
+visit_ready(DtxRemote *remote, void *arg, const DtxRemoteError *error)
+{
+	Visit	   *v = (Visit *) arg;
+
+	switch (v->phase)
+	{
+		case PHASE_CONNECT:
+			v->version = DtxRemoteVersion(remote);
+			visit_send_list(v, remote);
+			break;
+
+		case PHASE_LIST:
+			if (error->sqlstate == 0 && v->has_info && !v->in_recovery)
+				visit_listed(v, remote);
+			else
+			{
+				/* Another user may have more luck. */
+				if (!v->listed)
+					v->error = MemoryContextStrdup(v->cxt,
+												   error->sqlstate ? error->message :
+												   !v->has_info ? "unexpected answer from the server" :
+												   "the server is in recovery and does not show its prepared transactions");
+				v->nrefusals++;
+				DtxRemoteClose(remote);
+				visit_next(v);
+			}
+			break;
+
+		case PHASE_CANCEL:
+			/* Whether it worked is seen in the next list. */
+			visit_continue(v, remote);
+			break;
+
+		case PHASE_FINISH:
+			visit_finished_one(v, error);
+			visit_continue(v, remote);
+			break;
+
+		case PHASE_OUTCOME:
+			visit_outcome(v);
+			visit_continue(v, remote);
+			break;
+	}
+}
+
+/*
+ * The connection failed.
+ */
+static void
+visit_failed(DtxRemote *remote, void *arg, DtxRemoteFailure failure,
+			 const char *error)
+{
+	Visit	   *v = (Visit *) arg;
+
+	/*
+	 * A command on its way may have been carried out or not.  The gid stays,
+	 * and the next visit will see.
+	 */
+	if (v->current != NULL && v->current->state == FOUND_DECIDED)
+	{
+		v->current->error.sqlstate = ERRCODE_CONNECTION_FAILURE;
+		v->current->error.message = MemoryContextStrdup(v->cxt, error);
+		found_failed(v, v->current);
+	}
+	v->current = NULL;
+	v->todo = NIL;
+	v->cancels = NIL;
+
+	if (failure == DTX_REMOTE_REFUSED)
+	{
+		if (!v->listed)
+			v->error = MemoryContextStrdup(v->cxt, error);
+		v->nrefusals++;
+		visit_next(v);
+		return;
+	}
+
+	v->error = MemoryContextStrdup(v->cxt, error);
+	visit_failed_for_good(v);
+}
+
+/*
+ * A list is complete: judge what is in it, and begin to act.
+ */
+static void
+visit_listed(Visit *v, DtxRemote *remote)
+{
+	MemoryContext old = MemoryContextSwitchTo(v->cxt);
+	bool		orphans = false;
+	ListCell   *lc;
+
+	v->listed = true;
+	v->error = NULL;
+	v->good_umid = v->umid;
+	v->covered = list_append_unique_oid(v->covered, v->umid);
+
+	if (v->purpose == VISIT_LOOK)
+	{
+		MemoryContextSwitchTo(old);
+		DtxRemoteClose(remote);
+		visit_next(v);
+		return;
+	}
+
+	foreach(lc, v->found)
+	{
+		Found	   *f = (Found *) lfirst(lc);
+
+		/* Somebody was faster.  Nothing to talk about. */
+		if (f->list != v->list)
+		{
+			if (f->state != FOUND_DONE && f->state != FOUND_FAILED)
+				f->state = FOUND_GONE;
+			continue;
+		}
+
+		if (v->purpose == VISIT_FORCE && f->state == FOUND_NEW)
+		{
+			f->state = FOUND_DECIDED;
+			f->decision = v->forced;
+		}
+
+		if (f->state != FOUND_NEW && f->state != FOUND_LEFT)
+		{
+			/* FOUND_ORPHAN and listed again: it is one. */
+			continue;
+		}
+
+		/* Step 1 of judging; visit_judge() takes the other two. */
+		if (DtxActivityResponsible(&f->gid))
+			f->state = FOUND_LEFT;
+		else
+		{
+			f->state = FOUND_ORPHAN;
+			f->orphaned = v->list;
+
+			/*
+			 * If nobody told us, it may just have been finished since the
+			 * list was made; gids of an earlier boot can't.
+			 */
+			if (f->gid.boot_id == DtxBootId() &&
+				visit_entry(v, &f->gid) == NULL)
+				orphans = true;
+		}
+	}
+
+	if (orphans && !v->relisted)
+	{
+		v->relisted = true;
+		MemoryContextSwitchTo(old);
+		visit_send_list(v, remote);
+		return;
+	}
+
+	if (v->purpose == VISIT_RESOLVE && !visit_judge(v))
+	{
+		MemoryContextSwitchTo(old);
+		DtxRemoteClose(remote);
+		v->error = MemoryContextStrdup(v->cxt, "the extension was dropped");
+		visit_failed_for_good(v);
+		return;
+	}
+
+	foreach(lc, v->found)
+	{
+		Found	   *f = (Found *) lfirst(lc);
+
+		if (f->state == FOUND_DECIDED && may_finish(v, f))
+			v->todo = lappend(v->todo, f);
+	}
+	if (v->purpose == VISIT_RESOLVE)
+	{
+		foreach(lc, v->in_flight)
+		{
+			InFlight   *item = (InFlight *) lfirst(lc);
+
+			/* Its transaction is over, so it can only have been aborted. */
+			if (!DtxActivityResponsible(&item->gid))
+				v->cancels = lappend(v->cancels, item);
+		}
+	}
+	MemoryContextSwitchTo(old);
+	visit_continue(v, remote);
+}
+
+/*
+ * Steps 2 and 3 of judging, for all orphans at once: take a snapshot, look for
+ * their decision rows.  Returns false if the extension is gone.
+ */
+static bool
+visit_judge(Visit *v)
+{
+	Resolver   *r = v->resolver;
+	MemoryContext scratch;
+	MemoryContext old;
+	Snapshot	snapshot;
+	List	   *rows;
+	HTAB	   *committed;
+	HASHCTL		info;
+	ListCell   *lc;
+	bool		ok;
+	bool		any = false;
+
+	foreach(lc, v->found)
+	{
+		if (((Found *) lfirst(lc))->state == FOUND_ORPHAN)
+			any = true;
+	}
+	if (!any)
+		return true;
+
+	scratch = AllocSetContextCreate(v->cxt, "pg_dtx decisions",
+									ALLOCSET_DEFAULT_SIZES);
+	xact_begin(r);
+	old = MemoryContextSwitchTo(scratch);
+
+	/*
+	 * The rows must be those of the extension that made these gids.  Dropped
+	 * and created again it has another coordinator id and an empty table, in
+	 * which everything looks like an abort.  Equal before and after the scan:
+	 * it was that table.
+	 */
+	ok = DtxExtensionInstalled() && DtxCoordinatorId() == v->coordinator_id;
+	rows = NIL;
+	if (ok)
+	{
+		snapshot = RegisterSnapshot(r->worker ? GetTransactionSnapshot() :
+									GetLatestSnapshot());
+		rows = DtxDecisionScan(snapshot);
+		UnregisterSnapshot(snapshot);
+		ok = DtxExtensionInstalled() && DtxCoordinatorId() == v->coordinator_id;
+	}
+	MemoryContextSwitchTo(old);
+	xact_end(r);
+
+	if (!ok)
+	{
+		MemoryContextDelete(scratch);
+		return false;
+	}
+
+	/* Two uint64, boot id and xid: no padding. */
+	memset(&info, 0, sizeof(info));
+	info.keysize = 2 * sizeof(uint64);
+	info.entrysize = 2 * sizeof(uint64);
+	info.hcxt = scratch;
+	committed = hash_create("pg_dtx committed", 64, &info,
+							HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	foreach(lc, rows)
+	{
+		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
+		uint64		key[2] = {row->boot_id, row->xid};
+
+		(void) hash_search(committed, key, HASH_ENTER, NULL);
+	}
+
+	foreach(lc, v->found)
+	{
+		Found	   *f = (Found *) lfirst(lc);
+		uint64		key[2] = {f->gid.boot_id, f->gid.xid};
+
+		if (f->state != FOUND_ORPHAN)
+			continue;
+
+		/* Not listed again since, and nobody told us: let it wait. */
+		if (f->list == f->orphaned && f->gid.boot_id == DtxBootId() &&
+			visit_entry(v, &f->gid) == NULL)
+		{
+			f->state = FOUND_LEFT;
+			continue;
+		}
+		f->decision = hash_search(committed, key, HASH_FIND, NULL) != NULL ?
+			DTX_COMMIT : DTX_ROLLBACK;
+		f->state = FOUND_DECIDED;
+	}
+	MemoryContextDelete(scratch);
+	return true;
+}
+
+/*
+ * May the current connection finish this gid?  xact/twophase.c, LockGXact: the
+ * owner may, and a superuser, in the database where it was prepared.
+ */
+static bool
+may_finish(Visit *v, Found *f)
+{
+	if (f->database == NULL || strcmp(f->database, v->database) != 0)
+		return false;
+	return v->superuser ||
+		(f->owner != NULL && strcmp(f->owner, v->remote_user) == 0);
+}
+
+/*
+ * Send the next command, or leave this connection.
+ */
+static void
+visit_continue(Visit *v, DtxRemote *remote)
+{
+	char		gid[DTX_GID_SIZE];
+	char		sql[512];
+
+	if (v->ask_outcome)
+	{
+		uint64		next = v->next_remote_xid;
+		uint64		epoch = next >> 32;
+
+		v->ask_outcome = false;
+		v->outcome = NULL;
+
+		/* It was assigned before "next" was. */
+		if (v->current->remote_xid >= (uint32) next && epoch > 0)
+			epoch--;
+		snprintf(sql, sizeof(sql), "SELECT pg_catalog.txid_status(" UINT64_FORMAT ")",
+				 (epoch << 32) | v->current->remote_xid);
+		v->phase = PHASE_OUTCOME;
+	}
+	else if (v->cancels != NIL)
+	{
+		InFlight   *item = (InFlight *) linitial(v->cancels);
+
+		v->cancels = list_delete_first(v->cancels);
+		DtxGidFormat(&item->gid, gid);
+		snprintf(sql, sizeof(sql),
+				 "SELECT pg_catalog.pg_cancel_backend(pid) "
+				 "FROM pg_catalog.pg_stat_activity "
+				 "WHERE pid = %d AND state = 'active' "
+				 "AND query LIKE 'PREPARE TRANSACTION ''%s''%%'",
+				 item->pid, gid);
+		v->phase = PHASE_CANCEL;
+	}
+	else if (v->todo != NIL)
+	{
+		v->current = (Found *) linitial(v->todo);
+		v->todo = list_delete_first(v->todo);
+		DtxGidFormat(&v->current->gid, gid);
+		snprintf(sql, sizeof(sql), "%s PREPARED '%s'",
+				 v->current->decision == DTX_COMMIT ? "COMMIT" : "ROLLBACK",
+				 gid);
+		v->phase = PHASE_FINISH;
+	}
+	else
+	{
+		v->current = NULL;
+		DtxRemoteClose(remote);
+		visit_next(v);
+		return;
+	}
+	DtxRemoteSend(remote, sql);
+}
+
+/*
+ * COMMIT PREPARED or ROLLBACK PREPARED has been answered.
+ */
+static void
+visit_finished_one(Visit *v, const DtxRemoteError *error)
+{
+	Found	   *f = v->current;
+	char		gid[DTX_GID_SIZE];
+
+	if (error->sqlstate == 0)
+	{
+		f->state = FOUND_DONE;
+		DtxInDoubtRemove(&f->gid);
+		if (v->purpose == VISIT_RESOLVE)
+			DtxStatsAdd(f->decision == DTX_COMMIT ?
+						DTX_STAT_RESOLVED_COMMIT : DTX_STAT_RESOLVED_ROLLBACK, 1);
+		DtxGidFormat(&f->gid, gid);
+		ereport(LOG,
+				(f->decision == DTX_COMMIT ?
+				 errmsg("committed prepared transaction \"%s\" on server \"%s\"",
+						gid, v->name) :
+				 errmsg("rolled back prepared transaction \"%s\" on server \"%s\"",
+						gid, v->name)));
+		add_result(v, f);
+		return;
+	}
+
+	f->error.sqlstate = error->sqlstate;
+	f->error.message = MemoryContextStrdup(v->cxt, error->message);
+	f->error.detail = error->detail ?
+		MemoryContextStrdup(v->cxt, error->detail) : NULL;
+	f->error.hint = error->hint ?
+		MemoryContextStrdup(v->cxt, error->hint) : NULL;
+
+	/*
+	 * It was there a moment ago, so somebody else has finished it: another
+	 * resolver, its own backend late, or a human.  If it should have been
+	 * committed, ask the server whether it was.
+	 */
+	if (error->sqlstate == ERRCODE_UNDEFINED_OBJECT &&
+		v->purpose == VISIT_RESOLVE)
+	{
+		f->state = FOUND_GONE;
+		v->ask_outcome = f->decision == DTX_COMMIT && f->remote_xid != 0 &&
+			v->next_remote_xid != 0 && v->version >= 100000;
+		return;
+	}
+
+	found_failed(v, f);
+}
+
+/*
+ * The server has said, or not, how somebody else finished a gid of a
+ * transaction that has committed.
+ */
+static void
+visit_outcome(Visit *v)
+{
+	Found	   *f = v->current;
+	char		gid[DTX_GID_SIZE];
+
+	if (v->outcome == NULL || strcmp(v->outcome, "aborted") != 0)
+		return;
+
+	/*
+	 * A human has rolled back a part of a committed transaction.  Nobody can
+	 * mend that here, but nobody shall overlook it either: the entry stays,
+	 * without further attempts.
+	 */
+	DtxGidFormat(&f->gid, gid);
+	f->state = FOUND_FAILED;
+	f->error.message = MemoryContextStrdup(v->cxt,
+										   "rolled back on the server by somebody else, although the transaction has committed");
+	add_entry(v, &f->gid, f->owner, v->umid, f->decision, "", 0);
+	DtxInDoubtFailed(&f->gid, f->error.message, DT_NOEND);
+	ereport(WARNING,
+			(errcode(ERRCODE_DATA_EXCEPTION),
+			 errmsg("prepared transaction \"%s\" was rolled back on server \"%s\", although its transaction has committed",
+					gid, v->name),
+			 errhint("Its changes on that server are lost. Repair the data by hand.")));
+	add_result(v, f);
+}
+
+/* ----------------------------------------------------------------
+ * A visit: the end
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * A gid could not be finished: enter it, tell why, try again later.
+ */
+static void
+found_failed(Visit *v, Found *f)
+{
+	f->state = FOUND_FAILED;
+
+	if (v->purpose == VISIT_RESOLVE)
+	{
+		DtxInDoubt	entry;
+		int			attempts = 0;
+
+		add_entry(v, &f->gid, f->owner, InvalidOid, f->decision, "", 0);
+		if (DtxInDoubtGet(&f->gid, &entry))
+			attempts = entry.attempts;
+		DtxInDoubtFailed(&f->gid, f->error.message,
+						 backoff_until(attempts + 1));
+		if (attempts == 0)
+		{
+			char		gid[DTX_GID_SIZE];
+
+			DtxGidFormat(&f->gid, gid);
+			ereport(LOG,
+					(f->decision == DTX_COMMIT ?
+					 errmsg("could not commit prepared transaction \"%s\" on server \"%s\": %s",
+							gid, v->name, f->error.message) :
+					 errmsg("could not roll back prepared transaction \"%s\" on server \"%s\": %s",
+							gid, v->name, f->error.message)));
+		}
+	}
+	add_result(v, f);
+}
+
+/*
+ * Enter a gid that a visit has found into the in-doubt table.  No server may
+ * fill it alone.
+ */
+static void
+add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
+		  DtxDecision decision, const char *error, TimestampTz next_attempt)
+{
+	DtxInDoubt	entry;
+
+	if (visit_entry(v, gid) == NULL &&
+		list_length(v->entries) + ++v->nadded > Max(16, dtx_max_in_doubt / 4))
+		return;
+
+	memset(&entry, 0, sizeof(entry));
+	entry.gid = *gid;
+	entry.serverid = v->serverid;
+	entry.umid = umid;
+	if (owner != NULL)
+		strlcpy(entry.remote_user, owner, sizeof(entry.remote_user));
+	entry.decision = decision;
+	entry.since = GetCurrentTimestamp();
+	entry.next_attempt = next_attempt;
+	strlcpy(entry.last_error, error, sizeof(entry.last_error));
+	(void) DtxInDoubtAdd(&entry);
+}
+
+/*
+ * Remember a result for the caller of DtxResolveNow(); f is NULL if the server
+ * was not reached.
+ */
+static void
+add_result(Visit *v, Found *f)
+{
+	Resolver   *r = v->resolver;
+	MemoryContext old;
+	DtxResolved *result;
+
+	if (r->worker || v->purpose != VISIT_RESOLVE)
+		return;
+
+	old = MemoryContextSwitchTo(r->result_cxt);
+	result = palloc0(sizeof(DtxResolved));
+	result->serverid = v->serverid;
+	result->server = pstrdup(v->name);
+	if (f != NULL)
+	{
+		result->gid = palloc(DTX_GID_SIZE);
+		DtxGidFormat(&f->gid, result->gid);
+		result->decision = f->decision;
+		result->done = f->state == FOUND_DONE;
+		if (f->error.message != NULL)
+			result->error = pstrdup(f->error.message);
+	}
+	else
+		result->error = pstrdup(v->error);
+	r->results = lappend(r->results, result);
+	MemoryContextSwitchTo(old);
+}
+
+static bool
+is_in_flight(Visit *v, const DtxGid *gid)
+{
+	ListCell   *lc;
+
+	foreach(lc, v->in_flight)
+	{
+		if (memcmp(&((InFlight *) lfirst(lc))->gid, gid, sizeof(DtxGid)) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The server has been reached and nothing more can be done there now.
+ */
+static void
+visit_done(Visit *v)
+{
+	MemoryContext old;
+	ListCell   *lc;
+
+	/* What no user could finish. */
+	foreach(lc, v->found)
+	{
+		Found	   *f = (Found *) lfirst(lc);
+
+		if (f->state != FOUND_DECIDED)
+			continue;
+		f->error.sqlstate = ERRCODE_INSUFFICIENT_PRIVILEGE;
+		old = MemoryContextSwitchTo(v->cxt);
+		f->error.message = psprintf("no user mapping leads to its owner \"%s\" in database \"%s\"",
+									f->owner ? f->owner : "?",
+									f->database ? f->database : "?");
+		MemoryContextSwitchTo(old);
+		found_failed(v, f);
+	}
+
+	if (v->purpose == VISIT_RESOLVE)
+	{
+		settle_entries(v);
+		set_status(v, true);
+
+		if (v->resolver->worker)
+		{
+			ServerState *state = server_state(v->serverid);
+
+			settle_notes(v);
+			if (state->failures > 0)
+				ereport(LOG,
+						(errmsg("server \"%s\" can be reached again, after %d failed attempts",
+								v->name, state->failures)));
+			state->failures = 0;
+			state->pass_after = 0;
+			state->hurry_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+															 v->entries != NIL ? REVISIT_PAUSE : 0);
+			state->good_umid = v->good_umid;
+		}
+	}
+	visit_end(v);
+}
+
+/*
+ * The server could not be reached, or answered nonsense.  v->error tells.
+ */
+static void
+visit_failed_for_good(Visit *v)
+{
+	if (v->purpose == VISIT_RESOLVE)
+	{
+		ListCell   *lc;
+
+		foreach(lc, v->entries)
+		{
+			DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
+			Found	   *f = hash_search(v->found_hash, &entry->gid, HASH_FIND,
+										NULL);
+
+			if (entry->next_attempt == DT_NOEND ||
+				(f != NULL && (f->state == FOUND_DONE ||
+							   f->state == FOUND_FAILED)))
+				continue;
+			DtxInDoubtFailed(&entry->gid, v->error,
+							 backoff_until(entry->attempts + 1));
+		}
+		set_status(v, false);
+
+		if (v->resolver->worker)
+		{
+			ServerState *state = server_state(v->serverid);
+
+			if (state->failures++ == 0)
+				ereport(LOG,
+						(errmsg("could not resolve prepared transactions on server \"%s\": %s",
+								v->name, v->error)));
+			state->pass_after = backoff_until(state->failures);
+			state->hurry_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+															 MIN_BACKOFF);
+
+			foreach(lc, v->resolver->notes)
+			{
+				Note	   *note = (Note *) lfirst(lc);
+
+				for (int i = 0; i < note->row.nparticipants; i++)
+				{
+					if (note->row.serverids[i] == v->serverid)
+						note_unconfirmed(v->resolver, note, i, v->error);
+				}
+			}
+		}
+		add_result(v, NULL);
+	}
+	visit_end(v);
+}
+
+/*
+ * Not to be freed yet: callbacks on the stack, and callers of run_to_end(),
+ * still look at it.
+ */
+static void
+visit_end(Visit *v)
+{
+	Resolver   *r = v->resolver;
+
+	if (r->worker && v->purpose == VISIT_RESOLVE)
+		server_state(v->serverid)->visit = NULL;
+	v->next_ended = r->ended;
+	r->ended = v;
+	r->nvisits--;
+	if (v->in_pass)
+		r->nin_pass--;
+	r->report_activity = true;
+}
+
+static void
+free_ended(Resolver *r)
+{
+	while (r->ended != NULL)
+	{
+		Visit	   *v = r->ended;
+
+		r->ended = v->next_ended;
+		MemoryContextDelete(v->cxt);
+	}
+}
+
+/*
+ * What has become of the entries that were in the in-doubt table when this
+ * visit began?  Those not seen any more go.
+ */
+static void
+settle_entries(Visit *v)
+{
+	ListCell   *lc;
+
+	foreach(lc, v->entries)
+	{
+		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
+		Found	   *f = hash_search(v->found_hash, &entry->gid, HASH_FIND, NULL);
+
+		/* A human has to look at it. */
+		if (entry->next_attempt == DT_NOEND)
+			continue;
+
+		if (f != NULL)
+		{
+			/* It was prepared and is not any more, so it can't come back. */
+			if (f->state == FOUND_GONE && !v->truncated)
+				DtxInDoubtRemove(&entry->gid);
+
+			/* FOUND_LEFT stays as it is; the others have been dealt with. */
+			continue;
+		}
+
+		/* Not seen because we have not seen everything. */
+		if (v->truncated)
+			continue;
+
+		if (is_in_flight(v, &entry->gid))
+		{
+			DtxInDoubtFailed(&entry->gid,
+							 "its PREPARE TRANSACTION is still running on the server",
+							 backoff_until(1));
+			continue;
+		}
+
+		if (entry->decision == DTX_ROLLBACK &&
+			!TimestampDifferenceExceeds(entry->since, v->began_at,
+										LATE_PREPARE_GRACE))
+			continue;
+
+		DtxInDoubtRemove(&entry->gid);
+	}
+}
+
+/*
+ * Which participants of decision rows does this visit confirm?
+ */
+static void
+settle_notes(Visit *v)
+{
+	Resolver   *r = v->resolver;
+	ListCell   *lc;
+
+	foreach(lc, r->notes)
+	{
+		Note	   *note = (Note *) lfirst(lc);
+
+		/* Only if the visit began after the row was read. */
+		if (note->serial >= v->serial)
+			continue;
+
+		for (int i = 0; i < note->row.nparticipants; i++)
+		{
+			DtxGid		gid;
+			Found	   *f;
+			bool		confirmed;
+
+			if (note->confirmed[i])
+				continue;
+			note_gid(r, note, i, &gid);
+			f = hash_search(v->found_hash, &gid, HASH_FIND, NULL);
+
+			/* Finished by us, be it under the name of another server. */
+			if (f != NULL && f->state == FOUND_DONE)
+				confirmed = true;
+			else if (note->row.serverids[i] != v->serverid || v->truncated)
+				confirmed = false;
+			else
+				confirmed = f == NULL || f->state == FOUND_GONE;
+
+			if (confirmed)
+			{
+				note->confirmed[i] = true;
+				note->nconfirmed++;
+			}
+		}
+		if (note->nconfirmed >= note->row.nparticipants)
+			r->prunable = true;
+	}
+}
+
+static void
+set_status(Visit *v, bool reachable)
+{
+	DtxServerStatus status;
+
+	memset(&status, 0, sizeof(status));
+	if (!DtxServerStatusGet(MyDatabaseId, v->serverid, &status))
+	{
+		status.dbid = MyDatabaseId;
+		status.serverid = v->serverid;
+		status.slots_used = -1;
+		status.slots_total = -1;
+	}
+	status.reachable = reachable;
+	status.checked_at = GetCurrentTimestamp();
+	if (v->version != 0)
+		status.version = v->version;
+	if (reachable)
+	{
+		status.failures = 0;
+		status.last_error[0] = '\0';
+	}
+	else
+	{
+		status.failures++;
+		strlcpy(status.last_error, v->error, sizeof(status.last_error));
+	}
+	if (v->slots_total >= 0)
+	{
+		status.slots_used = v->slots_used;
+		status.slots_total = v->slots_total;
+	}
+	DtxServerStatusSet(&status);
+}
+
+/* ----------------------------------------------------------------
+ * For administrative functions, in a backend's transaction
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Wait until all visits are over.  Interruptible.
+ */
+static void
+run_to_end(Resolver *r)
+{
+	while (DtxRemoteCount(r->set) > 0)
+	{
+		if (DtxRemoteWait(r->set, -1, wait_event_remote))
+			ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	Assert(r->nvisits == 0);
+}
+
+/*
+ * See resolver.h.
+ */
+List *
+DtxResolveNow(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Resolver   *r;
+	List	   *volatile results = NIL;
+
+	if (!dtx_resolver)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("resolution is disabled by \"%s\"", "pg_dtx.resolver"),
+				 errhint("Set it to on and reload the configuration.")));
+
+	r = resolver_create(caller, false);
+	r->result_cxt = caller;
+	PG_TRY();
+	{
+		List	   *entries;
+		ListCell   *lc;
+
+		MemoryContextSwitchTo(r->cxt);
+		if (!resolver_refresh(r))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("extension \"%s\" is not installed in this database",
+							"pg_dtx")));
+		entries = DtxInDoubtList(MyDatabaseId);
+		foreach(lc, list_servers())
+		{
+			ForeignServer *server = (ForeignServer *) lfirst(lc);
+			DtxServerStatus status;
+			Visit	   *v = visit_create(r, VISIT_RESOLVE, server->serverid,
+										 server->servername);
+
+			visit_set_entries(v, entries);
+			if (DtxServerStatusGet(MyDatabaseId, server->serverid, &status))
+				v->failures = status.failures;
+			visit_next(v);
+		}
+		run_to_end(r);
+		results = r->results;
+	}
+	PG_FINALLY();
+	{
+		MemoryContextSwitchTo(caller);
+		MemoryContextDelete(r->cxt);
+	}
+	PG_END_TRY();
+
+	return results;
+}
+
+/*
+ * See resolver.h.
+ */
+void
+DtxFinishGid(Oid serverid, Oid umid, const char *gid, DtxDecision decision)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Resolver   *r;
+	DtxGid		parsed;
+
+	if (!DtxGidParse(gid, &parsed))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is not a global transaction identifier of pg_dtx",
+						gid)));
+
+	r = resolver_create(caller, false);
+	PG_TRY();
+	{
+		ForeignServer *server = GetForeignServer(serverid);
+		Visit	   *v;
+		Found	   *f;
+
+		MemoryContextSwitchTo(r->cxt);
+		(void) resolver_refresh(r);
+		v = visit_create(r, VISIT_FORCE, serverid, server->servername);
+		v->has_only = true;
+		v->only = parsed;
+		v->forced = decision;
+		v->fixed_umid = umid;
+		visit_set_entries(v, DtxInDoubtList(MyDatabaseId));
+		visit_next(v);
+		run_to_end(r);
+
+		f = hash_search(v->found_hash, &parsed, HASH_FIND, NULL);
+		if (f == NULL && v->error != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+					 errmsg("could not connect to server \"%s\"",
+							server->servername),
+					 errdetail_internal("%s", v->error)));
+		if (f == NULL || f->state == FOUND_GONE)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("prepared transaction \"%s\" does not exist on server \"%s\"",
+							gid, server->servername)));
+		if (f->state != FOUND_DONE)
+			ereport(ERROR,
+					(errcode(f->error.sqlstate ? f->error.sqlstate :
+							 ERRCODE_CONNECTION_FAILURE),
+					 errmsg("could not finish prepared transaction \"%s\" on server \"%s\": %s",
+							gid, server->servername,
+							f->error.message ? f->error.message :
+							v->error ? v->error : "unknown error"),
+					 f->error.detail ?
+					 errdetail_internal("%s", f->error.detail) : 0,
+					 f->error.hint ?
+					 errhint("%s", f->error.hint) : 0));
+	}
+	PG_FINALLY();
+	{
+		MemoryContextSwitchTo(caller);
+		MemoryContextDelete(r->cxt);
+	}
+	PG_END_TRY();
+}
+
+/*
+ * See resolver.h.  Servers that can't be asked are reported with a WARNING.
+ */
+List *
+DtxFindGid(const char *gid)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Resolver   *r;
+	DtxGid		parsed;
+	List	   *volatile result = NIL;
+
+	if (!DtxGidParse(gid, &parsed))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is not a global transaction identifier of pg_dtx",
+						gid)));
+
+	r = resolver_create(caller, false);
+	PG_TRY();
+	{
+		ListCell   *lc;
+
+		MemoryContextSwitchTo(r->cxt);
+		foreach(lc, list_servers())
+		{
+			ForeignServer *server = (ForeignServer *) lfirst(lc);
+			Visit	   *v = visit_create(r, VISIT_LOOK, server->serverid,
+										 server->servername);
+
+			v->has_only = true;
+			v->only = parsed;
+			visit_next(v);
+		}
+		run_to_end(r);
+
+		MemoryContextSwitchTo(caller);
+		for (Visit *v = r->ended; v != NULL; v = v->next_ended)
+		{
+			if (v->found != NIL)
+				result = lappend_oid(result, v->serverid);
+			else if (v->error != NULL)
+				ereport(WARNING,
+						(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+						 errmsg("could not look for the prepared transaction on server \"%s\"",
+								v->name),
+						 errdetail_internal("%s", v->error)));
+		}
+	}
+	PG_FINALLY();
+	{
+		MemoryContextSwitchTo(caller);
+		MemoryContextDelete(r->cxt);
+	}
+	PG_END_TRY();
+
+	return result;
+}
+
+/*
+ * See resolver.h.  The texts in *probe are in the current memory context.
+ */
+void
+DtxProbeServer(Oid serverid, Oid userid, DtxProbe *probe)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Resolver   *r;
+
+	memset(probe, 0, sizeof(DtxProbe));
+	probe->slots_used = -1;
+	probe->slots_total = -1;
+
+	r = resolver_create(caller, false);
+	PG_TRY();
+	{
+		ForeignServer *server = GetForeignServer(serverid);
+		HeapTuple	tuple;
+		Visit	   *v;
+		const char *error = NULL;
+
+		MemoryContextSwitchTo(r->cxt);
+		v = visit_create(r, VISIT_LOOK, serverid, server->servername);
+
+		/* A gid that nobody has: there is nothing to list. */
+		v->has_only = true;
+
+		/* As GetUserMapping() chooses, but without throwing. */
+		tuple = SearchSysCache2(USERMAPPINGUSERSERVER,
+								ObjectIdGetDatum(userid),
+								ObjectIdGetDatum(serverid));
+		if (!HeapTupleIsValid(tuple))
+			tuple = SearchSysCache2(USERMAPPINGUSERSERVER,
+									ObjectIdGetDatum(InvalidOid),
+									ObjectIdGetDatum(serverid));
+		if (HeapTupleIsValid(tuple))
+		{
+			v->fixed_umid = ((Form_pg_user_mapping) GETSTRUCT(tuple))->oid;
+			ReleaseSysCache(tuple);
+			visit_next(v);
+			run_to_end(r);
+			error = v->error;
+		}
+		else
+			error = "no user mapping for this user";
+
+		MemoryContextSwitchTo(caller);
+		probe->reachable = v->listed;
+		if (v->listed)
+		{
+			probe->remote_user = pstrdup(v->remote_user);
+			probe->database = pstrdup(v->database);
+			probe->version = v->version;
+			probe->slots_used = v->slots_used;
+			probe->slots_total = v->slots_total;
+		}
+		else
+			probe->error = pstrdup(error ? error : "unknown error");
+	}
+	PG_FINALLY();
+	{
+		MemoryContextSwitchTo(caller);
+		MemoryContextDelete(r->cxt);
+	}
+	PG_END_TRY();
+}
+
+/* ----------------------------------------------------------------
+ * The background worker
+ * ----------------------------------------------------------------
+ */
+
+/* What the worker knows of a server; made if need be. */
+static ServerState *
+server_state(Oid serverid)
+{
+	ServerState *state;
+	bool		found;
+
+	state = hash_search(server_states, &serverid, HASH_ENTER, &found);
+	if (!found)
+	{
+		memset(state, 0, sizeof(ServerState));
+		state->serverid = serverid;
+	}
+	return state;
+}
+
+/*
+ * Look what is to be done now and begin it.  Returns how long to wait for
+ * something to happen, in milliseconds (-1: no limit).  Sets *leave if the
+ * extension is not installed any more.
+ */
+static long
+worker_step(Resolver *r, bool *leave)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	MemoryContext old;
+	List	   *entries;
+	List	   *due = NIL;
+	List	   *starts = NIL;
+	bool		need_pass;
+	long		timeout;
+	ListCell   *lc;
+
+	free_ended(r);
+	MemoryContextReset(r->step_cxt);
+	old = MemoryContextSwitchTo(r->step_cxt);
+
+	/* At once if the clock was set back. */
+	need_pass = r->pass_began == 0 || r->pass_began > now ||
+		now >= TimestampTzPlusMilliseconds(r->pass_began, dtx_resolve_interval);
+
+	/* Read before any visit begins: see settle_entries(). */
+	entries = DtxInDoubtList(MyDatabaseId);
+	foreach(lc, entries)
+	{
+		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
+		ServerState *state;
+
+		if (entry->next_attempt > now ||
+			entry->gid.coordinator_id != r->coordinator_id)
+			continue;
+		state = server_state(entry->serverid);
+		if (state->visit == NULL && state->hurry_after <= now)
+			due = list_append_unique_oid(due, entry->serverid);
+	}
+
+	if (need_pass || due != NIL)
+	{
+		xact_begin(r);
+		if (!resolver_refresh(r))
+		{
+			*leave = true;
+			xact_end(r);
+			MemoryContextSwitchTo(old);
+			return 0;
+		}
+		if (need_pass)
+			starts = worker_begin_pass(r, starts);
+		foreach(lc, due)
+		{
+			Oid			serverid = lfirst_oid(lc);
+			Start	   *start;
+			char	   *name = server_name_if_usable(serverid);
+
+			if (name == NULL)
+			{
+				char	   *error = psprintf("foreign server with OID %u was dropped",
+											 serverid);
+				ListCell   *lc2;
+
+				foreach(lc2, entries)
+				{
+					DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc2);
+
+					if (entry->serverid == serverid &&
+						entry->next_attempt <= now)
+						DtxInDoubtFailed(&entry->gid, error,
+										 backoff_until(entry->attempts + 1));
+				}
+				continue;
+			}
+			start = palloc0(sizeof(Start));
+			start->serverid = serverid;
+			start->name = name;
+			starts = lappend(starts, start);
+		}
+		xact_end(r);
+	}
+
+	foreach(lc, starts)
+		worker_start_visit(r, (Start *) lfirst(lc), entries);
+
+	if (r->prunable)
+		worker_prune(r);
+
+	if (r->pass_open && r->nin_pass == 0)
+	{
+		r->pass_open = false;
+		DtxStatsAdd(DTX_STAT_PASSES, 1);
+		(void) pgstat_report_stat(false);
+	}
+	if (r->report_activity)
+		worker_report_activity(r);
+
+	MemoryContextReset(r->step_cxt);
+	timeout = worker_timeout(r, DtxInDoubtList(MyDatabaseId));
+	MemoryContextSwitchTo(old);
+	return timeout;
+}
+
+/*
+ * How long until something becomes due?
+ */
+static long
+worker_timeout(Resolver *r, List *entries)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz next = TimestampTzPlusMilliseconds(r->pass_began,
+												   dtx_resolve_interval);
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
+		ServerState *state;
+		TimestampTz at;
+
+		if (entry->gid.coordinator_id != r->coordinator_id)
+			continue;
+		state = server_state(entry->serverid);
+		at = Max(entry->next_attempt, state->hurry_after);
+
+		/* The end of a running visit wakes us anyway. */
+		if (state->visit == NULL && at < next)
+			next = at;
+	}
+
+	/* A visit that is over, or a row to delete, waits for the next step. */
+	if (r->ended != NULL || r->prunable)
+		return 0;
+	return TimestampDifferenceMilliseconds(now, next);
+}
+
+/*
+ * Begin a full pass: all servers that are not being visited and have not
+ * failed lately.  In a transaction; the visits are appended to "starts".
+ */
+static List *
+worker_begin_pass(Resolver *r, List *starts)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	HASH_SEQ_STATUS seq;
+	ServerState *state;
+	ListCell   *lc;
+
+	hash_seq_init(&seq, server_states);
+	while ((state = hash_seq_search(&seq)) != NULL)
+		state->exists = false;
+
+	foreach(lc, list_servers())
+	{
+		ForeignServer *server = (ForeignServer *) lfirst(lc);
+
+		state = server_state(server->serverid);
+		state->exists = true;
+		if (state->visit == NULL && state->pass_after <= now)
+		{
+			Start	   *start = palloc0(sizeof(Start));
+
+			start->serverid = server->serverid;
+			start->name = server->servername;
+			start->in_pass = true;
+			starts = lappend(starts, start);
+		}
+	}
+
+	worker_take_notes(r);
+
+	hash_seq_init(&seq, server_states);
+	while ((state = hash_seq_search(&seq)) != NULL)
+	{
+		if (!state->exists && state->visit == NULL)
+		{
+			DtxServerStatusForget(MyDatabaseId, state->serverid);
+			(void) hash_search(server_states, &state->serverid, HASH_REMOVE,
+							   NULL);
+		}
+	}
+
+	r->pass_began = now;
+	r->pass_open = true;
+	return starts;
+}
+
+/*
+ * Begin the visit of a server, unless one is running.
+ */
+static void
+worker_start_visit(Resolver *r, Start *start, List *entries)
+{
+	ServerState *state = server_state(start->serverid);
+	MemoryContext old;
+	Visit	   *v;
+	ListCell   *lc;
+
+	if (state->visit != NULL)
+		return;
+
+	v = visit_create(r, VISIT_RESOLVE, start->serverid, start->name);
+	state->visit = v;
+	v->failures = state->failures;
+	v->in_pass = start->in_pass;
+	if (v->in_pass)
+		r->nin_pass++;
+	r->report_activity = true;
+	visit_set_entries(v, entries);
+
+	/* Users known to have business there first, then the one who got in. */
+	old = MemoryContextSwitchTo(v->cxt);
+	foreach(lc, r->notes)
+	{
+		Note	   *note = (Note *) lfirst(lc);
+
+		for (int i = 0; i < note->row.nparticipants; i++)
+		{
+			if (note->row.serverids[i] == v->serverid && !note->confirmed[i] &&
+				OidIsValid(note->row.umids[i]) &&
+				list_length(v->preferred) < MAX_TRIES)
+				v->preferred = list_append_unique_oid(v->preferred,
+													  note->row.umids[i]);
+		}
+	}
+	if (OidIsValid(state->good_umid))
+		v->preferred = list_append_unique_oid(v->preferred, state->good_umid);
+	MemoryContextSwitchTo(old);
+
+	visit_next(v);
+}
+
+/* ----------------------------------------------------------------
+ * The background worker: decision rows that are not needed any more
+ * ----------------------------------------------------------------
+ */
+
+/* The gid of participant "index", from 0, of a decision row. */
+static void
+note_gid(Resolver *r, Note *note, int index, DtxGid *gid)
+{
+	memset(gid, 0, sizeof(DtxGid));
+	gid->coordinator_id = r->coordinator_id;
+	gid->dbid = MyDatabaseId;
+	gid->boot_id = note->row.boot_id;
+	gid->xid = note->row.xid;
+	gid->n = (uint32) index + 1;
+}
+
+/*
+ * Read the decision rows that no live backend owns, keeping what is known of
+ * those read before.  In a transaction of the worker.
+ */
+static void
+worker_take_notes(Resolver *r)
+{
+	MemoryContext cxt;
+	MemoryContext old;
+	Snapshot	snapshot;
+	HTAB	   *known;
+	HASHCTL		info;
+	List	   *rows;
+	List	   *notes = NIL;
+	ListCell   *lc;
+	typedef struct KnownNote
+	{
+		uint64		key[2];		/* boot id, xid */
+		Note	   *note;
+	} KnownNote;
+
+	cxt = AllocSetContextCreate(r->cxt, "pg_dtx decision rows",
+								ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(cxt);
+
+	memset(&info, 0, sizeof(info));
+	info.keysize = 2 * sizeof(uint64);
+	info.entrysize = sizeof(KnownNote);
+	info.hcxt = r->step_cxt;
+	known = hash_create("pg_dtx known decision rows", 64, &info,
+						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	foreach(lc, r->notes)
+	{
+		Note	   *note = (Note *) lfirst(lc);
+		uint64		key[2] = {note->row.boot_id, note->row.xid};
+		KnownNote  *entry = hash_search(known, key, HASH_ENTER, NULL);
+
+		entry->note = note;
+	}
+
+	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	rows = DtxDecisionScan(snapshot);
+	UnregisterSnapshot(snapshot);
+
+	foreach(lc, rows)
+	{
+		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
+		uint64		key[2] = {row->boot_id, row->xid};
+		KnownNote  *entry;
+		Note	   *note;
+
+		if (DtxActivityOwnsRow(row->boot_id, row->xid))
+			continue;
+		note = palloc0(sizeof(Note));
+		note->row = *row;
+		note->confirmed = palloc0(sizeof(bool) * Max(row->nparticipants, 1));
+		note->serial = ++r->serial;
+		entry = hash_search(known, key, HASH_FIND, NULL);
+		if (entry != NULL &&
+			entry->note->row.nparticipants == row->nparticipants)
+		{
+			note->serial = entry->note->serial;
+			note->nconfirmed = entry->note->nconfirmed;
+			memcpy(note->confirmed, entry->note->confirmed,
+				   sizeof(bool) * row->nparticipants);
+		}
+		if (note->nconfirmed >= row->nparticipants)
+			r->prunable = true;
+		notes = lappend(notes, note);
+
+		/* A server that is gone can't confirm, but must not be forgotten. */
+		for (int i = 0; i < row->nparticipants; i++)
+		{
+			if (!note->confirmed[i] &&
+				!server_state(row->serverids[i])->exists)
+			{
+				char		error[64];
+
+				snprintf(error, sizeof(error),
+						 "foreign server with OID %u was dropped",
+						 row->serverids[i]);
+				note_unconfirmed(r, note, i, error);
+			}
+		}
+	}
+	MemoryContextSwitchTo(old);
+
+	MemoryContextDelete(r->notes_cxt);
+	r->notes_cxt = cxt;
+	r->notes = notes;
+}
+
+/*
+ * A participant of a committed transaction can't be asked: let the in-doubt
+ * table show it.
+ */
+static void
+note_unconfirmed(Resolver *r, Note *note, int index, const char *error)
+{
+	DtxInDoubt	entry;
+	DtxGid		gid;
+
+	note_gid(r, note, index, &gid);
+	if (note->confirmed[index] || DtxInDoubtGet(&gid, &entry))
+		return;
+
+	memset(&entry, 0, sizeof(entry));
+	entry.gid = gid;
+	entry.serverid = note->row.serverids[index];
+	entry.umid = note->row.umids[index];
+	entry.userid = note->row.userid;
+	entry.decision = DTX_COMMIT;
+	entry.since = note->row.decided_at;
+	if (DtxInDoubtAdd(&entry))
+		DtxInDoubtFailed(&gid, error, backoff_until(1));
+}
+
+/*
+ * Delete the decision rows all of whose participants have confirmed.
+ */
+static void
+worker_prune(Resolver *r)
+{
+	ListCell   *lc;
+
+	r->prunable = false;
+
+	xact_begin(r);
+	if (DtxExtensionInstalled() && DtxCoordinatorId() == r->coordinator_id)
+	{
+		foreach(lc, r->notes)
+		{
+			Note	   *note = (Note *) lfirst(lc);
+
+			if (note->nconfirmed < note->row.nparticipants)
+				continue;
+
+			/*
+			 * No backend owned it when it was read, and none can have become
+			 * its owner since (activity.c, DtxActivitySetRow).
+			 */
+			(void) DtxDecisionDelete(&note->row);
+			r->notes = foreach_delete_current(r->notes, lc);
+		}
+	}
+	xact_end(r);
+}
+
+/* ----------------------------------------------------------------
+ * The background worker: main program
+ * ----------------------------------------------------------------
+ */
+
+/* Tell pg_stat_activity what is going on. */
+static void
+worker_report_activity(Resolver *r)
+{
+	char		text[NAMEDATALEN + 64];
+	HASH_SEQ_STATUS seq;
+	ServerState *state;
+	const char *name = NULL;
+
+	r->report_activity = false;
+
+	hash_seq_init(&seq, server_states);
+	while ((state = hash_seq_search(&seq)) != NULL)
+	{
+		if (state->visit != NULL)
+			name = state->visit->name;
+	}
+	if (name == NULL)
+	{
+		pgstat_report_activity(STATE_IDLE, NULL);
+		return;
+	}
+	if (r->nvisits > 1)
+		snprintf(text, sizeof(text), "visiting server \"%s\" and %d more",
+				 name, r->nvisits - 1);
+	else
+		snprintf(text, sizeof(text), "visiting server \"%s\"", name);
+	pgstat_report_activity(STATE_RUNNING, text);
+}
+
+/*
+ * Close all connections and forget what was begun.
+ */
+static void
+worker_give_up(Resolver *r)
+{
+	HASH_SEQ_STATUS seq;
+	ServerState *state;
+
+	hash_seq_init(&seq, server_states);
+	while ((state = hash_seq_search(&seq)) != NULL)
+		state->visit = NULL;
+	MemoryContextDelete(r->cxt);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/*
+ * Main program of the resolver of database "arg".
+ */
+void
+dtx_resolver_main(Datum arg)
+{
+	Oid			dbid = DatumGetObjectId(arg);
+	HASHCTL		info;
+	Resolver   *volatile r = NULL;
+	volatile int errors = 0;
+	volatile TimestampTz pause_until = 0;
+	volatile bool leave = false;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+
+	/*
+	 * Attach first: then our entry is given back after this process has left
+	 * the proc array, and whoever waits for that may drop the database.
+	 */
+	if (!DtxWorkerAttach(dbid))
+		proc_exit(0);
+	BackgroundWorkerInitializeConnectionByOid(dbid, InvalidOid, 0);
+
+	/* Whoever locks our tables for long must not make us deaf. */
+	SetConfigOption("lock_timeout", "5s", PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("application_name", "pg_dtx resolver", PGC_USERSET,
+					PGC_S_OVERRIDE);
+	pgstat_report_appname("pg_dtx resolver");
+	wait_event_idle = DtxWaitEvent("DtxResolverMain");
+
+	memset(&info, 0, sizeof(info));
+	info.keysize = sizeof(Oid);
+	info.entrysize = sizeof(ServerState);
+	server_states = hash_create("pg_dtx server states", 32, &info,
+								HASH_ELEM | HASH_BLOBS);
+
+	for (;;)
+	{
+		CurrentResourceOwner = NULL;
+		MemoryContextSwitchTo(TopMemoryContext);
+		ResetLatch(MyLatch);
+		if (DtxWorkerMustStop())
+			break;
+
+		PG_TRY();
+		{
+			long		timeout = -1;
+
+			CHECK_FOR_INTERRUPTS();
+			if (ConfigReloadPending)
+			{
+				ConfigReloadPending = false;
+				ProcessConfigFile(PGC_SIGHUP);
+			}
+
+			/* Wake-ups from now on are seen in the next round. */
+			DtxWorkerTakeWork();
+
+			if (!dtx_resolver)
+			{
+				if (r != NULL)
+				{
+					Resolver   *old = r;
+
+					r = NULL;
+					worker_give_up(old);
+				}
+
+				/* Nothing to do, but a database without us is left anyway. */
+				SetCurrentStatementStartTimestamp();
+				StartTransactionCommand();
+				leave = !DtxExtensionInstalled();
+				CommitTransactionCommand();
+			}
+			else if (pause_until > GetCurrentTimestamp())
+				timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+														  pause_until);
+			else
+			{
+				bool		gone = false;
+
+				if (r == NULL)
+					r = resolver_create(TopMemoryContext, true);
+				timeout = worker_step(r, &gone);
+				leave = gone;
+			}
+
+			if (!leave)
+			{
+				if (r != NULL)
+				{
+					MemoryContextSwitchTo(r->step_cxt);
+					(void) DtxRemoteWait(r->set, timeout,
+										 r->nvisits > 0 ? wait_event_remote :
+										 wait_event_idle);
+				}
+				else
+					(void) WaitLatch(MyLatch, WL_LATCH_SET |
+									 (timeout >= 0 ? WL_TIMEOUT : 0) |
+									 WL_EXIT_ON_PM_DEATH,
+									 timeout, wait_event_idle);
+				if (r != NULL && !r->pass_open)
+					errors = 0;
+			}
+		}
+		PG_CATCH();
+		{
+			/*
+			 * Whatever it was, nothing is lost by giving up what was begun:
+			 * the truth is on the servers and in the decision table.
+			 */
+			HOLD_INTERRUPTS();
+			error_context_stack = NULL;
+			EmitErrorReport();
+			MemoryContextSwitchTo(TopMemoryContext);
+			FlushErrorState();
+			AbortOutOfAnyTransaction();
+			LWLockReleaseAll();
+			pgstat_report_wait_end();
+			if (r != NULL)
+			{
+				Resolver   *old = r;
+
+				r = NULL;
+				worker_give_up(old);
+			}
+			errors++;
+			pause_until = backoff_until(errors);
+			RESUME_INTERRUPTS();
+		}
+		PG_END_TRY();
+
+		if (leave)
+		{
+			DtxWorkerNotNeeded();
+			break;
+		}
+	}
+
+	/* Say good-bye to the servers. */
+	if (r != NULL)
+		worker_give_up(r);
+	proc_exit(0);
+}

@@ -1,0 +1,68 @@
+/*-------------------------------------------------------------------------
+ *
+ * resolver.h
+ *		Finishing what is in doubt: what resolver.c offers to the launcher and
+ *		to the administrative functions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PG_DTX_RESOLVER_H
+#define PG_DTX_RESOLVER_H
+
+#include "pg_dtx.h"
+
+/* One thing that a pass did, or could not do. */
+typedef struct DtxResolved
+{
+	Oid			serverid;		/* foreign server */
+	char	   *server;			/* its name */
+	char	   *gid;			/* text, NULL if the server was not reached */
+	DtxDecision decision;		/* valid if gid is set */
+	bool		done;			/* finished now? */
+	char	   *error;			/* why not, or NULL */
+} DtxResolved;
+
+/* What a visit of one server as one local user found. */
+typedef struct DtxProbe
+{
+	bool		reachable;
+	char	   *error;			/* why not reachable; never has a password */
+	char	   *remote_user;	/* current_user there */
+	char	   *database;		/* current_database() there */
+	int			version;		/* as PQserverVersion() */
+	int			slots_used;		/* prepared transactions there */
+	int			slots_total;	/* its max_prepared_transactions */
+} DtxProbe;
+
+/*
+ * Run a full pass in this backend, inside its transaction, and return a list
+ * of DtxResolved in the current memory context.  Interruptible; throws if
+ * pg_dtx.resolver is off.  Errors of single servers are rows, not throws.
+ */
+extern List *DtxResolveNow(void);
+
+/*
+ * Finish one gid on one server on the word of a human, through the mapping
+ * "umid" (or, if that is InvalidOid, the mapping that belongs to the owner of
+ * the prepared transaction).  Throws with the remote SQLSTATE if it fails,
+ * ERRCODE_UNDEFINED_OBJECT if no such prepared transaction is there.
+ */
+extern void DtxFinishGid(Oid serverid, Oid umid, const char *gid,
+						 DtxDecision decision);
+
+/* Servers of postgres_fdw that hold "gid" now: list of Oids. */
+extern List *DtxFindGid(const char *gid);
+
+/* Visit a server with the mapping of "userid"; does not throw for its errors. */
+extern void DtxProbeServer(Oid serverid, Oid userid, DtxProbe *probe);
+
+/*
+ * launcher.c: the entry of a resolver in shared memory.  Only for the resolver
+ * itself.  Attach before connecting to the database; false: leave at once.
+ */
+extern bool DtxWorkerAttach(Oid dbid);
+extern bool DtxWorkerMustStop(void);
+extern void DtxWorkerTakeWork(void);
+extern void DtxWorkerNotNeeded(void);
+
+#endif							/* PG_DTX_RESOLVER_H */
