@@ -300,7 +300,7 @@ COMMENT ON COLUMN dtx.stat.forced IS
 COMMENT ON COLUMN dtx.stat.passes IS
   'full passes of the resolvers over their servers';
 COMMENT ON COLUMN dtx.stat.not_remembered IS
-  'hand-overs that found pg_dtx.max_in_doubt reached, since the server started; the next full pass finds them';
+  'times that a prepared foreign transaction in doubt was not remembered because pg_dtx.max_in_doubt was reached, since the server started; each full pass finds, and counts, it again';
 COMMENT ON COLUMN dtx.stat.prepare_time IS
   'time spent in phase one, milliseconds';
 COMMENT ON COLUMN dtx.stat.commit_time IS

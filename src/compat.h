@@ -10,6 +10,7 @@
 #define PG_DTX_COMPAT_H
 
 #include "access/heapam.h"
+#include "access/tableam.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_foreign_server.h"
 #include "postmaster/bgworker.h"
@@ -87,6 +88,17 @@ DtxHeapPrune(Relation rel, Buffer buffer)
 		ReleaseBuffer(vmbuffer);
 #else
 	heap_page_prune_opt(rel, buffer);
+#endif
+}
+
+/* A sequential scan; since 19 the caller may say what he is going to do. */
+static inline TableScanDesc
+DtxTableBeginScan(Relation rel, Snapshot snapshot)
+{
+#if PG_VERSION_NUM >= 190000
+	return table_beginscan(rel, snapshot, 0, NULL, SO_NONE);
+#else
+	return table_beginscan(rel, snapshot, 0, NULL);
 #endif
 }
 

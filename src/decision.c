@@ -137,7 +137,7 @@ DtxCoordinatorId(void)
 	rel = table_open(relid, AccessShareLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	slot = table_slot_create(rel, NULL);
-	scan = table_beginscan(rel, snapshot, 0, NULL);
+	scan = DtxTableBeginScan(rel, snapshot);
 	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		bool		isnull;
@@ -178,6 +178,9 @@ DtxDecisionWrite(uint64 xid, int nparticipants, const Oid *serverids,
 	uint64		old_xid;
 	ItemPointerData old_tid;
 
+	/* heapam.c wants a snapshot to be held while a row is written */
+	PushActiveSnapshot(GetLatestSnapshot());
+
 	values[Anum_boot_id - 1] = Int64GetDatum((int64) DtxBootId());
 	values[Anum_xid - 1] = Int64GetDatum((int64) xid);
 	values[Anum_userid - 1] = ObjectIdGetDatum(GetSessionUserId());
@@ -194,19 +197,19 @@ DtxDecisionWrite(uint64 xid, int nparticipants, const Oid *serverids,
 
 	*tid = tuple->t_self;
 	heap_freetuple(tuple);
+	PopActiveSnapshot();
 	table_close(rel, NoLock);	/* keep the lock until the end of transaction */
 }
 
 /*
  * Is the live row at *tid the one with this key?  It is not if the table was
  * rewritten (VACUUM FULL, CLUSTER) or created again; the caller's lock on the
- * table keeps the answer true.  Prunes the page on the way, because nothing
+ * table keeps the answer true.  Looks with the active snapshot.  Prunes the page on the way, because nothing
  * else visits it often enough to keep HOT chains short.
  */
 static bool
 fetch_row(Relation rel, ItemPointer tid, uint64 boot_id, uint64 xid)
 {
-	Snapshot	snapshot;
 	HeapTupleData tuple;
 	Buffer		buffer;
 	bool		result = false;
@@ -214,9 +217,8 @@ fetch_row(Relation rel, ItemPointer tid, uint64 boot_id, uint64 xid)
 	if (ItemPointerGetBlockNumber(tid) >= RelationGetNumberOfBlocks(rel))
 		return false;
 
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	tuple.t_self = *tid;
-	if (heap_fetch(rel, snapshot, &tuple, &buffer, false))
+	if (heap_fetch(rel, GetActiveSnapshot(), &tuple, &buffer, false))
 	{
 		bool		isnull;
 		TupleDesc	desc = RelationGetDescr(rel);
@@ -229,7 +231,6 @@ fetch_row(Relation rel, ItemPointer tid, uint64 boot_id, uint64 xid)
 		DtxHeapPrune(rel, buffer);
 		ReleaseBuffer(buffer);
 	}
-	UnregisterSnapshot(snapshot);
 	return result;
 }
 
@@ -251,7 +252,7 @@ DtxDecisionScan(Snapshot snapshot)
 
 	rel = table_open(relid, AccessShareLock);
 	slot = table_slot_create(rel, NULL);
-	scan = table_beginscan(rel, snapshot, 0, NULL);
+	scan = DtxTableBeginScan(rel, snapshot);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		DtxDecisionRow *row = palloc0(sizeof(DtxDecisionRow));
@@ -293,9 +294,11 @@ DtxDecisionDelete(const DtxDecisionRow *row)
 		return false;
 
 	rel = table_open(relid, RowExclusiveLock);
+	PushActiveSnapshot(GetLatestSnapshot());
 	found = fetch_row(rel, &tid, row->boot_id, row->xid);
 	if (found)
 		simple_heap_delete(rel, &tid);
+	PopActiveSnapshot();
 	table_close(rel, NoLock);
 	return found;
 }

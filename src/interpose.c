@@ -315,25 +315,25 @@ static Verdict
 judge(PGconn *conn, const char *command)
 {
 	Participant *p = ParticipantFind(conn);
-	bool		commit;
-	bool		abort;
-	bool		deallocate;
+	bool		is_commit;
+	bool		is_abort;
+	bool		is_deallocate;
 
 	if (p == NULL)
 		return SEND;
 
-	commit = strcmp(command, "COMMIT TRANSACTION") == 0;
-	abort = strcmp(command, "ABORT TRANSACTION") == 0;
-	deallocate = strcmp(command, "DEALLOCATE ALL") == 0;
+	is_commit = strcmp(command, "COMMIT TRANSACTION") == 0;
+	is_abort = strcmp(command, "ABORT TRANSACTION") == 0;
+	is_deallocate = strcmp(command, "DEALLOCATE ALL") == 0;
 
 	if (ParticipantControlled(p) && !p->unsettled)
 	{
-		if (commit || abort)
+		if (is_commit || is_abort)
 		{
 			p->synthetic = 2;
 			return SWALLOW;
 		}
-		if (deallocate)
+		if (is_deallocate)
 		{
 			/* Prepared or ended and idle: nothing speaks against it now. */
 			if ((p->state == PARTICIPANT_PREPARED ||
@@ -357,7 +357,7 @@ judge(PGconn *conn, const char *command)
 	if (p->broken)
 	{
 		/* It is closed as soon as postgres_fdw looks at PQstatus(). */
-		if (abort)
+		if (is_abort)
 		{
 			p->synthetic = 2;
 			return SWALLOW;
@@ -370,7 +370,7 @@ judge(PGconn *conn, const char *command)
 		if (starts_with(command, "START TRANSACTION"))
 			CoordinatorEnlist(p);
 	}
-	else if (!commit && !abort && !deallocate)
+	else if (!is_commit && !is_abort && !is_deallocate)
 	{
 		p->used = true;
 		if (is_write(command))

@@ -1058,19 +1058,27 @@ DtxCleanText(const char *text, int maxlen)
 {
 	int			len = strlen(text);
 	char	   *copy;
+	char	   *dest;
 
 	/* Drop libpq's trailing newline. */
 	while (len > 0 && (text[len - 1] == '\n' || text[len - 1] == ' '))
 		len--;
 
 	copy = pnstrdup(text, Min(len, maxlen + MAX_MULTIBYTE_CHAR_LEN));
-	len = strlen(copy);
 
+	/* One blank for each run of control characters and blanks. */
+	dest = copy;
 	for (char *p = copy; *p; p++)
 	{
-		if ((unsigned char) *p < ' ' || *p == 0x7f)
-			*p = ' ';
+		bool		blank = (unsigned char) *p <= ' ' || *p == 0x7f;
+
+		if (!blank)
+			*dest++ = *p;
+		else if (dest > copy && dest[-1] != ' ')
+			*dest++ = ' ';
 	}
+	*dest = '\0';
+	len = dest - copy;
 
 	if (len > maxlen)
 	{

@@ -190,6 +190,7 @@ typedef struct Visit
 	List	   *tried;			/* Oids */
 	int			ntries;			/* connections made */
 	int			nrefusals;		/* users that were not let in */
+	char	   *refusal;		/* why the last one was not, or NULL */
 	Oid			umid;			/* mapping of the current connection */
 	Oid			good_umid;		/* one that has worked */
 
@@ -761,8 +762,12 @@ visit_connect(Visit *v, Oid umid)
 		v->in_flight = NIL;
 		DtxRemoteOpen(v->resolver->set, target, &visit_handler, v);
 	}
-	else if (!v->listed)
-		v->error = target->error;
+	else
+	{
+		v->refusal = target->error;
+		if (!v->listed)
+			v->error = target->error;
+	}
 	MemoryContextSwitchTo(old);
 	return target->error == NULL;
 }
@@ -1080,8 +1085,9 @@ visit_failed(DtxRemote *remote, void *arg, DtxRemoteFailure failure,
 
 	if (failure == DTX_REMOTE_REFUSED)
 	{
+		v->refusal = MemoryContextStrdup(v->cxt, error);
 		if (!v->listed)
-			v->error = MemoryContextStrdup(v->cxt, error);
+			v->error = v->refusal;
 		v->nrefusals++;
 		visit_next(v);
 		return;
@@ -1573,9 +1579,11 @@ visit_done(Visit *v)
 			continue;
 		f->error.sqlstate = ERRCODE_INSUFFICIENT_PRIVILEGE;
 		old = MemoryContextSwitchTo(v->cxt);
-		f->error.message = psprintf("no user mapping leads to its owner \"%s\" in database \"%s\"",
+		f->error.message = psprintf("no user mapping leads to its owner \"%s\" in database \"%s\"%s%s",
 									f->owner ? f->owner : "?",
-									f->database ? f->database : "?");
+									f->database ? f->database : "?",
+									v->refusal ? "; one was refused: " : "",
+									v->refusal ? v->refusal : "");
 		MemoryContextSwitchTo(old);
 		found_failed(v, f);
 	}
