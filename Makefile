@@ -17,6 +17,7 @@ OBJS = \
 	src/admin.o \
 	src/coordinator.o \
 	src/decision.o \
+	src/fault.o \
 	src/gid.o \
 	src/in_doubt.o \
 	src/interpose.o \
@@ -68,6 +69,11 @@ ISOLATION = \
 TAP_TESTS = 1
 
 PG_CPPFLAGS = -I$(libpq_srcdir)
+
+# "make FAULTS=1" compiles in the points at which tests make things go wrong.
+ifdef FAULTS
+PG_CPPFLAGS += -DDTX_FAULTS
+endif
 
 # Functions of libpq that this library wraps are found with RTLD_NEXT, so libpq
 # has to be a dependency of the library even where nothing else would need it.

@@ -38,6 +38,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "compat.h"
+#include "fault.h"
 #include "miscadmin.h"
 #include "participant.h"
 #include "pgstat.h"
@@ -418,6 +419,7 @@ ask_readers(void)
 
 		if (!p->wrote && !ParticipantAsk(p))
 			ParticipantThrow(p, "end transaction");
+		DTX_FAULT("ask-sent", p->conn);
 	}
 
 	switch (wait_replies(dtx_prepare_timeout, we_prepare))
@@ -446,6 +448,7 @@ end_readers(void)
 
 		if (!p->wrote && !ParticipantEnd(p))
 			ParticipantThrow(p, "commit transaction");
+		DTX_FAULT("end-sent", p->conn);
 	}
 
 	switch (wait_replies(dtx_prepare_timeout, we_prepare))
@@ -512,8 +515,10 @@ prepare_writers(void)
 	/* A transaction that returned early is settled, or the resolver's, now. */
 	leave_unsettled_transaction();
 
+	DTX_FAULT("decision-before", NULL);
 	DtxDecisionWrite(gid.xid, n, serverids, umids, &current_row);
 	ForceSyncCommit();
+	DTX_FAULT("decision-after", NULL);
 	pfree(serverids);
 	pfree(umids);
 
@@ -530,8 +535,10 @@ prepare_writers(void)
 		if (p->wrote)
 		{
 			gid.n++;
+			DTX_FAULT("prepare-before", p->conn);
 			if (!ParticipantPrepare(p, &gid))
 				ParticipantThrow(p, "prepare transaction");
+			DTX_FAULT("prepare-sent", p->conn);
 		}
 		else if (!ParticipantEnd(p))
 			ParticipantThrow(p, "commit transaction");
@@ -551,6 +558,7 @@ prepare_writers(void)
 			throw_timeout();
 	}
 	DtxStatsAdd(DTX_STAT_PREPARED, n);
+	DTX_FAULT("prepared", NULL);
 }
 
 /* ----------------------------------------------------------------
@@ -565,6 +573,7 @@ send_commits(void)
 	dlist_iter	iter;
 
 	phase = PHASE_COMMIT;
+	DTX_FAULT("local-commit", NULL);
 	DtxStatsAdd(DTX_STAT_PREPARE_USEC, Max(now - phase_start, 0));
 	phase_start = now;
 
@@ -579,9 +588,12 @@ send_commits(void)
 	{
 		Participant *p = dlist_container(Participant, node, iter.cur);
 
-		if (p->state == PARTICIPANT_PREPARED &&
-			ParticipantFinish(p, DTX_COMMIT))
+		if (p->state != PARTICIPANT_PREPARED)
+			continue;
+		DTX_FAULT("commit-before", p->conn);
+		if (ParticipantFinish(p, DTX_COMMIT))
 			DtxActivitySetWaiting(p->index, true);
+		DTX_FAULT("commit-sent", p->conn);
 	}
 }
 
@@ -593,6 +605,7 @@ finish_commit(void)
 	int			handed_over = 0;
 	int			due = 0;
 
+	DTX_FAULT("commit-wait", NULL);
 	if (dtx_commit_wait)
 		end = wait_replies(dtx_commit_timeout, we_commit);
 
@@ -619,6 +632,7 @@ finish_commit(void)
 		}
 	}
 
+	DTX_FAULT("committed", NULL);
 	DtxStatsAdd(DTX_STAT_TWO_PHASE, 1);
 	DtxStatsAdd(DTX_STAT_COMMIT_USEC,
 				Max(GetCurrentTimestamp() - phase_start, 0));
@@ -705,7 +719,11 @@ begin_abort(void)
 		Participant *p = dlist_container(Participant, node, iter.cur);
 
 		if (p->state == PARTICIPANT_PREPARED)
+		{
+			DTX_FAULT("rollback-before", p->conn);
 			(void) ParticipantFinish(p, DTX_ROLLBACK);
+			DTX_FAULT("rollback-sent", p->conn);
+		}
 	}
 }
 
@@ -715,7 +733,9 @@ finish_abort(void)
 	dlist_iter	iter;
 	bool		wake = false;
 
+	DTX_FAULT("abort-wait", NULL);
 	(void) wait_replies(ABORT_WAIT_MS, we_abort);
+	DTX_FAULT("aborted", NULL);
 
 	dlist_foreach(iter, &members)
 	{
@@ -1069,6 +1089,11 @@ receive(Participant *p)
 	bool		was_due = p->reply_due;
 
 	ParticipantReceive(p);
+	if (was_due && !p->reply_due)
+		DTX_FAULT(phase == PHASE_PREPARE ? "prepare-reply" :
+				  phase == PHASE_COMMIT ? "commit-reply" :
+				  phase == PHASE_ABORT ? "rollback-reply" : "ask-reply",
+				  p->conn);
 	if (phase == PHASE_ABORT && p->state == PARTICIPANT_PREPARED)
 		(void) ParticipantFinish(p, DTX_ROLLBACK);
 	if (was_due && !p->reply_due && phase != PHASE_NONE)

@@ -338,6 +338,10 @@ dtx_launcher_main(Datum arg)
 		bool		scan;
 
 		ResetLatch(MyLatch);
+
+		/* A shutdown is nothing to be FATAL about; 0 would mean "for good". */
+		if (ProcDiePending)
+			proc_exit(1);
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 		{

@@ -10,6 +10,7 @@
 
 #include <limits.h>
 
+#include "fault.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "pg_dtx.h"
@@ -97,6 +98,9 @@ define_settings(void)
 							"When it is full nothing is lost: the next full pass finds the rest on the servers.",
 							&dtx_max_in_doubt, 10000, 16, 1000000,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+#ifdef DTX_FAULTS
+	DtxFaultDefineSetting();
+#endif
 	MarkGUCPrefixReserved("pg_dtx");
 }
 

@@ -67,6 +67,7 @@
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
 #include "compat.h"
+#include "fault.h"
 #include "foreign/foreign.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -1170,6 +1171,7 @@ visit_listed(Visit *v, DtxRemote *remote)
 		return;
 	}
 
+	DTX_FAULT("resolver-listed", NULL);
 	if (v->purpose == VISIT_RESOLVE && !visit_judge(v))
 	{
 		MemoryContextSwitchTo(old);
@@ -1355,6 +1357,7 @@ visit_continue(Visit *v, DtxRemote *remote)
 				 v->current->decision == DTX_COMMIT ? "COMMIT" : "ROLLBACK",
 				 gid);
 		v->phase = PHASE_FINISH;
+		DTX_FAULT("resolver-decided", NULL);
 	}
 	else
 	{
@@ -1364,6 +1367,8 @@ visit_continue(Visit *v, DtxRemote *remote)
 		return;
 	}
 	DtxRemoteSend(remote, sql);
+	if (v->phase == PHASE_FINISH)
+		DTX_FAULT("resolver-sent", NULL);
 }
 
 /*
@@ -1375,6 +1380,7 @@ visit_finished_one(Visit *v, const DtxRemoteError *error)
 	Found	   *f = v->current;
 	char		gid[DTX_GID_SIZE];
 
+	DTX_FAULT("resolver-finished", NULL);
 	if (error->sqlstate == 0)
 	{
 		f->state = FOUND_DONE;
@@ -2609,6 +2615,10 @@ dtx_resolver_main(Datum arg)
 		ResetLatch(MyLatch);
 		if (DtxWorkerMustStop())
 			break;
+
+		/* A shutdown is nothing to be FATAL about. */
+		if (ProcDiePending)
+			proc_exit(1);
 
 		PG_TRY();
 		{
