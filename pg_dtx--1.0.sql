@@ -64,7 +64,8 @@ CREATE TABLE dtx.decision (
   userid oid NOT NULL,
   decided_at timestamptz NOT NULL,
   serverids oid[] NOT NULL,
-  umids oid[] NOT NULL
+  umids oid[] NOT NULL,
+  system_ids bigint[] NOT NULL
 ) USING heap WITH (fillfactor = 20);
 
 REVOKE ALL ON dtx.decision FROM PUBLIC;
@@ -83,6 +84,8 @@ COMMENT ON COLUMN dtx.decision.serverids IS
   'foreign server of each participant, in the order of the last field of its gid';
 COMMENT ON COLUMN dtx.decision.umids IS
   'user mapping of each participant, in the same order';
+COMMENT ON COLUMN dtx.decision.system_ids IS
+  'system identifier of the cluster of each participant, in the same order; 0 if not known';
 
 --
 -- What humans decided.  Append-only, and dumped.

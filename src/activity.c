@@ -247,6 +247,24 @@ DtxActivityEnd(uint64 xid)
 }
 
 /*
+ * An earlier transaction, whose confirmations were still due, is finished or
+ * the resolver's from now on.  What the current one shows is not touched.
+ */
+void
+DtxActivityRelease(uint64 xid)
+{
+	LWLockAcquire(&my_slot->lock, LW_EXCLUSIVE);
+	if (my_slot->committing_xid == xid)
+	{
+		my_slot->committing_xid = 0;
+		my_slot->takeover_at = 0;
+		if (my_slot->pub.state == DTX_COMMITTING)
+			my_slot->pub.state = DTX_IDLE;
+	}
+	LWLockRelease(&my_slot->lock);
+}
+
+/*
  * The decision row of this slot that may be overwritten, if there is one in
  * this database.  The caller must check that the row there still is the one
  * with this xid and this boot id: the table may have been rewritten.
@@ -331,9 +349,17 @@ DtxActivityResponsible(const DtxGid *gid)
 	 * The slot alone would do.  The proc array is the belt to these braces: a
 	 * transaction that PostgreSQL says is running has no outcome yet.
 	 */
-	if (!responsible &&
-		TransactionIdIsInProgress((TransactionId) gid->xid))
-		responsible = true;
+	if (!responsible)
+	{
+		uint64		next = U64FromFullTransactionId(ReadNextFullTransactionId());
+
+		/*
+		 * TransactionIdIsInProgress() takes the lower half only, and says yes
+		 * to what was not assigned yet.
+		 */
+		if (gid->xid < next && next - gid->xid < PG_INT32_MAX)
+			responsible = TransactionIdIsInProgress((TransactionId) gid->xid);
+	}
 
 	return responsible;
 }

@@ -18,12 +18,15 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/objectaccess.h"
 #include "catalog/pg_authid.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_type.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
+#include "commands/extension.h"
 #include "compat.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -61,6 +64,12 @@ PG_FUNCTION_INFO_V1(dtx_sql_check_server);
 PG_FUNCTION_INFO_V1(dtx_sql_resolve);
 PG_FUNCTION_INFO_V1(dtx_sql_force);
 
+static object_access_hook_type prev_object_access_hook = NULL;
+
+static void dtx_object_access(ObjectAccessType access, Oid classId,
+							  Oid objectId, int subId, void *arg);
+static void check_nothing_in_doubt(void);
+static List *recorded_in_doubt(void);
 static bool may_see(Oid userid);
 static const char *state_name(DtxState state);
 static const char *decision_name(DtxDecision decision);
@@ -124,6 +133,68 @@ dtx_sql_wake_resolver(PG_FUNCTION_ARGS)
 {
 	DtxLauncherWakeResolver(MyDatabaseId);
 	PG_RETURN_VOID();
+}
+
+/* ----------------------------------------------------------------
+ * Dropping the extension
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * With the extension the decisions are dropped.  Refuse while one is needed.
+ */
+static void
+dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,
+				  int subId, void *arg)
+{
+	if (prev_object_access_hook)
+		prev_object_access_hook(access, classId, objectId, subId, arg);
+
+	if (access == OAT_DROP && classId == ExtensionRelationId)
+	{
+		char	   *name = get_extension_name(objectId);
+
+		if (name != NULL && strcmp(name, "pg_dtx") == 0)
+			check_nothing_in_doubt();
+	}
+}
+
+static void
+check_nothing_in_doubt(void)
+{
+	Relation	rel;
+	int			n;
+
+	/*
+	 * Keep new transactions from recording a decision until the drop is
+	 * committed; those that have recorded one are waited for.
+	 */
+	rel = DtxDecisionOpen(AccessExclusiveLock);
+	if (rel == NULL)
+		return;
+	table_close(rel, NoLock);
+
+	n = list_length(recorded_in_doubt()) +
+		list_length(DtxInDoubtList(MyDatabaseId));
+	if (n > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot drop extension \"%s\" because transactions may be in doubt",
+						"pg_dtx"),
+				 errdetail_plural("%d prepared foreign transaction is not known to be finished, and the record of what is to become of it would be lost.",
+								  "%d prepared foreign transactions are not known to be finished, and the record of what is to become of them would be lost.",
+								  n, n),
+				 errhint("Wait until view \"dtx.in_doubt\" is empty, run dtx.resolve(), or finish them with dtx.force().")));
+}
+
+/*
+ * Install the hook.  Called at server start.
+ */
+void
+DtxAdminInstallHooks(void)
+{
+	prev_object_access_hook = object_access_hook;
+	object_access_hook = dtx_object_access;
 }
 
 /* ----------------------------------------------------------------
@@ -292,6 +363,50 @@ dtx_sql_transactions(PG_FUNCTION_ARGS)
 }
 
 /*
+ * What the decision table says of transactions that nobody takes care of: a
+ * list of DtxInDoubt, without those that are in shared memory already.
+ */
+static List *
+recorded_in_doubt(void)
+{
+	List	   *entries = NIL;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	List	   *rows = DtxDecisionScan(snapshot);
+	ListCell   *lc;
+
+	UnregisterSnapshot(snapshot);
+	foreach(lc, rows)
+	{
+		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
+
+		if (DtxActivityOwnsRow(row->boot_id, row->xid))
+			continue;
+		for (int i = 0; i < row->nparticipants; i++)
+		{
+			DtxInDoubt *entry = palloc0(sizeof(DtxInDoubt));
+			DtxInDoubt	known;
+
+			entry->gid.coordinator_id = DtxCoordinatorId();
+			entry->gid.dbid = MyDatabaseId;
+			entry->gid.boot_id = row->boot_id;
+			entry->gid.xid = row->xid;
+			entry->gid.n = i + 1;
+			if (DtxInDoubtGet(&entry->gid, &known))
+				continue;
+			entry->serverid = row->serverids[i];
+			entry->umid = row->umids[i];
+			entry->userid = row->userid;
+			entry->decision = DTX_COMMIT;
+			entry->since = row->decided_at;
+			strlcpy(entry->last_error, "not looked for, because \"pg_dtx.resolver\" is off",
+					sizeof(entry->last_error));
+			entries = lappend(entries, entry);
+		}
+	}
+	return entries;
+}
+
+/*
  * dtx._in_doubt(): prepared transactions of this database that wait for its
  * resolver.
  */
@@ -299,11 +414,18 @@ Datum
 dtx_sql_in_doubt(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	List	   *entries;
 	ListCell   *lc;
 
 	InitMaterializedSRF(fcinfo, 0);
 
-	foreach(lc, DtxInDoubtList(MyDatabaseId))
+	entries = DtxInDoubtList(MyDatabaseId);
+
+	/* Nobody tells shared memory what a restart has left if nobody looks. */
+	if (!dtx_resolver)
+		entries = list_concat(entries, recorded_in_doubt());
+
+	foreach(lc, entries)
 	{
 		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
 		Datum		values[8];
@@ -653,6 +775,9 @@ clashing_servers(ForeignServer *server)
 			continue;
 		other = GetForeignServerExtended(lfirst_oid(lc), FSV_MISSING_OK);
 		if (other == NULL || !same_database(server->options, other->options))
+			continue;
+		/* The names of others' servers are not for everybody. */
+		if (DtxForeignServerAclcheck(other->serverid, GetUserId(), ACL_USAGE) != ACLCHECK_OK)
 			continue;
 		if (names.len > 0)
 			appendStringInfoString(&names, ", ");

@@ -72,6 +72,7 @@ typedef enum WaitEnd
 typedef enum Phase
 {
 	PHASE_NONE = 0,				/* before COMMIT */
+	PHASE_OFF,					/* in COMMIT, without pg_dtx */
 	PHASE_PLAIN,				/* in COMMIT, left to postgres_fdw */
 	PHASE_PREPARE,				/* in COMMIT, participants are being prepared */
 	PHASE_COMMIT,				/* committed locally */
@@ -112,6 +113,9 @@ static uint32 we_commit;
 static uint32 we_abort;
 static uint32 we_settle;
 
+/* Does this backend's slot show the current transaction? */
+static bool activity_begun = false;
+
 /* Names for the one warning after the commit; no allocation there. */
 static char unconfirmed[1024];
 
@@ -119,7 +123,10 @@ static void dtx_xact_callback(XactEvent event, void *arg);
 static void dtx_resource_callback(ResourceReleasePhase release_phase,
 								  bool isCommit, bool isTopLevel, void *arg);
 static void dtx_before_exit(int code, Datum arg);
+static void begin_activity(void);
+static void end_activity(uint64 xid);
 static void pre_commit(void);
+static void parallel_pre_commit(void);
 static void check_member(Participant *p);
 static void check_not_enlisted(Participant *p);
 static void ask_readers(void);
@@ -172,34 +179,86 @@ CoordinatorPrepareBackend(void)
 }
 
 /*
+ * Is pg_dtx wanted in this database?  Looks at catalogs, so not to be called
+ * when an invalidation could close the connection at hand.
+ */
+bool
+CoordinatorWanted(void)
+{
+	return DtxExtensionInstalled();
+}
+
+/*
+ * A connection is about to begin its first remote transaction: find out which
+ * cluster it leads to.  Once per connection, like the settings that postgres_fdw
+ * makes.  Throws on interrupts only; a failure shows in the next command.
+ */
+void
+CoordinatorIntroduce(Participant *p)
+{
+	if (ParticipantIntroduce(p))
+		CoordinatorSettle(p);
+}
+
+/*
  * postgres_fdw starts a remote transaction.  Called before the command is sent.
  * Throws if it is too late in the local transaction for that.
+ *
+ * Must not look at catalogs: that may process invalidations, and postgres_fdw,
+ * for which the remote transaction has not begun yet, would close the
+ * connection under our feet (pgfdw_inval_callback).
  */
 void
 CoordinatorEnlist(Participant *p)
 {
-	bool		installed = DtxExtensionInstalled();
-
-	if (phase != PHASE_NONE && installed && dtx_two_phase_commit)
+	if (phase != PHASE_NONE && phase != PHASE_OFF)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot access foreign tables while the transaction is being committed"),
 				 errdetail("The participants of the distributed transaction have been determined already.")));
-
-	if (!p->identified && installed)
-		ParticipantIdentify(p);
 
 	ParticipantReset(p);
 	p->state = PARTICIPANT_OPEN;
 	p->index = nmembers;
 	dlist_push_tail(&members, &p->node);
 	nmembers++;
+}
 
-	if (installed)
+/*
+ * The first command after START TRANSACTION is about to be sent: what could not
+ * be done there.  May throw.
+ */
+void
+CoordinatorSeen(Participant *p)
+{
+	p->seen = true;
+	if (!DtxExtensionInstalled())
+		return;
+	ParticipantIdentify(p);
+	begin_activity();
+	DtxActivityAddServer(p->index, p->serverid);
+}
+
+static void
+begin_activity(void)
+{
+	if (!activity_begun)
 	{
-		if (nmembers == 1)
-			DtxActivityBegin();
-		DtxActivityAddServer(p->index, p->serverid);
+		DtxActivityBegin();
+		activity_begun = true;
+	}
+}
+
+/*
+ * The current transaction is over; "xid" as for DtxActivityEnd().
+ */
+static void
+end_activity(uint64 xid)
+{
+	if (activity_begun)
+	{
+		DtxActivityEnd(xid);
+		activity_begun = false;
 	}
 }
 
@@ -233,12 +292,11 @@ dtx_xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			if (phase == PHASE_PREPARE)
 				send_commits();
-			else if (nmembers > 0)
+			else
 			{
-				DtxActivityEnd(0);
+				end_activity(0);
 				end_transaction();
 			}
-			phase = phase == PHASE_COMMIT ? PHASE_COMMIT : PHASE_NONE;
 			break;
 		case XACT_EVENT_ABORT:
 			begin_abort();
@@ -246,10 +304,21 @@ dtx_xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_PREPARE:
 			/* postgres_fdw refuses if it was used */
 		case XACT_EVENT_PREPARE:
+			break;
+
+			/*
+			 * postgres_fdw does not run in parallel workers, but a function
+			 * that claims to be parallel safe may bring it there.
+			 */
 		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+			parallel_pre_commit();
+			break;
 		case XACT_EVENT_PARALLEL_COMMIT:
+			end_activity(0);
+			end_transaction();
+			break;
 		case XACT_EVENT_PARALLEL_ABORT:
-			/* postgres_fdw does not run in parallel workers */
+			begin_abort();
 			break;
 	}
 }
@@ -268,8 +337,7 @@ dtx_resource_callback(ResourceReleasePhase release_phase, bool isCommit,
 		finish_abort();
 	else if (phase == PHASE_PLAIN_ABORT)
 	{
-		if (nmembers > 0)
-			DtxActivityEnd(0);
+		end_activity(0);
 		end_transaction();
 	}
 }
@@ -289,7 +357,7 @@ pre_commit(void)
 
 	if (!dtx_two_phase_commit || !DtxExtensionInstalled())
 	{
-		phase = PHASE_PLAIN;
+		phase = PHASE_OFF;
 		return;
 	}
 
@@ -347,6 +415,34 @@ pre_commit(void)
 	}
 
 	prepare_writers();
+}
+
+/*
+ * A parallel worker commits on its own, whatever becomes of its leader.  What
+ * it wrote could not be taken back: refuse.
+ */
+static void
+parallel_pre_commit(void)
+{
+	dlist_iter	iter;
+
+	if (nmembers == 0 || !dtx_two_phase_commit || !DtxExtensionInstalled())
+		return;
+
+	make_wait_set();
+	ask_readers();
+	free_wait_set();
+	dlist_foreach(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		if (p->wrote)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot write on server \"%s\" in a parallel worker",
+							p->server_name),
+					 errhint("A function that uses foreign tables must not be marked PARALLEL SAFE.")));
+	}
 }
 
 /*
@@ -475,6 +571,7 @@ prepare_writers(void)
 	DtxGid		gid;
 	Oid		   *serverids = palloc(sizeof(Oid) * nmembers);
 	Oid		   *umids = palloc(sizeof(Oid) * nmembers);
+	uint64	   *system_ids = palloc(sizeof(uint64) * nmembers);
 	int			n = 0;
 	Participant *failed;
 
@@ -490,13 +587,15 @@ prepare_writers(void)
 	gid.dbid = MyDatabaseId;
 	gid.xid = U64FromFullTransactionId(GetTopFullTransactionId());
 
+	/* The extension may have been created while the transaction ran. */
+	begin_activity();
+
 	dlist_foreach(iter, &members)
 	{
 		Participant *p = dlist_container(Participant, node, iter.cur);
 
 		/* Without the mapping nobody could finish it after a crash. */
-		if (!p->identified)
-			ParticipantIdentify(p);
+		ParticipantIdentify(p);
 		if (!p->identified)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -508,19 +607,20 @@ prepare_writers(void)
 		{
 			serverids[n] = p->serverid;
 			umids[n] = p->umid;
+			system_ids[n] = p->system_id;
 			n++;
 		}
 	}
 
-	/* A transaction that returned early is settled, or the resolver's, now. */
 	leave_unsettled_transaction();
 
 	DTX_FAULT("decision-before", NULL);
-	DtxDecisionWrite(gid.xid, n, serverids, umids, &current_row);
+	DtxDecisionWrite(gid.xid, n, serverids, umids, system_ids, &current_row);
 	ForceSyncCommit();
 	DTX_FAULT("decision-after", NULL);
 	pfree(serverids);
 	pfree(umids);
+	pfree(system_ids);
 
 	make_wait_set();
 	current_xid = gid.xid;
@@ -602,11 +702,19 @@ finish_commit(void)
 {
 	dlist_mutable_iter iter;
 	WaitEnd		end = WAIT_COMPLETE;
+	bool		wait = dtx_commit_wait;
 	int			handed_over = 0;
 	int			due = 0;
 
+	/* A connection that postgres_fdw wanted closed is not used again. */
+	dlist_foreach_modify(iter, &members)
+	{
+		if (dlist_container(Participant, node, iter.cur)->abandoned)
+			wait = true;
+	}
+
 	DTX_FAULT("commit-wait", NULL);
-	if (dtx_commit_wait)
+	if (wait)
 		end = wait_replies(dtx_commit_timeout, we_commit);
 
 	unconfirmed[0] = '\0';
@@ -616,7 +724,7 @@ finish_commit(void)
 
 		if (p->state == PARTICIPANT_FINISHING)
 		{
-			if (!dtx_commit_wait)
+			if (!wait)
 			{
 				p->unsettled = true;
 				due++;
@@ -646,6 +754,7 @@ finish_commit(void)
 		unsettled.failed = handed_over > 0;
 		if (handed_over > 0)
 			DtxActivityForgetRow();
+		activity_begun = false; /* shown until the next transaction begins */
 	}
 	else
 	{
@@ -653,7 +762,7 @@ finish_commit(void)
 			DtxActivitySetRow(current_xid, &current_row);
 		else
 			DtxActivityForgetRow();
-		DtxActivityEnd(current_xid);
+		end_activity(current_xid);
 	}
 
 	if (handed_over > 0)
@@ -755,7 +864,7 @@ finish_abort(void)
 		}
 	}
 
-	DtxActivityEnd(current_xid);
+	end_activity(current_xid);
 	if (wake)
 		DtxLauncherWakeResolver(MyDatabaseId);
 	end_transaction();
@@ -887,7 +996,7 @@ settled(Participant *p)
 				DtxActivityForgetRow();
 			else
 				DtxActivitySetRow(unsettled.xid, &unsettled.row);
-			DtxActivityEnd(unsettled.xid);
+			DtxActivityRelease(unsettled.xid);
 			unsettled.xid = 0;
 		}
 	}
@@ -915,6 +1024,13 @@ leave_unsettled(Participant *p)
 	{
 		hand_over(p);
 		unsettled.failed = true;
+		if (p->abandoned)
+		{
+			/* nobody will ever come for the reply */
+			ParticipantGiveUp(p, "no reply");
+			p->unsettled = false;
+			release(p);
+		}
 	}
 }
 
@@ -931,7 +1047,7 @@ leave_unsettled_transaction(void)
 	if (unsettled.xid == 0)
 		return;
 	DtxActivityForgetRow();
-	DtxActivityEnd(unsettled.xid);
+	DtxActivityRelease(unsettled.xid);
 	unsettled.xid = 0;
 	DtxLauncherWakeResolver(MyDatabaseId);
 }
@@ -956,6 +1072,7 @@ hand_over(Participant *p)
 	entry.gid = p->gid;
 	entry.serverid = p->serverid;
 	entry.umid = p->umid;
+	entry.system_id = p->system_id;
 	entry.userid = GetSessionUserId();
 	if (PQuser(p->conn) != NULL)
 		strlcpy(entry.remote_user, PQuser(p->conn), NAMEDATALEN);

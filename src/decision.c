@@ -55,7 +55,8 @@ enum
 	Anum_decided_at,
 	Anum_serverids,
 	Anum_umids,
-	Natts_decision = Anum_umids
+	Anum_system_ids,
+	Natts_decision = Anum_system_ids
 };
 
 static Oid	extension_table(const char *name, Oid *verified);
@@ -63,6 +64,9 @@ static Oid	decision_table(void);
 static bool fetch_row(Relation rel, ItemPointer tid, uint64 boot_id, uint64 xid);
 static ArrayType *oid_array(const Oid *oids, int n);
 static Oid *read_oid_array(Datum datum, int *n);
+static ArrayType *int8_array(const uint64 *values, int n);
+static uint64 *read_int8_array(Datum datum, int *n);
+static void throw_not_installed(void) pg_attribute_noreturn();
 
 /*
  * OID of a table of the extension, InvalidOid if the extension is not installed
@@ -127,14 +131,13 @@ DtxCoordinatorId(void)
 	bool		found = false;
 
 	if (!OidIsValid(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("extension \"%s\" is not installed in this database",
-						DTX_EXTENSION)));
+		throw_not_installed();
 	if (relid == cached_relid)
 		return cached_id;
 
-	rel = table_open(relid, AccessShareLock);
+	rel = try_table_open(relid, AccessShareLock);
+	if (rel == NULL)
+		throw_not_installed();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	slot = table_slot_create(rel, NULL);
 	scan = DtxTableBeginScan(rel, snapshot);
@@ -164,19 +167,23 @@ DtxCoordinatorId(void)
  * Write the decision row of the current transaction, in which nothing but the
  * commit itself is still to come.
  *
- * serverids and umids name the foreign server and user mapping of participants
- * 1 to nparticipants.  *tid receives where the row is.  Throws like any write.
+ * serverids, umids and system_ids name the foreign server, the user mapping and
+ * the cluster (0: not known) of participants 1 to nparticipants.  *tid receives
+ * where the row is.  Throws like any write.
  */
 void
 DtxDecisionWrite(uint64 xid, int nparticipants, const Oid *serverids,
-				 const Oid *umids, ItemPointer tid)
+				 const Oid *umids, const uint64 *system_ids, ItemPointer tid)
 {
-	Relation	rel = table_open(decision_table(), RowExclusiveLock);
+	Relation	rel = DtxDecisionOpen(RowExclusiveLock);
 	Datum		values[Natts_decision];
 	bool		nulls[Natts_decision] = {0};
 	HeapTuple	tuple;
 	uint64		old_xid;
 	ItemPointerData old_tid;
+
+	if (rel == NULL)
+		throw_not_installed();
 
 	/* heapam.c wants a snapshot to be held while a row is written */
 	PushActiveSnapshot(GetLatestSnapshot());
@@ -187,6 +194,7 @@ DtxDecisionWrite(uint64 xid, int nparticipants, const Oid *serverids,
 	values[Anum_decided_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[Anum_serverids - 1] = PointerGetDatum(oid_array(serverids, nparticipants));
 	values[Anum_umids - 1] = PointerGetDatum(oid_array(umids, nparticipants));
+	values[Anum_system_ids - 1] = PointerGetDatum(int8_array(system_ids, nparticipants));
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 
 	if (DtxActivityGetRow(&old_xid, &old_tid) &&
@@ -235,22 +243,30 @@ fetch_row(Relation rel, ItemPointer tid, uint64 boot_id, uint64 xid)
 }
 
 /*
+ * Open the decision table, NULL if the extension is not installed (any more).
+ */
+Relation
+DtxDecisionOpen(LOCKMODE lockmode)
+{
+	Oid			relid = decision_table();
+
+	return OidIsValid(relid) ? try_table_open(relid, lockmode) : NULL;
+}
+
+/*
  * Read all decision rows that "snapshot" sees: a list of DtxDecisionRow in the
  * current memory context, empty if the extension is not installed.
  */
 List *
 DtxDecisionScan(Snapshot snapshot)
 {
-	Oid			relid = decision_table();
 	List	   *rows = NIL;
-	Relation	rel;
+	Relation	rel = DtxDecisionOpen(AccessShareLock);
 	TableScanDesc scan;
 	TupleTableSlot *slot;
 
-	if (!OidIsValid(relid))
+	if (rel == NULL)
 		return NIL;
-
-	rel = table_open(relid, AccessShareLock);
 	slot = table_slot_create(rel, NULL);
 	scan = DtxTableBeginScan(rel, snapshot);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
@@ -266,6 +282,9 @@ DtxDecisionScan(Snapshot snapshot)
 		row->serverids = read_oid_array(slot->tts_values[Anum_serverids - 1],
 										&row->nparticipants);
 		row->umids = read_oid_array(slot->tts_values[Anum_umids - 1], &numids);
+		row->nparticipants = Min(row->nparticipants, numids);
+		row->system_ids = read_int8_array(slot->tts_values[Anum_system_ids - 1],
+										  &numids);
 		row->nparticipants = Min(row->nparticipants, numids);
 		row->tid = slot->tts_tid;
 		rows = lappend(rows, row);
@@ -285,15 +304,12 @@ DtxDecisionScan(Snapshot snapshot)
 bool
 DtxDecisionDelete(const DtxDecisionRow *row)
 {
-	Oid			relid = decision_table();
-	Relation	rel;
+	Relation	rel = DtxDecisionOpen(RowExclusiveLock);
 	ItemPointerData tid = row->tid;
 	bool		found;
 
-	if (!OidIsValid(relid))
+	if (rel == NULL)
 		return false;
-
-	rel = table_open(relid, RowExclusiveLock);
 	PushActiveSnapshot(GetLatestSnapshot());
 	found = fetch_row(rel, &tid, row->boot_id, row->xid);
 	if (found)
@@ -325,4 +341,39 @@ read_oid_array(Datum datum, int *n)
 	for (int i = 0; i < *n; i++)
 		oids[i] = DatumGetObjectId(datums[i]);
 	return oids;
+}
+
+static ArrayType *
+int8_array(const uint64 *values, int n)
+{
+	Datum	   *datums = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		datums[i] = Int64GetDatum((int64) values[i]);
+	return construct_array(datums, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+						   TYPALIGN_DOUBLE);
+}
+
+static uint64 *
+read_int8_array(Datum datum, int *n)
+{
+	Datum	   *datums;
+	uint64	   *values;
+
+	deconstruct_array(DatumGetArrayTypeP(datum), INT8OID, sizeof(int64),
+					  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &datums, NULL, n);
+	values = palloc(sizeof(uint64) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+		values[i] = (uint64) DatumGetInt64(datums[i]);
+	return values;
+}
+
+static void
+throw_not_installed(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("extension \"%s\" is not installed in this database",
+					DTX_EXTENSION),
+			 errdetail("It may have been dropped a moment ago.")));
 }

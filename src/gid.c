@@ -94,7 +94,8 @@ DtxGidParse(const char *text, DtxGid *gid)
 	if (!parse_hex(&p, &gid->boot_id) || !parse_colon(&p))
 		return false;
 
-	if (!parse_decimal(&p, PG_UINT64_MAX, &gid->xid) || !parse_colon(&p))
+	if (!parse_decimal(&p, PG_UINT64_MAX, &gid->xid) ||
+		gid->xid == 0 || !parse_colon(&p))
 		return false;
 
 	if (!parse_decimal(&p, PG_UINT32_MAX, &value) || value == 0)

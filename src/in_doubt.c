@@ -164,6 +164,8 @@ DtxInDoubtAdd(const DtxInDoubt *entry)
 			old->serverid = entry->serverid;
 		if (!OidIsValid(old->umid))
 			old->umid = entry->umid;
+		if (old->system_id == 0)
+			old->system_id = entry->system_id;
 		if (!OidIsValid(old->userid))
 			old->userid = entry->userid;
 		if (old->remote_user[0] == '\0')

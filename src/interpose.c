@@ -146,9 +146,10 @@ static int	note_range(struct dl_phdr_info *info, size_t size, void *data);
 static int	note_loaded(struct dl_phdr_info *info, size_t size, void *data);
 static bool is_postgres_fdw(const char *path);
 static void *defined_in(const void *address);
-static void enroll(PGconn *conn);
+static void enroll(Participant *p, PGconn *conn);
 static Verdict judge(PGconn *conn, const char *command);
 static void before_data_command(PGconn *conn, const char *command, bool writes);
+static void note_command(Participant *p, bool writes);
 static bool starts_with(const char *command, const char *word);
 static bool is_write(const char *command);
 static bool is_ours_to_receive(const Participant *p);
@@ -291,14 +292,16 @@ find_postgres_fdw(const void *caller)
 
 /* postgres_fdw made a connection, or started to. */
 static void
-enroll(PGconn *conn)
+enroll(Participant *p, PGconn *conn)
 {
 	if (conn == NULL)
+	{
+		ParticipantDestroy(p);
 		return;
+	}
 	PG_TRY();
 	{
-		CoordinatorPrepareBackend();
-		ParticipantCreate(conn);
+		ParticipantAttach(p, conn);
 	}
 	PG_CATCH();
 	{
@@ -335,10 +338,11 @@ judge(PGconn *conn, const char *command)
 		}
 		if (is_deallocate)
 		{
-			/* Prepared or ended and idle: nothing speaks against it now. */
-			if ((p->state == PARTICIPANT_PREPARED ||
-				 p->state == PARTICIPANT_ENDED) && !p->broken)
-				return SEND;
+			/*
+			 * Put off: postgres_fdw would wait for the reply inside libpq,
+			 * where neither a timeout nor a cancel reaches, while everything
+			 * is prepared.
+			 */
 			p->deallocate_due = true;
 			p->synthetic = 2;
 			return SWALLOW;
@@ -368,14 +372,17 @@ judge(PGconn *conn, const char *command)
 	if (p->state == PARTICIPANT_IDLE)
 	{
 		if (starts_with(command, "START TRANSACTION"))
+		{
+			if (p->wanted && !p->introduced && dtx_two_phase_commit)
+				CoordinatorIntroduce(p);
+			if (p->broken)
+				return REFUSE;
 			CoordinatorEnlist(p);
+		}
 	}
-	else if (!is_commit && !is_abort && !is_deallocate)
-	{
-		p->used = true;
-		if (is_write(command))
-			p->wrote = true;
-	}
+	else if (!is_commit && !is_abort && !is_deallocate &&
+			 !starts_with(command, "ROLLBACK"))
+		note_command(p, is_write(command));
 	return SEND;
 }
 
@@ -395,9 +402,22 @@ before_data_command(PGconn *conn, const char *command, bool writes)
 				 errmsg("cannot use server \"%s\" while the transaction is being committed",
 						p->server_name),
 				 errdetail("The remote transaction has been prepared or ended already.")));
+	note_command(p, writes || is_write(command));
+}
+
+/*
+ * A command is sent in the remote transaction.  Not for those that end a
+ * (sub)transaction, because these also come when the local transaction has
+ * failed, and then catalogs can't be read.
+ */
+static void
+note_command(Participant *p, bool writes)
+{
 	p->used = true;
-	if (writes || is_write(command))
+	if (writes)
 		p->wrote = true;
+	if (!p->seen)
+		CoordinatorSeen(p);
 }
 
 static bool
@@ -442,10 +462,18 @@ PGDLLEXPORT PGconn *
 PQconnectdbParams(const char *const *keywords, const char *const *values,
 				  int expand_dbname)
 {
-	PGconn	   *conn = real_PQconnectdbParams(keywords, values, expand_dbname);
+	Participant *p = NULL;
+	PGconn	   *conn;
 
 	if (find_postgres_fdw(__builtin_return_address(0)))
-		enroll(conn);
+	{
+		CoordinatorPrepareBackend();
+		p = ParticipantCreate(keywords, values);
+		p->wanted = CoordinatorWanted();
+	}
+	conn = real_PQconnectdbParams(keywords, values, expand_dbname);
+	if (p != NULL)
+		enroll(p, conn);
 	return conn;
 }
 
@@ -453,10 +481,18 @@ PGDLLEXPORT PGconn *
 PQconnectStartParams(const char *const *keywords, const char *const *values,
 					 int expand_dbname)
 {
-	PGconn	   *conn = real_PQconnectStartParams(keywords, values, expand_dbname);
+	Participant *p = NULL;
+	PGconn	   *conn;
 
 	if (find_postgres_fdw(__builtin_return_address(0)))
-		enroll(conn);
+	{
+		CoordinatorPrepareBackend();
+		p = ParticipantCreate(keywords, values);
+		p->wanted = CoordinatorWanted();
+	}
+	conn = real_PQconnectStartParams(keywords, values, expand_dbname);
+	if (p != NULL)
+		enroll(p, conn);
 	return conn;
 }
 
@@ -469,7 +505,7 @@ PQfinish(PGconn *conn)
 
 		if (p != NULL)
 		{
-			if (ParticipantControlled(p) && p->state != PARTICIPANT_ENDED)
+			if (ParticipantControlled(p))
 			{
 				CoordinatorAbandon(p);
 				return;
@@ -622,7 +658,7 @@ PQtransactionStatus(const PGconn *conn)
 
 		if (p != NULL && p->broken)
 			return PQTRANS_UNKNOWN;
-		if (p != NULL && ParticipantControlled(p))
+		if (p != NULL && (ParticipantControlled(p) || is_ours_to_receive(p)))
 			return PQTRANS_IDLE;
 	}
 	return real_PQtransactionStatus(conn);

@@ -71,6 +71,9 @@
 /* Pause after all background-worker slots were found taken, milliseconds. */
 #define NO_SLOT_PAUSE		5000
 
+/* How long they must have been taken before that is worth a word, ms. */
+#define NO_SLOT_PATIENCE	1000
+
 /* Limits of the time between two looks at pg_database, milliseconds. */
 #define MIN_SCAN_INTERVAL	1000
 #define MAX_SCAN_INTERVAL	60000
@@ -167,7 +170,9 @@ static void launcher_exit(int code, Datum arg);
 static void launcher_collect(void);
 static void launcher_scan(void);
 static void launcher_take_woken(void);
-static long launcher_start_due(TimestampTz *no_slot_until, bool *no_slot_logged);
+static long launcher_start_due(TimestampTz *no_slot_since,
+							   TimestampTz *no_slot_until,
+							   bool *no_slot_logged);
 static bool launcher_start(Database *db);
 static void launcher_died(Database *db);
 static WorkerEntry *find_entry(Oid dbid, WorkerState first, WorkerState last);
@@ -286,6 +291,7 @@ dtx_launcher_main(Datum arg)
 	HASHCTL		info;
 	MemoryContext loop_cxt;
 	TimestampTz next_scan = 0;
+	TimestampTz no_slot_since = 0;
 	TimestampTz no_slot_until = 0;
 	bool		no_slot_logged = false;
 	uint32		wait_event;
@@ -369,7 +375,8 @@ dtx_launcher_main(Datum arg)
 
 		launcher_collect();
 		launcher_take_woken();
-		left = launcher_start_due(&no_slot_until, &no_slot_logged);
+		left = launcher_start_due(&no_slot_since, &no_slot_until,
+								  &no_slot_logged);
 		if (left >= 0)
 			timeout = Min(timeout, left);
 
@@ -568,7 +575,8 @@ launcher_take_woken(void)
  * in milliseconds, or -1.
  */
 static long
-launcher_start_due(TimestampTz *no_slot_until, bool *no_slot_logged)
+launcher_start_due(TimestampTz *no_slot_since, TimestampTz *no_slot_until,
+				   bool *no_slot_logged)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	HASH_SEQ_STATUS seq;
@@ -614,12 +622,23 @@ launcher_start_due(TimestampTz *no_slot_until, bool *no_slot_logged)
 		if (starting >= MAX_STARTING)
 		{
 			hash_seq_term(&seq);
-			break;
+			return timeout;
 		}
 
 		if (!launcher_start(db))
 		{
 			hash_seq_term(&seq);
+
+			/*
+			 * Those that only have a look make room again, a moment after
+			 * they have left their entry.
+			 */
+			if (*no_slot_since == 0)
+				*no_slot_since = now;
+			if (starting > 0 ||
+				!TimestampDifferenceExceeds(*no_slot_since, now,
+											NO_SLOT_PATIENCE))
+				return NO_SLOT_PATIENCE / 10;
 			if (!*no_slot_logged)
 				ereport(WARNING,
 						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -635,6 +654,7 @@ launcher_start_due(TimestampTz *no_slot_until, bool *no_slot_logged)
 
 	/* Everybody has got his slot: worth a word when they run out again. */
 	*no_slot_logged = false;
+	*no_slot_since = 0;
 	return timeout;
 }
 

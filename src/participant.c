@@ -56,8 +56,12 @@ static bool send_command(Participant *p, const char *command,
 						 ParticipantState next);
 static void reply_complete(Participant *p);
 static void set_error(Participant *p, const char *fallback);
-static int	match_options(List *server_options, List *mapping_options,
-						  PQconninfoOption *params);
+static void forget_parameters(Participant *p);
+static bool options_match(const Participant *p, List *server_options,
+						  List *mapping_options);
+static const char *find_option(List *options, const char *keyword);
+static bool is_own_parameter(const char *keyword);
+static bool is_libpq_option(const char *name);
 static bool mapping_in_use(Oid umid, const Participant *except);
 
 /*
@@ -75,14 +79,15 @@ ParticipantFind(PGconn *conn)
 }
 
 /*
- * postgres_fdw made a connection.  Throws if out of memory.
+ * postgres_fdw is about to make a connection with these parameters.  Throws if
+ * out of memory.
  */
-void
-ParticipantCreate(PGconn *conn)
+Participant *
+ParticipantCreate(const char *const *keywords, const char *const *values)
 {
-	ParticipantEntry *entry;
-	Participant *p;
-	bool		found;
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	Participant *p = palloc0(sizeof(Participant));
+	int			n = 0;
 
 	if (participants == NULL)
 	{
@@ -95,7 +100,28 @@ ParticipantCreate(PGconn *conn)
 								   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
 
-	p = MemoryContextAllocZero(TopMemoryContext, sizeof(Participant));
+	while (keywords[n] != NULL)
+		n++;
+	p->keywords = palloc0(sizeof(char *) * (n + 1));
+	p->values = palloc0(sizeof(char *) * (n + 1));
+	for (int i = 0; i < n; i++)
+	{
+		p->keywords[i] = pstrdup(keywords[i]);
+		p->values[i] = values[i] ? pstrdup(values[i]) : NULL;
+	}
+	MemoryContextSwitchTo(old);
+	return p;
+}
+
+/*
+ * The connection exists.  Throws if out of memory.
+ */
+void
+ParticipantAttach(Participant *p, PGconn *conn)
+{
+	ParticipantEntry *entry;
+	bool		found;
+
 	p->conn = conn;
 	entry = hash_search(participants, &conn, HASH_ENTER, &found);
 	Assert(!found);
@@ -109,9 +135,33 @@ ParticipantCreate(PGconn *conn)
 void
 ParticipantDestroy(Participant *p)
 {
-	hash_search(participants, &p->conn, HASH_REMOVE, NULL);
+	if (p->conn != NULL)
+		hash_search(participants, &p->conn, HASH_REMOVE, NULL);
 	PQclear(p->result);
+	forget_parameters(p);
 	pfree(p);
+}
+
+/*
+ * The parameters have passwords among them: don't keep them longer than needed.
+ */
+static void
+forget_parameters(Participant *p)
+{
+	if (p->keywords == NULL)
+		return;
+	for (int i = 0; p->keywords[i] != NULL; i++)
+	{
+		pfree(p->keywords[i]);
+		if (p->values[i] != NULL)
+		{
+			explicit_bzero(p->values[i], strlen(p->values[i]));
+			pfree(p->values[i]);
+		}
+	}
+	pfree(p->keywords);
+	pfree(p->values);
+	p->keywords = p->values = NULL;
 }
 
 /*
@@ -147,6 +197,7 @@ ParticipantReset(Participant *p)
 {
 	p->state = PARTICIPANT_IDLE;
 	p->used = false;
+	p->seen = false;
 	p->wrote = false;
 	p->index = -1;
 	p->error[0] = '\0';
@@ -167,125 +218,176 @@ ParticipantReset(Participant *p)
  *
  * postgres_fdw builds the connection parameters from the options of the server
  * and of the mapping (contrib/postgres_fdw/connection.c, connect_pg_server),
- * so they are compared with the options in the catalogs.  Of several mappings
- * that fit, the one with the most options wins; then one that has no
- * connection yet, because postgres_fdw makes one per mapping; then the current
- * user's.  If still two are equal, both lead to the same place as the same
- * remote user, and either will do.
+ * so what it gave to libpq is compared with the options in the catalogs.  Of
+ * several mappings that fit, one that has no connection yet wins, because
+ * postgres_fdw makes one per mapping; then the current user's.  If still two
+ * are equal, both lead to the same place as the same remote user, and either
+ * will do.
  *
- * To be called in a transaction, when the connection is new.  Leaves
- * p->identified false if nothing fits.  May throw what a catalog scan throws.
+ * To be called in a transaction, but not while postgres_fdw believes that the
+ * connection has no remote transaction: reading a catalog may process
+ * invalidations, and postgres_fdw closes idle connections then
+ * (pgfdw_inval_callback).  Leaves p->identified false if nothing fits.  May
+ * throw what a catalog scan throws.
  */
 void
 ParticipantIdentify(Participant *p)
 {
-	PQconninfoOption *params = PQconninfo(p->conn);
 	Relation	rel;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 	int			best_score = -1;
 
-	if (params == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of memory")));
+	if (p->identified || p->keywords == NULL)
+		return;
 
-	PG_TRY();
+	rel = table_open(UserMappingRelationId, AccessShareLock);
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		rel = table_open(UserMappingRelationId, AccessShareLock);
-		scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		Form_pg_user_mapping form = (Form_pg_user_mapping) GETSTRUCT(tuple);
+		ForeignServer *server;
+		ForeignDataWrapper *fdw;
+		char	   *handler;
+		Datum		options;
+		bool		isnull;
+		int			score = 0;
+
+		/* Any of them may be dropped by somebody else in this moment. */
+		server = GetForeignServerExtended(form->umserver, FSV_MISSING_OK);
+		if (server == NULL)
+			continue;
+		fdw = GetForeignDataWrapperExtended(server->fdwid, FDW_MISSING_OK);
+		if (fdw == NULL || !OidIsValid(fdw->fdwhandler))
+			continue;
+		handler = get_func_name(fdw->fdwhandler);
+		if (handler == NULL || strcmp(handler, POSTGRES_FDW_HANDLER) != 0)
+			continue;
+
+		options = heap_getattr(tuple, Anum_pg_user_mapping_umoptions,
+							   RelationGetDescr(rel), &isnull);
+		if (!options_match(p, server->options,
+						   isnull ? NIL : untransformRelOptions(options)))
+			continue;
+
+		if (!mapping_in_use(form->oid, p))
+			score += 2;
+		if (form->umuser == GetUserId())
+			score += 1;
+
+		if (score > best_score)
 		{
-			Form_pg_user_mapping form = (Form_pg_user_mapping) GETSTRUCT(tuple);
-			ForeignServer *server = GetForeignServer(form->umserver);
-			ForeignDataWrapper *fdw = GetForeignDataWrapper(server->fdwid);
-			char	   *handler;
-			Datum		options;
-			bool		isnull;
-			int			score;
-
-			handler = OidIsValid(fdw->fdwhandler) ?
-				get_func_name(fdw->fdwhandler) : NULL;
-			if (handler == NULL || strcmp(handler, POSTGRES_FDW_HANDLER) != 0)
-				continue;
-
-			options = heap_getattr(tuple, Anum_pg_user_mapping_umoptions,
-								   RelationGetDescr(rel), &isnull);
-			score = match_options(server->options,
-								  isnull ? NIL : untransformRelOptions(options),
-								  params);
-			if (score < 0)
-				continue;
-
-			score *= 4;
-			if (!mapping_in_use(form->oid, p))
-				score += 2;
-			if (form->umuser == GetUserId())
-				score += 1;
-
-			if (score > best_score)
-			{
-				best_score = score;
-				p->serverid = server->serverid;
-				p->umid = form->oid;
-				strlcpy(p->server_name, server->servername, NAMEDATALEN);
-				p->identified = true;
-			}
+			best_score = score;
+			p->serverid = server->serverid;
+			p->umid = form->oid;
+			strlcpy(p->server_name, server->servername, NAMEDATALEN);
+			p->identified = true;
 		}
-		systable_endscan(scan);
-		table_close(rel, AccessShareLock);
 	}
-	PG_FINALLY();
-	{
-		PQconninfoFree(params);
-	}
-	PG_END_TRY();
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+
+	if (p->identified)
+		forget_parameters(p);
 }
 
 /*
- * Number of options that are connection parameters of "params", -1 if one of
- * them has another value there.
+ * Do these options make the parameters of the connection?
  */
-static int
-match_options(List *server_options, List *mapping_options,
-			  PQconninfoOption *params)
+static bool
+options_match(const Participant *p, List *server_options, List *mapping_options)
 {
-	int			matched = 0;
+	int			n = 0;
+	ListCell   *lc;
 
-	for (PQconninfoOption *param = params; param->keyword; param++)
+	/* Each parameter must come from an option; the last one given counts. */
+	for (int i = 0; p->keywords[i] != NULL; i++)
 	{
-		const char *value = NULL;
-		ListCell   *lc;
+		const char *keyword = p->keywords[i];
+		const char *option;
 
-		/* postgres_fdw sets these from other sources, too */
-		if (strcmp(param->keyword, "application_name") == 0 ||
-			strcmp(param->keyword, "fallback_application_name") == 0 ||
-			strcmp(param->keyword, "client_encoding") == 0)
+		if (is_own_parameter(keyword))
 			continue;
-
-		/* what the mapping says wins over what the server says */
-		foreach(lc, server_options)
-		{
-			DefElem    *def = lfirst(lc);
-
-			if (strcmp(def->defname, param->keyword) == 0)
-				value = defGetString(def);
-		}
-		foreach(lc, mapping_options)
-		{
-			DefElem    *def = lfirst(lc);
-
-			if (strcmp(def->defname, param->keyword) == 0)
-				value = defGetString(def);
-		}
-
-		if (value == NULL)
-			continue;
-		if (strcmp(value, param->val ? param->val : "") != 0)
-			return -1;
-		matched++;
+		n++;
+		option = find_option(mapping_options, keyword);
+		if (option == NULL || strcmp(option, p->values[i] ? p->values[i] : "") != 0)
+			option = find_option(server_options, keyword);
+		if (option == NULL || strcmp(option, p->values[i] ? p->values[i] : "") != 0)
+			return false;
 	}
-	return matched;
+
+	/* And there must be no option that would have made another one. */
+	foreach(lc, server_options)
+	{
+		if (is_libpq_option(((DefElem *) lfirst(lc))->defname))
+			n--;
+	}
+	foreach(lc, mapping_options)
+	{
+		if (is_libpq_option(((DefElem *) lfirst(lc))->defname))
+			n--;
+	}
+	return n == 0;
+}
+
+static const char *
+find_option(List *options, const char *keyword)
+{
+	ListCell   *lc;
+
+	foreach(lc, options)
+	{
+		DefElem    *def = (DefElem *) lfirst(lc);
+
+		if (strcmp(def->defname, keyword) == 0)
+			return defGetString(def);
+	}
+	return NULL;
+}
+
+/*
+ * Parameters that postgres_fdw sets or changes of its own accord.
+ */
+static bool
+is_own_parameter(const char *keyword)
+{
+	static const char *const own[] = {
+		"application_name", "fallback_application_name", "client_encoding",
+		"scram_client_key", "scram_server_key", "require_auth"
+	};
+
+	for (int i = 0; i < lengthof(own); i++)
+	{
+		if (strcmp(keyword, own[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Does postgres_fdw pass this option on to libpq?  As in
+ * contrib/postgres_fdw/option.c, libpq itself is asked, once per backend.
+ */
+static bool
+is_libpq_option(const char *name)
+{
+	static PQconninfoOption *known = NULL;
+
+	if (is_own_parameter(name))
+		return false;
+	if (known == NULL)
+		known = PQconndefaults();
+	if (known == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_OUT_OF_MEMORY),
+				 errmsg("out of memory"),
+				 errdetail("Could not get libpq's default connection options.")));
+	for (PQconninfoOption *option = known; option->keyword; option++)
+	{
+		if (strcmp(option->keyword, name) == 0)
+			return true;
+	}
+	return false;
 }
 
 static bool
@@ -331,6 +433,22 @@ send_command(Participant *p, const char *command, ParticipantState next)
 	set_error(p, "could not send a command");
 	p->broken = true;
 	return false;
+}
+
+/*
+ * Ask a connection without a transaction which cluster it leads to.  A foreign
+ * server may be made to lead elsewhere later, and what is not seen there proves
+ * nothing.  A server that does not tell (privileges) stays unknown.
+ */
+bool
+ParticipantIntroduce(Participant *p)
+{
+	PQclear(p->result);
+	p->result = NULL;
+	p->introduced = true;
+	p->reply_due = PQsendQuery(p->conn,
+							   "SELECT system_identifier FROM pg_catalog.pg_control_system()") != 0;
+	return p->reply_due;
 }
 
 /*
@@ -501,7 +619,10 @@ reply_complete(Participant *p)
 			break;
 
 		default:
-			/* the reply to a DEALLOCATE ALL after the transaction */
+			/* the reply to ParticipantIntroduce(), or to a DEALLOCATE ALL */
+			if (!lost && status == PGRES_TUPLES_OK &&
+				PQntuples(p->result) == 1 && PQnfields(p->result) == 1)
+				p->system_id = strtou64(PQgetvalue(p->result, 0, 0), NULL, 10);
 			PQclear(p->result);
 			p->result = NULL;
 			break;

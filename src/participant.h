@@ -39,15 +39,22 @@ typedef struct Participant
 	PGconn	   *conn;			/* hash key */
 
 	/* identity, found once per connection */
+	char	  **keywords;		/* parameters as postgres_fdw gave them, with a
+								 * NULL at the end, until identified */
+	char	  **values;			/* likewise */
 	bool		identified;		/* are the next three known? */
 	Oid			serverid;		/* foreign server */
 	Oid			umid;			/* user mapping */
 	char		server_name[NAMEDATALEN];
+	bool		wanted;			/* was the extension there when it was made? */
+	bool		introduced;		/* has the next one been asked for? */
+	uint64		system_id;		/* system identifier of the cluster, or 0 */
 
 	/* the current remote transaction */
 	ParticipantState state;
 	dlist_node	node;			/* in the coordinator's list, unless IDLE */
 	bool		used;			/* was anything sent after START TRANSACTION? */
+	bool		seen;			/* has CoordinatorSeen() been called? */
 	bool		wrote;			/* sent data-modifying SQL, or said it wrote */
 	int			index;			/* position in the list, for dtx.transactions */
 	DtxGid		gid;			/* valid from PREPARING on */
@@ -71,12 +78,15 @@ typedef struct Participant
 
 /* participant.c */
 extern Participant *ParticipantFind(PGconn *conn);
-extern void ParticipantCreate(PGconn *conn);
+extern Participant *ParticipantCreate(const char *const *keywords,
+									  const char *const *values);
+extern void ParticipantAttach(Participant *p, PGconn *conn);
 extern void ParticipantDestroy(Participant *p);
 extern void ParticipantIdentify(Participant *p);
 extern void ParticipantReset(Participant *p);
 extern void ParticipantForEach(void (*callback) (Participant *p));
 extern bool ParticipantControlled(const Participant *p);
+extern bool ParticipantIntroduce(Participant *p);
 extern bool ParticipantAsk(Participant *p);
 extern bool ParticipantEnd(Participant *p);
 extern bool ParticipantPrepare(Participant *p, const DtxGid *gid);
@@ -88,7 +98,10 @@ extern void ParticipantThrow(Participant *p, const char *what);
 
 /* coordinator.c, called by interpose.c */
 extern void CoordinatorPrepareBackend(void);
+extern bool CoordinatorWanted(void);
+extern void CoordinatorIntroduce(Participant *p);
 extern void CoordinatorEnlist(Participant *p);
+extern void CoordinatorSeen(Participant *p);
 extern void CoordinatorForget(Participant *p);
 extern void CoordinatorAbandon(Participant *p);
 extern void CoordinatorSettle(Participant *p);

@@ -52,6 +52,7 @@ _PG_init(void)
 
 	define_settings();
 	DtxLauncherInstallHooks();
+	DtxAdminInstallHooks();
 	DtxLauncherRegister();
 
 	prev_shmem_request_hook = shmem_request_hook;

@@ -25,7 +25,9 @@
 #include "libpq-fe.h"
 #include "nodes/pg_list.h"
 #include "storage/itemptr.h"
+#include "storage/lockdefs.h"
 #include "storage/lwlock.h"
+#include "utils/relcache.h"
 #include "utils/snapshot.h"
 
 /* ----------------------------------------------------------------
@@ -142,6 +144,7 @@ extern void DtxActivityPublish(uint64 xid);
 extern void DtxActivitySetState(DtxState state, TimestampTz takeover_at);
 extern void DtxActivitySetWaiting(int index, bool waiting);
 extern void DtxActivityEnd(uint64 xid);
+extern void DtxActivityRelease(uint64 xid);
 extern bool DtxActivityGetRow(uint64 *xid, ItemPointer tid);
 extern void DtxActivitySetRow(uint64 xid, ItemPointer tid);
 extern void DtxActivityForgetRow(void);
@@ -164,6 +167,7 @@ typedef struct DtxInDoubt
 	DtxGid		gid;			/* hash key */
 	Oid			serverid;		/* foreign server; may have been dropped */
 	Oid			umid;			/* user mapping, InvalidOid if not known */
+	uint64		system_id;		/* cluster that prepared it, 0 if not known */
 	Oid			userid;			/* local user, InvalidOid if not known */
 	char		remote_user[NAMEDATALEN];	/* owner there, "" if not known */
 	DtxDecision decision;
@@ -219,6 +223,8 @@ typedef struct DtxDecisionRow
 	int			nparticipants;
 	Oid		   *serverids;		/* per participant n = 1, 2, ... */
 	Oid		   *umids;			/* its user mapping */
+	uint64	   *system_ids;		/* system identifier of its cluster, 0 if not
+								 * known */
 	ItemPointerData tid;		/* where the row was read */
 } DtxDecisionRow;
 
@@ -226,8 +232,9 @@ extern bool DtxExtensionInstalled(void);
 extern uint64 DtxCoordinatorId(void);
 extern void DtxDecisionWrite(uint64 xid, int nparticipants,
 							 const Oid *serverids, const Oid *umids,
-							 ItemPointer tid);
+							 const uint64 *system_ids, ItemPointer tid);
 extern List *DtxDecisionScan(Snapshot snapshot);
+extern Relation DtxDecisionOpen(LOCKMODE lockmode);
 extern bool DtxDecisionDelete(const DtxDecisionRow *row);
 
 /* ----------------------------------------------------------------
@@ -256,6 +263,7 @@ PGDLLEXPORT extern void dtx_resolver_main(Datum arg);
  * (declarations: participant.h)
  * ----------------------------------------------------------------
  */
+extern void DtxAdminInstallHooks(void);	/* admin.c */
 extern void DtxInterposeCheck(void);
 extern bool DtxInterposeActive(void);
 

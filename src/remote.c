@@ -23,7 +23,8 @@
  *
  * - What a server sends is not trusted.  Rows are read one at a time, the
  *	 number of reads without a result is limited, text is checked for encoding
- *	 and length before it is shown.
+ *	 and length before it is shown.  What is left is libpq's own limit: it
+ *	 reads a message as a whole, and one may claim to be 1 GB long.
  *
  * - Whatever is thrown, all connections of a set are closed and all results
  *	 freed by the reset callback of the set's memory context.

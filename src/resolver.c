@@ -51,7 +51,9 @@
  * a commit needs the success of all PREPAREs; a later pass finds it.
  *
  * A decision row goes when, for each of its participants, a visit that began
- * after the row was read found the gid gone, or finished it.
+ * after the row was read found the gid gone, or finished it.  "Gone" counts only
+ * from the cluster that prepared it: the options of a foreign server may be
+ * changed, and its address may come to mean another machine.
  *
  *-------------------------------------------------------------------------
  */
@@ -112,6 +114,9 @@
  */
 #define LATE_PREPARE_GRACE	1000
 
+/* Why something that is not seen on its server is not done. */
+#define LEADS_ELSEWHERE	"the foreign server leads to another cluster now than when the transaction was prepared"
+
 /* What a visit is for. */
 typedef enum VisitPurpose
 {
@@ -123,6 +128,7 @@ typedef enum VisitPurpose
 typedef enum VisitPhase
 {
 	PHASE_CONNECT,				/* connecting */
+	PHASE_IDENTIFY,				/* asking which cluster it is */
 	PHASE_LIST,					/* asking what is prepared */
 	PHASE_CANCEL,				/* canceling PREPAREs that are running */
 	PHASE_FINISH,				/* COMMIT PREPARED, ROLLBACK PREPARED */
@@ -203,6 +209,7 @@ typedef struct Visit
 	bool		superuser;		/* may it finish everything? */
 	bool		sees_all;		/* does it see what others are doing? */
 	bool		in_recovery;	/* a standby shows nothing */
+	uint64		system_id;		/* which cluster it is, 0 if it does not tell */
 	bool		has_info;		/* are the fields above valid? */
 	uint64		next_remote_xid;	/* full transaction id, 0 if not known */
 	bool		relisted;		/* listed a second time? */
@@ -345,6 +352,8 @@ static void add_result(Visit *v, Found *f);
 static void set_status(Visit *v, bool reachable);
 static DtxInDoubt *visit_entry(Visit *v, const DtxGid *gid);
 static bool is_in_flight(Visit *v, const DtxGid *gid);
+static bool found_here(Visit *v);
+static bool leads_elsewhere(const Visit *v, uint64 system_id);
 static void run_to_end(Resolver *r);
 
 static ServerState *server_state(Oid serverid);
@@ -617,11 +626,17 @@ load_mappings(Visit *v)
 	old = MemoryContextSwitchTo(v->cxt);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
+		Form_pg_user_mapping form = (Form_pg_user_mapping) GETSTRUCT(tuple);
 		Mapping    *mapping = palloc(sizeof(Mapping));
 
-		mapping->umid = ((Form_pg_user_mapping) GETSTRUCT(tuple))->oid;
+		mapping->umid = form->oid;
 		mapping->user = DtxMappingOption(mapping->umid, "user");
-		v->mappings = lappend(v->mappings, mapping);
+
+		/* Those meant for everybody, or made for administrators, first. */
+		if (!OidIsValid(form->umuser) || superuser_arg(form->umuser))
+			v->mappings = lcons(mapping, v->mappings);
+		else
+			v->mappings = lappend(v->mappings, mapping);
 	}
 	MemoryContextSwitchTo(old);
 	systable_endscan(scan);
@@ -885,6 +900,13 @@ visit_row(DtxRemote *remote, void *arg, int statement, const PGresult *res)
 		else if (statement == 2)
 			row_prepared(v, remote, res);
 	}
+	else if (v->phase == PHASE_IDENTIFY)
+	{
+		const char *value = DtxRemoteValue(res, 0, 32);
+
+		if (value != NULL)
+			v->system_id = strtou64(value, NULL, 10);
+	}
 	else if (v->phase == PHASE_OUTCOME)
 	{
 		const char *value = DtxRemoteValue(res, 0, 32);
@@ -1024,6 +1046,14 @@ visit_ready(DtxRemote *remote, void *arg, const DtxRemoteError *error)
 	{
 		case PHASE_CONNECT:
 			v->version = DtxRemoteVersion(remote);
+			v->system_id = 0;
+			v->phase = PHASE_IDENTIFY;
+			DtxRemoteSend(remote, "SELECT system_identifier::pg_catalog.text "
+						  "FROM pg_catalog.pg_control_system()");
+			break;
+
+		case PHASE_IDENTIFY:
+			/* Not everybody may ask for it; then we don't know. */
 			visit_send_list(v, remote);
 			break;
 
@@ -1720,6 +1750,13 @@ settle_entries(Visit *v)
 		if (entry->next_attempt == DT_NOEND)
 			continue;
 
+		if (leads_elsewhere(v, entry->system_id) &&
+			(f == NULL || f->state == FOUND_GONE))
+		{
+			DtxInDoubtFailed(&entry->gid, LEADS_ELSEWHERE, backoff_until(1));
+			continue;
+		}
+
 		if (f != NULL)
 		{
 			/* It was prepared and is not any more, so it can't come back. */
@@ -1784,6 +1821,11 @@ settle_notes(Visit *v)
 				confirmed = true;
 			else if (note->row.serverids[i] != v->serverid || v->truncated)
 				confirmed = false;
+			else if (leads_elsewhere(v, note->row.system_ids[i]))
+			{
+				note_unconfirmed(r, note, i, LEADS_ELSEWHERE);
+				confirmed = false;
+			}
 			else
 				confirmed = f == NULL || f->state == FOUND_GONE;
 
@@ -1976,6 +2018,37 @@ DtxFinishGid(Oid serverid, Oid umid, const char *gid, DtxDecision decision)
 }
 
 /*
+ * Is the cluster that the visit saw another one than this?  What it does not
+ * have says nothing then: a server whose options or address have changed must
+ * not confirm what the one before has prepared.
+ */
+static bool
+leads_elsewhere(const Visit *v, uint64 system_id)
+{
+	return system_id != 0 && v->system_id != system_id;
+}
+
+/*
+ * Did the visit find something in the database that the server leads to?
+ * pg_prepared_xacts shows those of the whole cluster.
+ */
+static bool
+found_here(Visit *v)
+{
+	ListCell   *lc;
+
+	foreach(lc, v->found)
+	{
+		Found	   *f = (Found *) lfirst(lc);
+
+		if (f->database != NULL && v->database != NULL &&
+			strcmp(f->database, v->database) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
  * See resolver.h.  Servers that can't be asked are reported with a WARNING.
  */
 List *
@@ -2013,7 +2086,7 @@ DtxFindGid(const char *gid)
 		MemoryContextSwitchTo(caller);
 		for (Visit *v = r->ended; v != NULL; v = v->next_ended)
 		{
-			if (v->found != NIL)
+			if (found_here(v))
 				result = lappend_oid(result, v->serverid);
 			else if (v->error != NULL)
 				ereport(WARNING,
@@ -2481,6 +2554,7 @@ note_unconfirmed(Resolver *r, Note *note, int index, const char *error)
 	entry.gid = gid;
 	entry.serverid = note->row.serverids[index];
 	entry.umid = note->row.umids[index];
+	entry.system_id = note->row.system_ids[index];
 	entry.userid = note->row.userid;
 	entry.decision = DTX_COMMIT;
 	entry.since = note->row.decided_at;

@@ -1,0 +1,82 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034
+# Shared by the scripts in this directory; sourced, not run.
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+PG_CONFIG=${PG_CONFIG:-pg_config}
+unset MAKEFLAGS MFLAGS MAKELEVEL
+umask 022
+
+die() {
+	echo "$(basename "$0"): $*" >&2
+	exit 1
+}
+
+# Run something as root: directly, or with sudo.
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	elif command -v sudo >/dev/null; then
+		sudo "$@"
+	else
+		die "this needs root: $*"
+	fi
+}
+
+# The user who runs the servers, which refuse to run as root.  Root makes a
+# system user for that; everybody else runs them as himself.
+test_user=$(id -un)
+if [ "$(id -u)" = 0 ]; then
+	test_user=pgdtx
+fi
+
+make_test_user() {
+	[ "$(id -u)" = 0 ] || return 0
+	id "$test_user" >/dev/null 2>&1 && return 0
+	useradd --system --user-group --no-create-home --home-dir /nonexistent \
+		--shell /usr/sbin/nologin "$test_user"
+}
+
+# Run something as that user, in the current directory.
+as_test_user() {
+	if [ "$(id -u)" = 0 ]; then
+		setpriv --reuid="$test_user" --regid="$test_user" --clear-groups \
+			env HOME="$work" USER="$test_user" LOGNAME="$test_user" "$@"
+	else
+		"$@"
+	fi
+}
+
+# A private directory for one run, with a path short enough for sockets.  Only
+# its owner and root can reach the servers in it, which ask for no password.
+make_work_dir() {
+	local base=${TMPDIR:-/tmp}
+
+	[ ${#base} -le 40 ] || base=/tmp
+	work=$(mktemp -d "$base/pg_dtx.XXXXXX")
+}
+
+# Build a copy of the source tree in $work/build, whoever owns the original,
+# and install it.
+build_and_install() {
+	local log=$work/build.log
+
+	mkdir "$work/build"
+	(cd "$top" && tar -cf - --exclude=./.git --exclude='*.o' --exclude='*.bc' \
+		--exclude='*.so' --exclude=./results --exclude=./tmp_check .) |
+		tar -C "$work/build" -xf - --no-same-owner
+	if [ "$(id -u)" = 0 ]; then
+		chown -R "$test_user:" "$work"
+	fi
+	if ! as_test_user make -C "$work/build" -j2 PG_CONFIG="$PG_CONFIG" >"$log" 2>&1; then
+		cat "$log" >&2
+		die "the build failed"
+	fi
+	if [ -w "$("$PG_CONFIG" --pkglibdir)" ] && [ -w "$("$PG_CONFIG" --sharedir)/extension" ]; then
+		make -C "$work/build" install PG_CONFIG="$PG_CONFIG" >>"$log" 2>&1 ||
+			{ cat "$log" >&2; die "the installation failed"; }
+	else
+		as_root make -C "$work/build" install PG_CONFIG="$PG_CONFIG" >>"$log" 2>&1 ||
+			{ cat "$log" >&2; die "the installation failed"; }
+	fi
+}

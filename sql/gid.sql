@@ -1,0 +1,67 @@
+--
+-- gids are parsed strictly: they come back from other machines.
+--
+SELECT format('%s:%s', lpad(to_hex(id), 16, '0'), d.oid) AS here
+FROM dtx.coordinator, pg_database d WHERE datname = current_database() \gset
+SELECT set_config('test.here', :'here', false) IS NOT NULL AS set;
+\pset format unaligned
+-- Nobody has any of these prepared.  Those that are wrong are refused as wrong,
+-- the others as not there or not ours.
+CREATE FUNCTION try(gid text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM dtx.force(replace(gid, 'HERE', current_setting('test.here')), 'rollback', 'test');
+	RETURN 'done';
+EXCEPTION WHEN OTHERS THEN
+	RETURN CASE
+		WHEN sqlerrm LIKE '%is not a global transaction identifier%' THEN 'malformed'
+		WHEN sqlerrm LIKE '%belongs to another coordinator%' THEN 'of another coordinator'
+		WHEN sqlerrm LIKE '%belongs to another database%' THEN 'of another database'
+		WHEN sqlerrm LIKE '%was not found on any server%' THEN 'not there'
+		ELSE sqlstate || ' ' || replace(sqlerrm, current_setting('test.here'), 'HERE') END;
+END
+$$;
+SELECT replace(left(gid, 70), split_part(current_setting('test.here'), ':', 1), 'ID') AS gid, try(gid) FROM (VALUES
+	('dtx:HERE:0123456789abcdef:1:1'),
+	('dtx:HERE:0123456789abcdef:18446744073709551615:4294967295'),
+	('dtx:HERE:0000000000000000:0:1'),
+	(''),
+	('dtx'),
+	('dtx:'),
+	('dtx:HERE'),
+	('dtx:HERE:0123456789abcdef:1'),
+	('dtx:HERE:0123456789abcdef:1:'),
+	('dtx:HERE:0123456789abcdef:1:0'),
+	('dtx:HERE:0123456789abcdef:1:01'),
+	('dtx:HERE:0123456789abcdef:01:1'),
+	('dtx:HERE:0123456789abcdef:1:1 '),
+	(' dtx:HERE:0123456789abcdef:1:1'),
+	('dtx:HERE:0123456789abcdef:1:1:1'),
+	('dtx:HERE:0123456789abcdef:+1:1'),
+	('dtx:HERE:0123456789abcdef:-1:1'),
+	('dtx:HERE:0123456789abcdef:1:4294967296'),
+	('dtx:HERE:0123456789abcdef:18446744073709551616:1'),
+	('dtx:HERE:0123456789ABCDEF:1:1'),
+	('dtx:HERE:0123456789abcde:1:1'),
+	('dtx:HERE:0123456789abcdef0:1:1'),
+	('dtx:HERE:0123456789abcdeg:1:1'),
+	('DTX:HERE:0123456789abcdef:1:1'),
+	('dtx:HERE::1:1'),
+	('dtx:HERE:0123456789abcdef::1'),
+	('dtx:HERE:0123456789abcdef:1:1'''),
+	('dtx:HERE:0123456789abcdef:1:1''; DROP TABLE acct; --'),
+	('regress_dtx'),
+	(repeat('9', 500)),
+	('dtx:HERE:0123456789abcdef:1:' || repeat('9', 500)),
+	('dtx:0123456789abcdef:1:0123456789abcdef:1:1'),
+	(regexp_replace('dtx:HERE:0123456789abcdef:1:1', 'HERE', split_part(current_setting('test.here'), ':', 1) || ':1'))) v (gid);
+DROP FUNCTION try;
+-- This is the last test: leave the cluster as it was.
+ALTER SYSTEM RESET pg_dtx.resolve_interval;
+SELECT pg_reload_conf();
+DROP EXTENSION pg_dtx;
+SET client_min_messages = warning;
+DROP SERVER one CASCADE;
+DROP SERVER two CASCADE;
+RESET client_min_messages;
+DROP DATABASE dtx_one;
+DROP DATABASE dtx_two;

@@ -1,0 +1,101 @@
+--
+-- What all other tests use: two databases of this cluster as remote servers,
+-- and means to see what a transaction did.  Run first.
+--
+SET client_min_messages = warning;
+DROP DATABASE IF EXISTS dtx_one;
+DROP DATABASE IF EXISTS dtx_two;
+RESET client_min_messages;
+CREATE DATABASE dtx_one;
+CREATE DATABASE dtx_two;
+-- Passes of the resolver come when the tests want them.
+ALTER SYSTEM SET pg_dtx.resolve_interval = '1h';
+SELECT pg_reload_conf();
+CREATE EXTENSION postgres_fdw;
+CREATE EXTENSION pg_dtx;
+\dx pg_dtx
+-- A server that is reached as the tests themselves reach theirs.
+CREATE PROCEDURE make_server(name text, dbname text) LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE format('CREATE SERVER %I FOREIGN DATA WRAPPER postgres_fdw
+		OPTIONS (host %L, port %L, dbname %L)', name,
+		split_part(current_setting('unix_socket_directories'), ',', 1),
+		current_setting('port'), dbname);
+END
+$$;
+CREATE PROCEDURE make_mapping(server name, options text DEFAULT '') LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE format('CREATE USER MAPPING FOR CURRENT_USER SERVER %I OPTIONS (user %L %s)',
+		server, current_user, options);
+END
+$$;
+CALL make_server('one', 'dtx_one');
+CALL make_server('two', 'dtx_two');
+CALL make_mapping('one');
+CALL make_mapping('two');
+\c dtx_one
+CREATE TABLE acct (id int PRIMARY KEY, bal int NOT NULL CHECK (bal >= 0));
+\c dtx_two
+CREATE TABLE acct (id int PRIMARY KEY, bal int NOT NULL CHECK (bal >= 0));
+\c contrib_regression
+CREATE TABLE acct0 (id int PRIMARY KEY, bal int NOT NULL CHECK (bal >= 0));
+CREATE FOREIGN TABLE acct1 (id int, bal int) SERVER one OPTIONS (table_name 'acct');
+CREATE FOREIGN TABLE acct2 (id int, bal int) SERVER two OPTIONS (table_name 'acct');
+-- Every test begins with "CALL begin_test()": four accounts on every node.
+CREATE TABLE mark AS SELECT * FROM dtx.stat;
+CREATE PROCEDURE begin_test() LANGUAGE plpgsql AS $$
+BEGIN
+	DELETE FROM acct0;
+	DELETE FROM acct1;
+	DELETE FROM acct2;
+	INSERT INTO acct0 SELECT i, 100 FROM generate_series(1, 4) i;
+	INSERT INTO acct1 SELECT i, 100 FROM generate_series(1, 4) i;
+	INSERT INTO acct2 SELECT i, 100 FROM generate_series(1, 4) i;
+	COMMIT;
+	DELETE FROM mark;
+	INSERT INTO mark SELECT * FROM dtx.stat;
+END
+$$;
+CREATE VIEW balances AS
+	SELECT id, acct0.bal AS here, acct1.bal AS one, acct2.bal AS two
+	FROM acct0 FULL JOIN acct1 USING (id) FULL JOIN acct2 USING (id)
+	ORDER BY id;
+-- What was counted since the last look.
+CREATE FUNCTION counted(OUT one_phase bigint, OUT two_phase bigint,
+	OUT prepared bigint, OUT prepare_failed bigint) LANGUAGE plpgsql AS $$
+DECLARE
+	old mark;
+	new mark;
+BEGIN
+	SELECT * INTO old FROM mark;
+	SELECT * INTO new FROM dtx.stat;
+	one_phase := new.one_phase - old.one_phase;
+	two_phase := new.two_phase - old.two_phase;
+	prepared := new.prepared - old.prepared;
+	prepare_failed := new.prepare_failed - old.prepare_failed;
+	DELETE FROM mark;
+	INSERT INTO mark SELECT new.*;
+END
+$$;
+-- What is prepared on any of the servers.
+CREATE VIEW prepared AS
+	SELECT count(*) AS prepared FROM pg_prepared_xacts WHERE gid LIKE 'dtx:%';
+-- Wait until a query returns true, at most a minute.
+CREATE PROCEDURE wait_until(query text) LANGUAGE plpgsql AS $$
+DECLARE
+	result bool;
+BEGIN
+	FOR i IN 1 .. 600 LOOP
+		EXECUTE query INTO result;
+		COMMIT;
+		IF result THEN
+			RETURN;
+		END IF;
+		PERFORM pg_sleep(0.1);
+		COMMIT;
+	END LOOP;
+	RAISE EXCEPTION 'waited in vain for: %', query;
+END
+$$;
+CALL begin_test();
+TABLE balances;

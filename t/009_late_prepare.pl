@@ -1,0 +1,91 @@
+# A PREPARE that arrives after everybody has given up the transaction.
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib $FindBin::RealBin;
+use DtxTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $dtx = DtxTest->new(servers => 2, proxy => [2]);
+my $work =
+  'BEGIN; UPDATE acct1 SET bal = 0; UPDATE acct2 SET bal = 0; UPDATE acct0 SET bal = 0;';
+my $offset;
+
+# What has happened on s2 since $offset, one statement after the other.
+sub statements
+{
+	return join ' ', slurp_file($dtx->p(2)->logfile, $offset) =~
+	  /statement: (PREPARE TRANSACTION|ROLLBACK PREPARED|COMMIT PREPARED)/g;
+}
+
+# Held in the network; the backend is terminated.
+$offset = -s $dtx->p(2)->logfile;
+my $s = $dtx->session;
+$s->run($work);
+$dtx->proxy(2)->rule(hold => q{PREPARE TRANSACTION 'dtx});
+$s->start('COMMIT');
+$dtx->prepared_is(1, 1);
+$dtx->proxy(2)->wait_for('hold');
+$dtx->sql('SELECT pg_terminate_backend(' . $s->pid . ')');
+$s->finish;
+$s->close;
+$dtx->proxy(2)->wait_for('orphan');
+$dtx->prepared_is(1, 0);
+
+# Passes come and go and see nothing on s2.
+$dtx->wait_passes(3);
+$dtx->clean('nothing to be seen yet');
+unlike(statements(), qr/^PREPARE/, 'PREPARE is still on its way');
+$dtx->proxy(2)->clear;
+$dtx->poll($dtx->p(2),
+	'SELECT count(*) FROM pg_stat_activity WHERE application_name = $$postgres_fdw$$',
+	'0', 'PREPARE arrives');
+$dtx->clean('after it arrived');
+like(statements(), qr/PREPARE TRANSACTION ROLLBACK PREPARED$/,
+	'PREPARE arrived late and was rolled back');
+$dtx->balances_are('100 100 100', 'nothing is left');
+
+# Held by the server itself, with prepare_timeout.  Its backend may be told to
+# cancel when it wakes up, so whether PREPARE succeeds is not certain; that
+# nothing is left is.
+$s = $dtx->session;
+$s->run("SET pg_dtx.prepare_timeout = '500ms'; $work");
+my @remote = $dtx->remote_pids(2);
+is(scalar(@remote), 1, 'one remote backend');
+$dtx->stop_process(@remote);
+$s->run('COMMIT');
+like($s->stderr, qr/ERROR:.*"s2"/, 'prepare_timeout');
+$dtx->prepared_is(1, 0);
+$dtx->wait_passes(2);
+$dtx->continue_process(@remote);
+$dtx->poll($dtx->p(2),
+	"SELECT count(*) FROM pg_stat_activity WHERE pid = $remote[0]",
+	'0', 'the stopped backend ends');
+$dtx->clean('a stopped backend');
+$dtx->balances_are('100 100 100', 'nothing is left');
+
+# While the PREPARE of the first attempt is still out, a second one commits:
+# the late one must not be mistaken for it.
+$dtx->proxy(2)->rule(hold => q{PREPARE TRANSACTION 'dtx});
+$s->run("SET pg_dtx.prepare_timeout = '500ms'; $work COMMIT");
+like($s->stderr, qr/ERROR:.*"s2"/, 'the first attempt fails');
+$dtx->proxy(2)->wait_for('orphan');
+$dtx->p(1)->safe_psql('postgres', 'SELECT 1');
+my $t = $dtx->session;
+$t->run("SET pg_dtx.prepare_timeout = '1min'; BEGIN; UPDATE acct1 SET bal = bal - 10; UPDATE acct0 SET bal = bal + 10; COMMIT");
+is($t->stderr, '', 'the second one commits');
+$dtx->proxy(2)->clear;
+$dtx->poll($dtx->p(2),
+	'SELECT count(*) FROM pg_stat_activity WHERE application_name = $$postgres_fdw$$',
+	'0', 'the late PREPARE arrives');
+$dtx->clean('after the second attempt');
+$dtx->balances_are('110 90 100', 'the second attempt is all there is');
+$s->run($dtx->transfer(10, 0, 2, 1));
+is($s->stderr, '', 'the session that failed goes on');
+$dtx->balances_are('100 100 100', '... and commits');
+$dtx->clean('at the end');
+$_->close for $s, $t;
+
+done_testing();

@@ -1,0 +1,273 @@
+# A man in the middle between a coordinator and a participant, for what no
+# signal can bring about: a message that is lost, or late, or whose reply is.
+#
+#	my $proxy = DtxProxy->new($node);	# listens at $proxy->host, $node->port
+#	$proxy->rule(cut => q{PREPARE TRANSACTION 'dtx});
+#	...
+#	$proxy->wait_for('cut');
+#	$proxy->clear;
+#
+# A rule is an action and a regular expression.  It applies to data on its way
+# from a client to the server that match:
+#
+#	cut			close the connection on both sides, do not deliver
+#	cut_reply	deliver, and close the connection instead of returning the reply
+#	hold		keep this and all that follows until the rule is cleared; then
+#				deliver, even if the client is gone meanwhile
+#
+# The data of a simple query arrive in one piece, so matching pieces is enough.
+# (The resolver looks for running PREPAREs; with the opening quote a rule matches
+# the command only, not that query.)
+package DtxProxy;
+
+use strict;
+use warnings FATAL => 'all';
+
+use Carp;
+use IO::Select;
+use IO::Socket::UNIX;
+use POSIX ();
+use PostgreSQL::Test::Utils;
+use Socket qw(SOCK_STREAM);
+use Time::HiRes qw(usleep);
+
+sub new
+{
+	my ($class, $node) = @_;
+	my $dir = PostgreSQL::Test::Utils::tempdir_short();
+	my $self = bless {
+		dir => $dir,
+		target => $node->host . '/.s.PGSQL.' . $node->port,
+		listen => "$dir/.s.PGSQL." . $node->port,
+		rules => "$dir/rules",
+		events => "$dir/events",
+		parent => $$,
+	}, $class;
+
+	$self->clear;
+	PostgreSQL::Test::Utils::append_to_file($self->{events}, '');
+	my $listener = IO::Socket::UNIX->new(
+		Type => SOCK_STREAM,
+		Local => $self->{listen},
+		Listen => 50) or croak "could not listen on $self->{listen}: $!";
+
+	my $pid = fork();
+	croak "could not fork: $!" unless defined $pid;
+	if ($pid == 0)
+	{
+		# Neither END blocks nor destructors of the test may run here.
+		eval { $self->_serve($listener); };
+		print STDERR "proxy: $@" if $@;
+		POSIX::_exit(0);
+	}
+	$self->{pid} = $pid;
+	close $listener;
+	return $self;
+}
+
+sub host
+{
+	return $_[0]->{dir};
+}
+
+# Replace all rules by this one.
+sub rule
+{
+	my ($self, $action, $regex) = @_;
+	$self->{offset} = -s $self->{events};
+	return $self->_write_rules("$action $regex\n");
+}
+
+sub clear
+{
+	my $self = shift;
+	return $self->_write_rules('');
+}
+
+# Wait until the last rule was applied, and return the data it applied to.
+sub wait_for
+{
+	my ($self, $what) = @_;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+
+	while (time < $deadline)
+	{
+		my $events =
+		  PostgreSQL::Test::Utils::slurp_file($self->{events}, $self->{offset});
+		return $1 if $events =~ /^\Q$what\E (.*)$/m;
+		usleep(20_000);
+	}
+	croak "the proxy has seen no \"$what\"";
+}
+
+sub stop
+{
+	my $self = shift;
+	return unless $self->{pid} && $self->{parent} == $$;
+	local $?;
+	kill 'KILL', $self->{pid};
+	waitpid $self->{pid}, 0;
+	$self->{pid} = undef;
+	return;
+}
+
+sub DESTROY
+{
+	my $self = shift;
+	$self->stop;
+	return;
+}
+
+sub _write_rules
+{
+	my ($self, $text) = @_;
+	open my $fh, '>', "$self->{rules}.new" or croak "$self->{rules}.new: $!";
+	print $fh $text;
+	close $fh;
+	rename "$self->{rules}.new", $self->{rules} or croak "$self->{rules}: $!";
+	return;
+}
+
+sub _event
+{
+	my ($self, $what, $data) = @_;
+	$data =~ s/[^ -~]+/ /g;
+	open my $fh, '>>', $self->{events} or die "$self->{events}: $!";
+	print $fh "$what $data\n";
+	close $fh;
+	return;
+}
+
+# The child: forward until killed.
+sub _serve
+{
+	my ($self, $listener) = @_;
+	my $select = IO::Select->new($listener);
+	my %peer;    # connections, by both of their sockets
+	my @rules;
+
+	$SIG{PIPE} = 'IGNORE';
+	$SIG{$_} = 'DEFAULT' for qw(TERM INT HUP);
+
+	my $drop = sub {
+		my $conn = shift;
+		for my $side (grep { $_ } @{$conn}{qw(client server)})
+		{
+			$select->remove($side);
+			delete $peer{$side};
+			close $side;
+		}
+	};
+
+	while (1)
+	{
+		my @ready = $select->can_read(0.02);
+
+		# A test that died leaves no proxy behind.
+		return if getppid() != $self->{parent};
+
+		my $text = PostgreSQL::Test::Utils::slurp_file($self->{rules});
+		@rules = map { [ split / /, $_, 2 ] } split /\n/, $text;
+
+		# What was held and is not any more is delivered now.
+		if (!grep { $_->[0] eq 'hold' } @rules)
+		{
+			my %seen;
+			for my $conn (grep { !$seen{$_}++ } values %peer)
+			{
+				next unless defined $conn->{held};
+				$self->_event('released', $conn->{held});
+				syswrite $conn->{server}, $conn->{held};
+				$conn->{held} = undef;
+				if (!$conn->{client})
+				{
+					# The reply is read before the connection is closed,
+					# so the server has done it.
+					$conn->{close_after_reply} = 1;
+				}
+			}
+		}
+
+		for my $socket (@ready)
+		{
+			if ($socket == $listener)
+			{
+				my $client = $listener->accept or next;
+				my $server = IO::Socket::UNIX->new(
+					Type => SOCK_STREAM,
+					Peer => $self->{target});
+				if (!$server)
+				{
+					close $client;
+					next;
+				}
+				my $conn = { client => $client, server => $server };
+				$peer{$client} = $peer{$server} = $conn;
+				$select->add($client, $server);
+				next;
+			}
+
+			my $conn = $peer{$socket} or next;
+			my $got = sysread $socket, my $data, 65536;
+			if ($conn->{client} && $socket == $conn->{client})
+			{
+				if (!$got)
+				{
+					if (defined $conn->{held})
+					{
+						# the server does not learn of it yet
+						$select->remove($socket);
+						delete $peer{$socket};
+						close $socket;
+						$conn->{client} = undef;
+						$self->_event('orphan', $conn->{held});
+					}
+					else
+					{
+						$drop->($conn);
+					}
+					next;
+				}
+				if (defined $conn->{held})
+				{
+					$conn->{held} .= $data;
+					next;
+				}
+				my ($rule) = grep { $data =~ /$_->[1]/s } @rules;
+				if ($rule && $rule->[0] eq 'hold')
+				{
+					$conn->{held} = $data;
+					$self->_event('hold', $data);
+					next;
+				}
+				if ($rule && $rule->[0] eq 'cut')
+				{
+					$self->_event('cut', $data);
+					$drop->($conn);
+					next;
+				}
+				$conn->{close_after_reply} = 1
+				  if $rule && $rule->[0] eq 'cut_reply';
+				syswrite $conn->{server}, $data;
+			}
+			else
+			{
+				if (!$got)
+				{
+					$drop->($conn);
+					next;
+				}
+				if ($conn->{close_after_reply})
+				{
+					$self->_event('cut_reply', $data);
+					$drop->($conn);
+					next;
+				}
+				syswrite $conn->{client}, $data if $conn->{client};
+			}
+		}
+	}
+	return;
+}
+
+1;
