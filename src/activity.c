@@ -391,6 +391,26 @@ DtxActivityOwnsRow(uint64 boot_id, uint64 xid)
 }
 
 /*
+ * Is a backend of this database answering for this transaction of this boot?
+ */
+bool
+DtxActivityCommitting(uint64 xid)
+{
+	bool		committing = false;
+
+	for (int i = 0; i < activity->nslots && !committing; i++)
+	{
+		ActivitySlot *slot = &activity->slots[i];
+
+		LWLockAcquire(&slot->lock, LW_SHARED);
+		committing = slot->pub.pid != 0 &&
+			slot->pub.dbid == MyDatabaseId && slot->committing_xid == xid;
+		LWLockRelease(&slot->lock);
+	}
+	return committing;
+}
+
+/*
  * Number of slots, for DtxActivityGet().
  */
 int

@@ -20,13 +20,11 @@
 #include "access/xlog.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_authid.h"
-#include "catalog/pg_extension.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_type.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
-#include "commands/extension.h"
 #include "compat.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -141,7 +139,9 @@ dtx_sql_wake_resolver(PG_FUNCTION_ARGS)
  */
 
 /*
- * With the extension the decisions are dropped.  Refuse while one is needed.
+ * With the decision table the decisions are dropped.  Refuse while one is
+ * needed.  (When the extension is dropped, its tables go before it does:
+ * catalog/dependency.c, deleteObjectsInList.)
  */
 static void
 dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,
@@ -150,40 +150,39 @@ dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,
 	if (prev_object_access_hook)
 		prev_object_access_hook(access, classId, objectId, subId, arg);
 
-	if (access == OAT_DROP && classId == ExtensionRelationId)
-	{
-		char	   *name = get_extension_name(objectId);
-
-		if (name != NULL && strcmp(name, "pg_dtx") == 0)
-			check_nothing_in_doubt();
-	}
+	if (access == OAT_DROP && classId == RelationRelationId && subId == 0 &&
+		objectId == DtxDecisionTable())
+		check_nothing_in_doubt();
 }
 
 static void
 check_nothing_in_doubt(void)
 {
-	Relation	rel;
-	int			n;
+	bool		in_doubt = DtxInDoubtList(MyDatabaseId) != NIL;
+	Snapshot	snapshot;
+	List	   *rows;
+	ListCell   *lc;
 
-	/*
-	 * Keep new transactions from recording a decision until the drop is
-	 * committed; those that have recorded one are waited for.
-	 */
-	rel = DtxDecisionOpen(AccessExclusiveLock);
-	if (rel == NULL)
-		return;
-	table_close(rel, NoLock);
+	/* DROP has locked the table, so nobody records a decision any more. */
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	rows = DtxDecisionScan(snapshot);
+	UnregisterSnapshot(snapshot);
+	foreach(lc, rows)
+	{
+		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
 
-	n = list_length(recorded_in_doubt()) +
-		list_length(DtxInDoubtList(MyDatabaseId));
-	if (n > 0)
+		/* The row of a backend that waits to use it again is not needed. */
+		if (!DtxActivityOwnsRow(row->boot_id, row->xid) ||
+			DtxActivityCommitting(row->xid))
+			in_doubt = true;
+	}
+
+	if (in_doubt)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("cannot drop extension \"%s\" because transactions may be in doubt",
+				 errmsg("cannot drop the decisions of \"%s\", because transactions may be in doubt",
 						"pg_dtx"),
-				 errdetail_plural("%d prepared foreign transaction is not known to be finished, and the record of what is to become of it would be lost.",
-								  "%d prepared foreign transactions are not known to be finished, and the record of what is to become of them would be lost.",
-								  n, n),
+				 errdetail("Not all prepared foreign transactions are known to be finished, and the record of what is to become of them would be lost."),
 				 errhint("Wait until view \"dtx.in_doubt\" is empty, run dtx.resolve(), or finish them with dtx.force().")));
 }
 

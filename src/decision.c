@@ -60,7 +60,6 @@ enum
 };
 
 static Oid	extension_table(const char *name, Oid *verified);
-static Oid	decision_table(void);
 static bool fetch_row(Relation rel, ItemPointer tid, uint64 boot_id, uint64 xid);
 static ArrayType *oid_array(const Oid *oids, int n);
 static Oid *read_oid_array(Datum datum, int *n);
@@ -95,8 +94,11 @@ extension_table(const char *name, Oid *verified)
 	return relid;
 }
 
-static Oid
-decision_table(void)
+/*
+ * OID of the decision table, InvalidOid if the extension is not installed.
+ */
+Oid
+DtxDecisionTable(void)
 {
 	static Oid	verified = InvalidOid;
 
@@ -110,7 +112,7 @@ decision_table(void)
 bool
 DtxExtensionInstalled(void)
 {
-	return OidIsValid(decision_table());
+	return OidIsValid(DtxDecisionTable());
 }
 
 /*
@@ -248,7 +250,7 @@ fetch_row(Relation rel, ItemPointer tid, uint64 boot_id, uint64 xid)
 Relation
 DtxDecisionOpen(LOCKMODE lockmode)
 {
-	Oid			relid = decision_table();
+	Oid			relid = DtxDecisionTable();
 
 	return OidIsValid(relid) ? try_table_open(relid, lockmode) : NULL;
 }

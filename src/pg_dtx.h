@@ -152,6 +152,7 @@ extern void DtxActivityForgetRow(void);
 /* by resolvers and views */
 extern bool DtxActivityResponsible(const DtxGid *gid);
 extern bool DtxActivityOwnsRow(uint64 boot_id, uint64 xid);
+extern bool DtxActivityCommitting(uint64 xid);
 extern int	DtxActivityCount(void);
 extern bool DtxActivityGet(int index, DtxActivity *copy);
 
@@ -228,6 +229,7 @@ typedef struct DtxDecisionRow
 	ItemPointerData tid;		/* where the row was read */
 } DtxDecisionRow;
 
+extern Oid	DtxDecisionTable(void);
 extern bool DtxExtensionInstalled(void);
 extern uint64 DtxCoordinatorId(void);
 extern void DtxDecisionWrite(uint64 xid, int nparticipants,
