@@ -3,6 +3,7 @@
 #   make, make install, make installcheck    as for every extension (PGXS)
 #   make test                                the whole test suite, on servers of its own
 #   make demo                                the extension at work on four servers
+#   make faults, make chaos                  the long tests, see docs/testing.md
 #
 # "make test" and "make demo" install what they need, so they also run where
 # PostgreSQL is not installed yet; see dev/setup.
@@ -91,7 +92,10 @@ PG_CONFIG ?= pg_config
 top_dir := $(patsubst %/,%,$(dir $(abspath $(firstword $(MAKEFILE_LIST)))))
 
 # These targets work without PostgreSQL.
-dev_targets = test demo setup
+dev_targets = test demo setup faults chaos
+
+# What may be given to them on the command line.
+export TESTS JOBS KEEP CASES DURATION SEED
 
 ifneq ($(filter-out $(dev_targets),$(or $(MAKECMDGOALS),all)),)
 

@@ -7,8 +7,8 @@ CREATE FUNCTION stem(boot text, xid int) RETURNS text LANGUAGE sql AS $$
 	SELECT format('dtx:%s:%s:%s:%s', lpad(to_hex(id), 16, '0'), d.oid, boot, xid)
 	FROM dtx.coordinator, pg_database d WHERE datname = current_database()
 $$;
-SELECT stem('00000000000000bb', 1) || ':1' AS gid1, stem('00000000000000bb', 2) || ':1' AS gid2,
-	stem('00000000000000bb', 3) || ':1' AS gid3, stem('00000000000000bb', 4) || ':1' AS gid4 \gset
+SELECT stem('00000000000000bb', 11) || ':1' AS gid1, stem('00000000000000bb', 12) || ':1' AS gid2,
+	stem('00000000000000bb', 13) || ':1' AS gid3, stem('00000000000000bb', 14) || ':1' AS gid4 \gset
 \c dtx_one
 BEGIN;
 UPDATE acct SET bal = 1 WHERE id = 1;
@@ -40,7 +40,7 @@ $$;
 \pset tuples_only on
 -- the third was committed
 INSERT INTO dtx.decision (boot_id, xid, userid, decided_at, serverids, umids, system_ids)
-SELECT 187, 3, 10, now(), array_agg(srvid), array_agg(umid), '{0}'
+SELECT 187, 13, 10, now(), array_agg(srvid), array_agg(umid), '{0}'
 FROM pg_user_mappings WHERE srvname = 'one';
 -- in agreement with the record
 SELECT try(:'gid1', 'rollback', 'tidying up');

@@ -95,7 +95,7 @@ DtxGidParse(const char *text, DtxGid *gid)
 		return false;
 
 	if (!parse_decimal(&p, PG_UINT64_MAX, &gid->xid) ||
-		gid->xid == 0 || !parse_colon(&p))
+		!TransactionIdIsNormal((TransactionId) gid->xid) || !parse_colon(&p))
 		return false;
 
 	if (!parse_decimal(&p, PG_UINT32_MAX, &value) || value == 0)

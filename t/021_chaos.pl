@@ -1,0 +1,28 @@
+# A minute of chaos; see t/faults/Chaos.pm.  "make chaos" does it for longer.
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib $FindBin::RealBin, "$FindBin::RealBin/faults";
+use Chaos;
+use Test::More;
+
+# Programs with this extension that are not those of PG_CONFIG.
+$ENV{PATH} = "$ENV{DTX_PROGRAMS}:$ENV{PATH}" if $ENV{DTX_PROGRAMS};
+
+my $seed = $ENV{DTX_CHAOS_SEED} || (time ^ $$) % 1_000_000;
+my $duration = $ENV{DTX_CHAOS_DURATION} || 60;
+my $loud = $ENV{DTX_CHAOS_LOUD};
+my $chaos = Chaos->new(
+	seed => $seed,
+	duration => $duration,
+	journal => $PostgreSQL::Test::Utils::log_path . '/021_chaos_journal.log',
+	say => sub { $loud ? diag($_[0]) : note($_[0]) });
+
+my $good = $chaos->run;
+ok($good, "$duration seconds of chaos, seed $seed")
+  or diag(join "\n", $chaos->problems);
+ok($chaos->{id} > $duration, "$chaos->{id} transfers");
+$loud ? diag("\n" . $chaos->table) : note($chaos->table);
+
+done_testing();

@@ -1,0 +1,115 @@
+# A PostgreSQL of one's own: programs copied, everything else linked, with this
+# extension built and installed into it.  PostgreSQL finds its files relative to
+# its programs, so the original is neither needed nor changed.
+#
+#	my $bindir = PrivateTree::make(dir => $dir, flags => ['FAULTS=1']);
+#	$ENV{PATH} = "$bindir:$ENV{PATH}";
+package PrivateTree;
+
+use strict;
+use warnings FATAL => 'all';
+
+use Carp;
+use Cwd qw(getcwd);
+use File::Copy qw(copy);
+use File::Find;
+use File::Path qw(make_path);
+
+# Programs look for their files from where they really are, so these are copied.
+my @programs = qw(postgres initdb pg_ctl pg_config psql pg_isready pg_controldata
+  pg_basebackup);
+
+sub _config
+{
+	my $what = shift;
+	my $pg_config = $ENV{PG_CONFIG} || 'pg_config';
+	chomp(my $dir = `$pg_config --$what`);
+	croak "$pg_config --$what does not work" if $?;
+	return $dir;
+}
+
+# Build the source tree at $source in $dir/build; returns that directory.
+sub build
+{
+	my (%params) = @_;
+	my $source = $params{source} // getcwd();
+	my $build = "$params{dir}/build";
+	my $log = "$params{dir}/build.log";
+	my $pg_config = $ENV{PG_CONFIG} || 'pg_config';
+
+	make_path($build);
+	_run($log, "cp -r '$source/src' '$source/Makefile' '$source'/pg_dtx*.sql '$source/pg_dtx.control' '$build/'");
+	unlink glob("$build/src/*.o"), glob("$build/src/*.bc");
+	_run($log,
+		    "make -C '$build' -j2 with_llvm=no PG_CONFIG='$pg_config' "
+		  . join(' ', @{ $params{flags} // [] }));
+	return $build;
+}
+
+# Returns the directory of the programs.
+sub make
+{
+	my (%params) = @_;
+	my $build = build(%params);
+	my $root = "$params{dir}/root";
+	my $pg_config = $ENV{PG_CONFIG} || 'pg_config';
+	my $bindir = _config('bindir');
+
+	make_path("$root$bindir");
+	for my $program (@programs)
+	{
+		next unless -x "$bindir/$program";
+		copy("$bindir/$program", "$root$bindir/$program")
+		  or croak "$bindir/$program: $!";
+		chmod 0755, "$root$bindir/$program";
+	}
+
+	my @seen;
+	for my $dir (_config('pkglibdir'), _config('sharedir'), _config('libdir'))
+	{
+		next if grep { index("$dir/", "$_/") == 0 } @seen;
+
+		# The system's libraries are found without us.
+		next if $dir =~ m{^/(?:usr/)?lib(?:64)?(?:/[^/]*-linux-[^/]*)?/?$};
+		push @seen, $dir;
+		find(
+			{
+				no_chdir => 1,
+				follow_skip => 2,
+				wanted => sub {
+					my $name = $File::Find::name;
+					if (-d $name && !-l $name)
+					{
+						if ($name =~ m{/(?:bitcode|man)$})
+						{
+							$File::Find::prune = 1;
+							return;
+						}
+						make_path("$root$name");
+						return;
+					}
+					return if $name =~ m{/pg_dtx[^/]*$};
+					symlink $name, "$root$name" or croak "$root$name: $!";
+				},
+			},
+			$dir);
+	}
+	_run("$params{dir}/build.log",
+		"make -C '$build' install with_llvm=no PG_CONFIG='$pg_config' DESTDIR='$root' "
+		  . join(' ', @{ $params{flags} // [] }));
+	return "$root$bindir";
+}
+
+sub _run
+{
+	my ($log, $command) = @_;
+
+	# Not part of a make that called us.
+	delete local @ENV{qw(MAKEFLAGS MFLAGS MAKELEVEL)};
+	return if system("{ $command; } >>'$log' 2>&1") == 0;
+	open my $fh, '<', $log or croak "$log: $!";
+	local $/;
+	croak "\"$command\" failed:\n" . <$fh>;
+}
+
+1;

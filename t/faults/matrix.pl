@@ -1,0 +1,29 @@
+# All cases of the fault matrix, or those of one of several shards.  Run by
+# dev/faults, with servers that have the fault points.
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib $FindBin::RealBin, "$FindBin::RealBin/..";
+use FaultMatrix;
+use Test::More;
+
+# Programs with this extension and its fault points; see PrivateTree.pm.
+$ENV{PATH} = "$ENV{DTX_PROGRAMS}:$ENV{PATH}" if $ENV{DTX_PROGRAMS};
+
+my ($shard) = $0 =~ /matrix_(\d+)\.pl$/;
+my $shards = $ENV{DTX_FAULT_SHARDS} || 1;
+my @cases = FaultMatrix::cases();
+
+@cases = grep { FaultMatrix::name($_) =~ /$ENV{CASES}/ } @cases if $ENV{CASES};
+@cases = FaultMatrix::sample($ENV{DTX_FAULT_SAMPLE}, @cases)
+  if $ENV{DTX_FAULT_SAMPLE};
+@cases = grep { $_->{number} % $shards == $shard - 1 } @cases
+  if defined $shard;
+plan(skip_all => 'no case') unless @cases;
+
+my $matrix = FaultMatrix->new;
+$matrix->run(@cases);
+$matrix->finish;
+diag("\n" . $matrix->table);
+done_testing();
