@@ -55,6 +55,13 @@
  */
 #define ABORT_WAIT_MS	2000
 
+/*
+ * A confirmation that COMMIT did not wait for is waited for at least this long,
+ * in milliseconds, when its connection is used again: giving up costs the
+ * connection.
+ */
+#define SETTLE_WAIT_MS	1000
+
 /* Replies taken per WaitEventSetWait() call. */
 #define EVENTS_AT_ONCE	16
 
@@ -937,9 +944,10 @@ CoordinatorAbandon(Participant *p)
  */
 
 /*
- * A connection with a reply outstanding from an earlier transaction is about
- * to be used again: wait for that reply, for at most pg_dtx.commit_timeout.
- * Throws on interrupts, and can be called again then.
+ * A connection with a reply outstanding is about to be used: wait for that
+ * reply.  For a confirmation of an earlier transaction not longer than
+ * pg_dtx.commit_timeout; for other replies as long as postgres_fdw would wait
+ * for its own command.  Throws on interrupts, and can be called again then.
  */
 void
 CoordinatorSettle(Participant *p)
@@ -947,24 +955,27 @@ CoordinatorSettle(Participant *p)
 	TimestampTz deadline;
 
 	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-										   Max(dtx_commit_timeout, 1));
+										   Max(dtx_commit_timeout, SETTLE_WAIT_MS));
 	for (;;)
 	{
-		long		timeout;
+		long		timeout = -1;
+		int			events = WL_LATCH_SET | WL_SOCKET_READABLE | WL_EXIT_ON_PM_DEATH;
 
 		ParticipantReceive(p);
 		if (!p->reply_due)
 			break;
-		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
-		if (timeout <= 0 || PQsocket(p->conn) < 0)
+		if (p->unsettled)
+		{
+			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+			events |= WL_TIMEOUT;
+		}
+		if (timeout == 0 || PQsocket(p->conn) < 0)
 		{
 			ParticipantGiveUp(p, "no reply");
 			break;
 		}
-		(void) WaitLatchOrSocket(MyLatch,
-								 WL_LATCH_SET | WL_SOCKET_READABLE |
-								 WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-								 PQsocket(p->conn), timeout, we_settle);
+		(void) WaitLatchOrSocket(MyLatch, events, PQsocket(p->conn), timeout,
+								 we_settle);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}

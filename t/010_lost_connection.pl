@@ -7,7 +7,10 @@ use lib $FindBin::RealBin;
 use DtxTest;
 use Test::More;
 
-my $dtx = DtxTest->new(servers => 2, proxy => [2]);
+my $dtx = DtxTest->new(
+	servers => 2,
+	proxy => [2],
+	conf => "pg_dtx.commit_timeout = '2s'\n");
 my $s = $dtx->session;
 my $balance = 100;
 
@@ -197,6 +200,18 @@ $dtx->balances_are(join(' ', 100, $balance, 200 - $balance),
 	'... that leaves nothing');
 $s->run($dtx->transfer(10, 1, 2));
 succeeds('reachable again', 0);
+$s->close;
+
+# commit_timeout bounds the second phase, nothing else: with 0, a server whose
+# first reply on a new connection takes a moment can be used all the same.
+$s = $dtx->session;
+$s->run('SET pg_dtx.commit_timeout = 0');
+$dtx->proxy(2)->rule(hold => 'system_identifier');
+$s->start('SELECT bal FROM acct2');
+$dtx->proxy(2)->wait_for('hold');
+$dtx->proxy(2)->clear;
+is($s->finish, 200 - $balance, 'commit_timeout = 0 and a slow new connection')
+  or diag($s->stderr);
 $s->close;
 
 done_testing();
