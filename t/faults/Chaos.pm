@@ -413,15 +413,15 @@ sub _named
 {
 	my ($self, $node, $regex) = @_;
 	my (undef, @children) = $self->{dtx}->processes($node);
-	return unless @children;
-	my $list = join ',', @children;
 	my @pids;
-	for (`ps -o pid= -o args= -p $list`)
+	for my $pid (@children)
 	{
-		my ($pid, $title) = /^\s*(\d+)\s+(.*)/ or next;
+		# one that is gone meanwhile has no title any more
+		open my $fh, '<', "/proc/$pid/cmdline" or next;
+		my $title = <$fh> // '';
+		close $fh;
 		push @pids, $pid if $title =~ $regex;
 	}
-	local $? = 0;
 	return @pids;
 }
 
