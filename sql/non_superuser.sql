@@ -15,7 +15,7 @@ GRANT SELECT, UPDATE ON acct TO regress_dtx_remote;
 -- without a password they do not get in, as ever
 CREATE USER MAPPING FOR regress_dtx_user SERVER one OPTIONS (user 'regress_dtx_remote');
 CREATE USER MAPPING FOR regress_dtx_user SERVER two OPTIONS (user 'regress_dtx_remote');
-\set VERBOSITY terse
+\set VERBOSITY sqlstate
 SET ROLE regress_dtx_user;
 UPDATE acct1 SET bal = 1 WHERE id = 1;
 RESET ROLE;

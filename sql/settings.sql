@@ -11,10 +11,12 @@ SET pg_dtx.prepare_timeout = 1500;
 SHOW pg_dtx.prepare_timeout;
 SET pg_dtx.commit_timeout = 0;
 SHOW pg_dtx.commit_timeout;
--- ranges
+-- ranges (only the SQLSTATE: the wording depends on the version)
+\set VERBOSITY sqlstate
 SET pg_dtx.prepare_timeout = 0;
 SET pg_dtx.prepare_timeout = -1;
 SET pg_dtx.commit_timeout = -1;
+\set VERBOSITY default
 SET pg_dtx.commit_wait = 'sometimes';
 -- contexts
 SET pg_dtx.resolver = off;
