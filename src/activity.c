@@ -391,10 +391,10 @@ DtxActivityOwnsRow(uint64 boot_id, uint64 xid)
 }
 
 /*
- * Is a backend of this database answering for this transaction of this boot?
+ * Is another backend of this database answering for a transaction?
  */
 bool
-DtxActivityCommitting(uint64 xid)
+DtxActivityAnyCommitting(void)
 {
 	bool		committing = false;
 
@@ -403,8 +403,8 @@ DtxActivityCommitting(uint64 xid)
 		ActivitySlot *slot = &activity->slots[i];
 
 		LWLockAcquire(&slot->lock, LW_SHARED);
-		committing = slot->pub.pid != 0 &&
-			slot->pub.dbid == MyDatabaseId && slot->committing_xid == xid;
+		committing = slot->pub.pid != 0 && slot->pub.pid != MyProcPid &&
+			slot->pub.dbid == MyDatabaseId && slot->committing_xid != 0;
 		LWLockRelease(&slot->lock);
 	}
 	return committing;

@@ -67,6 +67,8 @@ static object_access_hook_type prev_object_access_hook = NULL;
 static void dtx_object_access(ObjectAccessType access, Oid classId,
 							  Oid objectId, int subId, void *arg);
 static void check_nothing_in_doubt(void);
+static bool try_finish(Oid serverid, Oid umid, const char *gid,
+					   DtxDecision decision);
 static List *recorded_in_doubt(void);
 static bool may_see(Oid userid);
 static const char *state_name(DtxState state);
@@ -95,7 +97,7 @@ static Oid	usable_mapping(Oid umid, Oid serverid);
 static void forget_dropped(const DtxGid *gid, DtxDecision decision,
 						   const DtxDecisionRow *row, const char *reason,
 						   const char *by_user);
-static void confirm_commit(Oid serverid, const char *gid);
+static void confirm_commit(Oid serverid, const char *gid, uint64 system_id);
 static void audit(const char *gid, const char *server, DtxDecision decision,
 				  DtxDecision decided, const char *reason, const char *by_user);
 
@@ -158,12 +160,19 @@ dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,
 static void
 check_nothing_in_doubt(void)
 {
-	bool		in_doubt = DtxInDoubtList(MyDatabaseId) != NIL;
+	bool		in_doubt;
 	Snapshot	snapshot;
 	List	   *rows;
 	ListCell   *lc;
 
-	/* DROP has locked the table, so nobody records a decision any more. */
+	/*
+	 * DROP has locked the table, so nobody records a decision any more.  But
+	 * locks are released before phase two and before the end of an abort, and
+	 * a session makes its entries before it lets go: look in this order.
+	 */
+	in_doubt = DtxActivityAnyCommitting();
+	if (DtxInDoubtList(MyDatabaseId) != NIL)
+		in_doubt = true;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	rows = DtxDecisionScan(snapshot);
 	UnregisterSnapshot(snapshot);
@@ -172,8 +181,7 @@ check_nothing_in_doubt(void)
 		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
 
 		/* The row of a backend that waits to use it again is not needed. */
-		if (!DtxActivityOwnsRow(row->boot_id, row->xid) ||
-			DtxActivityCommitting(row->xid))
+		if (!DtxActivityOwnsRow(row->boot_id, row->xid))
 			in_doubt = true;
 	}
 
@@ -184,6 +192,50 @@ check_nothing_in_doubt(void)
 						"pg_dtx"),
 				 errdetail("Not all prepared foreign transactions are known to be finished, and the record of what is to become of them would be lost."),
 				 errhint("Wait until view \"dtx.in_doubt\" is empty, run dtx.resolve(), or finish them with dtx.force().")));
+}
+
+/*
+ * Finish a gid in a subtransaction.  Returns false, with a NOTICE, if that
+ * fails.
+ */
+static bool
+try_finish(Oid serverid, Oid umid, const char *gid, DtxDecision decision)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool done = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(cxt);
+	PG_TRY();
+	{
+		DtxFinishGid(serverid, umid, gid, decision, 0);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(cxt);
+		edata = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(cxt);
+		CurrentResourceOwner = owner;
+
+		/* Cancel means cancel. */
+		if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			ReThrowError(edata);
+		ereport(NOTICE,
+				(errmsg_internal("%s", edata->message),
+				 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
+		FreeErrorData(edata);
+		done = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	CurrentResourceOwner = owner;
+	return done;
 }
 
 /*
@@ -910,6 +962,7 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 	Oid			serverid;
 	Oid			umid;
 	bool		override;
+	bool		known;
 
 	for (int i = 0; i < 4; i++)
 	{
@@ -954,7 +1007,8 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 	decided = row != NULL ? DTX_COMMIT : DTX_ROLLBACK;
 	check_contradiction(gid_text, decision, decided, override);
 
-	if (DtxInDoubtGet(&gid, &entry))
+	known = DtxInDoubtGet(&gid, &entry);
+	if (known)
 	{
 		serverid = entry.serverid;
 		umid = entry.umid;
@@ -979,8 +1033,18 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("server with OID %u does not exist", serverid)));
 
+	if (known && override &&
+		!try_finish(serverid, usable_mapping(umid, serverid), gid_text, decision))
+	{
+		/* Neither there nor to be had: a human says that this is the end. */
+		forget_dropped(&gid, decision, row, reason, by_user);
+		DtxStatsAdd(DTX_STAT_FORCED, 1);
+		PG_RETURN_VOID();
+	}
 	audit(gid_text, server, decision, decided, reason, by_user);
-	DtxFinishGid(serverid, usable_mapping(umid, serverid), gid_text, decision);
+	if (!known || !override)
+		DtxFinishGid(serverid, usable_mapping(umid, serverid), gid_text,
+					 decision, known ? entry.system_id : 0);
 
 	/* Nothing can undo it now, so say so before anything else can fail. */
 	DtxInDoubtRemove(&gid);
@@ -1160,7 +1224,7 @@ forget_dropped(const DtxGid *gid, DtxDecision decision,
 				continue;
 			DtxGidFormat(&other, text);
 			if (server_name(row->serverids[i]) != NULL)
-				confirm_commit(row->serverids[i], text);
+				confirm_commit(row->serverids[i], text, row->system_ids[i]);
 			else
 				forgotten = lappend_int(forgotten, (int) other.n);
 		}
@@ -1175,11 +1239,11 @@ forget_dropped(const DtxGid *gid, DtxDecision decision,
 		DtxGidFormat(&which, text);
 		audit(text, NULL, decision, decided, reason, by_user);
 		ereport(NOTICE,
-				(errmsg("prepared transaction \"%s\" is forgotten, because its server was dropped",
+				(errmsg("prepared transaction \"%s\" is forgotten, because its server is not to be had",
 						text),
 				 errdetail("If that server still exists somewhere, the transaction has to be finished there by hand.")));
 		ereport(LOG,
-				(errmsg("user \"%s\" forced prepared transaction \"%s\" to be forgotten, because its server was dropped",
+				(errmsg("user \"%s\" forced prepared transaction \"%s\" to be forgotten, because its server is not to be had",
 						by_user, text),
 				 errdetail("The recorded decision is %s. Reason: %s",
 						   decision_name(decided), reason)));
@@ -1206,7 +1270,7 @@ forget_dropped(const DtxGid *gid, DtxDecision decision,
  * PREPAREs have succeeded, so none can arrive later.
  */
 static void
-confirm_commit(Oid serverid, const char *gid)
+confirm_commit(Oid serverid, const char *gid, uint64 system_id)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -1215,7 +1279,7 @@ confirm_commit(Oid serverid, const char *gid)
 	MemoryContextSwitchTo(cxt);
 	PG_TRY();
 	{
-		DtxFinishGid(serverid, InvalidOid, gid, DTX_COMMIT);
+		DtxFinishGid(serverid, InvalidOid, gid, DTX_COMMIT, system_id);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();

@@ -241,6 +241,7 @@ CoordinatorSeen(Participant *p)
 	p->seen = true;
 	if (!DtxExtensionInstalled())
 		return;
+	p->wanted = true;			/* if not now, then in its next transaction */
 	ParticipantIdentify(p);
 	begin_activity();
 	DtxActivityAddServer(p->index, p->serverid);
@@ -364,6 +365,15 @@ pre_commit(void)
 
 	if (!dtx_two_phase_commit || !DtxExtensionInstalled())
 	{
+		/* It was there when the first of several nodes was written to. */
+		if (dtx_two_phase_commit && activity_begun &&
+			nmembers + (TransactionIdIsValid(GetTopTransactionIdIfAny()) ? 1 : 0) > 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("extension \"%s\" was dropped while the transaction ran",
+							"pg_dtx"),
+					 errdetail("The transaction can't be committed atomically on all servers."),
+					 errhint("Try it again, or set \"pg_dtx.two_phase_commit\" to off.")));
 		phase = PHASE_OFF;
 		return;
 	}
@@ -1031,10 +1041,13 @@ leave_unsettled(Participant *p)
 	ParticipantReceive(p);
 	if (!p->reply_due)
 		settled(p);
-	else if (p->gid.xid == unsettled.xid)
+	else
 	{
-		hand_over(p);
-		unsettled.failed = true;
+		if (p->gid.xid == unsettled.xid)
+		{
+			hand_over(p);
+			unsettled.failed = true;
+		}
 		if (p->abandoned)
 		{
 			/* nobody will ever come for the reply */

@@ -65,7 +65,7 @@ static ArrayType *oid_array(const Oid *oids, int n);
 static Oid *read_oid_array(Datum datum, int *n);
 static ArrayType *int8_array(const uint64 *values, int n);
 static uint64 *read_int8_array(Datum datum, int *n);
-static void throw_not_installed(void) pg_attribute_noreturn();
+static void throw_not_installed(void);
 
 /*
  * OID of a table of the extension, InvalidOid if the extension is not installed

@@ -185,6 +185,7 @@ static void next_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
 								ParamListInfo params,
 								QueryEnvironment *queryEnv,
 								DestReceiver *dest, QueryCompletion *qc);
+static void check_nothing_in_doubt(DropdbStmt *stmt, Oid dbid);
 static void dtx_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
 							   bool readOnlyTree,
 							   ProcessUtilityContext context,
@@ -299,6 +300,9 @@ dtx_launcher_main(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
+
+	/* A SIGHUP from before our handler was there was lost. */
+	ConfigReloadPending = true;
 
 	/* No database: shared catalogs are all it needs. */
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
@@ -973,13 +977,37 @@ next_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
 								params, queryEnv, dest, qc);
 }
 
+/*
+ * With the database its decisions are dropped.  Refuse while one is needed, as
+ * far as shared memory knows; WITH (FORCE) is the way to insist.
+ */
+static void
+check_nothing_in_doubt(DropdbStmt *stmt, Oid dbid)
+{
+	ListCell   *lc;
+
+	if (DtxInDoubtList(dbid) == NIL)
+		return;
+	foreach(lc, stmt->options)
+	{
+		if (strcmp(((DefElem *) lfirst(lc))->defname, "force") == 0)
+			return;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("cannot drop database \"%s\", because transactions of pg_dtx are in doubt",
+					stmt->dbname),
+			 errdetail("What they have prepared on other servers would stay locked there, and the record of what is to become of it would be lost."),
+			 errhint("Wait until view \"dtx.in_doubt\" in that database is empty, finish them with dtx.force(), or use WITH (FORCE).")));
+}
+
 static void
 dtx_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
 				   bool readOnlyTree, ProcessUtilityContext context,
 				   ParamListInfo params, QueryEnvironment *queryEnv,
 				   DestReceiver *dest, QueryCompletion *qc)
 {
-	Oid			dbid = InvalidOid;
+	volatile Oid dbid = InvalidOid;
 
 	switch (nodeTag(pstmt->utilityStmt))
 	{
@@ -1004,8 +1032,18 @@ dtx_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
 	block_database(dbid);
 	PG_TRY();
 	{
+		/* The resolver has gone, so nothing is added any more. */
+		if (IsA(pstmt->utilityStmt, DropdbStmt))
+			check_nothing_in_doubt((DropdbStmt *) pstmt->utilityStmt, dbid);
 		next_ProcessUtility(pstmt, queryString, readOnlyTree, context,
 							params, queryEnv, dest, qc);
+		if (IsA(pstmt->utilityStmt, DropdbStmt))
+		{
+			ListCell   *lc;
+
+			foreach(lc, DtxInDoubtList(dbid))
+				DtxInDoubtRemove(&((DtxInDoubt *) lfirst(lc))->gid);
+		}
 	}
 	PG_CATCH();
 	{

@@ -571,7 +571,7 @@ reply_complete(Participant *p)
 				p->state = PARTICIPANT_OPEN;
 			}
 			else
-				set_error(p, "unexpected reply");
+				set_error(p, lost ? "connection lost" : "unexpected reply");
 			break;
 
 		case PARTICIPANT_ENDING:
@@ -584,7 +584,8 @@ reply_complete(Participant *p)
 				strcmp(PQcmdStatus(p->result), "COMMIT") == 0)
 				p->state = PARTICIPANT_ENDED;
 			else
-				set_error(p, "transaction was rolled back by the server");
+				set_error(p, lost ? "connection lost" :
+						  "transaction was rolled back by the server");
 			break;
 
 		case PARTICIPANT_PREPARING:

@@ -209,7 +209,7 @@ typedef struct Visit
 	bool		superuser;		/* may it finish everything? */
 	bool		sees_all;		/* does it see what others are doing? */
 	bool		in_recovery;	/* a standby shows nothing */
-	uint64		system_id;		/* which cluster it is, 0 if it does not tell */
+	uint64		conn_system_id; /* which cluster it is, 0 if it does not tell */
 	bool		has_info;		/* are the fields above valid? */
 	uint64		next_remote_xid;	/* full transaction id, 0 if not known */
 	bool		relisted;		/* listed a second time? */
@@ -217,6 +217,8 @@ typedef struct Visit
 	char	   *outcome;		/* answer in PHASE_OUTCOME */
 
 	/* findings */
+	uint64		system_id;		/* cluster that the lists are from, or 0 */
+	bool		mixed;			/* are they from several? */
 	bool		listed;			/* has any list been complete? */
 	bool		truncated;		/* did the last list stop short? */
 	int			list;			/* number of the current list */
@@ -354,6 +356,8 @@ static DtxInDoubt *visit_entry(Visit *v, const DtxGid *gid);
 static bool is_in_flight(Visit *v, const DtxGid *gid);
 static bool found_here(Visit *v);
 static bool leads_elsewhere(const Visit *v, uint64 system_id);
+static void entry_finished(Visit *v, const DtxGid *gid);
+static bool left_to_human(const DtxGid *gid);
 static void run_to_end(Resolver *r);
 
 static ServerState *server_state(Oid serverid);
@@ -905,7 +909,7 @@ visit_row(DtxRemote *remote, void *arg, int statement, const PGresult *res)
 		const char *value = DtxRemoteValue(res, 0, 32);
 
 		if (value != NULL)
-			v->system_id = strtou64(value, NULL, 10);
+			v->conn_system_id = strtou64(value, NULL, 10);
 	}
 	else if (v->phase == PHASE_OUTCOME)
 	{
@@ -1046,7 +1050,7 @@ visit_ready(DtxRemote *remote, void *arg, const DtxRemoteError *error)
 	{
 		case PHASE_CONNECT:
 			v->version = DtxRemoteVersion(remote);
-			v->system_id = 0;
+			v->conn_system_id = 0;
 			v->phase = PHASE_IDENTIFY;
 			DtxRemoteSend(remote, "SELECT system_identifier::pg_catalog.text "
 						  "FROM pg_catalog.pg_control_system()");
@@ -1138,6 +1142,10 @@ visit_listed(Visit *v, DtxRemote *remote)
 	bool		orphans = false;
 	ListCell   *lc;
 
+	/* Several hosts, or an address that means another machine now. */
+	if (v->listed && v->system_id != v->conn_system_id)
+		v->mixed = true;
+	v->system_id = v->conn_system_id;
 	v->listed = true;
 	v->error = NULL;
 	v->good_umid = v->umid;
@@ -1414,7 +1422,7 @@ visit_finished_one(Visit *v, const DtxRemoteError *error)
 	if (error->sqlstate == 0)
 	{
 		f->state = FOUND_DONE;
-		DtxInDoubtRemove(&f->gid);
+		entry_finished(v, &f->gid);
 		if (v->purpose == VISIT_RESOLVE)
 			DtxStatsAdd(f->decision == DTX_COMMIT ?
 						DTX_STAT_RESOLVED_COMMIT : DTX_STAT_RESOLVED_ROLLBACK, 1);
@@ -1753,7 +1761,8 @@ settle_entries(Visit *v)
 		if (leads_elsewhere(v, entry->system_id) &&
 			(f == NULL || f->state == FOUND_GONE))
 		{
-			DtxInDoubtFailed(&entry->gid, LEADS_ELSEWHERE, backoff_until(1));
+			DtxInDoubtFailed(&entry->gid, LEADS_ELSEWHERE,
+							 backoff_until(entry->attempts + 1));
 			continue;
 		}
 
@@ -1775,7 +1784,7 @@ settle_entries(Visit *v)
 		{
 			DtxInDoubtFailed(&entry->gid,
 							 "its PREPARE TRANSACTION is still running on the server",
-							 backoff_until(1));
+							 backoff_until(entry->attempts + 1));
 			continue;
 		}
 
@@ -1816,18 +1825,28 @@ settle_notes(Visit *v)
 			note_gid(r, note, i, &gid);
 			f = hash_search(v->found_hash, &gid, HASH_FIND, NULL);
 
-			/* Finished by us, be it under the name of another server. */
-			if (f != NULL && f->state == FOUND_DONE)
-				confirmed = true;
-			else if (note->row.serverids[i] != v->serverid || v->truncated)
-				confirmed = false;
-			else if (leads_elsewhere(v, note->row.system_ids[i]))
+			/*
+			 * Only the server that was asked to prepare it can confirm it, or
+			 * if that was dropped, another name of the same cluster.  The
+			 * gid alone proves nothing: whoever can prepare transactions on
+			 * any server may have used it.
+			 */
+			if (leads_elsewhere(v, note->row.system_ids[i]))
 			{
-				note_unconfirmed(r, note, i, LEADS_ELSEWHERE);
+				if (note->row.serverids[i] == v->serverid)
+					note_unconfirmed(r, note, i, LEADS_ELSEWHERE);
 				confirmed = false;
 			}
+			else if (note->row.serverids[i] != v->serverid)
+				confirmed = f != NULL && f->state == FOUND_DONE &&
+					note->row.system_ids[i] != 0 &&
+					!server_state(note->row.serverids[i])->exists;
+			else if (f != NULL && f->state == FOUND_DONE)
+				confirmed = true;
 			else
-				confirmed = f == NULL || f->state == FOUND_GONE;
+				confirmed = !v->truncated &&
+					(f == NULL || f->state == FOUND_GONE) &&
+					!left_to_human(&gid);
 
 			if (confirmed)
 			{
@@ -1954,7 +1973,8 @@ DtxResolveNow(void)
  * See resolver.h.
  */
 void
-DtxFinishGid(Oid serverid, Oid umid, const char *gid, DtxDecision decision)
+DtxFinishGid(Oid serverid, Oid umid, const char *gid, DtxDecision decision,
+			 uint64 system_id)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	Resolver   *r;
@@ -1991,6 +2011,12 @@ DtxFinishGid(Oid serverid, Oid umid, const char *gid, DtxDecision decision)
 					 errmsg("could not connect to server \"%s\"",
 							server->servername),
 					 errdetail_internal("%s", v->error)));
+		if (leads_elsewhere(v, system_id))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("server \"%s\" can't tell about prepared transaction \"%s\"",
+							server->servername, gid),
+					 errdetail_internal("%s.", LEADS_ELSEWHERE)));
 		if (f == NULL || f->state == FOUND_GONE)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -2025,7 +2051,38 @@ DtxFinishGid(Oid serverid, Oid umid, const char *gid, DtxDecision decision)
 static bool
 leads_elsewhere(const Visit *v, uint64 system_id)
 {
-	return system_id != 0 && v->system_id != system_id;
+	return system_id != 0 && (v->mixed || v->system_id != system_id);
+}
+
+/*
+ * We have finished a gid: forget its entry, if it was this server's, or that of
+ * a server that was dropped and led to the same cluster.
+ */
+static void
+entry_finished(Visit *v, const DtxGid *gid)
+{
+	DtxInDoubt	entry;
+	bool		same;
+
+	if (!DtxInDoubtGet(gid, &entry) || leads_elsewhere(v, entry.system_id))
+		return;
+	same = entry.serverid == v->serverid;
+	if (!same && entry.system_id != 0)
+		same = v->resolver->worker ? !server_state(entry.serverid)->exists :
+			GetForeignServerExtended(entry.serverid, FSV_MISSING_OK) == NULL;
+	if (same)
+		DtxInDoubtRemove(gid);
+}
+
+/*
+ * Was it found that somebody has finished this gid against its decision?
+ */
+static bool
+left_to_human(const DtxGid *gid)
+{
+	DtxInDoubt	entry;
+
+	return DtxInDoubtGet(gid, &entry) && entry.next_attempt == DT_NOEND;
 }
 
 /*
@@ -2226,8 +2283,14 @@ worker_step(Resolver *r, bool *leave)
 		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
 		ServerState *state;
 
-		if (entry->next_attempt > now ||
+		/* Of an extension that was dropped since: nobody can finish it. */
+		if (r->coordinator_id != 0 &&
 			entry->gid.coordinator_id != r->coordinator_id)
+		{
+			DtxInDoubtRemove(&entry->gid);
+			continue;
+		}
+		if (entry->next_attempt > now)
 			continue;
 		state = server_state(entry->serverid);
 		if (state->visit == NULL && state->hurry_after <= now)
@@ -2660,6 +2723,9 @@ dtx_resolver_main(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
+
+	/* A SIGHUP from before our handler was there was lost. */
+	ConfigReloadPending = true;
 
 	/*
 	 * Attach first: then our entry is given back after this process has left

@@ -45,10 +45,12 @@ extern List *DtxResolveNow(void);
  * Finish one gid on one server on the word of a human, through the mapping
  * "umid" (or, if that is InvalidOid, the mapping that belongs to the owner of
  * the prepared transaction).  Throws with the remote SQLSTATE if it fails,
- * ERRCODE_UNDEFINED_OBJECT if no such prepared transaction is there.
+ * ERRCODE_UNDEFINED_OBJECT if no such prepared transaction is there, and
+ * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if the server leads to another cluster
+ * than "system_id" (0: no matter which).
  */
 extern void DtxFinishGid(Oid serverid, Oid umid, const char *gid,
-						 DtxDecision decision);
+						 DtxDecision decision, uint64 system_id);
 
 /* Servers of postgres_fdw that hold "gid" now: list of Oids. */
 extern List *DtxFindGid(const char *gid);

@@ -201,4 +201,36 @@ COMMIT;});
 	is($dtx->p($_)->safe_psql('postgres', 'SELECT count(*) FROM acct'), '2', "s$_ has the row") for 1, 2;
 }
 
+# Somebody prepares a transaction of his own under the gid of another server's
+# participant.  That it can be committed confirms nothing.
+{
+	my $before = $dtx->balances;
+	my ($b0, $b1, $b2) = split ' ', $before =~ s/\n\d+//gr;
+	make_doubt();
+	my $gid = $dtx->gid(2);
+	$dtx->p(2)->stop('fast');
+	$dtx->p(1)->safe_psql('postgres',
+		"BEGIN; CREATE TABLE forged (); PREPARE TRANSACTION '$gid'");
+	resolver('on');
+	$dtx->prepared_is(1, 0, 'a forged gid on s1 is finished');
+	$dtx->wait_passes(2);
+	my $xid = (split /:/, $gid)[4];
+	is($dtx->sql("SELECT count(*) FROM dtx.decision WHERE xid = $xid"), '1',
+		'... but it does not confirm what s2 has prepared');
+	is($dtx->sql("SELECT server FROM dtx.in_doubt WHERE gid = '$gid'"),
+		's2', '... which is in doubt');
+	$dtx->p(2)->start;
+	$dtx->clean('forged gid');
+	is($dtx->p(2)->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 1'),
+		$b2 + 10, '... and committed on s2');
+}
+
+# The extension disappears in the middle of a transaction: not silently.
+$s = $dtx->session;
+$s->run('BEGIN; INSERT INTO acct1 VALUES (9, 9); INSERT INTO acct2 VALUES (9, 9); DROP EXTENSION pg_dtx; COMMIT;');
+like($s->stderr, qr/ERROR:  55000: extension "pg_dtx" was dropped while the transaction ran/,
+	'DROP EXTENSION in a transaction that wrote on two servers');
+is($dtx->p($_)->safe_psql('postgres', 'SELECT count(*) FROM acct WHERE id = 9'), '0',
+	"... nothing is left on s$_") for 1, 2;
+
 done_testing();

@@ -1005,7 +1005,10 @@ sub table
 	my $self = shift;
 	my @names = map { $_->{name} } @actions;
 	my $text = sprintf "%-18s", 'cases (failed)';
-	$text .= sprintf "%9s", substr((split / /, $_)[-1], 0, 8) for @names;
+	my %short = (
+		'power failure' => 'power', 'kill backend' => 'backend',
+		'terminate' => 'termin.', 'client gone' => 'client', 'both down' => 'both');
+	$text .= sprintf "%9s", $short{$_} // $_ for @names;
 	$text .= "\n";
 	for my $point ((map { $_->{name} } @points), @resolver_points)
 	{

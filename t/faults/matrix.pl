@@ -18,7 +18,7 @@ my @cases = FaultMatrix::cases();
 @cases = grep { FaultMatrix::name($_) =~ /$ENV{CASES}/ } @cases if $ENV{CASES};
 @cases = FaultMatrix::sample($ENV{DTX_FAULT_SAMPLE}, @cases)
   if $ENV{DTX_FAULT_SAMPLE};
-@cases = grep { $_->{number} % $shards == $shard - 1 } @cases
+@cases = grep { $_->{number} * 7919 % 10007 % $shards == $shard - 1 } @cases
   if defined $shard;
 plan(skip_all => 'no case') unless @cases;
 
