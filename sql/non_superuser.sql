@@ -47,6 +47,15 @@ COMMIT;
 SELECT * FROM counted();
 TABLE balances;
 TABLE prepared;
+-- a PUBLIC mapping without a password is not for them, neither to look
+CALL make_server('pub', 'dtx_one');
+CREATE USER MAPPING FOR PUBLIC SERVER pub OPTIONS (user 'regress_dtx_remote');
+GRANT USAGE ON FOREIGN SERVER pub TO regress_dtx_user;
+SET ROLE regress_dtx_user;
+SELECT ok, detail FROM dtx.check_server('pub') WHERE "check" = 'reachable';
+RESET ROLE;
+DROP USER MAPPING FOR PUBLIC SERVER pub;
+DROP SERVER pub;
 REVOKE ALL ON acct0, acct1, acct2 FROM regress_dtx_user;
 DROP USER MAPPING FOR regress_dtx_user SERVER one;
 DROP USER MAPPING FOR regress_dtx_user SERVER two;

@@ -297,12 +297,14 @@ rotate_list(const char *value, int by)
  * need a deadline of its own per host to get past one that does not answer,
  * and only its blocking functions have that.
  *
+ * "on_behalf_of" is the user who wants the connection, InvalidOid for a resolver.
+ *
  * To be called in a transaction.  The result is in the current memory context.
  * Does not throw if the server or the mapping can't be used or is gone: "error"
  * is set then.
  */
 DtxTarget *
-DtxTargetMake(Oid serverid, Oid umid, int attempt)
+DtxTargetMake(Oid serverid, Oid umid, int attempt, Oid on_behalf_of)
 {
 	DtxTarget  *target = palloc0(sizeof(DtxTarget));
 	ForeignServer *server;
@@ -390,11 +392,12 @@ DtxTargetMake(Oid serverid, Oid umid, int attempt)
 	 * Whoever wrote the options must be entitled to this server's own
 	 * identity, or bring a password.  For a user's mapping that is the user;
 	 * postgres_fdw asks the same.  For a PUBLIC mapping postgres_fdw asks who
-	 * is connecting, but here nobody is; it is the owner of the server who
-	 * controls both the server and its PUBLIC mapping.
+	 * is connecting.  If that is a resolver it is nobody, and the owner of the
+	 * server, who controls both the server and its PUBLIC mapping, counts.
 	 */
 	target->need_password = password_required &&
-		!superuser_arg(OidIsValid(um_userid) ? um_userid : server->owner);
+		!superuser_arg(OidIsValid(um_userid) ? um_userid :
+					   OidIsValid(on_behalf_of) ? on_behalf_of : server->owner);
 	if (target->need_password && !have_password)
 		target->error = pstrdup("password is required: a user mapping of somebody who is not a superuser must contain a password");
 

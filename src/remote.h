@@ -83,7 +83,8 @@ typedef struct DtxRemoteHandler
 						   DtxRemoteFailure failure, const char *error);
 } DtxRemoteHandler;
 
-extern DtxTarget *DtxTargetMake(Oid serverid, Oid umid, int attempt);
+extern DtxTarget *DtxTargetMake(Oid serverid, Oid umid, int attempt,
+								Oid on_behalf_of);
 extern bool DtxServerIsPostgresFdw(Oid fdwid);
 extern char *DtxMappingOption(Oid umid, const char *name);
 

@@ -187,6 +187,7 @@ typedef struct Visit
 	bool		has_only;		/* is "only" set? */
 	DtxDecision forced;			/* VISIT_FORCE: what is to become of it */
 	Oid			fixed_umid;		/* only this mapping, or InvalidOid */
+	Oid			on_behalf_of;	/* user who wants to look, or InvalidOid */
 	List	   *entries;		/* in-doubt entries when it began */
 	HTAB	   *entry_hash;		/* the same, by gid: EntryRef */
 
@@ -770,7 +771,8 @@ static bool
 visit_connect(Visit *v, Oid umid)
 {
 	MemoryContext old = MemoryContextSwitchTo(v->cxt);
-	DtxTarget  *target = DtxTargetMake(v->serverid, umid, v->failures);
+	DtxTarget  *target = DtxTargetMake(v->serverid, umid, v->failures,
+									  v->on_behalf_of);
 
 	v->tried = lappend_oid(v->tried, umid);
 	v->umid = umid;
@@ -2189,6 +2191,7 @@ DtxProbeServer(Oid serverid, Oid userid, DtxProbe *probe)
 
 		/* A gid that nobody has: there is nothing to list. */
 		v->has_only = true;
+		v->on_behalf_of = userid;
 
 		/* As GetUserMapping() chooses, but without throwing. */
 		tuple = SearchSysCache2(USERMAPPINGUSERSERVER,
