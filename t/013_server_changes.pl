@@ -233,4 +233,42 @@ like($s->stderr, qr/ERROR:  55000: extension "pg_dtx" was dropped while the tran
 is($dtx->p($_)->safe_psql('postgres', 'SELECT count(*) FROM acct WHERE id = 9'), '0',
 	"... nothing is left on s$_") for 1, 2;
 
+# Entries that nobody confirms: the resolver is off.  With a commit_timeout of 0
+# COMMIT leaves everything to it, although the servers have committed by then.
+resolver('off');
+$s = $dtx->session;
+$s->run('SET pg_dtx.commit_timeout = 0');
+$s->run($dtx->transfer(1, 1, 2));
+like($s->stderr, qr/WARNING/, 'COMMIT without waiting');
+$dtx->prepared_is($_, 0) for 1, 2;
+my $gid = $dtx->sql(q{SELECT gid FROM dtx.in_doubt WHERE server = 's1'});
+like($gid, qr/^dtx:/, 'nobody knows that it is finished');
+($ret, $out, $err) =
+  $dtx->coord->psql('postgres', "SELECT dtx.force('$gid', 'commit', 'test')");
+like($err, qr/does not exist on server "s1"/, 'it can not be finished by hand');
+($ret, $out, $err) = $dtx->coord->psql('postgres',
+	"SELECT dtx.force('$gid', 'commit', 'test', override => true)");
+is($ret, 0, 'but it can be forgotten');
+like($err, qr/NOTICE:.*is forgotten/, '... with a notice');
+is($dtx->sql("SELECT count(*) FROM dtx.in_doubt WHERE gid = '$gid'"), '0',
+	'... and is gone from the view');
+is($dtx->sql("SELECT reason FROM dtx.forced WHERE gid = '$gid'"), 'test', '... and on record');
+
+# DROP DATABASE is refused while something is in doubt, unless it is forced.
+$dtx->sql('CREATE DATABASE other');
+$dtx->install('other');
+my $o = $dtx->session(dbname => 'other');
+$o->run('SET pg_dtx.commit_timeout = 0');
+$o->run($dtx->transfer(1, 2, 1));
+$o->close;
+$dtx->poll($dtx->coord, q{SELECT count(*) FROM pg_stat_activity
+WHERE datname = 'other' AND backend_type = 'client backend'}, '0', 'the session has gone');
+($ret, $out, $err) = $dtx->coord->psql('postgres', 'DROP DATABASE other');
+isnt($ret, 0, 'DROP DATABASE is refused while something is in doubt');
+like($err, qr/cannot drop database "other", because transactions of pg_dtx are in doubt/, '... with an error');
+($ret, $out, $err) = $dtx->coord->psql('postgres', 'DROP DATABASE other WITH (FORCE)');
+is($ret, 0, '... and done with FORCE');
+resolver('on');
+$dtx->clean('in the end');
+
 done_testing();
