@@ -13,7 +13,7 @@ ALTER SYSTEM SET pg_dtx.resolve_interval = '1h';
 SELECT pg_reload_conf();
 CREATE EXTENSION postgres_fdw;
 CREATE EXTENSION pg_dtx;
-\dx pg_dtx
+SELECT extname, extversion, extnamespace::regnamespace FROM pg_extension WHERE extname = 'pg_dtx';
 -- A server that is reached as the tests themselves reach theirs.
 CREATE PROCEDURE make_server(name text, dbname text) LANGUAGE plpgsql AS $$
 BEGIN
