@@ -67,8 +67,8 @@ static object_access_hook_type prev_object_access_hook = NULL;
 static void dtx_object_access(ObjectAccessType access, Oid classId,
 							  Oid objectId, int subId, void *arg);
 static void check_nothing_in_doubt(void);
-static bool try_finish(Oid serverid, Oid umid, const char *gid,
-					   DtxDecision decision);
+static ErrorData *try_finish(Oid serverid, Oid umid, const char *gid,
+							 DtxDecision decision, uint64 system_id);
 static List *recorded_in_doubt(void);
 static bool may_see(Oid userid);
 static const char *state_name(DtxState state);
@@ -192,50 +192,6 @@ check_nothing_in_doubt(void)
 						"pg_dtx"),
 				 errdetail("Not all prepared foreign transactions are known to be finished, and the record of what is to become of them would be lost."),
 				 errhint("Wait until view \"dtx.in_doubt\" is empty, run dtx.resolve(), or finish them with dtx.force().")));
-}
-
-/*
- * Finish a gid in a subtransaction.  Returns false, with a NOTICE, if that
- * fails.
- */
-static bool
-try_finish(Oid serverid, Oid umid, const char *gid, DtxDecision decision)
-{
-	MemoryContext cxt = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool done = true;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(cxt);
-	PG_TRY();
-	{
-		DtxFinishGid(serverid, umid, gid, decision, 0);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *edata;
-
-		MemoryContextSwitchTo(cxt);
-		edata = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(cxt);
-		CurrentResourceOwner = owner;
-
-		/* Cancel means cancel. */
-		if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			ReThrowError(edata);
-		ereport(NOTICE,
-				(errmsg_internal("%s", edata->message),
-				 edata->detail ? errdetail_internal("%s", edata->detail) : 0));
-		FreeErrorData(edata);
-		done = false;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(cxt);
-	CurrentResourceOwner = owner;
-	return done;
 }
 
 /*
@@ -1033,13 +989,23 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("server with OID %u does not exist", serverid)));
 
-	if (known && override &&
-		!try_finish(serverid, usable_mapping(umid, serverid), gid_text, decision))
+	if (known && override)
 	{
-		/* Neither there nor to be had: a human says that this is the end. */
-		forget_dropped(&gid, decision, row, reason, by_user);
-		DtxStatsAdd(DTX_STAT_FORCED, 1);
-		PG_RETURN_VOID();
+		ErrorData  *error = try_finish(serverid, usable_mapping(umid, serverid),
+									   gid_text, decision, 0);
+
+		/*
+		 * The server was asked and does not have it: a human says that this is
+		 * the end.  A server that could not be asked may have it yet.
+		 */
+		if (error != NULL && error->sqlerrcode != ERRCODE_UNDEFINED_OBJECT)
+			ReThrowError(error);
+		if (error != NULL)
+		{
+			forget_dropped(&gid, decision, row, reason, by_user);
+			DtxStatsAdd(DTX_STAT_FORCED, 1);
+			PG_RETURN_VOID();
+		}
 	}
 	audit(gid_text, server, decision, decided, reason, by_user);
 	if (!known || !override)
@@ -1239,11 +1205,11 @@ forget_dropped(const DtxGid *gid, DtxDecision decision,
 		DtxGidFormat(&which, text);
 		audit(text, NULL, decision, decided, reason, by_user);
 		ereport(NOTICE,
-				(errmsg("prepared transaction \"%s\" is forgotten, because its server is not to be had",
+				(errmsg("prepared transaction \"%s\" is forgotten, because it is not to be found",
 						text),
 				 errdetail("If that server still exists somewhere, the transaction has to be finished there by hand.")));
 		ereport(LOG,
-				(errmsg("user \"%s\" forced prepared transaction \"%s\" to be forgotten, because its server is not to be had",
+				(errmsg("user \"%s\" forced prepared transaction \"%s\" to be forgotten, because it is not to be found",
 						by_user, text),
 				 errdetail("The recorded decision is %s. Reason: %s",
 						   decision_name(decided), reason)));
@@ -1272,39 +1238,48 @@ forget_dropped(const DtxGid *gid, DtxDecision decision,
 static void
 confirm_commit(Oid serverid, const char *gid, uint64 system_id)
 {
+	ErrorData  *error = try_finish(serverid, InvalidOid, gid, DTX_COMMIT,
+								   system_id);
+
+	if (error != NULL && error->sqlerrcode != ERRCODE_UNDEFINED_OBJECT)
+		ereport(ERROR,
+				(errcode(error->sqlerrcode),
+				 errmsg("the decision to commit can't be forgotten yet, because \"%s\" on server \"%s\" could not be committed",
+						gid, server_name(serverid)),
+				 errdetail_internal("%s", error->message),
+				 errhint("Try again when that server can be reached.")));
+}
+
+/*
+ * DtxFinishGid() in a subtransaction.  Returns the error in the current memory
+ * context, or NULL.
+ */
+static ErrorData *
+try_finish(Oid serverid, Oid umid, const char *gid, DtxDecision decision,
+		   uint64 system_id)
+{
 	MemoryContext cxt = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(cxt);
 	PG_TRY();
 	{
-		DtxFinishGid(serverid, InvalidOid, gid, DTX_COMMIT, system_id);
+		DtxFinishGid(serverid, umid, gid, decision, system_id);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
-		ErrorData  *edata;
-
 		MemoryContextSwitchTo(cxt);
-		edata = CopyErrorData();
+		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(cxt);
-		CurrentResourceOwner = owner;
-
-		if (edata->sqlerrcode != ERRCODE_UNDEFINED_OBJECT)
-			ereport(ERROR,
-					(errcode(edata->sqlerrcode),
-					 errmsg("the decision to commit can't be forgotten yet, because \"%s\" on server \"%s\" could not be committed",
-							gid, server_name(serverid)),
-					 errdetail_internal("%s", edata->message),
-					 errhint("Try again when that server can be reached.")));
-		FreeErrorData(edata);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(cxt);
 	CurrentResourceOwner = owner;
+	return error;
 }
 
 /*

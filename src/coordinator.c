@@ -186,16 +186,6 @@ CoordinatorPrepareBackend(void)
 }
 
 /*
- * Is pg_dtx wanted in this database?  Looks at catalogs, so not to be called
- * when an invalidation could close the connection at hand.
- */
-bool
-CoordinatorWanted(void)
-{
-	return DtxExtensionInstalled();
-}
-
-/*
  * A connection is about to begin its first remote transaction: find out which
  * cluster it leads to.  Once per connection, like the settings that postgres_fdw
  * makes.  Throws on interrupts only; a failure shows in the next command.
@@ -956,7 +946,7 @@ CoordinatorAbandon(Participant *p)
 /*
  * A connection with a reply outstanding is about to be used: wait for that
  * reply.  For a confirmation of an earlier transaction not longer than
- * pg_dtx.commit_timeout; for other replies as long as postgres_fdw would wait
+ * pg_dtx.commit_timeout, or SETTLE_WAIT_MS if that is longer; for other replies as long as postgres_fdw would wait
  * for its own command.  Throws on interrupts, and can be called again then.
  */
 void

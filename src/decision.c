@@ -212,10 +212,10 @@ DtxDecisionWrite(uint64 xid, int nparticipants, const Oid *serverids,
 }
 
 /*
- * Is the live row at *tid the one with this key?  It is not if the table was
- * rewritten (VACUUM FULL, CLUSTER) or created again; the caller's lock on the
- * table keeps the answer true.  Looks with the active snapshot.  Prunes the page on the way, because nothing
- * else visits it often enough to keep HOT chains short.
+ * Is the live row at *tid the one with this key, as the active snapshot sees it?
+ * It is not if the table was rewritten (VACUUM FULL, CLUSTER) or created again;
+ * the caller's lock on the table keeps the answer true.  Prunes the page on the
+ * way, because nothing else visits it often enough to keep HOT chains short.
  */
 static bool
 fetch_row(Relation rel, ItemPointer tid, uint64 boot_id, uint64 xid)

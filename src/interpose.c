@@ -146,6 +146,9 @@ static int	note_range(struct dl_phdr_info *info, size_t size, void *data);
 static int	note_loaded(struct dl_phdr_info *info, size_t size, void *data);
 static bool is_postgres_fdw(const char *path);
 static void *defined_in(const void *address);
+static Participant *before_connect(const void *caller,
+								   const char *const *keywords,
+								   const char *const *values);
 static void enroll(Participant *p, PGconn *conn);
 static Verdict judge(PGconn *conn, const char *command);
 static void before_data_command(PGconn *conn, const char *command, bool writes);
@@ -289,6 +292,28 @@ find_postgres_fdw(const void *caller)
  * Decisions
  * ----------------------------------------------------------------
  */
+
+/*
+ * A connection is about to be made.  Returns its participant if it is
+ * postgres_fdw that makes it, or NULL.
+ */
+static Participant *
+before_connect(const void *caller, const char *const *keywords,
+			   const char *const *values)
+{
+	bool		wanted;
+	Participant *p;
+
+	if (!find_postgres_fdw(caller))
+		return NULL;
+
+	/* Catalogs can be looked at now: there is no connection to be closed. */
+	wanted = DtxExtensionInstalled();
+	CoordinatorPrepareBackend();
+	p = ParticipantCreate(keywords, values);
+	p->wanted = wanted;
+	return p;
+}
 
 /* postgres_fdw made a connection, or started to. */
 static void
@@ -462,16 +487,9 @@ PGDLLEXPORT PGconn *
 PQconnectdbParams(const char *const *keywords, const char *const *values,
 				  int expand_dbname)
 {
-	Participant *p = NULL;
-	PGconn	   *conn;
+	Participant *p = before_connect(__builtin_return_address(0), keywords, values);
+	PGconn	   *conn = real_PQconnectdbParams(keywords, values, expand_dbname);
 
-	if (find_postgres_fdw(__builtin_return_address(0)))
-	{
-		CoordinatorPrepareBackend();
-		p = ParticipantCreate(keywords, values);
-		p->wanted = CoordinatorWanted();
-	}
-	conn = real_PQconnectdbParams(keywords, values, expand_dbname);
 	if (p != NULL)
 		enroll(p, conn);
 	return conn;
@@ -481,16 +499,9 @@ PGDLLEXPORT PGconn *
 PQconnectStartParams(const char *const *keywords, const char *const *values,
 					 int expand_dbname)
 {
-	Participant *p = NULL;
-	PGconn	   *conn;
+	Participant *p = before_connect(__builtin_return_address(0), keywords, values);
+	PGconn	   *conn = real_PQconnectStartParams(keywords, values, expand_dbname);
 
-	if (find_postgres_fdw(__builtin_return_address(0)))
-	{
-		CoordinatorPrepareBackend();
-		p = ParticipantCreate(keywords, values);
-		p->wanted = CoordinatorWanted();
-	}
-	conn = real_PQconnectStartParams(keywords, values, expand_dbname);
 	if (p != NULL)
 		enroll(p, conn);
 	return conn;

@@ -98,7 +98,6 @@ extern void ParticipantThrow(Participant *p, const char *what);
 
 /* coordinator.c, called by interpose.c */
 extern void CoordinatorPrepareBackend(void);
-extern bool CoordinatorWanted(void);
 extern void CoordinatorIntroduce(Participant *p);
 extern void CoordinatorEnlist(Participant *p);
 extern void CoordinatorSeen(Participant *p);
