@@ -253,6 +253,17 @@ is($dtx->sql("SELECT count(*) FROM dtx.in_doubt WHERE gid = '$gid'"), '0',
 	'... and is gone from the view');
 is($dtx->sql("SELECT reason FROM dtx.forced WHERE gid = '$gid'"), 'test', '... and on record');
 
+# A server that can't be asked may have it yet: then nothing is forgotten.
+$gid = $dtx->sql(q{SELECT gid FROM dtx.in_doubt WHERE server = 's2'});
+$dtx->p(2)->stop('fast');
+($ret, $out, $err) = $dtx->coord->psql('postgres',
+	"SELECT dtx.force('$gid', 'commit', 'test', override => true)");
+like($err, qr/could not connect to server "s2"/,
+	'a server that is down is an error, whatever is asked for');
+is($dtx->sql("SELECT count(*) FROM dtx.in_doubt WHERE gid = '$gid'"), '1',
+	'... and nothing is forgotten');
+$dtx->p(2)->start;
+
 # DROP DATABASE is refused while something is in doubt, unless it is forced.
 $dtx->sql('CREATE DATABASE other');
 $dtx->install('other');
