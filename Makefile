@@ -26,6 +26,7 @@ OBJS = \
 	src/participant.o \
 	src/pg_dtx.o \
 	src/remote.o \
+	src/remote_exec.o \
 	src/resolver.o \
 	src/stats.o
 
@@ -58,6 +59,7 @@ REGRESS = \
 	privileges \
 	views \
 	check_server \
+	remote_exec \
 	resolve \
 	force \
 	gid

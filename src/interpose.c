@@ -22,6 +22,9 @@
  * own hands, COMMIT and ABORT are swallowed: the wrappers answer with a
  * synthetic success, and nothing is sent.
  *
+ * DtxInterposeOpen() lets postgres_fdw open a session without a foreign table,
+ * by IMPORT FOREIGN SCHEMA, whose questions are answered here.
+ *
  * What is not recognised while the remote transaction is in the coordinator's
  * hands is an ERROR: fail closed.
  *
@@ -37,7 +40,10 @@
 #include <dlfcn.h>
 #include <link.h>
 
+#include "catalog/pg_type.h"
+#include "foreign/fdwapi.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
 #include "participant.h"
 
 #define POSTGRES_FDW_FILE	"postgres_fdw" DLSUFFIX
@@ -121,6 +127,20 @@ static const struct
 	},
 };
 
+/*
+ * The two questions of IMPORT FOREIGN SCHEMA begin with these words
+ * (postgresImportForeignSchema in contrib/postgres_fdw/postgres_fdw.c, 15 to
+ * 19).  The schema asked for exists nowhere: were the questions put in another
+ * way, they would reach the server, and the answer would be an error.
+ */
+#define IMPORT_SCHEMA		"no schema, pg_dtx opens a session"
+#define IMPORT_QUESTION_1	"SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = "
+#define IMPORT_QUESTION_2	"SELECT relname, "
+
+/* Is DtxInterposeOpen() under way, and which connection has it got? */
+static bool opening = false;
+static Participant *opened = NULL;
+
 /* Where postgres_fdw.so is mapped; 0 as long as it has made no connection. */
 static uintptr_t fdw_start = 0;
 static uintptr_t fdw_end = 0;
@@ -153,6 +173,8 @@ static void enroll(Participant *p, PGconn *conn);
 static Verdict judge(PGconn *conn, const char *command);
 static void before_data_command(PGconn *conn, const char *command, bool writes);
 static void note_command(Participant *p, bool writes);
+static void check_not_piped(const Participant *p);
+static bool answer_import(Participant *p, const char *command);
 static bool starts_with(const char *command, const char *word);
 static bool is_write(const char *command);
 static bool is_ours_to_receive(const Participant *p);
@@ -394,6 +416,14 @@ judge(PGconn *conn, const char *command)
 		return REFUSE;
 	}
 
+	if (p->piped)
+	{
+		/* Cleanup that could not wait for the end of the results fails. */
+		if (is_abort || starts_with(command, "ROLLBACK"))
+			return REFUSE;
+		check_not_piped(p);
+	}
+
 	if (p->state == PARTICIPANT_IDLE)
 	{
 		if (starts_with(command, "START TRANSACTION"))
@@ -407,7 +437,11 @@ judge(PGconn *conn, const char *command)
 	}
 	else if (!is_commit && !is_abort && !is_deallocate &&
 			 !starts_with(command, "ROLLBACK"))
+	{
 		note_command(p, is_write(command));
+		if (opening && answer_import(p, command))
+			return SWALLOW;
+	}
 	return SEND;
 }
 
@@ -427,7 +461,22 @@ before_data_command(PGconn *conn, const char *command, bool writes)
 				 errmsg("cannot use server \"%s\" while the transaction is being committed",
 						p->server_name),
 				 errdetail("The remote transaction has been prepared or ended already.")));
+	check_not_piped(p);
 	note_command(p, writes || is_write(command));
+}
+
+/*
+ * A value that dtx.query() receives may need a function that uses the very
+ * connection on which it is received, say in a check constraint of a domain.
+ */
+static void
+check_not_piped(const Participant *p)
+{
+	if (p->piped)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("connection to server \"%s\" is in use by an active remote command",
+						p->server_name)));
 }
 
 /*
@@ -469,6 +518,100 @@ is_write(const char *command)
 			return true;
 	}
 	return false;
+}
+
+/* ----------------------------------------------------------------
+ * Sessions for remote commands
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Have postgres_fdw open its session with a foreign server for the current
+ * user, unless it has one, begin the remote transaction, unless it has begun,
+ * and go to the current level of subtransactions.  Returns the connection, with
+ * nothing under way on it.
+ *
+ * IMPORT FOREIGN SCHEMA is the one thing that makes postgres_fdw do all that,
+ * its checks of passwords included, without a foreign table.  What it asks the
+ * server is answered here and costs no round trip.
+ *
+ * Whether the user may use the server is for the caller to check.  Throws what
+ * postgres_fdw throws.
+ */
+Participant *
+DtxInterposeOpen(Oid serverid)
+{
+	ImportForeignSchemaStmt *stmt = makeNode(ImportForeignSchemaStmt);
+	FdwRoutine *routine = GetFdwRoutineByServerId(serverid);
+
+	stmt->remote_schema = IMPORT_SCHEMA;
+	stmt->list_type = FDW_IMPORT_SCHEMA_ALL;
+
+	opening = true;
+	opened = NULL;
+	PG_TRY();
+	{
+		(void) routine->ImportForeignSchema(stmt, serverid);
+	}
+	PG_FINALLY();
+	{
+		opening = false;
+	}
+	PG_END_TRY();
+
+	if (opened == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("pg_dtx did not see postgres_fdw open a session"),
+				 errhint("Report this to the developers of pg_dtx.")));
+	if (opened->broken || ParticipantControlled(opened))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("connection to server \"%s\" was lost",
+						opened->server_name)));
+	return opened;
+}
+
+/*
+ * Is this a question of IMPORT FOREIGN SCHEMA?  Then it is answered here: the
+ * schema exists, and has no tables.  Throws if out of memory.
+ */
+static bool
+answer_import(Participant *p, const char *command)
+{
+	bool		exists = starts_with(command, IMPORT_QUESTION_1);
+	PGresult   *answer;
+
+	if (!exists && !starts_with(command, IMPORT_QUESTION_2))
+		return false;
+
+	answer = PQmakeEmptyPGresult(p->conn, PGRES_TUPLES_OK);
+	if (answer != NULL && exists)
+	{
+		PGresAttDesc column = {
+			.name = "?column?",
+			.typid = INT4OID,
+			.typlen = 4,
+			.atttypmod = -1
+		};
+
+		if (!PQsetResultAttrs(answer, 1, &column) ||
+			!PQsetvalue(answer, 0, 0, "1", 1))
+		{
+			PQclear(answer);
+			answer = NULL;
+		}
+	}
+	if (answer == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+
+	PQclear(p->answer);
+	p->answer = answer;
+	p->synthetic = 2;
+	opened = p;
+	return true;
 }
 
 /* Is a reply on the way that postgres_fdw must not take? */
@@ -611,12 +754,22 @@ PQgetResult(PGconn *conn)
 
 		if (p != NULL && p->synthetic > 0)
 		{
-			p->synthetic--;
-			return p->synthetic == 1 ?
-				PQmakeEmptyPGresult(conn, PGRES_COMMAND_OK) : NULL;
+			PGresult   *answer = p->answer;
+
+			if (--p->synthetic == 0)
+				return NULL;
+			p->answer = NULL;
+			return answer ? answer :
+				PQmakeEmptyPGresult(conn, PGRES_COMMAND_OK);
 		}
 		if (p != NULL && is_ours_to_receive(p))
 			return NULL;
+		if (p != NULL && p->piped && !ParticipantDrain(p))
+		{
+			/* not reached: whoever asks has waited until it is not busy */
+			p->broken = true;
+			return NULL;
+		}
 	}
 	return real_PQgetResult(conn);
 }
@@ -630,6 +783,8 @@ PQisBusy(PGconn *conn)
 
 		if (p != NULL && (p->synthetic > 0 || is_ours_to_receive(p)))
 			return 0;
+		if (p != NULL && p->piped)
+			return !ParticipantDrain(p);
 	}
 	return real_PQisBusy(conn);
 }
@@ -669,6 +824,8 @@ PQtransactionStatus(const PGconn *conn)
 
 		if (p != NULL && p->broken)
 			return PQTRANS_UNKNOWN;
+		if (p != NULL && p->piped)
+			return PQTRANS_ACTIVE;
 		if (p != NULL && (ParticipantControlled(p) || is_ours_to_receive(p)))
 			return PQTRANS_IDLE;
 	}

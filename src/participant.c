@@ -138,6 +138,7 @@ ParticipantDestroy(Participant *p)
 	if (p->conn != NULL)
 		hash_search(participants, &p->conn, HASH_REMOVE, NULL);
 	PQclear(p->result);
+	PQclear(p->answer);
 	forget_parameters(p);
 	pfree(p);
 }
@@ -628,6 +629,59 @@ reply_complete(Participant *p)
 			p->result = NULL;
 			break;
 	}
+}
+
+/*
+ * Take in what a pipeline whose sender was interrupted still has to say, and
+ * leave pipeline mode when that is over.  Returns false while results are
+ * missing.  Does not wait and does not throw.
+ *
+ * postgres_fdw gets here in its abort cleanup: it sees a busy connection,
+ * cancels the command, and waits for the end of the results, with deadlines of
+ * its own.
+ */
+bool
+ParticipantDrain(Participant *p)
+{
+	bool		ended = false;	/* was the last result a NULL? */
+
+	while (p->piped)
+	{
+		PGresult   *result;
+		bool		synced;
+
+		if (PQstatus(p->conn) == CONNECTION_BAD)
+		{
+			p->piped = false;
+			p->broken = true;
+			break;
+		}
+		if (PQisBusy(p->conn))
+			return false;
+		result = PQgetResult(p->conn);
+		if (result == NULL)
+		{
+			/* one NULL ends a command, two are the end of everything */
+			if (ended)
+			{
+				p->piped = false;
+				p->broken = true;
+			}
+			ended = true;
+			continue;
+		}
+		ended = false;
+		synced = PQresultStatus(result) == PGRES_PIPELINE_SYNC;
+		PQclear(result);
+		if (synced)
+		{
+			p->piped = false;
+			if (!PQexitPipelineMode(p->conn) ||
+				PQsetnonblocking(p->conn, 0) != 0)
+				p->broken = true;
+		}
+	}
+	return true;
 }
 
 /*

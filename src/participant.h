@@ -68,8 +68,12 @@ typedef struct Participant
 	PGresult   *result;			/* last result of that command, or NULL */
 	char		error[DTX_ERROR_SIZE];	/* why UNKNOWN or UNFINISHED */
 
+	/* commands of remote_exec.c */
+	bool		piped;			/* in pipeline mode, with results due */
+
 	/* what the wrappers have to pretend */
 	int			synthetic;		/* results still to be faked: 2 OK, 1 NULL */
+	PGresult   *answer;			/* what to give instead of that OK, or NULL */
 	bool		deallocate_due; /* DEALLOCATE ALL was put off */
 	bool		abandoned;		/* postgres_fdw called PQfinish */
 	bool		unsettled;		/* FINISHING, and COMMIT has returned */
@@ -92,9 +96,13 @@ extern bool ParticipantEnd(Participant *p);
 extern bool ParticipantPrepare(Participant *p, const DtxGid *gid);
 extern bool ParticipantFinish(Participant *p, DtxDecision decision);
 extern void ParticipantReceive(Participant *p);
+extern bool ParticipantDrain(Participant *p);
 extern void ParticipantGiveUp(Participant *p, const char *error);
 extern void ParticipantDeallocate(Participant *p);
 extern void ParticipantThrow(Participant *p, const char *what);
+
+/* interpose.c, called by remote_exec.c */
+extern Participant *DtxInterposeOpen(Oid serverid);
 
 /* coordinator.c, called by interpose.c */
 extern void CoordinatorPrepareBackend(void);
