@@ -7,7 +7,8 @@
  * One section per module, lowest first.  Calls go one way, from a section to
  * the ones above it:
  *
- *	interpose -> coordinator -> participant -> in_doubt, activity, decision, gid
+ *	remote_exec -> interpose -> coordinator -> participant -> in_doubt, activity,
+ *		decision, gid
  *	launcher -> resolver -> remote, in_doubt, activity, decision, gid
  *	admin -> everything
  *
@@ -262,6 +263,7 @@ PGDLLEXPORT extern void dtx_resolver_main(Datum arg);
  * participant.c: one postgres_fdw connection and its remote transaction
  * coordinator.c: the commit of a distributed transaction
  * interpose.c: the wrappers around libpq that postgres_fdw calls
+ * remote_exec.c: remote SQL in the sessions of postgres_fdw
  * (declarations: participant.h)
  * ----------------------------------------------------------------
  */

@@ -25,10 +25,13 @@
  * the subtransaction around it has to be rolled back, and that does it.
  *
  * An error that is thrown while results are due (a cancel, a value that can't be
- * converted, a failure on another server) leaves the connection in pipeline
- * mode.  postgres_fdw then finds it busy in its abort cleanup, cancels the
- * command, and drains it through the wrappers of interpose.c.  For that the Sync
- * must have been sent: nothing throws between the first command and the Sync.
+ * converted, a failure on another server) has to get the other servers out of
+ * their commands.  A cancel request is lost on a server that is just between two
+ * commands, and a pipeline has many such moments, so it is repeated (quiesce).
+ * What does not end soon is left in pipeline mode: postgres_fdw finds the
+ * connection busy in its abort cleanup, cancels once more, and drains it through
+ * the wrappers of interpose.c.  All of that works only if the Sync has been sent:
+ * nothing throws between the first command and the Sync.
  *
  *-------------------------------------------------------------------------
  */
@@ -46,6 +49,7 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
+#include "parser/scansup.h"
 #include "participant.h"
 #include "remote.h"
 #include "utils/acl.h"
@@ -54,10 +58,19 @@
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 /* Rest of a remote error message that is passed on, bytes. */
 #define MAX_REMOTE_TEXT		8192
+
+/*
+ * Cancel requests are repeated after this time, doubled each time, and no longer
+ * than that; milliseconds.  Then it is postgres_fdw's turn, which has half a
+ * minute of patience.
+ */
+#define CANCEL_RETRY_MS		50
+#define CANCEL_PATIENCE_MS	5000
 
 /* Sockets looked at per WaitEventSetWait() call. */
 #define EVENTS_AT_ONCE		16
@@ -80,11 +93,13 @@
 /*
  * What postgres_fdw relies on (configure_remote_session in
  * contrib/postgres_fdw/connection.c), and what libpq does.  For the session,
- * because a SET in the command would otherwise come back at its end.
+ * because a SET in the command would otherwise come back at its end.  "ISO"
+ * alone does not change the order of day and month, so that is put back first.
  */
 #define AFTER_COMMAND \
 	"SELECT pg_catalog.set_config('search_path', 'pg_catalog', false)," \
 	" pg_catalog.set_config('TimeZone', 'GMT', false)," \
+	" pg_catalog.set_config('DateStyle', NULL, false)," \
 	" pg_catalog.set_config('DateStyle', 'ISO', false)," \
 	" pg_catalog.set_config('IntervalStyle', 'postgres', false)," \
 	" pg_catalog.set_config('extra_float_digits', '3', false)," \
@@ -147,6 +162,9 @@ typedef struct ValuePosition
 	int			column;			/* from 0; -1: the row as a whole */
 } ValuePosition;
 
+/* Wait event, see DtxWaitEvent(). */
+static uint32 we_remote_exec = 0;
+
 PG_FUNCTION_INFO_V1(dtx_sql_exec);
 PG_FUNCTION_INFO_V1(dtx_sql_exec_all);
 PG_FUNCTION_INFO_V1(dtx_sql_query);
@@ -166,6 +184,10 @@ static void find_server(Execution *e, const char *name);
 static void run(const RemoteCommand *command, Execution *executions, int n,
 				RowSink *sink);
 static void start(Execution *e, const RemoteCommand *command);
+static void release_results(Execution *executions, int n);
+static void quiesce(Execution *executions, int n, WaitEventSet *set);
+static bool any_piped(Execution *executions, int n);
+static void send_cancel(PGconn *conn, TimestampTz deadline);
 static void wait_for_results(const RemoteCommand *command,
 							 Execution *executions, int n, RowSink *sink,
 							 WaitEventSet *set);
@@ -397,11 +419,13 @@ split_command(const char *text)
 	{
 		RawStmt    *stmt = lfirst_node(RawStmt, lc);
 		const char *begin = text + stmt->stmt_location;
+		const char *end = stmt->stmt_len > 0 ? begin + stmt->stmt_len :
+			begin + strlen(begin);
 
 		check_statement(stmt->stmt);
-		statements = lappend(statements,
-							 stmt->stmt_len > 0 ?
-							 pnstrdup(begin, stmt->stmt_len) : pstrdup(begin));
+		while (begin < end && scanner_isspace(*begin))
+			begin++;
+		statements = lappend(statements, pnstrdup(begin, end - begin));
 	}
 	return statements;
 }
@@ -534,7 +558,7 @@ next_word(const char *text, char *word, int size)
 				text++;
 		}
 		else if (*text != '\0' &&
-				 (depth > 0 || strchr(" \t\n\r\f\v;", *text) != NULL))
+				 (depth > 0 || *text == ';' || scanner_isspace(*text)))
 			text++;
 		else
 			break;
@@ -657,6 +681,8 @@ run(const RemoteCommand *command, Execution *executions, int n, RowSink *sink)
 {
 	WaitEventSet *volatile set = NULL;
 
+	if (we_remote_exec == 0)
+		we_remote_exec = DtxWaitEvent("DtxRemoteExec");
 	if (sink != NULL)
 		sink->row_context = AllocSetContextCreate(CurrentMemoryContext,
 												  "pg_dtx remote row",
@@ -691,27 +717,165 @@ run(const RemoteCommand *command, Execution *executions, int n, RowSink *sink)
 			start(&executions[i], command);
 		wait_for_results(command, executions, n, sink, set);
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
+		release_results(executions, n);
 		if (set != NULL)
-			FreeWaitEventSet(set);
-		for (int i = 0; i < n; i++)
 		{
-			Execution  *e = &executions[i];
-
-			PQclear(e->result);
-			PQclear(e->error);
-			e->result = e->error = NULL;
-
-			/*
-			 * Interrupted in the middle of a message: the server waits for the
-			 * rest of it, and no cancel would reach it.
-			 */
-			if (e->p->piped && PQflush(e->p->conn) != 0)
-				e->p->broken = true;
+			quiesce(executions, n, set);
+			FreeWaitEventSet(set);
 		}
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	FreeWaitEventSet(set);
+}
+
+/*
+ * After an error: libpq's memory is not freed with the transaction's.
+ */
+static void
+release_results(Execution *executions, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		PQclear(executions[i].result);
+		PQclear(executions[i].error);
+		executions[i].result = executions[i].error = NULL;
+	}
+}
+
+/*
+ * After an error: get the servers out of the commands that are still under way.
+ * Takes a bounded time, whatever the servers do.
+ */
+static void
+quiesce(Execution *executions, int n, WaitEventSet *set)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   CANCEL_PATIENCE_MS);
+	TimestampTz next_cancel = 0;
+	int			retry_ms = CANCEL_RETRY_MS;
+
+	for (int i = 0; i < n; i++)
+	{
+		Participant *p = executions[i].p;
+
+		/*
+		 * Interrupted in the middle of a message: the server waits for the rest
+		 * of it, and no cancel would reach it.
+		 */
+		if (p->piped && PQflush(p->conn) != 0)
+		{
+			p->piped = false;
+			p->broken = true;
+		}
+		if (executions[i].wants_write && p->piped)
+			ModifyWaitEvent(set, i + 2, WL_SOCKET_READABLE, NULL);
+	}
+
+	while (any_piped(executions, n) && !ProcDiePending)
+	{
+		WaitEvent	events[EVENTS_AT_ONCE];
+		TimestampTz now = GetCurrentTimestamp();
+		int			nevents;
+
+		if (now >= deadline)
+			break;
+		if (now >= next_cancel)
+		{
+			for (int i = 0; i < n; i++)
+			{
+				if (executions[i].p->piped)
+					send_cancel(executions[i].p->conn, deadline);
+			}
+			now = GetCurrentTimestamp();
+			next_cancel = TimestampTzPlusMilliseconds(now, retry_ms);
+			retry_ms *= 2;
+		}
+
+		nevents = WaitEventSetWait(set,
+								   TimestampDifferenceMilliseconds(now, Min(next_cancel, deadline)),
+								   events, EVENTS_AT_ONCE,
+								   we_remote_exec);
+		for (int i = 0; i < nevents; i++)
+		{
+			Execution  *e = (Execution *) events[i].user_data;
+
+			if (events[i].events & WL_LATCH_SET)
+				ResetLatch(MyLatch);
+			else if (e != NULL)
+			{
+				(void) PQconsumeInput(e->p->conn);
+				(void) ParticipantDrain(e->p);
+			}
+		}
+	}
+
+	/* The next CHECK_FOR_INTERRUPTS() needs no latch, but others may. */
+	SetLatch(MyLatch);
+}
+
+/*
+ * Is a command still under way?  Takes in what has arrived already.
+ */
+static bool
+any_piped(Execution *executions, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (!ParticipantDrain(executions[i].p))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Ask a server to cancel what it does on a connection.  Whether that helps shows
+ * in the results.
+ */
+static void
+send_cancel(PGconn *conn, TimestampTz deadline)
+{
+#ifdef LIBPQ_HAS_ASYNC_CANCEL
+	PGcancelConn *cancel = PQcancelCreate(conn);
+
+	if (cancel == NULL)
+		return;
+	if (PQcancelStart(cancel))
+	{
+		while (!ProcDiePending)
+		{
+			PostgresPollingStatusType status = PQcancelPoll(cancel);
+			long		timeout;
+
+			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+													  deadline);
+			if ((status != PGRES_POLLING_READING &&
+				 status != PGRES_POLLING_WRITING) || timeout <= 0)
+				break;
+			(void) WaitLatchOrSocket(MyLatch,
+									 WL_LATCH_SET | WL_TIMEOUT |
+									 WL_EXIT_ON_PM_DEATH |
+									 (status == PGRES_POLLING_READING ?
+									  WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE),
+									 PQcancelSocket(cancel), timeout,
+									 we_remote_exec);
+			ResetLatch(MyLatch);
+		}
+	}
+	PQcancelFinish(cancel);
+#else
+	/* It blocks, as it does in postgres_fdw of these versions. */
+	PGcancel   *cancel = PQgetCancel(conn);
+	char		error[256];
+
+	(void) deadline;
+	if (cancel == NULL)
+		return;
+	(void) PQcancel(cancel, error, sizeof(error));
+	PQfreeCancel(cancel);
+#endif
 }
 
 /*
@@ -760,11 +924,7 @@ static void
 wait_for_results(const RemoteCommand *command, Execution *executions, int n,
 				 RowSink *sink, WaitEventSet *set)
 {
-	static uint32 wait_event = 0;
 	int			due = n;
-
-	if (wait_event == 0)
-		wait_event = DtxWaitEvent("DtxRemoteExec");
 
 	while (due > 0)
 	{
@@ -787,7 +947,8 @@ wait_for_results(const RemoteCommand *command, Execution *executions, int n,
 			}
 		}
 
-		nevents = WaitEventSetWait(set, -1, events, EVENTS_AT_ONCE, wait_event);
+		nevents = WaitEventSetWait(set, -1, events, EVENTS_AT_ONCE,
+								   we_remote_exec);
 		for (int i = 0; i < nevents; i++)
 		{
 			Execution  *e = (Execution *) events[i].user_data;
@@ -975,7 +1136,15 @@ finish(Execution *e, const RemoteCommand *command)
 static void
 throw_lost(Execution *e)
 {
-	char	   *detail = DtxCleanText(PQerrorMessage(e->p->conn), MAX_REMOTE_TEXT);
+	char	   *detail = NULL;
+
+	/* A server that closes a session may have said why. */
+	if (e->error != NULL)
+		detail = remote_text(e->error, PG_DIAG_MESSAGE_PRIMARY);
+	if (detail == NULL && e->result != NULL)
+		detail = remote_text(e->result, PG_DIAG_MESSAGE_PRIMARY);
+	if (detail == NULL)
+		detail = DtxCleanText(PQerrorMessage(e->p->conn), MAX_REMOTE_TEXT);
 
 	e->p->broken = true;
 	ereport(ERROR,
