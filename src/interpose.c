@@ -22,6 +22,11 @@
  * own hands, COMMIT and ABORT are swallowed: the wrappers answer with a
  * synthetic success, and nothing is sent.
  *
+ * START TRANSACTION is put off and sent together with the first command of the
+ * remote transaction, which saves a round trip: in one message with a command of
+ * the simple protocol, in a pipeline with one of the extended protocol.
+ * postgres_fdw gets its results as if it had waited for START TRANSACTION.
+ *
  * DtxInterposeOpen() lets postgres_fdw open a session without a foreign table,
  * by IMPORT FOREIGN SCHEMA, whose questions are answered here.
  *
@@ -40,11 +45,13 @@
 #include <dlfcn.h>
 #include <link.h>
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "foreign/fdwapi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "participant.h"
+#include "utils/timestamp.h"
 
 #define POSTGRES_FDW_FILE	"postgres_fdw" DLSUFFIX
 
@@ -137,6 +144,16 @@ static const struct
 #define IMPORT_QUESTION_1	"SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = "
 #define IMPORT_QUESTION_2	"SELECT relname, "
 
+/*
+ * A connection that was idle for longer may be dead without anybody having
+ * noticed; then START TRANSACTION goes first, and if it fails postgres_fdw makes
+ * another connection.  Milliseconds.
+ */
+#define FOLD_MAX_IDLE_MS	60000
+
+#define START_REPEATABLE_READ	"START TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+#define START_READ_COMMITTED	"START TRANSACTION ISOLATION LEVEL READ COMMITTED"
+
 /* Is DtxInterposeOpen() under way, and which connection has it got? */
 static bool opening = false;
 static Participant *opened = NULL;
@@ -156,6 +173,7 @@ static uintptr_t fdw_end = 0;
 typedef enum Verdict
 {
 	SEND,						/* pass it on */
+	SEND_START,					/* pass start_command on instead */
 	SWALLOW,					/* pretend success */
 	REFUSE						/* fail as if the connection were lost */
 } Verdict;
@@ -171,7 +189,13 @@ static Participant *before_connect(const void *caller,
 								   const char *const *values);
 static void enroll(Participant *p, PGconn *conn);
 static Verdict judge(PGconn *conn, const char *command);
-static void before_data_command(PGconn *conn, const char *command, bool writes);
+static Participant *before_data_command(PGconn *conn, const char *command,
+										bool writes);
+static bool put_off_start(Participant *p, const char *command);
+static int	send_start(PGconn *conn);
+static int	send_query(PGconn *conn, const char *query);
+static bool begin_folded(Participant *p);
+static int	end_folded(Participant *p, int sent);
 static void note_command(Participant *p, bool writes);
 static void check_not_piped(const Participant *p);
 static bool answer_import(Participant *p, const char *command);
@@ -424,6 +448,14 @@ judge(PGconn *conn, const char *command)
 		check_not_piped(p);
 	}
 
+	if (p->start_command[0] != '\0' && (is_commit || is_abort))
+	{
+		/* Nothing has begun there. */
+		p->start_command[0] = '\0';
+		p->synthetic = 2;
+		return SWALLOW;
+	}
+
 	if (p->state == PARTICIPANT_IDLE)
 	{
 		if (starts_with(command, "START TRANSACTION"))
@@ -433,28 +465,137 @@ judge(PGconn *conn, const char *command)
 			if (p->broken)
 				return REFUSE;
 			CoordinatorEnlist(p);
+			return put_off_start(p, command) ? SWALLOW : SEND_START;
 		}
 	}
 	else if (!is_commit && !is_abort && !is_deallocate &&
 			 !starts_with(command, "ROLLBACK"))
 	{
-		note_command(p, is_write(command));
 		if (opening && answer_import(p, command))
 			return SWALLOW;
+		note_command(p, is_write(command));
 	}
 	return SEND;
 }
 
 /*
- * postgres_fdw sends a command by the extended protocol.
+ * postgres_fdw starts a remote transaction: keep the command, as it is to be
+ * sent, in start_command.  Returns true if it need not be sent now.
+ *
+ * postgres_fdw replaces a connection that fails with this very command, so that
+ * a server's restart goes unnoticed, and no other.  So the connection must be
+ * known to be alive, as far as that can be known.
  */
-static void
+static bool
+put_off_start(Participant *p, const char *command)
+{
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	bool		fresh = !TimestampDifferenceExceeds(p->last_start, now,
+													FOLD_MAX_IDLE_MS);
+
+	p->last_start = now;
+	if (dtx_remote_isolation == XACT_READ_COMMITTED &&
+		XactIsoLevel == XACT_READ_COMMITTED && p->wanted &&
+		starts_with(command, START_REPEATABLE_READ))
+		snprintf(p->start_command, sizeof(p->start_command), "%s%s",
+				 START_READ_COMMITTED, command + strlen(START_REPEATABLE_READ));
+	else
+		strlcpy(p->start_command, command, sizeof(p->start_command));
+
+	if (strlen(command) >= sizeof(p->start_command))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("postgres_fdw starts a transaction in an unknown way: %s",
+						command)));
+
+	if (!dtx_fold_start || !dtx_two_phase_commit || !p->wanted || !fresh ||
+		!ParticipantQuiet(p))
+		return false;
+	p->synthetic = 2;
+	return true;
+}
+
+/*
+ * Send START TRANSACTION alone.
+ */
+static int
+send_start(PGconn *conn)
+{
+	Participant *p = ParticipantFind(conn);
+	int			sent = real_PQsendQuery(conn, p->start_command);
+
+	p->start_command[0] = '\0';
+	return sent;
+}
+
+/*
+ * Send a command by the simple protocol, together with a START TRANSACTION that
+ * was put off.  If that makes two statements in one message, the first one begins
+ * an ordinary transaction block (BeginTransactionBlock in
+ * access/transam/xact.c, TBLOCK_IMPLICIT_INPROGRESS), and the last result
+ * counts, as postgres_fdw does anyway.
+ */
+static int
+send_query(PGconn *conn, const char *query)
+{
+	Participant *p = ParticipantFind(conn);
+	char	   *both;
+	int			sent;
+
+	if (p == NULL || p->start_command[0] == '\0')
+		return real_PQsendQuery(conn, query);
+
+	both = psprintf("%s; %s", p->start_command, query);
+	p->start_command[0] = '\0';
+	sent = real_PQsendQuery(conn, both);
+	pfree(both);
+	return sent;
+}
+
+/*
+ * The same for the extended protocol, which takes one statement at a time.
+ * Between these two the caller sends its command.  begin_folded() returns false
+ * if there is nothing to be sent before it.
+ */
+static bool
+begin_folded(Participant *p)
+{
+	if (p == NULL || p->start_command[0] == '\0')
+		return false;
+	if (!PQenterPipelineMode(p->conn) ||
+		!real_PQsendQueryParams(p->conn, p->start_command, 0, NULL, NULL, NULL,
+								NULL, 0))
+		p->broken = true;
+	p->start_command[0] = '\0';
+	return true;
+}
+
+/*
+ * "sent": was the command sent?  Returns what the wrapper has to return.
+ */
+static int
+end_folded(Participant *p, int sent)
+{
+	if (!sent || p->broken || !PQpipelineSync(p->conn))
+	{
+		p->broken = true;
+		return 0;
+	}
+	p->folded = true;
+	return 1;
+}
+
+/*
+ * postgres_fdw sends a command by the extended protocol.  Returns the
+ * connection's participant, or NULL if there is none.
+ */
+static Participant *
 before_data_command(PGconn *conn, const char *command, bool writes)
 {
 	Participant *p = ParticipantFind(conn);
 
 	if (p == NULL)
-		return;
+		return NULL;
 	if (ParticipantControlled(p))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -463,6 +604,7 @@ before_data_command(PGconn *conn, const char *command, bool writes)
 				 errdetail("The remote transaction has been prepared or ended already.")));
 	check_not_piped(p);
 	note_command(p, writes || is_write(command));
+	return p;
 }
 
 /*
@@ -607,6 +749,10 @@ answer_import(Participant *p, const char *command)
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of memory")));
 
+	/* It is used when something is sent: see remote_exec.c. */
+	if (!p->seen)
+		CoordinatorSeen(p);
+
 	PQclear(p->answer);
 	p->answer = answer;
 	p->synthetic = 2;
@@ -679,7 +825,9 @@ PQsendQuery(PGconn *conn, const char *query)
 		switch (judge(conn, query))
 		{
 			case SEND:
-				break;
+				return send_query(conn, query);
+			case SEND_START:
+				return send_start(conn);
 			case SWALLOW:
 				return 1;
 			case REFUSE:
@@ -696,7 +844,16 @@ PQsendQueryParams(PGconn *conn, const char *command, int nParams,
 				  int resultFormat)
 {
 	if (CALLED_BY_FDW())
-		before_data_command(conn, command, false);
+	{
+		Participant *p = before_data_command(conn, command, false);
+
+		if (begin_folded(p))
+			return end_folded(p, real_PQsendQueryParams(conn, command, nParams,
+														paramTypes, paramValues,
+														paramLengths,
+														paramFormats,
+														resultFormat));
+	}
 	return real_PQsendQueryParams(conn, command, nParams, paramTypes,
 								  paramValues, paramLengths, paramFormats,
 								  resultFormat);
@@ -707,7 +864,13 @@ PQsendPrepare(PGconn *conn, const char *stmtName, const char *query,
 			  int nParams, const Oid *paramTypes)
 {
 	if (CALLED_BY_FDW())
-		before_data_command(conn, NULL, false);
+	{
+		Participant *p = before_data_command(conn, NULL, false);
+
+		if (begin_folded(p))
+			return end_folded(p, real_PQsendPrepare(conn, stmtName, query,
+													nParams, paramTypes));
+	}
 	return real_PQsendPrepare(conn, stmtName, query, nParams, paramTypes);
 }
 
@@ -718,7 +881,16 @@ PQsendQueryPrepared(PGconn *conn, const char *stmtName, int nParams,
 					const int *paramFormats, int resultFormat)
 {
 	if (CALLED_BY_FDW())
-		before_data_command(conn, NULL, true);
+	{
+		Participant *p = before_data_command(conn, NULL, true);
+
+		if (begin_folded(p))
+			return end_folded(p, real_PQsendQueryPrepared(conn, stmtName,
+														  nParams, paramValues,
+														  paramLengths,
+														  paramFormats,
+														  resultFormat));
+	}
 	return real_PQsendQueryPrepared(conn, stmtName, nParams, paramValues,
 									paramLengths, paramFormats, resultFormat);
 }
@@ -733,6 +905,8 @@ PQexec(PGconn *conn, const char *query)
 		switch (judge(conn, query))
 		{
 			case SEND:
+			case SEND_START:
+				/* neither comes this way, but for DEALLOCATE ALL */
 				break;
 			case SWALLOW:
 				p = ParticipantFind(conn);
@@ -752,6 +926,8 @@ PQgetResult(PGconn *conn)
 	{
 		Participant *p = ParticipantFind(conn);
 
+		if (p != NULL && p->folded)
+			(void) ParticipantUnfold(p, true);
 		if (p != NULL && p->synthetic > 0)
 		{
 			PGresult   *answer = p->answer;
@@ -783,6 +959,8 @@ PQisBusy(PGconn *conn)
 
 		if (p != NULL && (p->synthetic > 0 || is_ours_to_receive(p)))
 			return 0;
+		if (p != NULL && p->folded)
+			return !ParticipantUnfold(p, false);
 		if (p != NULL && p->piped)
 			return !ParticipantDrain(p);
 	}
@@ -824,7 +1002,7 @@ PQtransactionStatus(const PGconn *conn)
 
 		if (p != NULL && p->broken)
 			return PQTRANS_UNKNOWN;
-		if (p != NULL && p->piped)
+		if (p != NULL && (p->piped || p->folded))
 			return PQTRANS_ACTIVE;
 		if (p != NULL && (ParticipantControlled(p) || is_ours_to_receive(p)))
 			return PQTRANS_IDLE;

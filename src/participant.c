@@ -18,6 +18,7 @@
  */
 #include "postgres.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 
 #include "access/genam.h"
@@ -35,6 +36,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/timestamp.h"
 
 /* libpq's: session states that mean a server without the needed slots */
 #define SQLSTATE_PREPARE_DISABLED	"55000"
@@ -100,6 +102,7 @@ ParticipantCreate(const char *const *keywords, const char *const *values)
 								   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
 
+	p->last_start = GetCurrentTimestamp();
 	while (keywords[n] != NULL)
 		n++;
 	p->keywords = palloc0(sizeof(char *) * (n + 1));
@@ -202,6 +205,7 @@ ParticipantReset(Participant *p)
 	p->wrote = false;
 	p->index = -1;
 	p->error[0] = '\0';
+	p->start_command[0] = '\0';
 	if (!p->reply_due)
 	{
 		PQclear(p->result);
@@ -679,6 +683,82 @@ ParticipantDrain(Participant *p)
 			if (!PQexitPipelineMode(p->conn) ||
 				PQsetnonblocking(p->conn, 0) != 0)
 				p->broken = true;
+		}
+	}
+	return true;
+}
+
+/*
+ * Is nothing to be heard on an idle connection?  If something is, then most
+ * likely that the server has closed it.  Does not throw.
+ */
+bool
+ParticipantQuiet(Participant *p)
+{
+	struct pollfd pfd;
+
+	pfd.fd = PQsocket(p->conn);
+	pfd.events = POLLIN;
+	pfd.revents = 0;
+	return pfd.fd >= 0 && PQtransactionStatus(p->conn) == PQTRANS_IDLE &&
+		poll(&pfd, 1, 0) == 0;
+}
+
+/*
+ * A command of postgres_fdw was sent together with START TRANSACTION.  Take in
+ * the results of both; when they are complete, leave pipeline mode, make the
+ * wrappers give postgres_fdw the one result that it expects, and return true.
+ * Returns false while results are missing, unless "wait".  Does not throw.
+ *
+ * The one result is that of the command, or of START TRANSACTION if that has
+ * failed.  postgres_fdw sends one statement at a time, and takes its rows
+ * together.
+ */
+bool
+ParticipantUnfold(Participant *p, bool wait)
+{
+	bool		ended = false;	/* was the last result a NULL? */
+
+	while (p->folded)
+	{
+		PGresult   *result;
+		ExecStatusType status;
+
+		if (!wait && PQisBusy(p->conn))
+			return false;
+		result = PQgetResult(p->conn);
+		status = PQresultStatus(result);
+		if (PQstatus(p->conn) == CONNECTION_BAD || status == PGRES_PIPELINE_SYNC ||
+			(result == NULL && ended))
+		{
+			p->folded = false;
+			if (status == PGRES_PIPELINE_SYNC)
+				PQclear(result);
+			else if (result != NULL)
+			{
+				PQclear(p->answer);
+				p->answer = result;
+			}
+			if (PQstatus(p->conn) != CONNECTION_BAD &&
+				(status != PGRES_PIPELINE_SYNC || !PQexitPipelineMode(p->conn)))
+				p->broken = true;
+			if (p->answer == NULL)
+				p->answer = PQmakeEmptyPGresult(p->conn, PGRES_FATAL_ERROR);
+			p->synthetic = 2;
+			break;
+		}
+
+		ended = result == NULL;
+		if (result == NULL)
+			continue;
+		if (status == PGRES_PIPELINE_ABORTED ||
+			(p->answer != NULL &&
+			 PQresultStatus(p->answer) == PGRES_FATAL_ERROR))
+			PQclear(result);
+		else
+		{
+			PQclear(p->answer);
+			p->answer = result;
 		}
 	}
 	return true;

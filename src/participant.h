@@ -33,6 +33,12 @@ typedef enum ParticipantState
 	PARTICIPANT_UNFINISHED		/* not confirmed, the resolver's business */
 } ParticipantState;
 
+/*
+ * Room for the longest START TRANSACTION, with READ ONLY and DEFERRABLE
+ * (begin_remote_xact in contrib/postgres_fdw/connection.c, 19).
+ */
+#define DTX_START_SIZE	128
+
 /* A connection of postgres_fdw.  Lives from its PQconnect to its PQfinish. */
 typedef struct Participant
 {
@@ -50,7 +56,11 @@ typedef struct Participant
 	bool		introduced;		/* has the next one been asked for? */
 	uint64		system_id;		/* system identifier of the cluster, or 0 */
 
+	TimestampTz last_start;		/* local start of its last transaction */
+
 	/* the current remote transaction */
+	char		start_command[DTX_START_SIZE];	/* START TRANSACTION that was put
+												 * off, or "" */
 	ParticipantState state;
 	dlist_node	node;			/* in the coordinator's list, unless IDLE */
 	bool		used;			/* was anything sent after START TRANSACTION? */
@@ -72,6 +82,8 @@ typedef struct Participant
 	bool		piped;			/* in pipeline mode, with results due */
 
 	/* what the wrappers have to pretend */
+	bool		folded;			/* START TRANSACTION and a command of postgres_fdw
+								 * are on their way, in pipeline mode */
 	int			synthetic;		/* results still to be faked: 2 OK, 1 NULL */
 	PGresult   *answer;			/* what to give instead of that OK, or NULL */
 	bool		deallocate_due; /* DEALLOCATE ALL was put off */
@@ -97,6 +109,8 @@ extern bool ParticipantPrepare(Participant *p, const DtxGid *gid);
 extern bool ParticipantFinish(Participant *p, DtxDecision decision);
 extern void ParticipantReceive(Participant *p);
 extern bool ParticipantDrain(Participant *p);
+extern bool ParticipantQuiet(Participant *p);
+extern bool ParticipantUnfold(Participant *p, bool wait);
 extern void ParticipantGiveUp(Participant *p, const char *error);
 extern void ParticipantDeallocate(Participant *p);
 extern void ParticipantThrow(Participant *p, const char *what);

@@ -10,6 +10,7 @@
 
 #include <limits.h>
 
+#include "access/xact.h"
 #include "fault.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -25,9 +26,17 @@ bool		dtx_two_phase_commit = true;
 int			dtx_prepare_timeout = 30 * 1000;
 int			dtx_commit_timeout = 10 * 1000;
 bool		dtx_commit_wait = true;
+bool		dtx_fold_start = true;
+int			dtx_remote_isolation = XACT_REPEATABLE_READ;
 int			dtx_resolve_interval = 30 * 1000;
 bool		dtx_resolver = true;
 int			dtx_max_in_doubt = 10000;
+
+static const struct config_enum_entry remote_isolation_options[] = {
+	{"read committed", XACT_READ_COMMITTED, false},
+	{"repeatable read", XACT_REPEATABLE_READ, false},
+	{NULL, 0, false}
+};
 
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
@@ -83,6 +92,17 @@ define_settings(void)
 							 "Lets COMMIT wait for the confirmations of the servers.",
 							 "When off, COMMIT returns once the decision is durable and on its way to the servers.",
 							 &dtx_commit_wait, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("pg_dtx.fold_start",
+							 "Sends START TRANSACTION together with the first command of a remote transaction.",
+							 "Saves a round trip per server.",
+							 &dtx_fold_start, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("pg_dtx.remote_isolation",
+							 "Isolation level of remote transactions when the local one is READ COMMITTED.",
+							 "Transactions that ask for more get what postgres_fdw makes of it.",
+							 &dtx_remote_isolation, XACT_REPEATABLE_READ,
+							 remote_isolation_options,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_dtx.resolve_interval",
 							"Time between two full passes of the resolver.",

@@ -72,6 +72,8 @@ extern bool dtx_two_phase_commit;
 extern int	dtx_prepare_timeout;	/* milliseconds */
 extern int	dtx_commit_timeout; /* milliseconds */
 extern bool dtx_commit_wait;
+extern bool dtx_fold_start;
+extern int	dtx_remote_isolation;	/* XACT_READ_COMMITTED or _REPEATABLE_READ */
 extern int	dtx_resolve_interval;	/* milliseconds */
 extern bool dtx_resolver;
 extern int	dtx_max_in_doubt;	/* entries */

@@ -12,6 +12,7 @@
  *
  * One call is one round trip, in libpq's pipeline mode:
  *
+ *		START TRANSACTION, if interpose.c has put it off
  *		give the session the remote role's own search_path and time zone
  *		the statements, one by one, with their parameters
  *		put back what postgres_fdw relies on
@@ -127,8 +128,9 @@ typedef struct Execution
 	char	   *server;			/* name of the server */
 	Oid			serverid;
 	Participant *p;				/* its connection */
-	int			step;			/* which results are due: 0 settings, 1 to n
-								 * statements, n + 1 settings, n + 2 Sync */
+	int			step;			/* which results are due: -1 START TRANSACTION,
+								 * 0 settings, 1 to n statements, n + 1
+								 * settings, n + 2 Sync */
 	bool		ended;			/* was the last result a NULL? */
 	bool		done;			/* Sync seen, and pipeline mode left */
 	bool		wants_write;	/* does the wait set look for writability? */
@@ -897,8 +899,17 @@ start(Execution *e, const RemoteCommand *command)
 	if (!PQenterPipelineMode(conn))
 		throw_lost(e);
 	p->piped = true;
-	ok = PQsetnonblocking(conn, 1) == 0 &&
-		PQsendQueryParams(conn, XactReadOnly ?
+	p->used = true;
+	ok = PQsetnonblocking(conn, 1) == 0;
+	if (p->start_command[0] != '\0')
+	{
+		/* It was put off, see interpose.c. */
+		ok = ok && PQsendQueryParams(conn, p->start_command, 0, NULL, NULL,
+									 NULL, NULL, 0);
+		p->start_command[0] = '\0';
+		e->step = -1;
+	}
+	ok = ok && PQsendQueryParams(conn, XactReadOnly ?
 						  BEFORE_COMMAND BEFORE_COMMAND_READ_ONLY :
 						  BEFORE_COMMAND,
 						  0, NULL, NULL, NULL, NULL, 0);
@@ -997,7 +1008,7 @@ take_results(Execution *e, const RemoteCommand *command, RowSink *sink)
 			e->step++;
 
 			/* If it does not take effect, all rows come at once. */
-			if (e->step <= list_length(command->statements))
+			if (e->step >= 1 && e->step <= list_length(command->statements))
 				(void) PQsetSingleRowMode(conn);
 			continue;
 		}
@@ -1014,7 +1025,7 @@ take_result(Execution *e, const RemoteCommand *command, RowSink *sink)
 	Participant *p = e->p;
 	int			nstatements = list_length(command->statements);
 	bool		is_statement = e->step >= 1 && e->step <= nstatements;
-	bool		is_last = e->step == nstatements;
+	bool		is_last = e->step == nstatements;	/* never 0 */
 
 	switch (PQresultStatus(e->result))
 	{
