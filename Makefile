@@ -17,6 +17,7 @@ OBJS = \
 	src/activity.o \
 	src/admin.o \
 	src/coordinator.o \
+	src/damage.o \
 	src/decision.o \
 	src/fault.o \
 	src/gid.o \
@@ -62,6 +63,7 @@ REGRESS = \
 	remote_exec \
 	resolve \
 	force \
+	damage \
 	gid
 
 ISOLATION = \

@@ -65,7 +65,8 @@ CREATE TABLE dtx.decision (
   decided_at timestamptz NOT NULL,
   serverids oid[] NOT NULL,
   umids oid[] NOT NULL,
-  system_ids bigint[] NOT NULL
+  system_ids bigint[] NOT NULL,
+  remote_xids bigint[] NOT NULL DEFAULT '{}'
 ) USING heap WITH (fillfactor = 20);
 
 REVOKE ALL ON dtx.decision FROM PUBLIC;
@@ -79,13 +80,15 @@ COMMENT ON COLUMN dtx.decision.xid IS
 COMMENT ON COLUMN dtx.decision.userid IS
   'session user of the transaction';
 COMMENT ON COLUMN dtx.decision.decided_at IS
-  'when the row was written, just before the servers were asked to prepare';
+  'when the row was written, just after all servers had prepared';
 COMMENT ON COLUMN dtx.decision.serverids IS
   'foreign server of each participant, in the order of the last field of its gid';
 COMMENT ON COLUMN dtx.decision.umids IS
   'user mapping of each participant, in the same order';
 COMMENT ON COLUMN dtx.decision.system_ids IS
   'system identifier of the cluster of each participant, in the same order; 0 if not known';
+COMMENT ON COLUMN dtx.decision.remote_xids IS
+  'full transaction identifier of each participant on its server, in the same order; 0 if not known';
 
 --
 -- What humans decided.  Append-only, and dumped.
@@ -124,6 +127,81 @@ COMMENT ON COLUMN dtx.forced.by_user IS
   'session user who did it';
 COMMENT ON COLUMN dtx.forced.at IS
   'when';
+
+--
+-- What somebody has finished against its decision.  Rows are written by the
+-- resolver (src/damage.c) and never deleted.  Not dumped: they tell of the data
+-- of certain servers, not of a copy's.
+--
+
+CREATE TABLE dtx.damage_record (
+  gid text PRIMARY KEY,
+  server name NOT NULL,
+  decided text NOT NULL CHECK (decided IN ('commit', 'rollback')),
+  found text NOT NULL CHECK (found IN ('commit', 'rollback', 'lost', 'unknown')),
+  since timestamptz NOT NULL,
+  remote_xid xid8 NOT NULL,
+  system_id bigint NOT NULL,
+  detail text NOT NULL,
+  acknowledged_at timestamptz,
+  acknowledged_by name,
+  reason text,
+  CHECK ((acknowledged_at IS NULL) = (acknowledged_by IS NULL)
+         AND (acknowledged_at IS NULL) = (reason IS NULL))
+) USING heap;
+
+REVOKE ALL ON dtx.damage_record FROM PUBLIC;
+GRANT SELECT ON dtx.damage_record TO pg_monitor;
+COMMENT ON TABLE dtx.damage_record IS
+  'prepared foreign transactions that were finished against their decision, acknowledged or not';
+COMMENT ON COLUMN dtx.damage_record.gid IS
+  'name of the prepared transaction';
+COMMENT ON COLUMN dtx.damage_record.server IS
+  'foreign server on which it was prepared';
+COMMENT ON COLUMN dtx.damage_record.decided IS
+  'what should have become of it: commit or rollback';
+COMMENT ON COLUMN dtx.damage_record.found IS
+  'what became of it: commit; rollback; lost, if the server does not know its transaction identifier; unknown, if the server does not remember any more';
+COMMENT ON COLUMN dtx.damage_record.since IS
+  'when that was found';
+COMMENT ON COLUMN dtx.damage_record.remote_xid IS
+  'its transaction identifier on the server';
+COMMENT ON COLUMN dtx.damage_record.system_id IS
+  'system identifier of the cluster on which it was prepared';
+COMMENT ON COLUMN dtx.damage_record.detail IS
+  'what that means, in words';
+COMMENT ON COLUMN dtx.damage_record.acknowledged_at IS
+  'when somebody called dtx.acknowledge(); null: nobody yet';
+COMMENT ON COLUMN dtx.damage_record.acknowledged_by IS
+  'session user who did';
+COMMENT ON COLUMN dtx.damage_record.reason IS
+  'why, in his words';
+
+CREATE VIEW dtx.damage AS
+  SELECT d.gid, d.server, d.decided, d.found, d.since, d.remote_xid, d.system_id, d.detail
+    FROM dtx.damage_record AS d
+   WHERE d.acknowledged_at IS NULL;
+
+REVOKE ALL ON dtx.damage FROM PUBLIC;
+GRANT SELECT ON dtx.damage TO pg_monitor;
+COMMENT ON VIEW dtx.damage IS
+  'prepared foreign transactions that were finished against their decision, until somebody acknowledges them';
+COMMENT ON COLUMN dtx.damage.gid IS
+  'name of the prepared transaction';
+COMMENT ON COLUMN dtx.damage.server IS
+  'foreign server on which it was prepared';
+COMMENT ON COLUMN dtx.damage.decided IS
+  'what should have become of it: commit or rollback';
+COMMENT ON COLUMN dtx.damage.found IS
+  'what became of it: commit; rollback; lost, if the server does not know its transaction identifier; unknown, if the server does not remember any more';
+COMMENT ON COLUMN dtx.damage.since IS
+  'when that was found';
+COMMENT ON COLUMN dtx.damage.remote_xid IS
+  'its transaction identifier on the server';
+COMMENT ON COLUMN dtx.damage.system_id IS
+  'system identifier of the cluster on which it was prepared';
+COMMENT ON COLUMN dtx.damage.detail IS
+  'what that means, in words';
 
 --
 -- Views.  The functions behind them are called with the privileges of whoever
@@ -427,6 +505,18 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE COST 10000;
 REVOKE ALL ON FUNCTION dtx.query_json(name, text, text[]) FROM PUBLIC;
 COMMENT ON FUNCTION dtx.query_json(name, text, text[]) IS
   'runs SQL on a foreign server as part of the current transaction, and returns each row as a JSON object';
+
+CREATE FUNCTION dtx.acknowledge(
+  gid text,
+  reason text
+) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_acknowledge'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+REVOKE ALL ON FUNCTION dtx.acknowledge(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION dtx.acknowledge(text, text) IS
+  'takes a prepared foreign transaction off the view dtx.damage, and remembers in dtx.damage_record who did it, when and why';
 
 CREATE FUNCTION dtx._wake_resolver() RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_sql_wake_resolver'

@@ -940,6 +940,7 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 				 errhint("It is kept in the table \"dtx.forced\".")));
 
 	PreventCommandIfReadOnly("dtx.force()");
+	DtxDamageLockForced();
 
 	if (!DtxGidParse(gid_text, &gid))
 		ereport(ERROR,

@@ -8,8 +8,8 @@
  *
  * CommitTransaction, XACT_EVENT_PRE_COMMIT (pre_commit), ahead of
  * postgres_fdw's own callback: find out which participants wrote; if more than
- * one node did, write the decision row, publish the transaction, prepare the
- * participants that wrote.  Errors are allowed and abort everything.
+ * one node did, publish the transaction, prepare the participants that wrote,
+ * write the decision row.  Errors are allowed and abort everything.
  *
  * CommitTransaction, XACT_EVENT_COMMIT (send_commits): the decision is durable
  * and visible.  Send every COMMIT PREPARED.
@@ -579,6 +579,7 @@ prepare_writers(void)
 	Oid		   *serverids = palloc(sizeof(Oid) * nmembers);
 	Oid		   *umids = palloc(sizeof(Oid) * nmembers);
 	uint64	   *system_ids = palloc(sizeof(uint64) * nmembers);
+	uint64	   *remote_xids = palloc(sizeof(uint64) * nmembers);
 	int			n = 0;
 	Participant *failed;
 
@@ -621,13 +622,8 @@ prepare_writers(void)
 
 	leave_unsettled_transaction();
 
-	DTX_FAULT("decision-before", NULL);
-	DtxDecisionWrite(gid.xid, n, serverids, umids, system_ids, &current_row);
-	ForceSyncCommit();
-	DTX_FAULT("decision-after", NULL);
-	pfree(serverids);
-	pfree(umids);
-	pfree(system_ids);
+	/* Nobody shall wait for a lock with participants prepared. */
+	DtxDecisionLock();
 
 	make_wait_set();
 	current_xid = gid.xid;
@@ -665,6 +661,28 @@ prepare_writers(void)
 			throw_timeout();
 	}
 	DtxStatsAdd(DTX_STAT_PREPARED, n);
+
+	/*
+	 * Only now, because the row keeps what the servers have just told: their
+	 * transaction ids.  Until the local commit it means nothing anyway.
+	 */
+	n = 0;
+	dlist_foreach(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		if (p->wrote)
+			remote_xids[n++] = p->remote_xid;
+	}
+	DTX_FAULT("decision-before", NULL);
+	DtxDecisionWrite(gid.xid, n, serverids, umids, system_ids, remote_xids,
+					 &current_row);
+	ForceSyncCommit();
+	DTX_FAULT("decision-after", NULL);
+	pfree(serverids);
+	pfree(umids);
+	pfree(system_ids);
+	pfree(remote_xids);
 	DTX_FAULT("prepared", NULL);
 }
 
@@ -1087,6 +1105,8 @@ hand_over(Participant *p)
 	entry.serverid = p->serverid;
 	entry.umid = p->umid;
 	entry.system_id = p->system_id;
+	entry.remote_xid = p->remote_xid;
+	entry.xid_system_id = p->system_id;
 	entry.userid = GetSessionUserId();
 	if (PQuser(p->conn) != NULL)
 		strlcpy(entry.remote_user, PQuser(p->conn), NAMEDATALEN);

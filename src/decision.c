@@ -4,8 +4,8 @@
  *		The decision table: the durable fact that a distributed transaction
  *		committed.
  *
- * A row is written by the user's own transaction just before its participants
- * are prepared, so it becomes visible exactly if that transaction commits, in
+ * A row is written by the user's own transaction once its participants are
+ * prepared, so it becomes visible exactly if that transaction commits, in
  * the same WAL record.  Row visible means commit; row not visible, and the
  * transaction no longer running, means abort.
  *
@@ -56,7 +56,8 @@ enum
 	Anum_serverids,
 	Anum_umids,
 	Anum_system_ids,
-	Natts_decision = Anum_system_ids
+	Anum_remote_xids,
+	Natts_decision = Anum_remote_xids
 };
 
 static Oid	extension_table(const char *name, Oid *verified);
@@ -166,16 +167,31 @@ DtxCoordinatorId(void)
 }
 
 /*
+ * Make sure that the current transaction can write its decision row without
+ * waiting for a lock.  To be called before its participants are prepared.
+ */
+void
+DtxDecisionLock(void)
+{
+	Relation	rel = DtxDecisionOpen(RowExclusiveLock);
+
+	if (rel == NULL)
+		throw_not_installed();
+	table_close(rel, NoLock);	/* keep the lock until the end of transaction */
+}
+
+/*
  * Write the decision row of the current transaction, in which nothing but the
  * commit itself is still to come.
  *
- * serverids, umids and system_ids name the foreign server, the user mapping and
- * the cluster (0: not known) of participants 1 to nparticipants.  *tid receives
- * where the row is.  Throws like any write.
+ * serverids, umids, system_ids and remote_xids name the foreign server, the user
+ * mapping, the cluster and the transaction there (0: not known) of participants
+ * 1 to nparticipants.  *tid receives where the row is.  Throws like any write.
  */
 void
 DtxDecisionWrite(uint64 xid, int nparticipants, const Oid *serverids,
-				 const Oid *umids, const uint64 *system_ids, ItemPointer tid)
+				 const Oid *umids, const uint64 *system_ids,
+				 const uint64 *remote_xids, ItemPointer tid)
 {
 	Relation	rel = DtxDecisionOpen(RowExclusiveLock);
 	Datum		values[Natts_decision];
@@ -197,6 +213,7 @@ DtxDecisionWrite(uint64 xid, int nparticipants, const Oid *serverids,
 	values[Anum_serverids - 1] = PointerGetDatum(oid_array(serverids, nparticipants));
 	values[Anum_umids - 1] = PointerGetDatum(oid_array(umids, nparticipants));
 	values[Anum_system_ids - 1] = PointerGetDatum(int8_array(system_ids, nparticipants));
+	values[Anum_remote_xids - 1] = PointerGetDatum(int8_array(remote_xids, nparticipants));
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 
 	if (DtxActivityGetRow(&old_xid, &old_tid) &&
@@ -275,6 +292,7 @@ DtxDecisionScan(Snapshot snapshot)
 	{
 		DtxDecisionRow *row = palloc0(sizeof(DtxDecisionRow));
 		int			numids;
+		uint64	   *xids;
 
 		slot_getallattrs(slot);
 		row->boot_id = (uint64) DatumGetInt64(slot->tts_values[Anum_boot_id - 1]);
@@ -288,6 +306,11 @@ DtxDecisionScan(Snapshot snapshot)
 		row->system_ids = read_int8_array(slot->tts_values[Anum_system_ids - 1],
 										  &numids);
 		row->nparticipants = Min(row->nparticipants, numids);
+		xids = read_int8_array(slot->tts_values[Anum_remote_xids - 1],
+							   &numids);
+		row->remote_xids = palloc0(sizeof(uint64) * Max(row->nparticipants, 1));
+		memcpy(row->remote_xids, xids,
+			   sizeof(uint64) * Min(row->nparticipants, numids));
 		row->tid = slot->tts_tid;
 		rows = lappend(rows, row);
 	}

@@ -166,6 +166,13 @@ DtxInDoubtAdd(const DtxInDoubt *entry)
 			old->umid = entry->umid;
 		if (old->system_id == 0)
 			old->system_id = entry->system_id;
+		if (entry->remote_xid != 0 &&
+			(old->remote_xid == 0 || entry->system_id != 0))
+		{
+			/* what its session knows counts for more than what was seen */
+			old->remote_xid = entry->remote_xid;
+			old->xid_system_id = entry->xid_system_id;
+		}
 		if (!OidIsValid(old->userid))
 			old->userid = entry->userid;
 		if (old->remote_user[0] == '\0')

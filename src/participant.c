@@ -486,16 +486,23 @@ ParticipantEnd(Participant *p)
 /*
  * Prepare an open remote transaction under a gid.  All commands that may be
  * needed later are built here.
+ *
+ * In the same message the server is asked for its transaction id, which tells
+ * later how the transaction ended if somebody else finished it.  We are in a
+ * transaction block, so both commands belong to it, and if the first one fails
+ * the second is not executed.
  */
 bool
 ParticipantPrepare(Participant *p, const DtxGid *gid)
 {
-	char		command[DTX_GID_SIZE + 32];
+	char		command[sizeof(DTX_ASK_XID) + DTX_GID_SIZE + 32];
 
 	p->gid = *gid;
+	p->remote_xid = 0;
 	DtxGidFormat(gid, p->gid_text);
-	snprintf(command, sizeof(command),
-			 "PREPARE TRANSACTION '%s'", p->gid_text);
+	snprintf(command, sizeof(command), "%sPREPARE TRANSACTION '%s'",
+			 PQserverVersion(p->conn) >= 100000 ? DTX_ASK_XID : "",
+			 p->gid_text);
 	snprintf(p->commit_command, sizeof(p->commit_command),
 			 "COMMIT PREPARED '%s'", p->gid_text);
 	snprintf(p->rollback_command, sizeof(p->rollback_command),
@@ -546,6 +553,10 @@ ParticipantReceive(Participant *p)
 			reply_complete(p);
 			return;
 		}
+		if (p->state == PARTICIPANT_PREPARING &&
+			PQresultStatus(result) == PGRES_TUPLES_OK &&
+			PQntuples(result) == 1 && PQnfields(result) == 1)
+			p->remote_xid = strtou64(PQgetvalue(result, 0, 0), NULL, 10);
 		PQclear(p->result);
 		p->result = result;
 		if (PQstatus(p->conn) == CONNECTION_BAD)
@@ -608,6 +619,14 @@ reply_complete(Participant *p)
 			{
 				p->state = PARTICIPANT_NOT_PREPARED;
 				set_error(p, "transaction was rolled back by the server");
+
+				/*
+				 * If the command before PREPARE failed, the aborted
+				 * transaction is still open.  Nobody is going to end it, so
+				 * the connection can't be used again.
+				 */
+				if (PQtransactionStatus(p->conn) != PQTRANS_IDLE)
+					p->broken = true;
 			}
 			break;
 

@@ -69,6 +69,8 @@ typedef struct Participant
 	int			index;			/* position in the list, for dtx.transactions */
 	DtxGid		gid;			/* valid from PREPARING on */
 	char		gid_text[DTX_GID_SIZE];
+	uint64		remote_xid;		/* full transaction id there, 0 if not known;
+								 * valid from PREPARED on */
 	DtxDecision decision;		/* valid from FINISHING on */
 	char		commit_command[DTX_GID_SIZE + 32];	/* built at PREPARE */
 	char		rollback_command[DTX_GID_SIZE + 32];	/* likewise */

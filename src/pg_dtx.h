@@ -52,6 +52,12 @@ typedef struct DtxGid
 /* Room for a gid's text with its NUL; PostgreSQL's GIDSIZE is 200. */
 #define DTX_GID_SIZE	128
 
+/*
+ * What a participant is sent together with its PREPARE TRANSACTION, in front of
+ * it.  Resolvers look for running commands that begin with it.
+ */
+#define DTX_ASK_XID	"SELECT pg_catalog.txid_current_if_assigned(); "
+
 extern void DtxGidFormat(const DtxGid *gid, char *buf);
 extern void DtxGidFormatStem(const DtxGid *gid, char *buf);
 extern void DtxGidFormatPrefix(uint64 coordinator_id, Oid dbid, char *buf);
@@ -172,6 +178,9 @@ typedef struct DtxInDoubt
 	Oid			serverid;		/* foreign server; may have been dropped */
 	Oid			umid;			/* user mapping, InvalidOid if not known */
 	uint64		system_id;		/* cluster that prepared it, 0 if not known */
+	uint64		remote_xid;		/* its full transaction id there, 0 if not
+								 * known */
+	uint64		xid_system_id;	/* cluster whose id that is, 0 if not known */
 	Oid			userid;			/* local user, InvalidOid if not known */
 	char		remote_user[NAMEDATALEN];	/* owner there, "" if not known */
 	DtxDecision decision;
@@ -229,18 +238,41 @@ typedef struct DtxDecisionRow
 	Oid		   *umids;			/* its user mapping */
 	uint64	   *system_ids;		/* system identifier of its cluster, 0 if not
 								 * known */
+	uint64	   *remote_xids;	/* its full transaction id there, 0 if not
+								 * known */
 	ItemPointerData tid;		/* where the row was read */
 } DtxDecisionRow;
 
 extern Oid	DtxDecisionTable(void);
 extern bool DtxExtensionInstalled(void);
 extern uint64 DtxCoordinatorId(void);
+extern void DtxDecisionLock(void);
 extern void DtxDecisionWrite(uint64 xid, int nparticipants,
 							 const Oid *serverids, const Oid *umids,
-							 const uint64 *system_ids, ItemPointer tid);
+							 const uint64 *system_ids,
+							 const uint64 *remote_xids, ItemPointer tid);
 extern List *DtxDecisionScan(Snapshot snapshot);
 extern Relation DtxDecisionOpen(LOCKMODE lockmode);
 extern bool DtxDecisionDelete(const DtxDecisionRow *row);
+
+/* ----------------------------------------------------------------
+ * damage.c: what somebody has finished against its decision
+ * ----------------------------------------------------------------
+ */
+
+/* What became of a prepared transaction that was not finished by us. */
+typedef enum DtxFound
+{
+	DTX_FOUND_COMMITTED,
+	DTX_FOUND_ROLLED_BACK,
+	DTX_FOUND_LOST,				/* its server does not know its xid any more */
+	DTX_FOUND_UNKNOWN			/* too long ago for its server to tell */
+} DtxFound;
+
+extern bool DtxDamageRecord(const DtxGid *gid, const char *server,
+							DtxDecision decided, DtxFound found,
+							uint64 remote_xid, uint64 system_id);
+extern void DtxDamageLockForced(void);
 
 /* ----------------------------------------------------------------
  * launcher.c: one resolver per database that has the extension

@@ -50,6 +50,15 @@
  * arrives even later belongs to a transaction that has been rolled back, because
  * a commit needs the success of all PREPAREs; a later pass finds it.
  *
+ * How it was finished
+ * -------------------
+ * What is gone and was not finished by us may have been finished by its own
+ * backend, by another resolver, or by a human, who may have done the wrong
+ * thing.  The server knows: it is asked what became of the transaction id
+ * that it gave when it prepared the gid (decision row, in-doubt entry), or that
+ * was seen in a list.  Only the worker asks.  If the answer contradicts the
+ * decision this is recorded (damage.c), and only then is the gid forgotten.
+ *
  * A decision row goes when, for each of its participants, a visit that began
  * after the row was read found the gid gone, or finished it.  "Gone" counts only
  * from the cluster that prepared it: the options of a foreign server may be
@@ -105,6 +114,9 @@
 #define MIN_BACKOFF			1000
 #define MAX_BACKOFF			60000
 
+/* Outcomes asked for in one command. */
+#define MAX_OUTCOMES		200
+
 /* Pause before a server that left something undone is visited again, ms. */
 #define REVISIT_PAUSE		200
 
@@ -115,6 +127,7 @@
 #define LATE_PREPARE_GRACE	1000
 
 /* Why something that is not seen on its server is not done. */
+#define NO_OUTCOME	"it is not prepared any more, and how it was finished could not be found out"
 #define LEADS_ELSEWHERE	"the foreign server leads to another cluster now than when the transaction was prepared"
 
 /* What a visit is for. */
@@ -132,7 +145,7 @@ typedef enum VisitPhase
 	PHASE_LIST,					/* asking what is prepared */
 	PHASE_CANCEL,				/* canceling PREPAREs that are running */
 	PHASE_FINISH,				/* COMMIT PREPARED, ROLLBACK PREPARED */
-	PHASE_OUTCOME				/* asking how somebody else finished it */
+	PHASE_OUTCOME				/* asking how somebody else finished some */
 } VisitPhase;
 
 typedef enum FoundState
@@ -152,7 +165,7 @@ typedef struct Found
 	DtxGid		gid;			/* hash key */
 	char	   *owner;			/* role that may finish it, or NULL */
 	char	   *database;		/* where it must be finished, or NULL */
-	uint32		remote_xid;		/* its 32-bit transaction id there, or 0 */
+	uint64		remote_xid;		/* its full transaction id there, or 0 */
 	int			list;			/* number of the last list that has it */
 	int			orphaned;		/* number of the list after which nobody was
 								 * responsible for it */
@@ -160,6 +173,24 @@ typedef struct Found
 	DtxDecision decision;
 	DtxRemoteError error;		/* of the last attempt */
 } Found;
+
+/* What a server says of a transaction that is not prepared there any more. */
+typedef enum OutcomeStatus
+{
+	OUTCOME_NOT_TOLD,			/* no answer */
+	OUTCOME_COMMITTED,
+	OUTCOME_ABORTED,
+	OUTCOME_IN_PROGRESS,
+	OUTCOME_FUTURE,				/* it has not assigned that id yet */
+	OUTCOME_FORGOTTEN			/* too long ago */
+} OutcomeStatus;
+
+typedef struct Outcome
+{
+	DtxGid		gid;			/* hash key */
+	uint64		remote_xid;		/* what was asked for */
+	OutcomeStatus status;
+} Outcome;
 
 /* A PREPARE that is running on a server. */
 typedef struct InFlight
@@ -214,8 +245,6 @@ typedef struct Visit
 	bool		has_info;		/* are the fields above valid? */
 	uint64		next_remote_xid;	/* full transaction id, 0 if not known */
 	bool		relisted;		/* listed a second time? */
-	bool		ask_outcome;	/* PHASE_OUTCOME comes next */
-	char	   *outcome;		/* answer in PHASE_OUTCOME */
 
 	/* findings */
 	uint64		system_id;		/* cluster that the lists are from, or 0 */
@@ -232,6 +261,8 @@ typedef struct Visit
 	List	   *todo;			/* Found, to be finished on this connection */
 	Found	   *current;		/* of them, the one being finished */
 	List	   *cancels;		/* InFlight, to be canceled */
+	HTAB	   *outcome_hash;	/* Outcome: asked for, NULL if none was */
+	List	   *asked;			/* Outcome, those of the current question */
 	List	   *covered;		/* Oids of mappings whose PREPAREs we saw */
 	char	   *error;			/* why the visit failed, or NULL */
 	int			nadded;			/* entries added to the in-doubt table */
@@ -342,10 +373,18 @@ static bool visit_judge(Visit *v);
 static void visit_continue(Visit *v, DtxRemote *remote);
 static bool may_finish(Visit *v, Found *f);
 static void visit_finished_one(Visit *v, const DtxRemoteError *error);
-static void visit_outcome(Visit *v);
+static bool visit_ask_outcomes(Visit *v, DtxRemote *remote);
+static void add_question(Visit *v, StringInfo sql, const DtxGid *gid,
+						 uint64 remote_xid, uint64 system_id);
+static void row_outcome(Visit *v, const PGresult *res);
+static bool finished_rightly(Visit *v, const DtxGid *gid, DtxDecision decision,
+							 uint64 remote_xid, uint64 system_id);
+static bool record_damage(Visit *v, const DtxGid *gid, DtxDecision decision,
+						  DtxFound found, uint64 remote_xid, uint64 system_id);
 static void visit_done(Visit *v);
 static void visit_failed_for_good(Visit *v);
 static void settle_entries(Visit *v);
+static void settle_gone(Visit *v, DtxInDoubt *entry, Found *f);
 static void settle_notes(Visit *v);
 static void found_failed(Visit *v, Found *f);
 static void add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
@@ -358,7 +397,6 @@ static bool is_in_flight(Visit *v, const DtxGid *gid);
 static bool found_here(Visit *v);
 static bool leads_elsewhere(const Visit *v, uint64 system_id);
 static void entry_finished(Visit *v, const DtxGid *gid);
-static bool left_to_human(const DtxGid *gid);
 static void run_to_end(Resolver *r);
 
 static ServerState *server_state(Oid serverid);
@@ -871,8 +909,10 @@ visit_send_list(Visit *v, DtxRemote *remote)
 	appendStringInfo(&sql,
 					 "SELECT pid::pg_catalog.text, query "
 					 "FROM pg_catalog.pg_stat_activity "
-					 "WHERE state = 'active' AND query LIKE 'PREPARE TRANSACTION ''%s%s' "
+					 "WHERE state = 'active' AND (query LIKE 'PREPARE TRANSACTION ''%s%s' "
+					 "OR query LIKE '" DTX_ASK_XID "PREPARE TRANSACTION ''%s%s') "
 					 "LIMIT %d; ",
+					 pattern, v->has_only ? "''%" : "",
 					 pattern, v->has_only ? "''%" : "", MAX_IN_FLIGHT);
 	appendStringInfo(&sql,
 					 "SELECT gid, owner::pg_catalog.text, database::pg_catalog.text, "
@@ -915,10 +955,7 @@ visit_row(DtxRemote *remote, void *arg, int statement, const PGresult *res)
 	}
 	else if (v->phase == PHASE_OUTCOME)
 	{
-		const char *value = DtxRemoteValue(res, 0, 32);
-
-		if (value != NULL)
-			v->outcome = pstrdup(value);
+		row_outcome(v, res);
 	}
 	MemoryContextSwitchTo(old);
 }
@@ -964,8 +1001,11 @@ row_in_flight(Visit *v, const PGresult *res)
 		return;
 	pid = DtxRemoteValue(res, 0, 12);
 	query = DtxRemoteValue(res, 1, 1024);
-	if (pid == NULL || query == NULL || atoi(pid) <= 0 ||
-		strncmp(query, command, strlen(command)) != 0)
+	if (pid == NULL || query == NULL || atoi(pid) <= 0)
+		return;
+	if (strncmp(query, DTX_ASK_XID, strlen(DTX_ASK_XID)) == 0)
+		query += strlen(DTX_ASK_XID);
+	if (strncmp(query, command, strlen(command)) != 0)
 		return;
 	query += strlen(command);
 	end = strchr(query, '\'');
@@ -1034,8 +1074,14 @@ row_prepared(Visit *v, DtxRemote *remote, const PGresult *res)
 		if (value != NULL)
 			f->database = DtxCleanText(value, NAMEDATALEN * 4);
 		value = DtxRemoteValue(res, 3, 12);
-		if (value != NULL)
-			f->remote_xid = (uint32) strtoul(value, NULL, 10);
+		if (value != NULL && v->next_remote_xid != 0)
+		{
+			uint32		low = (uint32) strtoul(value, NULL, 10);
+			int32		distance = (int32) (low - (uint32) v->next_remote_xid);
+
+			/* An id that is in use is less than 2^31 away from the next one. */
+			f->remote_xid = v->next_remote_xid + (int64) distance;
+		}
 	}
 	f->list = v->list;
 }
@@ -1091,7 +1137,8 @@ visit_ready(DtxRemote *remote, void *arg, const DtxRemoteError *error)
 			break;
 
 		case PHASE_OUTCOME:
-			visit_outcome(v);
+			/* What has no answer is asked again in the next visit. */
+			v->asked = NIL;
 			visit_continue(v, remote);
 			break;
 	}
@@ -1357,24 +1404,9 @@ static void
 visit_continue(Visit *v, DtxRemote *remote)
 {
 	char		gid[DTX_GID_SIZE];
-	char		sql[512];
+	char		sql[1024];
 
-	if (v->ask_outcome)
-	{
-		uint64		next = v->next_remote_xid;
-		uint64		epoch = next >> 32;
-
-		v->ask_outcome = false;
-		v->outcome = NULL;
-
-		/* It was assigned before "next" was. */
-		if (v->current->remote_xid >= (uint32) next && epoch > 0)
-			epoch--;
-		snprintf(sql, sizeof(sql), "SELECT pg_catalog.txid_status(" UINT64_FORMAT ")",
-				 (epoch << 32) | v->current->remote_xid);
-		v->phase = PHASE_OUTCOME;
-	}
-	else if (v->cancels != NIL)
+	if (v->cancels != NIL)
 	{
 		InFlight   *item = (InFlight *) linitial(v->cancels);
 
@@ -1384,8 +1416,9 @@ visit_continue(Visit *v, DtxRemote *remote)
 				 "SELECT pg_catalog.pg_cancel_backend(pid) "
 				 "FROM pg_catalog.pg_stat_activity "
 				 "WHERE pid = %d AND state = 'active' "
-				 "AND query LIKE 'PREPARE TRANSACTION ''%s''%%'",
-				 item->pid, gid);
+				 "AND (query LIKE 'PREPARE TRANSACTION ''%s''%%' "
+				 "OR query LIKE '" DTX_ASK_XID "PREPARE TRANSACTION ''%s''%%')",
+				 item->pid, gid, gid);
 		v->phase = PHASE_CANCEL;
 	}
 	else if (v->todo != NIL)
@@ -1402,6 +1435,8 @@ visit_continue(Visit *v, DtxRemote *remote)
 	else
 	{
 		v->current = NULL;
+		if (visit_ask_outcomes(v, remote))
+			return;
 		DtxRemoteClose(remote);
 		visit_next(v);
 		return;
@@ -1448,51 +1483,248 @@ visit_finished_one(Visit *v, const DtxRemoteError *error)
 
 	/*
 	 * It was there a moment ago, so somebody else has finished it: another
-	 * resolver, its own backend late, or a human.  If it should have been
-	 * committed, ask the server whether it was.
+	 * resolver, its own backend late, or a human.  The worker looks how.  If it
+	 * was to be committed the decision row makes it do so, otherwise an entry.
 	 */
 	if (error->sqlstate == ERRCODE_UNDEFINED_OBJECT &&
 		v->purpose == VISIT_RESOLVE)
 	{
 		f->state = FOUND_GONE;
-		v->ask_outcome = f->decision == DTX_COMMIT && f->remote_xid != 0 &&
-			v->next_remote_xid != 0 && v->version >= 100000;
+		if (f->decision == DTX_ROLLBACK)
+		{
+			add_entry(v, &f->gid, f->owner, InvalidOid, f->decision, "", 0);
+			if (!v->resolver->worker)
+				DtxLauncherWakeResolver(MyDatabaseId);
+		}
 		return;
 	}
 
 	found_failed(v, f);
 }
 
-/*
- * The server has said, or not, how somebody else finished a gid of a
- * transaction that has committed.
+/* ----------------------------------------------------------------
+ * A visit: how others have finished what is gone
+ * ----------------------------------------------------------------
  */
-static void
-visit_outcome(Visit *v)
-{
-	Found	   *f = v->current;
-	char		gid[DTX_GID_SIZE];
 
-	if (v->outcome == NULL || strcmp(v->outcome, "aborted") != 0)
-		return;
+/*
+ * Ask for the outcome of what is not prepared any more and was not finished by
+ * us.  Returns false, and sends nothing, if there is nothing to ask.
+ */
+static bool
+visit_ask_outcomes(Visit *v, DtxRemote *remote)
+{
+	Resolver   *r = v->resolver;
+	StringInfoData sql;
+	MemoryContext old;
+	ListCell   *lc;
+	bool		any;
+
+	if (v->purpose != VISIT_RESOLVE || !r->worker || v->truncated ||
+		v->mixed || v->system_id == 0 || v->version < 100000)
+		return false;
+
+	old = MemoryContextSwitchTo(v->cxt);
+	v->asked = NIL;
 
 	/*
-	 * A human has rolled back a part of a committed transaction.  Nobody can
-	 * mend that here, but nobody shall overlook it either: the entry stays,
-	 * without further attempts.
+	 * txid_status() throws if an id was not assigned yet.  Whatever was
+	 * prepared and is not any more is before xmax, because it has ended; what
+	 * is not, this server has never seen.
 	 */
-	DtxGidFormat(&f->gid, gid);
-	f->state = FOUND_FAILED;
-	f->error.message = MemoryContextStrdup(v->cxt,
-										   "rolled back on the server by somebody else, although the transaction has committed");
-	add_entry(v, &f->gid, f->owner, v->umid, f->decision, "", 0);
-	DtxInDoubtFailed(&f->gid, f->error.message, DT_NOEND);
-	ereport(WARNING,
-			(errcode(ERRCODE_DATA_EXCEPTION),
-			 errmsg("prepared transaction \"%s\" was rolled back on server \"%s\", although its transaction has committed",
-					gid, v->name),
-			 errhint("Its changes on that server are lost. Repair the data by hand.")));
-	add_result(v, f);
+	initStringInfo(&sql);
+	appendStringInfoString(&sql,
+						   "SELECT u.x::pg_catalog.text, "
+						   "CASE WHEN u.x OPERATOR(pg_catalog.<) "
+						   "pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot()) "
+						   "THEN COALESCE(pg_catalog.txid_status(u.x), 'forgotten') "
+						   "ELSE 'future' END "
+						   "FROM pg_catalog.unnest('{");
+	foreach(lc, v->entries)
+	{
+		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
+		Found	   *f = hash_search(v->found_hash, &entry->gid, HASH_FIND, NULL);
+
+		if (entry->remote_xid == 0 && f != NULL)
+			add_question(v, &sql, &entry->gid, f->remote_xid, v->system_id);
+		else
+			add_question(v, &sql, &entry->gid, entry->remote_xid,
+						 entry->xid_system_id);
+	}
+	foreach(lc, r->notes)
+	{
+		Note	   *note = (Note *) lfirst(lc);
+
+		if (note->serial >= v->serial)
+			continue;
+		for (int i = 0; i < note->row.nparticipants; i++)
+		{
+			DtxGid		gid;
+
+			if (note->row.serverids[i] != v->serverid || note->confirmed[i])
+				continue;
+			note_gid(r, note, i, &gid);
+			add_question(v, &sql, &gid, note->row.remote_xids[i],
+						 note->row.system_ids[i]);
+		}
+	}
+	appendStringInfoString(&sql, "}'::pg_catalog.int8[]) AS u(x)");
+
+	any = v->asked != NIL;
+	if (any)
+	{
+		v->phase = PHASE_OUTCOME;
+		DtxRemoteSend(remote, sql.data);
+	}
+	pfree(sql.data);
+	MemoryContextSwitchTo(old);
+	return any;
+}
+
+/*
+ * Add a gid to a question, unless it is still prepared, has been finished by
+ * us, was asked for already, or is another cluster's.
+ */
+static void
+add_question(Visit *v, StringInfo sql, const DtxGid *gid, uint64 remote_xid,
+			 uint64 system_id)
+{
+	Found	   *f = hash_search(v->found_hash, gid, HASH_FIND, NULL);
+	Outcome    *outcome;
+	bool		found;
+
+	if (remote_xid == 0 || remote_xid > PG_INT64_MAX ||
+		system_id != v->system_id || (f != NULL && f->state != FOUND_GONE) ||
+		list_length(v->asked) >= MAX_OUTCOMES)
+		return;
+
+	if (v->outcome_hash == NULL)
+	{
+		HASHCTL		info;
+
+		memset(&info, 0, sizeof(info));
+		info.keysize = sizeof(DtxGid);
+		info.entrysize = sizeof(Outcome);
+		info.hcxt = v->cxt;
+		v->outcome_hash = hash_create("pg_dtx outcomes", 16, &info,
+									  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	outcome = hash_search(v->outcome_hash, gid, HASH_ENTER, &found);
+	if (found)
+		return;
+	outcome->remote_xid = remote_xid;
+	outcome->status = OUTCOME_NOT_TOLD;
+	appendStringInfo(sql, "%s" UINT64_FORMAT, v->asked == NIL ? "" : ",",
+					 remote_xid);
+	v->asked = lappend(v->asked, outcome);
+}
+
+/* One answer to it. */
+static void
+row_outcome(Visit *v, const PGresult *res)
+{
+	static const struct
+	{
+		const char *text;
+		OutcomeStatus status;
+	}			known[] = {
+		{"committed", OUTCOME_COMMITTED},
+		{"aborted", OUTCOME_ABORTED},
+		{"in progress", OUTCOME_IN_PROGRESS},
+		{"future", OUTCOME_FUTURE},
+		{"forgotten", OUTCOME_FORGOTTEN}
+	};
+	const char *xid;
+	const char *status;
+	ListCell   *lc;
+
+	if (PQnfields(res) != 2)
+		return;
+	xid = DtxRemoteValue(res, 0, 32);
+	status = DtxRemoteValue(res, 1, 32);
+	if (xid == NULL || status == NULL)
+		return;
+	foreach(lc, v->asked)
+	{
+		Outcome    *outcome = (Outcome *) lfirst(lc);
+
+		if (outcome->remote_xid != strtou64(xid, NULL, 10))
+			continue;
+		for (int i = 0; i < lengthof(known); i++)
+		{
+			if (strcmp(status, known[i].text) == 0)
+				outcome->status = known[i].status;
+		}
+	}
+}
+
+/*
+ * A gid is gone.  Was it finished as it was decided, or if not, is that on
+ * record now?  Then it may be forgotten.  Where nothing is known that one could
+ * ask for, "does not exist" has to do.
+ */
+static bool
+finished_rightly(Visit *v, const DtxGid *gid, DtxDecision decision,
+				 uint64 remote_xid, uint64 system_id)
+{
+	Outcome    *outcome = NULL;
+	DtxFound	found;
+
+	if (remote_xid == 0 || system_id == 0 || v->mixed ||
+		system_id != v->system_id || v->version < 100000)
+		return true;
+	if (v->outcome_hash != NULL)
+		outcome = hash_search(v->outcome_hash, gid, HASH_FIND, NULL);
+	if (outcome == NULL)
+		return false;
+
+	switch (outcome->status)
+	{
+		case OUTCOME_NOT_TOLD:
+		case OUTCOME_IN_PROGRESS:
+			return false;
+		case OUTCOME_COMMITTED:
+			if (decision == DTX_COMMIT)
+				return true;
+			found = DTX_FOUND_COMMITTED;
+			break;
+		case OUTCOME_ABORTED:
+			if (decision == DTX_ROLLBACK)
+				return true;
+			found = DTX_FOUND_ROLLED_BACK;
+			break;
+		case OUTCOME_FUTURE:
+			if (decision == DTX_ROLLBACK)
+				return true;
+			found = DTX_FOUND_LOST;
+			break;
+		default:
+			found = DTX_FOUND_UNKNOWN;
+			break;
+	}
+	return record_damage(v, gid, decision, found, remote_xid, system_id);
+}
+
+/*
+ * Record damage, in a transaction of the worker.  Returns false if that has to
+ * wait.
+ */
+static bool
+record_damage(Visit *v, const DtxGid *gid, DtxDecision decision, DtxFound found,
+			  uint64 remote_xid, uint64 system_id)
+{
+	Resolver   *r = v->resolver;
+	MemoryContext old = CurrentMemoryContext;
+	bool		recorded = false;
+
+	xact_begin(r);
+	MemoryContextSwitchTo(CurTransactionContext);
+	if (DtxExtensionInstalled() && DtxCoordinatorId() == v->coordinator_id)
+		recorded = DtxDamageRecord(gid, v->name, decision, found, remote_xid,
+								   system_id);
+	MemoryContextSwitchTo(old);
+	xact_end(r);
+	return recorded;
 }
 
 /* ----------------------------------------------------------------
@@ -1543,6 +1775,7 @@ add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
 		  DtxDecision decision, const char *error, TimestampTz next_attempt)
 {
 	DtxInDoubt	entry;
+	Found	   *f;
 
 	if (visit_entry(v, gid) == NULL &&
 		list_length(v->entries) + ++v->nadded > Max(16, dtx_max_in_doubt / 4))
@@ -1555,6 +1788,12 @@ add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
 	if (owner != NULL)
 		strlcpy(entry.remote_user, owner, sizeof(entry.remote_user));
 	entry.decision = decision;
+	f = hash_search(v->found_hash, gid, HASH_FIND, NULL);
+	if (f != NULL && f->remote_xid != 0 && !v->mixed)
+	{
+		entry.remote_xid = f->remote_xid;
+		entry.xid_system_id = v->system_id;
+	}
 	entry.since = GetCurrentTimestamp();
 	entry.next_attempt = next_attempt;
 	strlcpy(entry.last_error, error, sizeof(entry.last_error));
@@ -1674,9 +1913,8 @@ visit_failed_for_good(Visit *v)
 			Found	   *f = hash_search(v->found_hash, &entry->gid, HASH_FIND,
 										NULL);
 
-			if (entry->next_attempt == DT_NOEND ||
-				(f != NULL && (f->state == FOUND_DONE ||
-							   f->state == FOUND_FAILED)))
+			if (f != NULL && (f->state == FOUND_DONE ||
+							  f->state == FOUND_FAILED))
 				continue;
 			DtxInDoubtFailed(&entry->gid, v->error,
 							 backoff_until(entry->attempts + 1));
@@ -1756,10 +1994,6 @@ settle_entries(Visit *v)
 		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
 		Found	   *f = hash_search(v->found_hash, &entry->gid, HASH_FIND, NULL);
 
-		/* A human has to look at it. */
-		if (entry->next_attempt == DT_NOEND)
-			continue;
-
 		if (leads_elsewhere(v, entry->system_id) &&
 			(f == NULL || f->state == FOUND_GONE))
 		{
@@ -1772,7 +2006,7 @@ settle_entries(Visit *v)
 		{
 			/* It was prepared and is not any more, so it can't come back. */
 			if (f->state == FOUND_GONE && !v->truncated)
-				DtxInDoubtRemove(&entry->gid);
+				settle_gone(v, entry, f);
 
 			/* FOUND_LEFT stays as it is; the others have been dealt with. */
 			continue;
@@ -1795,8 +2029,33 @@ settle_entries(Visit *v)
 										LATE_PREPARE_GRACE))
 			continue;
 
-		DtxInDoubtRemove(&entry->gid);
+		settle_gone(v, entry, NULL);
 	}
+}
+
+/*
+ * The gid of an entry is not prepared any more, and we have not finished it
+ * (f: what was seen of it, or NULL).  Forget it, unless it is not known yet
+ * whether it was finished as it was decided.
+ */
+static void
+settle_gone(Visit *v, DtxInDoubt *entry, Found *f)
+{
+	uint64		remote_xid = entry->remote_xid;
+	uint64		system_id = entry->xid_system_id;
+
+	if (remote_xid == 0 && f != NULL)
+	{
+		remote_xid = f->remote_xid;
+		system_id = v->system_id;
+	}
+	if (finished_rightly(v, &entry->gid, entry->decision, remote_xid, system_id))
+		DtxInDoubtRemove(&entry->gid);
+	else if (v->resolver->worker)
+		DtxInDoubtFailed(&entry->gid, NO_OUTCOME,
+						 backoff_until(entry->attempts + 1));
+	else
+		DtxLauncherWakeResolver(MyDatabaseId);
 }
 
 /*
@@ -1846,9 +2105,18 @@ settle_notes(Visit *v)
 			else if (f != NULL && f->state == FOUND_DONE)
 				confirmed = true;
 			else
+			{
 				confirmed = !v->truncated &&
-					(f == NULL || f->state == FOUND_GONE) &&
-					!left_to_human(&gid);
+					(f == NULL || f->state == FOUND_GONE);
+				if (confirmed &&
+					!finished_rightly(v, &gid, DTX_COMMIT,
+									  note->row.remote_xids[i],
+									  note->row.system_ids[i]))
+				{
+					note_unconfirmed(r, note, i, NO_OUTCOME);
+					confirmed = false;
+				}
+			}
 
 			if (confirmed)
 			{
@@ -2074,17 +2342,6 @@ entry_finished(Visit *v, const DtxGid *gid)
 			GetForeignServerExtended(entry.serverid, FSV_MISSING_OK) == NULL;
 	if (same)
 		DtxInDoubtRemove(gid);
-}
-
-/*
- * Was it found that somebody has finished this gid against its decision?
- */
-static bool
-left_to_human(const DtxGid *gid)
-{
-	DtxInDoubt	entry;
-
-	return DtxInDoubtGet(gid, &entry) && entry.next_attempt == DT_NOEND;
 }
 
 /*
@@ -2621,6 +2878,8 @@ note_unconfirmed(Resolver *r, Note *note, int index, const char *error)
 	entry.serverid = note->row.serverids[index];
 	entry.umid = note->row.umids[index];
 	entry.system_id = note->row.system_ids[index];
+	entry.remote_xid = note->row.remote_xids[index];
+	entry.xid_system_id = note->row.system_ids[index];
 	entry.userid = note->row.userid;
 	entry.decision = DTX_COMMIT;
 	entry.since = note->row.decided_at;

@@ -17,7 +17,7 @@ my $offset;
 sub statements
 {
 	return join ' ', slurp_file($dtx->p(2)->logfile, $offset) =~
-	  /statement: (PREPARE TRANSACTION|ROLLBACK PREPARED|COMMIT PREPARED)/g;
+	  /statement: (?:SELECT [^;]*; )?(PREPARE TRANSACTION|ROLLBACK PREPARED|COMMIT PREPARED)/g;
 }
 
 # Held in the network; the backend is terminated.

@@ -741,7 +741,7 @@ sub _check_all
 	for my $i (0 .. 3)
 	{
 		my $log = slurp_file($self->{dtx}{nodes}[$i]->logfile);
-		while ($log =~ /^(.*(?:PANIC:|TRAP:|terminated by signal (?!9\b)\d+|(?:its|the) transaction has committed).*)$/mg)
+		while ($log =~ /^(.*(?:PANIC:|TRAP:|terminated by signal (?!9\b)\d+|its transaction was rolled back|(?:its|the) transaction has committed).*)$/mg)
 		{
 			my $line = $1;
 			# stopped for so long that the postmaster lost patience

@@ -994,8 +994,10 @@ sub finish
 	my $log = slurp_file($self->{dtx}->coord->logfile);
 	unlike($log, qr/(?:PANIC|TRAP|was terminated by signal (?!9\b)\d+|segmentation)/,
 		'nobody crashed who was not told to');
-	unlike($log, qr/although (?:its|the) transaction has committed/,
+	unlike($log, qr/although (?:its|the) transaction (?:has committed|was rolled back)/,
 		'nothing was finished against its decision');
+	is($self->_query(0, 'SELECT count(*) FROM dtx.damage_record'), '0',
+		'and nothing is taken for it');
 	return;
 }
 

@@ -1,0 +1,208 @@
+# Somebody finishes prepared transactions by hand, wrongly or rightly: what was
+# done wrongly is found and stays visible, nothing else is reported.
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib $FindBin::RealBin;
+use DtxTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $dtx = DtxTest->new(
+	servers => 2,
+	proxy => [2],
+	participant_conf => "log_statement = all\nlog_line_prefix = '%m [%p] %q%a '\n");
+my $what = 'SELECT server, decided, found FROM dtx.damage ORDER BY since';
+my ($s, $gid, $offset);
+
+sub damage_is
+{
+	my ($expected, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$dtx->clean($name);
+	is($dtx->sql($what), $expected, $name);
+	$dtx->sql(q{SELECT dtx.acknowledge(gid, 'repaired') FROM dtx.damage});
+	return;
+}
+
+sub resolver
+{
+	my $to = shift;
+	$dtx->sql("ALTER SYSTEM SET pg_dtx.resolver = $to");
+	$dtx->coord->reload;
+	$dtx->coord->poll_query_until('postgres',
+		"SELECT current_setting('pg_dtx.resolver') = '$to'");
+	return;
+}
+
+# The same balances everywhere again.
+sub repair
+{
+	$dtx->p($_)->safe_psql('postgres', 'UPDATE acct SET bal = 100') for 1, 2;
+	$dtx->sql('UPDATE acct0 SET bal = 100');
+	return;
+}
+
+# A commit in the middle of which the coordinator loses power, both
+# participants prepared.  It comes back with its resolver switched off.
+sub make_doubt
+{
+	$s = $dtx->session;
+	$dtx->arm;
+	$s->run($dtx->hold);
+	$s->start($dtx->transfer(10, 1, 0, 2));
+	$dtx->wait_held($s);
+	$dtx->prepared_is($_, 1) for 1, 2;
+	$dtx->sql('ALTER SYSTEM SET pg_dtx.resolver = off');
+	$dtx->crash($dtx->coord);
+	$s->finish;
+	$dtx->coord->append_conf('postgresql.auto.conf',
+		"synchronous_standby_names = ''");
+	$dtx->coord->start;
+	return;
+}
+
+# The normal way costs no message more than it must.
+$offset = -s $dtx->p(1)->logfile;
+$dtx->sql($dtx->transfer(10, 1, 0, 2));
+my @statements =
+  slurp_file($dtx->p(1)->logfile, $offset) =~ /postgres_fdw LOG:  statement: (.*)/g;
+s/'dtx:[^']*'/GID/ for @statements;
+is( join("\n", grep { /GID/ } @statements),
+	"SELECT pg_catalog.txid_current_if_assigned(); PREPARE TRANSACTION GID\nCOMMIT PREPARED GID",
+	'two messages for two phases');
+is(scalar(grep { /xid/ } @statements), 1, '... and no other question');
+is($dtx->sql('SELECT count(*) FROM dtx.decision WHERE remote_xids[1] > 0 AND remote_xids[2] > 0'),
+	'1', 'the decision knows the transactions on the servers');
+repair();
+
+# Committed; while the session waits for its standby, somebody rolls back.
+$s = $dtx->session;
+$dtx->arm;
+$s->run($dtx->hold);
+$offset = -s $dtx->coord->logfile;
+$s->start($dtx->transfer(10, 1, 0, 2));
+$dtx->wait_held($s);
+$gid = $dtx->gid(2);
+$dtx->p(2)->safe_psql('postgres', "ROLLBACK PREPARED '$gid'");
+$dtx->release;
+$s->finish;
+like($s->stderr, qr/WARNING:.*not every server has confirmed/, 'the session is warned');
+$s->close;
+$dtx->clean('rolled back before COMMIT PREPARED');
+is($dtx->sql($what), 's2|commit|rollback', '... and it is found');
+is($dtx->sql("SELECT gid = '$gid' AND since <= now() AND remote_xid <> '0' FROM dtx.damage"),
+	't', '... by its name');
+$dtx->wait_passes(2);
+my @warnings = slurp_file($dtx->coord->logfile, $offset) =~
+  /(WARNING:.*was rolled back on server "s2", although its transaction has committed)/g;
+is(scalar(@warnings), 1, '... and logged once');
+$dtx->balances_are('100 90 100', '... a part of the transaction is lost');
+
+# It survives a crash, until it is acknowledged.
+$dtx->crash($dtx->coord);
+$dtx->coord->start;
+$dtx->wait_passes(2);
+is($dtx->sql($what), 's2|commit|rollback', 'damage survives a crash');
+$dtx->sql("SELECT dtx.acknowledge('$gid', 'ticket 12: booked again')");
+is($dtx->sql($what), '', 'acknowledged: not shown any more');
+is( $dtx->sql('SELECT acknowledged_by = session_user, reason FROM dtx.damage_record'),
+	't|ticket 12: booked again', '... but on record');
+repair();
+
+# The coordinator is down, the locks hurt, and somebody guesses: once wrongly,
+# once rightly.
+make_doubt();
+$dtx->p(1)->safe_psql('postgres', "ROLLBACK PREPARED '" . $dtx->gid(1) . "'");
+$dtx->p(2)->safe_psql('postgres', "COMMIT PREPARED '" . $dtx->gid(2) . "'");
+resolver('on');
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', '0',
+	'the decision goes');
+damage_is('s1|commit|rollback', 'finished while the coordinator was down');
+repair();
+
+# The same, and it crashes again before the resolver has seen anything.
+make_doubt();
+$dtx->p(1)->safe_psql('postgres', "ROLLBACK PREPARED '" . $dtx->gid(1) . "'");
+$dtx->crash($dtx->coord);
+$dtx->coord->start;
+resolver('on');
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', '0',
+	'the decision goes');
+damage_is('s1|commit|rollback', 'two crashes');
+repair();
+
+# dtx.resolve() in a session finds it missing: the worker says why.
+make_doubt();
+$dtx->p(1)->safe_psql('postgres', "ROLLBACK PREPARED '" . $dtx->gid(1) . "'");
+resolver('on');
+$dtx->sql('SELECT * FROM dtx.resolve()');
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', '0',
+	'the decision goes');
+damage_is('s1|commit|rollback', 'dtx.resolve() hides nothing');
+repair();
+
+# By dtx.force(), against the decision and on purpose: that is on record.
+make_doubt();
+$gid = $dtx->gid(1);
+$dtx->sql("SELECT dtx.force('$gid', 'rollback', 'I know', override => true)");
+resolver('on');
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', '0',
+	'the decision goes');
+damage_is('', 'forced: no damage');
+is($dtx->sql('SELECT contradicted FROM dtx.forced'), 't', '... but on record');
+repair();
+
+# To be rolled back, and somebody commits: COMMIT waits for s2 in phase one.
+for my $how ('COMMIT', 'ROLLBACK')
+{
+	$s = $dtx->session;
+	$s->run('BEGIN; UPDATE acct1 SET bal = 90; UPDATE acct2 SET bal = 110;');
+	$dtx->proxy(2)->rule(hold => q{PREPARE TRANSACTION 'dtx});
+	$s->start('COMMIT');
+	$dtx->prepared_is(1, 1);
+	$dtx->proxy(2)->wait_for('hold');
+	$dtx->p(1)->safe_psql('postgres', "$how PREPARED '" . $dtx->gid(1) . "'");
+	$dtx->sql('SELECT pg_cancel_backend(' . $s->pid . ')');
+	$s->finish;
+	like($s->stderr, qr/ERROR/, "$how by hand in phase one: canceled");
+	$s->close;
+	$dtx->proxy(2)->clear;
+	damage_is($how eq 'COMMIT' ? 's1|rollback|commit' : '', "$how by hand in phase one");
+	repair();
+}
+
+# A server that was set back to an earlier time: prepared, and never heard of.
+{
+	my $backup;
+
+	$s = $dtx->session;
+	$dtx->arm;
+	$s->run($dtx->hold);
+	$dtx->p(1)->stop;
+	$backup = $dtx->p(1)->data_dir . '.then';
+	system('cp', '-a', $dtx->p(1)->data_dir, $backup) == 0 or die 'cp';
+	$dtx->p(1)->start;
+	$dtx->p(1)->safe_psql('postgres', 'SELECT txid_current()') for 1 .. 30;
+	$s->start($dtx->transfer(10, 1, 0, 2));
+	$dtx->wait_held($s);
+	$dtx->p(1)->stop('immediate');
+	rename $dtx->p(1)->data_dir, $dtx->p(1)->data_dir . '.now' or die $!;
+	rename $backup, $dtx->p(1)->data_dir or die $!;
+	$dtx->p(1)->start;
+	$dtx->release;
+	$s->finish;
+	$s->close;
+	damage_is('s1|commit|lost', 'a server that was restored');
+	repair();
+}
+
+# What nobody touched is no damage.
+$dtx->p(1)->restart('immediate');
+$dtx->sql($dtx->transfer(10, 1, 0, 2));
+$dtx->wait_passes(2);
+damage_is('', 'no damage where nothing was done wrong');
+$dtx->balances_are('100 90 110', '... and all is well');
+
+done_testing();
