@@ -198,6 +198,27 @@ for my $how ('COMMIT', 'ROLLBACK')
 	repair();
 }
 
+# A server that refuses to tell its transaction id refuses to prepare, and the
+# session goes on with another connection.
+$dtx->p(1)->safe_psql('postgres', q{
+CREATE ROLE plain LOGIN;
+GRANT ALL ON acct TO plain;
+REVOKE EXECUTE ON FUNCTION pg_catalog.txid_current_if_assigned() FROM PUBLIC;
+});
+$dtx->sql(q{ALTER USER MAPPING FOR CURRENT_USER SERVER s1 OPTIONS (user 'plain', password_required 'false')});
+$s = $dtx->session;
+$s->run($dtx->transfer(10, 1, 0, 2));
+like($s->stderr, qr/ERROR:  42501: could not prepare transaction on server "s1"/,
+	'a server that does not tell its transaction id');
+$dtx->balances_are('100 100 100', '... nothing is done');
+$dtx->p(1)->safe_psql('postgres',
+	'GRANT EXECUTE ON FUNCTION pg_catalog.txid_current_if_assigned() TO PUBLIC');
+$s->run($dtx->transfer(10, 1, 0, 2));
+is($s->stderr, '', '... and the session goes on');
+$s->close;
+damage_is('', '... without damage');
+repair();
+
 # What nobody touched is no damage.
 $dtx->p(1)->restart('immediate');
 $dtx->sql($dtx->transfer(10, 1, 0, 2));

@@ -130,8 +130,6 @@ my @points = (
 		conn => 1,
 		times => sub { $_[0]{asked} && !$_[0]{two_phase} ? servers($_[0]) : 0 }
 	},
-	{ name => 'decision-before', before => 1, times => sub { $_[0]{two_phase} } },
-	{ name => 'decision-after', before => 1, times => sub { $_[0]{two_phase} } },
 	{
 		name => 'prepare-before',
 		before => 1,
@@ -150,6 +148,16 @@ my @points = (
 		before => 1,
 		conn => 1,
 		times => sub { $_[0]{two_phase} && servers($_[0]) }
+	},
+	{
+		name => 'decision-before',
+		before => 1,
+		times => sub { $_[0]{two_phase} && !$_[0]{refused} }
+	},
+	{
+		name => 'decision-after',
+		before => 1,
+		times => sub { $_[0]{two_phase} && !$_[0]{refused} }
 	},
 	{
 		name => 'prepared',
