@@ -4,6 +4,7 @@
 #   make test                                the whole test suite, on servers of its own
 #   make demo                                the extension at work on four servers
 #   make faults, make chaos                  the long tests, see docs/testing.md
+#   make bench                               what it costs, see docs/performance.md
 #
 # "make test" and "make demo" install what they need, so they also run where
 # PostgreSQL is not installed yet; see dev/setup.
@@ -75,6 +76,8 @@ TAP_TESTS = 1
 
 PG_CPPFLAGS = -I$(libpq_srcdir)
 
+EXTRA_CLEAN = bench/proxy bench/client2pc
+
 # "make FAULTS=1" compiles in the points at which tests make things go wrong.
 ifdef FAULTS
 PG_CPPFLAGS += -DDTX_FAULTS
@@ -96,10 +99,11 @@ PG_CONFIG ?= pg_config
 top_dir := $(patsubst %/,%,$(dir $(abspath $(firstword $(MAKEFILE_LIST)))))
 
 # These targets work without PostgreSQL.
-dev_targets = test demo setup faults chaos
+dev_targets = test demo setup faults chaos bench
 
 # What may be given to them on the command line.
 export TESTS JOBS KEEP CASES DURATION SEED
+export ROUNDS CLIENTS SERVERS DELAYS SAMPLE LOAD PUBLISH RESULTS
 
 ifneq ($(filter-out $(dev_targets),$(or $(MAKECMDGOALS),all)),)
 
@@ -123,6 +127,13 @@ headers := $(wildcard $(top_dir)/src/*.h)
 $(OBJS) $(OBJS:.o=.bc): $(headers) | $(CURDIR)/src
 $(CURDIR)/src:
 	$(MKDIR_P) $@
+
+# Programs of the benchmark, not installed.
+.PHONY: bench-programs
+bench-programs: bench/proxy bench/client2pc
+bench/%: $(top_dir)/bench/%.c
+	@$(MKDIR_P) bench
+	$(CC) -O2 -Wall -Wextra -I$(libpq_srcdir) -o $@ $< $(libpq) -pthread
 
 endif
 

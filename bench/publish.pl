@@ -1,0 +1,41 @@
+#!/usr/bin/perl
+#
+# Put the results of a run into the documentation:
+#
+#	publish.pl RESULTS DOCS
+#
+# The text of RESULTS/performance.txt replaces what is between two comments in
+# DOCS/performance.md; CSV and chart are copied.
+#
+use strict;
+use warnings;
+
+use File::Copy qw(copy);
+
+my ($results, $docs) = @ARGV;
+die "usage: publish.pl RESULTS DOCS\n" unless @ARGV == 2;
+
+sub slurp
+{
+	my $file = shift;
+	open my $fh, '<', $file or die "$file: $!\n";
+	local $/;
+	return <$fh>;
+}
+
+my $page = slurp("$docs/performance.md");
+my $text = slurp("$results/performance.txt");
+my @date = gmtime;
+my $figures = sprintf "Measured on %04d-%02d-%02d.\n\n```\n%s```\n", $date[5] + 1900,
+  $date[4] + 1, $date[3], $text;
+
+$page =~ s/(<!-- figures: begin -->\n).*(<!-- figures: end -->)/$1\n$figures\n$2/s
+  or die "$docs/performance.md has no place for figures\n";
+for my $file (qw(performance.csv performance.svg))
+{
+	next unless -f "$results/$file";
+	copy("$results/$file", "$docs/$file") or die "$docs/$file: $!\n";
+}
+open my $fh, '>', "$docs/performance.md" or die "$docs/performance.md: $!\n";
+print $fh $page;
+close $fh or die "$docs/performance.md: $!\n";
