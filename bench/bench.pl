@@ -1051,7 +1051,9 @@ sub write_chart
 	my @bars = grep { $_ ne 'plain' && $_ ne 'committed' } qw(parallel dtx nowait off absent client);
 	my (@panels, $data);
 	my %at = map { ("$_->{delay}|$_->{shape}{name}|$_->{clients}|$_->{mode}" => $_) } @table;
-	my @colours = map { "#$_" } qw(9aa5b1 1f6feb 79b8ff d0d7de 8c959f e69f00);
+	my %colour = (
+		parallel => '#9aa5b1', dtx => '#1f6feb', nowait => '#79b8ff',
+		off => '#d0d7de', absent => '#8c959f', client => '#e69f00');
 
 	@wide = grep {
 		my $shape = $_;
@@ -1094,11 +1096,15 @@ sub write_chart
 		print "gnuplot is not installed: no chart\n";
 		return;
 	}
-	my ($width, $height) = (460 * @clients, 300 * @delays + 60);
+	my ($width, $height) = (max(700, 460 * @clients), 280 * @delays + 130);
+
+	# room for the title and, below, for what the colours mean; for labels between
+	my ($top, $bottom) = (1 - 60 / $height, 110 / $height);
+	my ($across, $down) = (60 / $width, 85 / $height);
 	my $script = "$work/chart.gp";
 	open my $fh, '>', $script or die "$!\n";
 	print $fh <<"GP";
-set terminal svg size $width,$height dynamic font "Helvetica,11" background "#ffffff"
+set terminal svg size $width,$height dynamic noenhanced font "Helvetica,11" background "#ffffff"
 set output '$results/performance.svg'
 set encoding utf8
 set style data histograms
@@ -1111,13 +1117,14 @@ set xtics nomirror scale 0
 set ytics nomirror
 set datafile missing 'NaN'
 $data
-set multiplot layout ${\scalar @delays},${\scalar @clients} title "Throughput relative to plain postgres_fdw (1.0; higher is better)"
+set key at screen 0.5,0.01 center bottom horizontal samplen 1 maxrows 2
+set multiplot layout ${\scalar @delays},${\scalar @clients} margins screen $across,0.98,$bottom,$top spacing screen $across,$down title "Throughput relative to plain postgres_fdw (1.0; higher is better)"
 GP
 	for my $i (0 .. $#panels)
 	{
 		my ($name, $title) = @{ $panels[$i] };
 		print $fh "set title \"$title\"\n";
-		print $fh $i == 0 ? "set key top left horizontal samplen 1 font ',9'\n" : "unset key\n";
+		print $fh "unset key\n" if $i == 1;
 		print $fh "set yrange [0:*<4]\nset arrow 1 from graph 0, first 1 to graph 1, first 1 nohead lc rgb '#cc0000' dt 2 front\n";
 		print $fh "plot ", join(
 			', ',
@@ -1125,8 +1132,8 @@ GP
 				    "$name using "
 				  . ($_ + 2)
 				  . ($_ == 0 ? ':xtic(1)' : '')
-				  . " title \"" . ($modes{ $bars[$_] }{label} =~ s/_/\\\\_/gr)
-				  . "\" lc rgb '$colours[$_ % @colours]'"
+				  . " title \"" . $modes{ $bars[$_] }{label}
+				  . "\" lc rgb '$colour{ $bars[$_] }'"
 			} 0 .. $#bars), "\n";
 	}
 	print $fh "unset multiplot\n";
@@ -1223,7 +1230,7 @@ die "no case matches \"$cases\"\n" unless @plan;
 
 say_and_keep(sprintf '%s, %d processors, Linux %s',
 	sql('dtx', q{SELECT 'PostgreSQL ' || current_setting('server_version')}),
-	scalar(() = slurp('/proc/cpuinfo') =~ /^processor\s*:/mg), `uname -r` =~ s/\s+$//r);
+	scalar(() = slurp('/proc/cpuinfo') =~ /^processor\s*:/mg), `uname -r` =~ s/^(\d+\.\d+).*/$1/sr);
 say_and_keep(sprintf 'writing 8 kB to disk (fsync) takes %.2f ms', fsync_time());
 for my $delay (grep { $_ > 0 } @delays)
 {

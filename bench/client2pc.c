@@ -23,8 +23,7 @@
  *
  * LOGPREFIX.1, .2 ... get a line for each transaction, like the files that
  * "pgbench -l" writes: client, transaction, microseconds, 0, seconds and
- * microseconds of the end,
- * number of retries after serialization errors.
+ * microseconds of the end, and the number of retries after serialization errors.
  *
  *-------------------------------------------------------------------------
  */
@@ -402,7 +401,8 @@ main(int argc, char **argv)
 	}
 	conninfos = argv + optind;
 	nservers = argc - optind - 1;
-	if (nclients < 1 || (duration > 0) == (ntransactions > 0) || naccounts < 1 || log_prefix == NULL ||
+	if (nclients < 1 || (duration > 0) == (ntransactions > 0) ||
+		naccounts < 1 || log_prefix == NULL ||
 		nservers < 1 || nservers > MAX_SERVERS)
 	{
 		fprintf(stderr, "usage: client2pc -c CLIENTS {-T SECONDS | -t TRANSACTIONS} -n ACCOUNTS [-L] -l LOGPREFIX COORDINATOR SERVER ...\n");
