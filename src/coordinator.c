@@ -974,6 +974,8 @@ CoordinatorSettle(Participant *p)
 
 	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 										   Max(dtx_commit_timeout, SETTLE_WAIT_MS));
+	if (p->unsettled)
+		DTX_FAULT("settle-wait", p->conn);
 	for (;;)
 	{
 		long		timeout = -1;
@@ -1009,6 +1011,7 @@ settled(Participant *p)
 {
 	bool		confirmed = p->state == PARTICIPANT_FINISHED;
 
+	DTX_FAULT("settled", p->conn);
 	if (!confirmed)
 	{
 		hand_over(p);
@@ -1246,7 +1249,11 @@ receive(Participant *p)
 				  phase == PHASE_ABORT ? "rollback-reply" : "ask-reply",
 				  p->conn);
 	if (phase == PHASE_ABORT && p->state == PARTICIPANT_PREPARED)
+	{
+		DTX_FAULT("rollback-late-before", p->conn);
 		(void) ParticipantFinish(p, DTX_ROLLBACK);
+		DTX_FAULT("rollback-late-sent", p->conn);
+	}
 	if (was_due && !p->reply_due && phase != PHASE_NONE)
 		DtxActivitySetWaiting(p->index, false);
 }

@@ -101,11 +101,31 @@ my @shapes = (
 		wrote => [ 1, 2, 3 ],
 		refused => 1,
 		two_phase => 1
+	},
+
+	# The first server refuses while the others are still preparing, so these
+	# are rolled back when they say that they are prepared.
+	{
+		name => '3 servers, refused early',
+		wrote => [ 1, 2, 3 ],
+		refused => 1,
+		early => 1,
+		two_phase => 1
+	},
+
+	# The connections are used again before the confirmations are in.
+	{
+		name => '3 servers, local, commit_wait off, then used again',
+		wrote => [ 0, 1, 2, 3 ],
+		two_phase => 1,
+		no_wait => 1,
+		again => 1
 	});
 
 # Points in the session that commits.  times: how often a transaction of a shape
 # gets there; conn: is there a connection to drop?  before: before the local
-# commit, which decides.
+# commit, which decides; abort, again: in the abort, or after the COMMIT.  Shapes
+# that are made for those come nowhere else.
 my @points = (
 	{
 		name => 'ask-sent',
@@ -186,22 +206,49 @@ my @points = (
 		name => 'rollback-before',
 		abort => 1,
 		conn => 1,
-		times => sub { $_[0]{refused} && writers($_[0]) - 1 }
+		times => sub { $_[0]{refused} && !$_[0]{early} && writers($_[0]) - 1 }
+	},
+	{
+		name => 'rollback-late-before',
+		abort => 1,
+		conn => 1,
+		times => sub { $_[0]{early} && writers($_[0]) - 1 }
 	},
 	{
 		name => 'rollback-sent',
 		abort => 1,
 		conn => 1,
-		times => sub { $_[0]{refused} && writers($_[0]) - 1 }
+		times => sub { $_[0]{refused} && !$_[0]{early} && writers($_[0]) - 1 }
 	},
 	{
+		name => 'rollback-late-sent',
+		abort => 1,
+		conn => 1,
+		times => sub { $_[0]{early} && writers($_[0]) - 1 }
+	},
+	{
+		# of an early refusal, the replies to PREPARE, too
 		name => 'rollback-reply',
 		abort => 1,
 		conn => 1,
-		times => sub { $_[0]{refused} && writers($_[0]) - 1 }
+		times => sub {
+			$_[0]{refused} && (writers($_[0]) - 1) * ($_[0]{early} ? 2 : 1);
+		}
 	},
 	{ name => 'abort-wait', abort => 1, times => sub { $_[0]{refused} } },
-	{ name => 'aborted', abort => 1, times => sub { $_[0]{refused} } });
+	{ name => 'aborted', abort => 1, times => sub { $_[0]{refused} } },
+	{
+		name => 'settle-wait',
+		again => 1,
+		conn => 1,
+		times => sub { $_[0]{again} && writers($_[0]) }
+	},
+	{
+		name => 'settled',
+		again => 1,
+		conn => 1,
+		times => sub { $_[0]{again} && writers($_[0]) }
+	});
 
 # What happens there.  fault: the action of the fault point; then: what the test
 # does while the session is stopped; every: at each time the point is reached, or
@@ -269,6 +316,8 @@ sub cases
 	{
 		for my $shape (@shapes)
 		{
+			next if $shape->{early} && !$point->{abort};
+			next if $shape->{again} && !$point->{again};
 			my $times = $point->{times}->($shape) || 0;
 			for my $action (@actions)
 			{
@@ -404,10 +453,12 @@ include_if_exists 'fault.conf'
 	for my $i (1 .. 3)
 	{
 		# A number in "next" is logged by whoever reads "put".  A row that is
-		# to be refused is, when its transaction is prepared or committed.
+		# to be refused is, when its transaction is prepared or committed; a
+		# slow one takes longer for that.
 		$dtx->p($i)->safe_psql(
 			'postgres', q{
-CREATE TABLE log (id int PRIMARY KEY, refuse boolean NOT NULL DEFAULT false);
+CREATE TABLE log (id int PRIMARY KEY, refuse boolean NOT NULL DEFAULT false,
+	slow boolean NOT NULL DEFAULT false);
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM pg_sleep(0.1);
@@ -415,6 +466,13 @@ BEGIN
 END $$;
 CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON log DEFERRABLE INITIALLY DEFERRED
 	FOR EACH ROW WHEN (NEW.refuse) EXECUTE FUNCTION refuse();
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_sleep(0.6);
+	RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON log DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW WHEN (NEW.slow) EXECUTE FUNCTION slow();
 CREATE TABLE next (id int NOT NULL);
 INSERT INTO next VALUES (0);
 CREATE FUNCTION put() RETURNS int LANGUAGE sql VOLATILE AS
@@ -423,7 +481,7 @@ CREATE VIEW put AS SELECT put() AS id;
 });
 		$dtx->sql(
 			qq{
-CREATE FOREIGN TABLE log$i (id int, refuse boolean) SERVER s$i OPTIONS (table_name 'log');
+CREATE FOREIGN TABLE log$i (id int, refuse boolean, slow boolean) SERVER s$i OPTIONS (table_name 'log');
 CREATE FOREIGN TABLE put$i (id int) SERVER s$i OPTIONS (table_name 'put');
 });
 	}
@@ -604,11 +662,13 @@ sub _statements
 
 	for my $i (@{ $shape->{wrote} })
 	{
-		my $refuse = $shape->{refused} && $i == $remote[-1];
+		my $refuse = $shape->{refused} && $i == $remote[ $shape->{early} ? 0 : -1 ];
+		my $slow = $shape->{early} && !$refuse;
 		my $insert =
 		    $i == 0 ? "INSERT INTO log0 VALUES ($id);\n"
 		  : $i == $view ? "SELECT id FROM put$i;\n"
-		  : "INSERT INTO log$i VALUES ($id, " . ($refuse ? 'true' : 'false') . ");\n";
+		  : "INSERT INTO log$i VALUES ($id, "
+		  . ($refuse ? 'true' : 'false') . ', ' . ($slow ? 'true' : 'false') . ");\n";
 		$insert = "SAVEPOINT a;\n${insert}RELEASE a;\n"
 		  if $shape->{savepoint} && $i == 2;
 		$sql .= $insert;
@@ -645,8 +705,17 @@ sub _session_case
 	my $sql = $self->_statements($shape, $id);
 	$sql .= "SET LOCAL pg_dtx.prepare_timeout = '700ms'; SET LOCAL pg_dtx.commit_timeout = '700ms';\n"
 	  if $action->{name} eq 'silent';
-	$sql .= "SET LOCAL pg_dtx.fault = '$fault';\n";
-	$session->commit($id, $sql);
+	if ($shape->{again})
+	{
+		$session->commit($id, $sql . "SET pg_dtx.fault = '$fault';\n",
+			"COMMIT;\n"
+			  . join('', map { "SELECT count(*) FROM log$_ WHERE id = 0;\n" } @remote)
+			  . 'RESET pg_dtx.fault');
+	}
+	else
+	{
+		$session->commit($id, $sql . "SET LOCAL pg_dtx.fault = '$fault';\n");
+	}
 
 	if ($action->{fault} eq 'hang')
 	{
