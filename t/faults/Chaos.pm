@@ -309,11 +309,19 @@ sub _disaster
 	}
 	elsif ($what =~ /^restart/)
 	{
-		# Processes that are stopped would keep it from ending.
-		my @stopped = grep { defined $_->[2] && $_->[2] == $node_number } @{ $self->{pending} };
+		# Processes that are stopped would keep it from ending, and so would a
+		# server that the coordinator's sessions wait for: postgres_fdw gives an
+		# aborted query 30 seconds, and here nothing is continued meanwhile.
+		my @stopped = grep {
+			$node_number == 0 || (defined $_->[2] && $_->[2] == $node_number)
+		} @{ $self->{pending} };
 		$_->[0] = 0 for @stopped;
 		$self->_due(0);
-		$node->stop($pick % 2 ? 'fast' : 'immediate', fail_ok => 1);
+		if (!$node->stop($pick % 2 ? 'fast' : 'immediate', fail_ok => 1))
+		{
+			$self->_problem("$place does not shut down");
+			return;
+		}
 		$node->start;
 		$detail = $place;
 	}
