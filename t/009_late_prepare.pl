@@ -88,4 +88,99 @@ $dtx->balances_are('100 100 100', '... and commits');
 $dtx->clean('at the end');
 $_->close for $s, $t;
 
+# Delivered at all times: before anybody has looked, after one pass and after
+# several, with the coordinator's backend terminated or with the coordinator
+# crashed and restarted in between, so that the gid is one of an earlier boot.
+sub resolver
+{
+	my $to = shift;
+	$dtx->sql("ALTER SYSTEM SET pg_dtx.resolver = $to");
+	$dtx->coord->reload;
+	$dtx->poll($dtx->coord, "SELECT current_setting('pg_dtx.resolver') = '$to'",
+		't', "resolver $to");
+	return;
+}
+for my $crash (0, 1)
+{
+	for my $passes (0, 1, 4)
+	{
+		my $what = ($crash ? 'crash' : 'terminated') . ", $passes passes";
+
+		resolver('off') if $passes == 0;
+		$offset = -s $dtx->p(2)->logfile;
+		$s = $dtx->session;
+		$s->run($work);
+		$dtx->proxy(2)->rule(hold => q{PREPARE TRANSACTION 'dtx});
+		$s->start('COMMIT');
+		$dtx->prepared_is(1, 1);
+		$dtx->proxy(2)->wait_for('hold');
+		if ($crash)
+		{
+			$dtx->crash($dtx->coord);
+			$dtx->coord->start;
+		}
+		else
+		{
+			$dtx->sql('SELECT pg_terminate_backend(' . $s->pid . ')');
+		}
+		$s->finish;
+		$s->close;
+		$dtx->proxy(2)->wait_for('orphan');
+		$dtx->wait_passes($passes) if $passes > 0;
+		unlike(statements(), qr/PREPARE/, "$what: PREPARE is still on its way");
+		$dtx->proxy(2)->clear;
+		$dtx->poll($dtx->p(2),
+			'SELECT count(*) FROM pg_stat_activity WHERE application_name = $$postgres_fdw$$',
+			'0', "$what: PREPARE arrives");
+		if ($passes == 0)
+		{
+			$dtx->prepared_is(2, 1, "$what: it is prepared");
+			resolver('on');
+		}
+		$dtx->clean($what);
+		like(statements(), qr/^PREPARE TRANSACTION ROLLBACK PREPARED$/,
+			"$what: it was prepared and rolled back");
+		$dtx->balances_are('100 100 100', "$what: nothing is left");
+	}
+}
+
+# The server's backend is terminated before PREPARE arrives, which then reaches
+# nobody.
+$offset = -s $dtx->p(2)->logfile;
+$s = $dtx->session;
+$s->run($work);
+@remote = $dtx->remote_pids(2);
+$dtx->proxy(2)->rule(hold => q{PREPARE TRANSACTION 'dtx});
+$s->start('COMMIT');
+$dtx->proxy(2)->wait_for('hold');
+$dtx->prepared_is(1, 1);
+$dtx->p(2)->safe_psql('postgres', "SELECT pg_terminate_backend($remote[0])");
+$s->finish;
+like($s->stderr, qr/ERROR:.*"s2"/, 'the connection is closed by the server');
+$dtx->proxy(2)->clear;
+$dtx->wait_passes(2);
+$dtx->clean('closed by the server');
+unlike(statements(), qr/PREPARE/, '... it was never prepared');
+$dtx->balances_are('100 100 100', '... and nothing is left');
+
+# PREPARE arrives, its connection breaks before the reply, and the coordinator
+# crashes before it learns of either.
+$offset = -s $dtx->p(2)->logfile;
+$s->run($work);
+my @first = $dtx->remote_pids(1);
+$dtx->stop_process(@first);
+$dtx->proxy(2)->rule(cut_reply => q{PREPARE TRANSACTION 'dtx});
+$s->start('COMMIT');
+$dtx->prepared_is(2, 1);
+$dtx->crash($dtx->coord);
+$dtx->continue_process(@first);
+$s->finish;
+$s->close;
+$dtx->proxy(2)->clear;
+$dtx->coord->start;
+$dtx->clean('reply lost and crash');
+like(statements(), qr/^PREPARE TRANSACTION ROLLBACK PREPARED$/,
+	'... it was prepared and rolled back');
+$dtx->balances_are('100 100 100', '... and nothing is left');
+
 done_testing();
