@@ -23,7 +23,8 @@
  *	  again by the next distributed transaction in this slot, be it by this
  *	  backend or by the next one that gets the same PGPROC.  That keeps the
  *	  decision table at one row per slot, and resolvers must not delete such a
- *	  row (DtxActivityOwnsRow).
+ *	  row (DtxActivityOwnsRow), unless they have taken it out of a slot that
+ *	  nobody uses (DtxActivityAdoptRow).
  *
  * The boot id tells this life of shared memory from every other: an xid that
  * never reached the WAL is handed out again after a crash, so an xid alone
@@ -388,6 +389,38 @@ DtxActivityOwnsRow(uint64 boot_id, uint64 xid)
 		LWLockRelease(&slot->lock);
 	}
 	return owned;
+}
+
+/*
+ * A decision row that waits in a slot without a backend, to be used again by the
+ * next one: take it away from the slot.  Returns false if there is no such slot.
+ * After "true" the row is the caller's to delete: all participants have
+ * confirmed (DtxActivitySetRow), and whoever takes the slot now does not find
+ * it.  A backend that is overwriting it has the slot, so it is not taken from
+ * that one.
+ */
+bool
+DtxActivityAdoptRow(uint64 boot_id, uint64 xid)
+{
+	bool		adopted = false;
+
+	if (boot_id != activity->boot_id)
+		return false;
+
+	for (int i = 0; i < activity->nslots && !adopted; i++)
+	{
+		ActivitySlot *slot = &activity->slots[i];
+
+		LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+		if (slot->pub.pid == 0 && slot->row_dbid == MyDatabaseId &&
+			slot->row_xid == xid)
+		{
+			slot->row_xid = 0;
+			adopted = true;
+		}
+		LWLockRelease(&slot->lock);
+	}
+	return adopted;
 }
 
 /*

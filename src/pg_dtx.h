@@ -161,6 +161,7 @@ extern void DtxActivityForgetRow(void);
 /* by resolvers and views */
 extern bool DtxActivityResponsible(const DtxGid *gid);
 extern bool DtxActivityOwnsRow(uint64 boot_id, uint64 xid);
+extern bool DtxActivityAdoptRow(uint64 boot_id, uint64 xid);
 extern bool DtxActivityAnyCommitting(void);
 extern int	DtxActivityCount(void);
 extern bool DtxActivityGet(int index, DtxActivity *copy);

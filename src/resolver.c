@@ -2817,8 +2817,15 @@ worker_take_notes(Resolver *r)
 		uint64		key[2] = {row->boot_id, row->xid};
 		KnownNote  *entry;
 		Note	   *note;
+		bool		adopted;
 
-		if (DtxActivityOwnsRow(row->boot_id, row->xid))
+		/*
+		 * The row of a session that has gone is deleted while it is known
+		 * that everybody has confirmed.  After a restart servers would be
+		 * asked, and one that was dropped meanwhile can't be.
+		 */
+		adopted = DtxActivityAdoptRow(row->boot_id, row->xid);
+		if (!adopted && DtxActivityOwnsRow(row->boot_id, row->xid))
 			continue;
 		note = palloc0(sizeof(Note));
 		note->row = *row;
@@ -2832,6 +2839,11 @@ worker_take_notes(Resolver *r)
 			note->nconfirmed = entry->note->nconfirmed;
 			memcpy(note->confirmed, entry->note->confirmed,
 				   sizeof(bool) * row->nparticipants);
+		}
+		if (adopted)
+		{
+			note->nconfirmed = row->nparticipants;
+			memset(note->confirmed, true, sizeof(bool) * row->nparticipants);
 		}
 		if (note->nconfirmed >= row->nparticipants)
 			r->prunable = true;
