@@ -26,8 +26,9 @@ $s->close;
 $dtx->coord->start;
 $dtx->balances_are('100 100 100', 'the local commit is lost: the method works');
 
-# COMMIT PREPARED does not get through to s2 before the crash.
-$dtx->proxy(2)->rule(hold => 'COMMIT PREPARED');
+# COMMIT PREPARED does not get through to s2, not even after the crash: only the
+# decision on disk can tell that it is to be committed.
+$dtx->proxy(2)->rule(cut => 'COMMIT PREPARED');
 $s = $dtx->session;
 $s->run(q{SET synchronous_commit = off; SET pg_dtx.commit_timeout = '10ms'});
 $walwriter = $dtx->sql(
@@ -51,7 +52,7 @@ $s->run('SET synchronous_commit = off');
 $walwriter = $dtx->sql(
 	q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'});
 $dtx->stop_process($walwriter);
-$dtx->proxy(2)->rule(hold => 'COMMIT PREPARED');
+$dtx->proxy(2)->rule(cut => 'COMMIT PREPARED');
 $s->run(q{SET pg_dtx.commit_timeout = '10ms';} . $dtx->transfer(10, 2, 1));
 like($s->stderr, qr/WARNING:.*"s2"/, 'without a local write: COMMIT succeeds');
 $dtx->crash($dtx->coord);
