@@ -1337,6 +1337,7 @@ visit_judge(Visit *v)
 		UnregisterSnapshot(snapshot);
 		ok = DtxExtensionInstalled() && DtxCoordinatorId() == v->coordinator_id;
 	}
+	DTX_FAULT("resolver-snapshot", NULL);
 	MemoryContextSwitchTo(old);
 	xact_end(r);
 

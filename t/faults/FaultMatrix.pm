@@ -282,7 +282,7 @@ my @actions = (
 
 # Points in the resolver, of which a worker and dtx.resolve() both are made.
 my @resolver_points =
-  qw(resolver-listed resolver-decided resolver-sent resolver-finished);
+  qw(resolver-listed resolver-snapshot resolver-decided resolver-sent resolver-finished);
 my @resolver_actions = (
 	{ name => 'crash', victim => 'coordinator', fault => 'crash' },
 	{ name => 'power failure', victim => 'coordinator', fault => 'hang' },
@@ -1040,12 +1040,84 @@ sub one_phase
 	return;
 }
 
+# The order in which a resolver judges: a transaction commits, and leaves what its
+# server has not confirmed, when the resolver has taken its snapshot.  What it knew
+# before is that a backend takes care of this transaction; it must leave it alone.
+sub order
+{
+	my $self = shift;
+	my $dtx = $self->{dtx};
+	my $id = ++$self->{id};
+	my ($worker, $pid, $pid_resolve);
+
+	# The worker sleeps, and is kept from helping.
+	$self->{log_offset} = -s $dtx->coord->logfile;
+	$self->_configure("pg_dtx.resolve_interval = '1h'\n");
+	_wait_until(
+		'the worker sleeps',
+		sub {
+			$worker = $self->_query(0,
+				q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'
+AND state = 'idle' AND current_setting('pg_dtx.resolve_interval') = '1h'});
+			return $worker =~ /^\d+$/;
+		}) or croak 'the resolver does not sleep';
+	$dtx->stop_process($worker);
+
+	# Prepared everywhere, and stopped.
+	my $session = $self->_session;
+	$pid = $self->{pid};
+	$session->commit($id,
+		$self->_statements({ wrote => [ 0, 1, 2 ] }, $id)
+		  . "SET LOCAL pg_dtx.commit_timeout = '100ms'; SET LOCAL pg_dtx.fault = 'prepared:hang';\n");
+	_wait_until('it is prepared',
+		sub { defined $self->_reached('prepared') && _is_stopped($pid) })
+	  or croak 'the transaction is not prepared';
+	$dtx->stop_process($pid);
+
+	# Something else to judge, of an earlier boot.
+	my $gid = $self->_query(1, 'SELECT gid FROM pg_prepared_xacts');
+	my @fields = split /:/, $gid;
+	$fields[3] =~ tr/0-9a-f/1-9a-f0/;
+	$self->_query(1, 'BEGIN; CREATE TABLE earlier (); PREPARE TRANSACTION $$'
+		  . join(':', @fields) . '$$');
+	my $resolve = $self->_psql(0);
+	$pid_resolve = $resolve->query('SELECT pg_backend_pid()');
+	$resolve->commit('resolve',
+		"SET pg_dtx.fault = 'resolver-snapshot:hang';\nSELECT gid, decision FROM dtx.resolve();\n");
+	_wait_until('the snapshot',
+		sub { defined $self->_reached('resolver-snapshot') && _is_stopped($pid_resolve) })
+	  or croak 'the resolver takes no snapshot';
+	$dtx->stop_process($pid_resolve);
+
+	# It commits, but s1 does not answer.
+	my @remote = split /\n/, $self->_query(1,
+		q{SELECT pid FROM pg_stat_activity WHERE application_name = 'postgres_fdw'});
+	$dtx->stop_process(@remote);
+	$dtx->continue_process($pid);
+	_wait_until('an answer', sub { $session->answered });
+	is($session->outcome, 'ack', 'order: COMMIT does not wait for s1');
+
+	$dtx->continue_process($pid_resolve);
+	_wait_until('dtx.resolve() ends', sub { $resolve->answered });
+	is($self->_query(1, "SELECT count(*) FROM pg_prepared_xacts WHERE gid = '$gid'"),
+		'1', 'order: what was taken care of before the snapshot is left alone')
+	  or diag("$resolve->{out}$resolve->{err}");
+	$dtx->continue_process(@remote, $worker);
+	$self->_configure('');
+	my @wrong = $self->_settle;
+	push @wrong, $self->_check($id,
+		{ wrote => [ 0, 1, 2 ], answer => $session->outcome, must => 'present' });
+	is("@wrong", '', 'order: it is committed everywhere');
+	return;
+}
+
 # After all cases: row by row, once more.
 sub finish
 {
 	my $self = shift;
 
 	$self->one_phase;
+	$self->order;
 	$self->{session}->kill if $self->{session};
 	$self->{session} = undef;
 	ok( _wait_until(
