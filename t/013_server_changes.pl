@@ -148,12 +148,15 @@ CREATE SERVER serv FOREIGN DATA WRAPPER postgres_fdw OPTIONS (service 'here', ss
 CREATE USER MAPPING FOR CURRENT_USER SERVER serv;
 CREATE FOREIGN TABLE acct_serv (id int, bal int) SERVER serv OPTIONS (table_name 'acct');
 });
-$dtx->sql(
+# its decision is on record as long as the session lasts
+my $recorded = $dtx->session;
+$recorded->run(
 	'BEGIN; UPDATE acct_serv SET bal = bal - 5; UPDATE acct2 SET bal = bal + 5; COMMIT;');
 $dtx->balances_are('100 95 105', 'a server given by a service file');
 is($dtx->sql(q{
 SELECT count(*) FROM dtx.decision, pg_foreign_server s WHERE srvname = 'serv' AND s.oid = ANY (serverids)}),
 	'1', '... is the one that is recorded');
+$recorded->close;
 $dtx->sql($dtx->transfer(5, 2, 0, 1));
 
 # keep_connections off: the connection is closed at the end of the transaction,
