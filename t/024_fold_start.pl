@@ -23,7 +23,8 @@ sub sent
 	my @sent;
 	while ($log =~ /postgres_fdw LOG:  (statement: |execute [^:]*: )(.*)/g)
 	{
-		push @sent, ($1 =~ /^execute/ ? '+' : '') . $2;
+		my ($kind, $sql) = ($1, $2);
+		push @sent, ($kind =~ /^execute/ ? '+' : '') . $sql;
 	}
 	note join "\n", @sent;
 	return \@sent;
