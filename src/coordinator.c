@@ -1110,6 +1110,7 @@ hand_over(Participant *p)
 	entry.system_id = p->system_id;
 	entry.remote_xid = p->remote_xid;
 	entry.xid_system_id = p->system_id;
+	entry.certain = true;
 	entry.userid = GetSessionUserId();
 	if (PQuser(p->conn) != NULL)
 		strlcpy(entry.remote_user, PQuser(p->conn), NAMEDATALEN);

@@ -180,6 +180,7 @@ DtxInDoubtAdd(const DtxInDoubt *entry)
 					sizeof(old->remote_user));
 		if (entry->decision == DTX_COMMIT)
 			old->decision = DTX_COMMIT;
+		old->certain |= entry->certain;
 	}
 	LWLockRelease(&shared->lock);
 

@@ -185,6 +185,9 @@ typedef struct DtxInDoubt
 	Oid			userid;			/* local user, InvalidOid if not known */
 	char		remote_user[NAMEDATALEN];	/* owner there, "" if not known */
 	DtxDecision decision;
+	bool		certain;		/* is a rollback what was decided? Else a resolver
+								 * has concluded it from there being no decision
+								 * row, and it may have been gone already */
 	TimestampTz since;			/* in doubt since */
 	int			attempts;		/* tries of a resolver to finish it */
 	TimestampTz next_attempt;	/* 0: at once */

@@ -387,6 +387,7 @@ static void settle_entries(Visit *v);
 static void settle_gone(Visit *v, DtxInDoubt *entry, Found *f);
 static void settle_notes(Visit *v);
 static void found_failed(Visit *v, Found *f);
+static bool seen_since_judged(Visit *v, const DtxGid *gid);
 static void add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
 					  DtxDecision decision, const char *error,
 					  TimestampTz next_attempt);
@@ -1484,19 +1485,15 @@ visit_finished_one(Visit *v, const DtxRemoteError *error)
 
 	/*
 	 * It was there a moment ago, so somebody else has finished it: another
-	 * resolver, its own backend late, or a human.  The worker looks how.  If it
-	 * was to be committed the decision row makes it do so, otherwise an entry.
+	 * resolver, its own backend late, or a human.  The worker looks how, if
+	 * there is a decision row, or an entry from before this visit.  If there is
+	 * neither, it may have been finished, and its row deleted, between our list
+	 * and our look at the decisions.
 	 */
 	if (error->sqlstate == ERRCODE_UNDEFINED_OBJECT &&
 		v->purpose == VISIT_RESOLVE)
 	{
 		f->state = FOUND_GONE;
-		if (f->decision == DTX_ROLLBACK)
-		{
-			add_entry(v, &f->gid, f->owner, InvalidOid, f->decision, "", 0);
-			if (!v->resolver->worker)
-				DtxLauncherWakeResolver(MyDatabaseId);
-		}
 		return;
 	}
 
@@ -1795,6 +1792,7 @@ add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
 		entry.remote_xid = f->remote_xid;
 		entry.xid_system_id = v->system_id;
 	}
+	entry.certain = seen_since_judged(v, gid);
 	entry.since = GetCurrentTimestamp();
 	entry.next_attempt = next_attempt;
 	strlcpy(entry.last_error, error, sizeof(entry.last_error));
@@ -2035,6 +2033,21 @@ settle_entries(Visit *v)
 }
 
 /*
+ * Did this visit see a gid prepared that had been judged before it began?  If a
+ * decision row was deleted before that judgement, the gid had been finished by
+ * then, and would not have been seen any more.  So what was judged to be rolled
+ * back then has really never been decided to be committed.
+ */
+static bool
+seen_since_judged(Visit *v, const DtxGid *gid)
+{
+	DtxInDoubt *entry = visit_entry(v, gid);
+
+	return entry != NULL && entry->decision == DTX_ROLLBACK &&
+		hash_search(v->found_hash, gid, HASH_FIND, NULL) != NULL;
+}
+
+/*
  * The gid of an entry is not prepared any more, and we have not finished it
  * (f: what was seen of it, or NULL).  Forget it, unless it is not known yet
  * whether it was finished as it was decided.
@@ -2050,7 +2063,9 @@ settle_gone(Visit *v, DtxInDoubt *entry, Found *f)
 		remote_xid = f->remote_xid;
 		system_id = v->system_id;
 	}
-	if (finished_rightly(v, &entry->gid, entry->decision, remote_xid, system_id))
+	if ((entry->decision == DTX_ROLLBACK && !entry->certain &&
+		 !seen_since_judged(v, &entry->gid)) ||
+		finished_rightly(v, &entry->gid, entry->decision, remote_xid, system_id))
 		DtxInDoubtRemove(&entry->gid);
 	else if (v->resolver->worker)
 		DtxInDoubtFailed(&entry->gid, NO_OUTCOME,

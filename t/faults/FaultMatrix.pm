@@ -1111,6 +1111,66 @@ AND state = 'idle' AND current_setting('pg_dtx.resolve_interval') = '1h'});
 	return;
 }
 
+# A resolver that has read what is prepared sleeps until another one has finished
+# it and deleted its decision.  It concludes that it is to be rolled back, and finds
+# it gone: that is no damage.
+sub forgotten
+{
+	my $self = shift;
+	my $dtx = $self->{dtx};
+	my $id = ++$self->{id};
+
+	$self->{log_offset} = -s $dtx->coord->logfile;
+	$self->_configure("pg_dtx.resolver = off\n");
+	my $session = $self->_session;
+	$session->commit($id,
+		$self->_statements({ wrote => [ 0, 1, 2 ] }, $id)
+		  . "SET LOCAL pg_dtx.fault = 'local-commit:crash';\n");
+	_wait_until('an answer', sub { $session->answered });
+	my $gid = $self->_query(1, 'SELECT gid FROM pg_prepared_xacts');
+	my $xid = (split /:/, $gid)[4];
+	my $decisions = "SELECT count(*) FROM dtx.decision WHERE xid = $xid";
+	_wait_until('the coordinator is back',
+		sub { $self->_query(0, $decisions) eq '1' })
+	  or croak 'there is no decision';
+
+	# The worker is kept from helping until the other one has read its list.
+	my $worker;
+	_wait_until('the worker',
+		sub {
+			$worker = $self->_query(0,
+				q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'});
+			return $worker =~ /^\d+$/;
+		}) or croak 'there is no resolver';
+	$dtx->stop_process($worker);
+	$self->_configure('');
+	my $resolve = $self->_psql(0);
+	my $pid = $resolve->query('SELECT pg_backend_pid()');
+	_wait_until('resolution is possible',
+		sub { $resolve->query('SHOW pg_dtx.resolver') eq 'on' })
+	  or croak 'the configuration is not read';
+	$resolve->commit('resolve',
+		"SET pg_dtx.fault = 'resolver-listed:hang';\nSELECT gid, decision FROM dtx.resolve();\n");
+	_wait_until('the list',
+		sub { defined $self->_reached('resolver-listed') && _is_stopped($pid) })
+	  or croak 'the resolver reads no list';
+	$dtx->stop_process($pid);
+	$dtx->continue_process($worker);
+
+	_wait_until('the worker has finished it',
+		sub { $self->_query(0, $decisions) eq '0' })
+	  or croak 'the worker does not finish it';
+	$dtx->continue_process($pid);
+	_wait_until('dtx.resolve() ends', sub { $resolve->answered });
+	my @wrong = $self->_settle;
+	push @wrong, $self->_check($id,
+		{ wrote => [ 0, 1, 2 ], answer => $session->outcome, must => 'present' });
+	is("@wrong", '', 'forgotten: it is committed everywhere');
+	is($self->_query(0, 'SELECT count(*) FROM dtx.damage_record'), '0',
+		'forgotten: and not taken for damage');
+	return;
+}
+
 # After all cases: row by row, once more.
 sub finish
 {
@@ -1118,6 +1178,7 @@ sub finish
 
 	$self->one_phase;
 	$self->order;
+	$self->forgotten;
 	$self->{session}->kill if $self->{session};
 	$self->{session} = undef;
 	ok( _wait_until(
