@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * gid.c
- *		The global transaction identifier: its text form and its strict parser.
+ *		The global transaction identifier: its text form and its strict parser,
+ *		and that of numbers.
  *
  * A gid names one participant of one distributed transaction:
  *
@@ -105,6 +106,19 @@ DtxGidParse(const char *text, DtxGid *gid)
 	return *p == '\0';
 }
 
+/*
+ * Parse a number that another machine has sent: decimal, without sign or leading
+ * zeros, at most max.  Returns 0, which all its callers take for "not known", if
+ * it is anything else.
+ */
+uint64
+DtxNumberParse(const char *text, uint64 max)
+{
+	uint64		value;
+
+	return parse_decimal(&text, max, &value) && *text == '\0' ? value : 0;
+}
+
 /* Exactly 16 lower-case hexadecimal digits. */
 static bool
 parse_hex(const char **p, uint64 *value)
@@ -136,7 +150,7 @@ parse_decimal(const char **p, uint64 max, uint64 *value)
 	{
 		uint64		digit = (uint64) (**p - '0');
 
-		if (*value > (max - digit) / 10)
+		if (digit > max || *value > (max - digit) / 10)
 			return false;
 		*value = *value * 10 + digit;
 		(*p)++;

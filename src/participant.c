@@ -42,6 +42,13 @@
 #define SQLSTATE_PREPARE_DISABLED	"55000"
 #define SQLSTATE_PREPARE_EXHAUSTED	"53200"
 
+/*
+ * Reads after which a server that still has not ended its reply to one of our
+ * commands is given up: it would fill our memory.  A reply is some hundred bytes,
+ * but triggers at PREPARE may send notices, which come in pieces of 8 kB.
+ */
+#define MAX_READS	10000
+
 /* The function that makes an FDW postgres_fdw, whatever its name is. */
 #define POSTGRES_FDW_HANDLER	"postgres_fdw_handler"
 
@@ -57,6 +64,7 @@ static HTAB *participants = NULL;
 static bool send_command(Participant *p, const char *command,
 						 ParticipantState next);
 static void reply_complete(Participant *p);
+static bool is_copy(const PGresult *result);
 static void set_error(Participant *p, const char *fallback);
 static void forget_parameters(Participant *p);
 static bool options_match(const Participant *p, List *server_options,
@@ -432,6 +440,7 @@ send_command(Participant *p, const char *command, ParticipantState next)
 	if (PQsendQuery(p->conn, command))
 	{
 		p->reply_due = true;
+		p->reads = 0;
 		return true;
 	}
 	p->reply_due = false;
@@ -451,6 +460,7 @@ ParticipantIntroduce(Participant *p)
 	PQclear(p->result);
 	p->result = NULL;
 	p->introduced = true;
+	p->reads = 0;
 	p->reply_due = PQsendQuery(p->conn,
 							   "SELECT system_identifier FROM pg_catalog.pg_control_system()") != 0;
 	return p->reply_due;
@@ -543,6 +553,11 @@ ParticipantReceive(Participant *p)
 
 	if (!p->reply_due)
 		return;
+	if (++p->reads > MAX_READS)
+	{
+		ParticipantGiveUp(p, "the server sends more than it was asked for");
+		return;
+	}
 
 	while (!PQisBusy(p->conn))
 	{
@@ -556,10 +571,10 @@ ParticipantReceive(Participant *p)
 		if (p->state == PARTICIPANT_PREPARING &&
 			PQresultStatus(result) == PGRES_TUPLES_OK &&
 			PQntuples(result) == 1 && PQnfields(result) == 1)
-			p->remote_xid = strtou64(PQgetvalue(result, 0, 0), NULL, 10);
+			p->remote_xid = DtxNumberParse(PQgetvalue(result, 0, 0), PG_INT64_MAX);
 		PQclear(p->result);
 		p->result = result;
-		if (PQstatus(p->conn) == CONNECTION_BAD)
+		if (PQstatus(p->conn) == CONNECTION_BAD || is_copy(result))
 		{
 			reply_complete(p);
 			return;
@@ -567,15 +582,32 @@ ParticipantReceive(Participant *p)
 	}
 }
 
+/*
+ * A server that wants to copy data, which nobody has asked for, is not one to go
+ * on with: libpq would return such results for ever.
+ */
+static bool
+is_copy(const PGresult *result)
+{
+	ExecStatusType status = PQresultStatus(result);
+
+	return status == PGRES_COPY_IN || status == PGRES_COPY_OUT ||
+		status == PGRES_COPY_BOTH;
+}
+
 static void
 reply_complete(Participant *p)
 {
-	bool		lost = PQstatus(p->conn) == CONNECTION_BAD;
+	bool		lost = PQstatus(p->conn) == CONNECTION_BAD || is_copy(p->result);
 	ExecStatusType status = PQresultStatus(p->result);
 
 	p->reply_due = false;
 	if (lost)
+	{
 		p->broken = true;
+		if (PQsocket(p->conn) >= 0)
+			(void) shutdown(PQsocket(p->conn), SHUT_RDWR);
+	}
 
 	switch (p->state)
 	{
@@ -695,6 +727,11 @@ ParticipantDrain(Participant *p)
 		}
 		ended = false;
 		synced = PQresultStatus(result) == PGRES_PIPELINE_SYNC;
+		if (is_copy(result))
+		{
+			p->piped = false;
+			p->broken = true;
+		}
 		PQclear(result);
 		if (synced)
 		{
@@ -748,7 +785,7 @@ ParticipantUnfold(Participant *p, bool wait)
 		result = PQgetResult(p->conn);
 		status = PQresultStatus(result);
 		if (PQstatus(p->conn) == CONNECTION_BAD || status == PGRES_PIPELINE_SYNC ||
-			(result == NULL && ended))
+			is_copy(result) || (result == NULL && ended))
 		{
 			p->folded = false;
 			if (status == PGRES_PIPELINE_SYNC)
@@ -818,7 +855,10 @@ ParticipantDeallocate(Participant *p)
 		return;
 	p->deallocate_due = false;
 	if (!p->broken && !p->reply_due && PQstatus(p->conn) == CONNECTION_OK)
+	{
+		p->reads = 0;
 		p->reply_due = PQsendQuery(p->conn, "DEALLOCATE ALL") != 0;
+	}
 }
 
 /*

@@ -77,6 +77,7 @@ typedef struct Participant
 
 	/* replies */
 	bool		reply_due;		/* a command of ours is unanswered */
+	int			reads;			/* times that its reply was read from */
 	PGresult   *result;			/* last result of that command, or NULL */
 	char		error[DTX_ERROR_SIZE];	/* why UNKNOWN or UNFINISHED */
 

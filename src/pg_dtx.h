@@ -62,6 +62,7 @@ extern void DtxGidFormat(const DtxGid *gid, char *buf);
 extern void DtxGidFormatStem(const DtxGid *gid, char *buf);
 extern void DtxGidFormatPrefix(uint64 coordinator_id, Oid dbid, char *buf);
 extern bool DtxGidParse(const char *text, DtxGid *gid);
+extern uint64 DtxNumberParse(const char *text, uint64 max);
 
 /* What became, or is to become, of a prepared transaction. */
 typedef enum DtxDecision

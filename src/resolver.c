@@ -981,9 +981,9 @@ row_info(Visit *v, const PGresult *res)
 	v->in_recovery = strcmp(values[2], "false") != 0;
 	v->superuser = strcmp(values[3], "true") == 0;
 	v->sees_all = v->superuser || strcmp(values[4], "true") == 0;
-	v->slots_total = Max(atoi(values[5]), 0);
-	v->slots_used = Max(atoi(values[6]), 0);
-	v->next_remote_xid = strtou64(values[7], NULL, 10);
+	v->slots_total = (int) DtxNumberParse(values[5], PG_INT32_MAX);
+	v->slots_used = (int) DtxNumberParse(values[6], PG_INT32_MAX);
+	v->next_remote_xid = DtxNumberParse(values[7], PG_INT64_MAX);
 	v->has_info = true;
 }
 
@@ -1002,7 +1002,7 @@ row_in_flight(Visit *v, const PGresult *res)
 		return;
 	pid = DtxRemoteValue(res, 0, 12);
 	query = DtxRemoteValue(res, 1, 1024);
-	if (pid == NULL || query == NULL || atoi(pid) <= 0)
+	if (pid == NULL || query == NULL || DtxNumberParse(pid, PG_INT32_MAX) == 0)
 		return;
 	if (strncmp(query, DTX_ASK_XID, strlen(DTX_ASK_XID)) == 0)
 		query += strlen(DTX_ASK_XID);
@@ -1016,7 +1016,7 @@ row_in_flight(Visit *v, const PGresult *res)
 	text[end - query] = '\0';
 
 	item = palloc0(sizeof(InFlight));
-	item->pid = atoi(pid);
+	item->pid = (int) DtxNumberParse(pid, PG_INT32_MAX);
 	if (!DtxGidParse(text, &item->gid) ||
 		(!v->has_only &&
 		 (item->gid.coordinator_id != v->coordinator_id ||
@@ -1077,11 +1077,12 @@ row_prepared(Visit *v, DtxRemote *remote, const PGresult *res)
 		value = DtxRemoteValue(res, 3, 12);
 		if (value != NULL && v->next_remote_xid != 0)
 		{
-			uint32		low = (uint32) strtoul(value, NULL, 10);
+			uint32		low = (uint32) DtxNumberParse(value, PG_UINT32_MAX);
 			int32		distance = (int32) (low - (uint32) v->next_remote_xid);
 
 			/* An id that is in use is less than 2^31 away from the next one. */
-			f->remote_xid = v->next_remote_xid + (int64) distance;
+			if (low != 0)
+				f->remote_xid = v->next_remote_xid + (int64) distance;
 		}
 	}
 	f->list = v->list;
@@ -1646,7 +1647,7 @@ row_outcome(Visit *v, const PGresult *res)
 	{
 		Outcome    *outcome = (Outcome *) lfirst(lc);
 
-		if (outcome->remote_xid != strtou64(xid, NULL, 10))
+		if (outcome->remote_xid != DtxNumberParse(xid, PG_INT64_MAX))
 			continue;
 		for (int i = 0; i < lengthof(known); i++)
 		{

@@ -1,0 +1,190 @@
+# A participant that is not what it seems.  Whatever it sends, the resolver and
+# the sessions stay alive and small, say what is wrong, and other servers notice
+# nothing.
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib $FindBin::RealBin;
+use DtxTest;
+use HostileServer;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep);
+
+my $dtx = DtxTest->new(
+	servers => 1,
+	conf => q{
+pg_dtx.resolve_interval = '100ms'
+pg_dtx.prepare_timeout = '5s'
+pg_dtx.commit_timeout = '2s'
+});
+my $evil = HostileServer->new($dtx->p(1)->port + 1);
+$dtx->sql(sprintf q{
+CREATE SERVER evil FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '%s', port '%s', dbname 'db', connect_timeout '3');
+CREATE USER MAPPING FOR CURRENT_USER SERVER evil OPTIONS (user 'me');
+CREATE FOREIGN TABLE there (id int) SERVER evil}, $evil->host, $evil->port);
+
+my $coordinator = sprintf '%016x', $dtx->sql('SELECT id FROM dtx.coordinator');
+my $database = $dtx->sql(q{SELECT oid FROM pg_database WHERE datname = 'postgres'});
+my $n = 0;
+
+# Something to roll back on the honest server, of a boot that is over.
+sub orphan
+{
+	my $gid = sprintf 'dtx:%s:%s:%016x:%d:1', $coordinator, $database, 1, 1000 + ++$n;
+	$dtx->p(1)->safe_psql('postgres', "BEGIN; CREATE TABLE orphan (); PREPARE TRANSACTION '$gid'");
+	return $gid;
+}
+
+sub resolver
+{
+	my $pid;
+	$dtx->coord->poll_query_until('postgres',
+		q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'});
+	return $dtx->sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'});
+}
+
+sub memory
+{
+	my $pid = shift;
+	return 0 unless -r "/proc/$pid/status";
+	my ($rss) = slurp_file("/proc/$pid/status") =~ /^RssAnon:\s+(\d+) kB/m;
+	return $rss // 0;
+}
+
+my $pid = resolver();
+my $start = memory($pid);
+
+# What the resolver meets, and what it has to say about the server.
+my %complaint = (
+	'wrong columns' => qr/unexpected|answer|not/,
+	'drip' => undef,
+	'in a transaction' => undef,
+	'odd ready' => undef,
+	'strange gids' => undef,
+	'wrong types' => undef,
+	'nulls' => undef,
+	'endless columns' => undef,
+	'no version' => undef,
+);
+$evil->gids(
+	"dtx:$coordinator:$database:0000000000000001:77:1", "dtx:$coordinator:$database:0000000000000001:77:1",
+	"dtx:$coordinator:$database:0000000000000001:00077:1", "dtx:$coordinator:4294967296:0000000000000001:77:1",
+	"dtx:ffffffffffffffff:$database:0000000000000001:77:1", "dtx:$coordinator:$database:0000000000000001:78:1'");
+for my $mode ('closed', 'closed in a row', 'garbage', 'wrong columns', 'nulls', 'wrong types', 'no result', 'empty query',
+	'error', 'error in the middle', 'endless error', 'bad sqlstate', 'huge row', 'endless rows', 'endless gids',
+	'endless notices', 'endless parameters', 'endless columns', 'copy out', 'copy in', 'copy both', 'drip',
+	'in a transaction', 'odd ready', 'strange gids', 'password', 'md5', 'strange authentication', 'no version', 'silent')
+{
+	$evil->mode('polite');
+	$dtx->sql(q{SELECT dtx.resolve()});
+	$evil->mode($mode);
+	$dtx->sql(q{SELECT pg_reload_conf()}) if $n % 5 == 0;
+	my $gid = orphan();
+	ok($dtx->p(1)->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_prepared_xacts WHERE gid = '$gid'"),
+		"$mode: the honest server is served");
+
+	# and in a session of one's own, where the answer can be waited for
+	my ($ret, $out, $err) = $dtx->coord->psql('postgres',
+		q{SELECT server, coalesce(error, '') FROM dtx.resolve()}, timeout => 60);
+	is($ret, 0, "$mode: dtx.resolve() ends") or diag($err);
+	if (!exists $complaint{$mode})
+	{
+		like($dtx->sql(q{SELECT coalesce(last_error, '') FROM dtx.servers WHERE server = 'evil' AND NOT reachable}) . $out,
+			qr/\w/, "$mode: it is said what is wrong");
+	}
+	my $grown = memory($pid) - $start;
+	cmp_ok($grown, '<', 30_000, "$mode: the resolver stays small");
+}
+is(resolver(), $pid, 'it is still the same resolver');
+is($dtx->sql('SELECT count(*) FROM acct0'), '1', 'nothing was executed that came as a gid');
+
+# dtx.check_server() and dtx.force().
+for my $mode ('closed', 'garbage', 'wrong columns', 'nulls', 'wrong types', 'endless rows', 'error', 'copy out', 'no version')
+{
+	$evil->mode($mode);
+	my ($ret, $out, $err) = $dtx->coord->psql('postgres', q{SELECT "check", ok FROM dtx.check_server('evil')}, timeout => 60);
+	is($ret, 0, "$mode: dtx.check_server() ends") or diag($err);
+}
+
+# A session: phase one.
+$evil->mode('polite');
+my $s = $dtx->session;
+my $transfer = q{BEGIN; UPDATE acct1 SET bal = bal + 1; SELECT dtx.exec('evil', 'UPDATE something'); COMMIT};
+$s->run($transfer);
+is($s->stderr, '', 'polite: it can commit');
+$dtx->balances_are('100 101', '... with the honest one');
+my $balance = 101;
+for my $mode ('prepare: rollback', 'prepare: wrong tag', 'prepare: rows', 'prepare: closed', 'prepare: copy', 'prepare: nothing', 'prepare: garbage')
+{
+	$evil->mode($mode);
+	$s->run($transfer);
+	if ($mode eq 'prepare: rows')
+	{
+		# a strange way to say it, but it says so
+		$balance++ if $s->stderr !~ /ERROR/;
+	}
+	else
+	{
+		like($s->stderr, qr/ERROR:.*"evil"/, "$mode: an error that names the server");
+	}
+	$evil->mode('polite');
+	$dtx->balances_are("100 $balance", "$mode: all or nothing");
+	$dtx->prepared_is(1, 0, "$mode: nothing stays prepared");
+}
+# Phase two.
+for my $mode ('commit: wrong tag', 'commit: error', 'commit: rows')
+{
+	$evil->mode($mode);
+	$s->run($transfer);
+	unlike($s->stderr, qr/ERROR|FATAL/, "$mode: committed");
+	$balance++;
+	$dtx->balances_are("100 $balance", "$mode: the honest server has it");
+	$dtx->prepared_is(1, 0, "$mode: nothing stays prepared there");
+	$evil->mode('polite');
+}
+# Who are you?
+for my $mode ('identity', 'identity fails')
+{
+	$s->run(q{SELECT postgres_fdw_disconnect('evil')});
+	$evil->mode($mode);
+	$s->run($transfer);
+	is($s->stderr, '', "$mode: it can commit");
+	$balance++;
+	$dtx->balances_are("100 $balance", "$mode: with the honest one");
+}
+# Remote SQL.
+for my $mode ('exec: wrong order', 'exec: copy', 'exec: two results', 'exec: no end', 'exec: transaction', 'exec: bad text',
+	'exec: changing columns', 'exec: count')
+{
+	$evil->mode($mode);
+	for my $sql (q{SELECT dtx.exec('evil', 'the command')},
+		q{SELECT * FROM dtx.query('evil', 'the command') AS t(a text)},
+		q{SELECT * FROM dtx.query_json('evil', 'the command')})
+	{
+		$s->run("BEGIN; UPDATE acct1 SET bal = 0; $sql; ROLLBACK");
+
+		# what exec() does not look at does no harm; any text is good in SQL_ASCII
+		like($s->stderr, qr/ERROR/, "$mode: $sql: an error")
+		  unless $sql =~ /dtx.exec/ && $mode =~ /count|order|two results|changing/
+		  || $mode =~ /bad text/;
+		$evil->mode('polite');
+		is($s->run(q{SELECT 1}), '1', '... the session lives');
+		$evil->mode($mode);
+	}
+	$evil->mode('polite');
+	$s->run($transfer);
+	is($s->stderr, '', "$mode: and goes on");
+	$balance++;
+	$dtx->balances_are("100 $balance", "$mode: nothing of it was committed");
+}
+
+$dtx->sql('DROP SERVER evil CASCADE');
+$evil->stop;
+$dtx->sql('SELECT dtx.resolve()');
+is($dtx->p(1)->safe_psql('postgres', 'SELECT count(*) FROM pg_prepared_xacts'), '0', 'nothing is prepared in the end');
+my $log = slurp_file($dtx->coord->logfile);
+unlike($log, qr/PANIC|TRAP|terminated by signal/, 'and nobody crashed');
+$s->close;
+done_testing();
