@@ -1277,3 +1277,11 @@ launcher_xact_callback(XactEvent event, void *arg)
 			break;
 	}
 }
+
+/*
+ * Likewise for the scheduler of sagas.
+ */
+void
+DtxLauncherWakeSagas(Oid dbid)
+{
+}
