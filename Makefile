@@ -13,7 +13,7 @@
 EXTENSION = pg_dtx
 MODULE_big = pg_dtx
 PGFILEDESC = "pg_dtx - atomic commit across postgres_fdw servers"
-DATA = pg_dtx--1.0.sql
+DATA = pg_dtx--1.0.sql pg_dtx--1.0--1.1.sql
 
 OBJS = \
 	src/activity.o \
@@ -32,6 +32,7 @@ OBJS = \
 	src/remote_exec.o \
 	src/resolver.o \
 	src/saga.o \
+	src/saga_worker.o \
 	src/stats.o
 
 # "setup" makes the objects that all others use, so it comes first.

@@ -295,6 +295,7 @@ extern void DtxLauncherRegister(void);
 extern void DtxLauncherInstallHooks(void);
 extern void DtxLauncherWakeResolver(Oid dbid);	/* never throws */
 extern void DtxLauncherWakeSagas(Oid dbid); /* never throws */
+extern void DtxLauncherSagasPrepared(void); /* never throws */
 PGDLLEXPORT extern void dtx_launcher_main(Datum arg);
 
 /* ----------------------------------------------------------------
@@ -306,7 +307,6 @@ PGDLLEXPORT extern void dtx_launcher_main(Datum arg);
 extern Size DtxSagaShmemSize(void);
 extern void DtxSagaShmemInit(void);
 extern void DtxSagaInstallHooks(void);
-extern void DtxSagaCommittedPrepared(void); /* never throws */
 PGDLLEXPORT extern void dtx_saga_scheduler_main(Datum arg);
 PGDLLEXPORT extern void dtx_saga_worker_main(Datum arg);
 

@@ -80,7 +80,6 @@ typedef struct SagaShared
 {
 	ConditionVariable finished[WAIT_PARTITIONS];	/* sagas that have ended */
 	LWLock		lock;			/* guards what follows */
-	bool		prepared;		/* may COMMIT PREPARED start sagas? */
 	int			nclaims;		/* used elements of claims[], without gaps */
 	int			maxclaims;		/* constant: size of claims[] */
 	SagaClaim	claims[FLEXIBLE_ARRAY_MEMBER];
@@ -225,12 +224,8 @@ saga_xact_callback(XactEvent event, void *arg)
 			 * Whoever commits it doesn't know what is in it.  Those who wait
 			 * for a saga look from time to time.
 			 */
-			if (wake_asked || finished_asked != 0)
-			{
-				LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-				shared->prepared = true;
-				LWLockRelease(&shared->lock);
-			}
+			if (wake_asked)
+				DtxLauncherSagasPrepared();
 			wake_asked = false;
 			finished_asked = 0;
 			break;
@@ -268,22 +263,6 @@ give_wakeups(void)
 		}
 		finished_asked = 0;
 	}
-}
-
-/*
- * A prepared transaction of this database has been committed.  If there has
- * been one that started sagas, this may be it.  Never throws.
- */
-void
-DtxSagaCommittedPrepared(void)
-{
-	bool		prepared;
-
-	LWLockAcquire(&shared->lock, LW_SHARED);
-	prepared = shared->prepared;
-	LWLockRelease(&shared->lock);
-	if (prepared)
-		DtxLauncherWakeSagas(MyDatabaseId);
 }
 
 /* ----------------------------------------------------------------
