@@ -811,7 +811,6 @@ dtx_saga_worker_main(Datum arg)
 	start_process(DTX_WORKER_SAGA, DatumGetObjectId(arg), "pg_dtx saga worker");
 
 	/* Atomicity is not for a step's SQL to switch off. */
-	CoordinatorPrepareBackend();
 	CoordinatorInsist();
 	we_worker = DtxWaitEvent("DtxSagaWorkerMain");
 	cxt = AllocSetContextCreate(TopMemoryContext, "pg_dtx saga worker",
