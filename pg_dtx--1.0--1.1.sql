@@ -1283,6 +1283,8 @@ DECLARE
   -- There are no more steps in the hands of workers than that, and they are
   -- left out; what else can't be taken is locked by others for a moment.
   bound integer := coalesce(current_setting('pg_dtx.saga_workers', true)::integer, 0) + 50;
+  -- (a variable, because a volatile function would not be a condition of the index)
+  now_at timestamptz := clock_timestamp();
   lanes oid[];
   this_lane oid;
   due record;
@@ -1312,7 +1314,7 @@ BEGIN
         FROM (SELECT s.saga, s.step
                 FROM dtx.saga_step s
                WHERE of_saga IS NULL AND s.role = _saga_take.role AND s.lane = this_lane
-                 AND s.due_at <= clock_timestamp() AND s.due_at IS NOT NULL
+                 AND s.due_at <= now_at AND s.due_at IS NOT NULL
                  AND NOT (s.taken AND dtx._saga_claimed(s.saga, s.step))
                ORDER BY s.role, s.lane, s.due_at
                LIMIT bound) AS q
@@ -1320,7 +1322,7 @@ BEGIN
       SELECT q.saga, q.step
         FROM (SELECT s.saga, s.step
                 FROM dtx.saga_step s
-               WHERE s.saga = of_saga AND s.due_at <= clock_timestamp() AND NOT s.taken) AS q
+               WHERE s.saga = of_saga AND s.due_at <= now_at AND NOT s.taken) AS q
     LOOP
       t := dtx._saga_try(due.saga, due.step, of_saga IS NOT NULL);
       IF t.verdict = 'take' THEN
@@ -1442,6 +1444,8 @@ AS $$
 #variable_conflict use_column
 DECLARE
   enough integer := greatest(coalesce(current_setting('pg_dtx.saga_workers', true)::integer, 0), 1);
+  -- (a variable, because a volatile function would not be a condition of the index)
+  now_at timestamptz := clock_timestamp();
   this_role oid;
   this_lane oid;
   n bigint;
@@ -1465,14 +1469,14 @@ BEGIN
       SELECT count(*) INTO n
         FROM (SELECT
                 FROM dtx.saga_step s
-               WHERE s.role = this_role AND s.lane = this_lane AND s.due_at <= clock_timestamp() AND s.due_at IS NOT NULL
+               WHERE s.role = this_role AND s.lane = this_lane AND s.due_at <= now_at AND s.due_at IS NOT NULL
                  AND NOT (s.taken AND dtx._saga_claimed(s.saga, s.step))
                LIMIT enough - due) AS x;
       due := due + n;
     END IF;
     SELECT s.due_at INTO t
       FROM dtx.saga_step s
-     WHERE s.role = this_role AND s.lane = this_lane AND s.due_at > clock_timestamp() AND s.due_at IS NOT NULL
+     WHERE s.role = this_role AND s.lane = this_lane AND s.due_at > now_at AND s.due_at IS NOT NULL
      ORDER BY s.role, s.lane, s.due_at LIMIT 1;
     next_due := least(next_due, t);
     SELECT s.role, s.lane INTO this_role, this_lane
@@ -2298,7 +2302,7 @@ DECLARE
   st dtx.saga_step;
   d dtx.saga_definition_step;
   e dtx.saga_external;
-  now_at timestamptz;
+  now_at timestamptz := clock_timestamp();
   got integer := 0;
 BEGIN
   IF coalesce(_claim.queue, '') = '' OR coalesce(_claim.worker, '') = '' THEN
@@ -2330,7 +2334,7 @@ BEGIN
     FOR due IN
       SELECT x.saga, x.step
         FROM dtx.saga_external x
-       WHERE x.role = this_role AND x.queue = _claim.queue AND x.available_at <= clock_timestamp()
+       WHERE x.role = this_role AND x.queue = _claim.queue AND x.available_at <= now_at
        ORDER BY x.role, x.queue, x.available_at
        LIMIT _claim.n + 50      -- others may be claiming some of them
     LOOP
@@ -2700,7 +2704,7 @@ CREATE VIEW dtx.saga_steps WITH (security_barrier) AS
          e.queue,
          e.worker,
          r.result,
-         CASE WHEN s.state <> 'completed' THEN
+         CASE WHEN s.state NOT IN ('completed', 'compensated') THEN
            (SELECT h.message FROM dtx.saga_history_record AS h
              WHERE h.saga = g.id AND h.step = d.step AND h.outcome IN ('failed', 'lost')
              ORDER BY h.id DESC LIMIT 1)
@@ -2745,7 +2749,7 @@ COMMENT ON COLUMN dtx.saga_steps.worker IS
 COMMENT ON COLUMN dtx.saga_steps.result IS
   'its result';
 COMMENT ON COLUMN dtx.saga_steps.error IS
-  'why the last attempt that was not successful has failed; null if it is completed';
+  'why the last attempt that was not successful has failed; null if it has succeeded since';
 
 CREATE VIEW dtx.saga_history WITH (security_barrier) AS
   SELECT h.saga,
