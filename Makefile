@@ -68,7 +68,9 @@ REGRESS = \
 	resolve \
 	force \
 	damage \
-	gid
+	gid \
+	saga_define \
+	saga_steps
 
 ISOLATION = \
 	transfers \

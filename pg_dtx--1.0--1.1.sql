@@ -316,7 +316,8 @@ CREATE TABLE dtx.saga_data (
   key text,
   run_at timestamptz,
   deadline timestamptz,
-  reason text
+  reason text,
+  failure text
 ) USING heap;
 
 REVOKE ALL ON dtx.saga_data FROM PUBLIC;
@@ -333,7 +334,9 @@ COMMENT ON COLUMN dtx.saga_data.run_at IS
 COMMENT ON COLUMN dtx.saga_data.deadline IS
   'compensated if it has not reached its point of no return until then; null: any time';
 COMMENT ON COLUMN dtx.saga_data.reason IS
-  'why it compensates or has failed';
+  'why it compensates, or was forced';
+COMMENT ON COLUMN dtx.saga_data.failure IS
+  'why it has failed';
 
 CREATE TABLE dtx.saga_key (
   role oid NOT NULL,
@@ -766,8 +769,10 @@ BEGIN
      SET state = _saga_end.state,
          finished_at = CASE WHEN _saga_end.state <> 'failed' THEN clock_timestamp() END
    WHERE id = sg.id;
-  IF reason IS NOT NULL THEN
-    UPDATE dtx.saga_data SET reason = _saga_end.reason WHERE saga = sg.id;
+  IF _saga_end.state = 'failed' THEN
+    UPDATE dtx.saga_data SET failure = _saga_end.reason WHERE saga = sg.id;
+  ELSIF reason IS NOT NULL THEN
+    UPDATE dtx.saga_data SET reason = _saga_end.reason, failure = NULL WHERE saga = sg.id;
   END IF;
   IF _saga_end.state <> 'failed' THEN
     DELETE FROM dtx.saga_step WHERE saga = sg.id AND step = 0;
@@ -775,7 +780,7 @@ BEGIN
   SELECT d.name INTO defname FROM dtx.saga_definition d WHERE d.id = sg.definition;
   INSERT INTO dtx.saga_outbox (saga, name, role, event, at, payload)
   SELECT sg.id, defname, sg.role, _saga_end.state::text, clock_timestamp(),
-         jsonb_strip_nulls(jsonb_build_object('key', x.key, 'reason', x.reason))
+         jsonb_strip_nulls(jsonb_build_object('key', x.key, 'reason', nullif(concat_ws('; ', x.reason, x.failure), '')))
          || jsonb_build_object('results', dtx._saga_results(sg.id, sg.definition))
     FROM dtx.saga_data x
    WHERE x.saga = sg.id;
@@ -902,7 +907,7 @@ BEGIN
   sg.compensating := true;
   sg.state := 'compensating';
   UPDATE dtx.saga SET state = 'compensating', compensating = true WHERE id = sg.id;
-  UPDATE dtx.saga_data SET reason = _saga_compensate.reason WHERE saga = sg.id;
+  UPDATE dtx.saga_data SET reason = _saga_compensate.reason, failure = NULL WHERE saga = sg.id;
   DELETE FROM dtx.saga_external WHERE saga = sg.id AND token IS NULL;
   UPDATE dtx.saga_step AS s
      SET state = 'skipped', due_at = NULL, since = clock_timestamp()
@@ -2015,9 +2020,7 @@ BEGIN
                       WHERE s.saga = sg.id AND s.state = 'failed' AND s.compensation = sg.compensating) THEN
     sg.state := CASE WHEN sg.compensating THEN 'compensating' ELSE 'running' END;
     UPDATE dtx.saga SET state = sg.state WHERE id = sg.id;
-    IF NOT sg.compensating THEN
-      UPDATE dtx.saga_data SET reason = NULL WHERE saga = sg.id;
-    END IF;
+    UPDATE dtx.saga_data SET failure = NULL WHERE saga = sg.id;
   END IF;
   RETURN sg;
 END
@@ -2636,7 +2639,7 @@ CREATE VIEW dtx.sagas WITH (security_barrier) AS
          x.run_at,
          x.deadline,
          g.finished_at,
-         x.reason,
+         NULLIF(pg_catalog.concat_ws('; ', x.reason, x.failure), '') AS reason,
          CASE WHEN g.state = 'failed' THEN
            pg_catalog.format(
              CASE WHEN g.compensating
@@ -2682,7 +2685,7 @@ COMMENT ON COLUMN dtx.sagas.deadline IS
 COMMENT ON COLUMN dtx.sagas.finished_at IS
   'when it was completed or compensated';
 COMMENT ON COLUMN dtx.sagas.reason IS
-  'why it compensates or has failed';
+  'why it compensates, has failed, or was forced';
 COMMENT ON COLUMN dtx.sagas.hint IS
   'what to do, if it has failed';
 
