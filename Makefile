@@ -70,7 +70,9 @@ REGRESS = \
 	damage \
 	gid \
 	saga_define \
-	saga_steps
+	saga_steps \
+	saga_start \
+	saga_external
 
 ISOLATION = \
 	transfers \

@@ -1045,7 +1045,7 @@ BEGIN
   ELSIF st.compensation OR d.kind = 'retriable' OR (d.kind = 'pivot' AND st.doubt) THEN
     -- Neither forth nor back.  Others that have failed before may have told already.
     IF sg.state <> 'failed' THEN
-      PERFORM dtx._saga_end(sg, 'failed', what);
+      PERFORM dtx._saga_end(sg, 'failed', what || CASE WHEN st.doubt THEN ' (a worker that was lost may have done it)' ELSE '' END);
     END IF;
   ELSE
     PERFORM dtx._saga_compensate(sg, what);
@@ -1223,7 +1223,7 @@ BEGIN
       PERFORM dtx._saga_succeeded(sg, st, payload, st.since);
     ELSIF st.state = 'pending' THEN
       UPDATE dtx.saga_step
-         SET state = 'waiting', attempt = st.attempt + 1, due_at = now_at + d.timeout, since = now_at
+         SET state = 'waiting', due_at = now_at + d.timeout, since = now_at
        WHERE saga = sg.id AND step = st.step;
       IF d.timeout IS NOT NULL THEN
         PERFORM dtx._wake_sagas();

@@ -173,6 +173,8 @@ SELECT * FROM steps(:id);
 SELECT step FROM take();
 
 -- several at a time; those of two servers
+\c
+\set SHOW_CONTEXT never
 SELECT dtx.define_saga('diamond',
 	dtx.step('top', NULL, 'SELECT 1', 'SELECT -1'),
 	dtx.step('left', 'one', 'SELECT 1', 'SELECT -1', after => '{top}'),
