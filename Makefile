@@ -72,7 +72,9 @@ REGRESS = \
 	saga_define \
 	saga_steps \
 	saga_start \
-	saga_external
+	saga_external \
+	saga_run \
+	saga_privileges
 
 ISOLATION = \
 	transfers \
