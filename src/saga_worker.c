@@ -1185,6 +1185,7 @@ execute_step(Step *step)
 		bool		more;
 
 		begin();
+		clean_session();
 		pgstat_report_activity(STATE_RUNNING, shown);
 		debug_query_string = shown;
 		run_commands(step, cxt, &result, &isnull);
