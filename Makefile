@@ -31,6 +31,7 @@ OBJS = \
 	src/remote.o \
 	src/remote_exec.o \
 	src/resolver.o \
+	src/statement.o \
 	src/stats.o
 
 # "setup" makes the objects that all others use, so it comes first.
