@@ -13,7 +13,7 @@
 EXTENSION = pg_dtx
 MODULE_big = pg_dtx
 PGFILEDESC = "pg_dtx - atomic commit across postgres_fdw servers"
-DATA = pg_dtx--1.0.sql
+DATA = pg_dtx--1.0.sql pg_dtx--1.0--1.1.sql
 
 OBJS = \
 	src/activity.o \
@@ -31,6 +31,8 @@ OBJS = \
 	src/remote.o \
 	src/remote_exec.o \
 	src/resolver.o \
+	src/saga.o \
+	src/saga_worker.o \
 	src/statement.o \
 	src/stats.o
 
@@ -67,6 +69,10 @@ REGRESS = \
 	resolve \
 	force \
 	damage \
+	saga_define \
+	saga_steps \
+	saga_start \
+	saga_external \
 	gid
 
 ISOLATION = \

@@ -392,6 +392,29 @@ DtxActivityOwnsRow(uint64 boot_id, uint64 xid)
 }
 
 /*
+ * Does the decision row with this key wait in a slot to be used again?  Then all
+ * participants of its transaction have confirmed.
+ */
+bool
+DtxActivityConfirmed(uint64 boot_id, uint64 xid)
+{
+	bool		confirmed = false;
+
+	if (boot_id != activity->boot_id)
+		return false;
+
+	for (int i = 0; i < activity->nslots && !confirmed; i++)
+	{
+		ActivitySlot *slot = &activity->slots[i];
+
+		LWLockAcquire(&slot->lock, LW_SHARED);
+		confirmed = slot->row_dbid == MyDatabaseId && slot->row_xid == xid;
+		LWLockRelease(&slot->lock);
+	}
+	return confirmed;
+}
+
+/*
  * A decision row that waits in a slot without a backend, to be used again by the
  * next one: take it away from the slot.  Returns false if there is no such slot.
  * After "true" the row is the caller's to delete: all participants have

@@ -123,6 +123,12 @@ static uint32 we_settle;
 /* Does this backend's slot show the current transaction? */
 static bool activity_begun = false;
 
+/* Does this process commit in two phases, and wait, whatever the settings say? */
+static bool insists = false;
+
+/* Has the last transaction committed without being confirmed everywhere? */
+static bool left_unconfirmed = false;
+
 /* Names for the one warning after the commit; no allocation there. */
 static char unconfirmed[1024];
 
@@ -130,6 +136,7 @@ static void dtx_xact_callback(XactEvent event, void *arg);
 static void dtx_resource_callback(ResourceReleasePhase release_phase,
 								  bool isCommit, bool isTopLevel, void *arg);
 static void dtx_before_exit(int code, Datum arg);
+static bool two_phase_commit(void);
 static void begin_activity(void);
 static void end_activity(uint64 xid);
 static void pre_commit(void);
@@ -183,6 +190,32 @@ CoordinatorPrepareBackend(void)
 	RegisterXactCallback(dtx_xact_callback, NULL);
 	RegisterResourceReleaseCallback(dtx_resource_callback, NULL);
 	done = true;
+}
+
+/*
+ * From now on all transactions of this process commit in two phases if that is
+ * needed, and wait for their confirmations: settings do not matter.
+ */
+void
+CoordinatorInsist(void)
+{
+	insists = true;
+}
+
+/*
+ * Has the last transaction of this process committed without the confirmation of
+ * all its servers?  Then the resolver takes care of it.
+ */
+bool
+CoordinatorUnconfirmed(void)
+{
+	return left_unconfirmed;
+}
+
+static bool
+two_phase_commit(void)
+{
+	return dtx_two_phase_commit || insists;
 }
 
 /*
@@ -353,10 +386,11 @@ pre_commit(void)
 	int			unknown = 0;
 	int			local;
 
-	if (!dtx_two_phase_commit || !DtxExtensionInstalled())
+	left_unconfirmed = false;
+	if (!two_phase_commit() || !DtxExtensionInstalled())
 	{
 		/* It was there when the first of several nodes was written to. */
-		if (dtx_two_phase_commit && activity_begun &&
+		if (two_phase_commit() && activity_begun &&
 			nmembers + (TransactionIdIsValid(GetTopTransactionIdIfAny()) ? 1 : 0) > 1)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -433,7 +467,7 @@ parallel_pre_commit(void)
 {
 	dlist_iter	iter;
 
-	if (nmembers == 0 || !dtx_two_phase_commit || !DtxExtensionInstalled())
+	if (nmembers == 0 || !two_phase_commit() || !DtxExtensionInstalled())
 		return;
 
 	make_wait_set();
@@ -727,7 +761,7 @@ finish_commit(void)
 {
 	dlist_mutable_iter iter;
 	WaitEnd		end = WAIT_COMPLETE;
-	bool		wait = dtx_commit_wait;
+	bool		wait = dtx_commit_wait || insists;
 	int			handed_over = 0;
 	int			due = 0;
 
@@ -765,6 +799,7 @@ finish_commit(void)
 		}
 	}
 
+	left_unconfirmed = handed_over > 0 || due > 0;
 	DTX_FAULT("committed", NULL);
 	DtxStatsAdd(DTX_STAT_TWO_PHASE, 1);
 	DtxStatsAdd(DTX_STAT_COMMIT_USEC,

@@ -60,7 +60,6 @@ enum
 	Natts_decision = Anum_remote_xids
 };
 
-static Oid	extension_table(const char *name, Oid *verified);
 static bool fetch_row(Relation rel, ItemPointer tid, uint64 boot_id, uint64 xid);
 static ArrayType *oid_array(const Oid *oids, int n);
 static Oid *read_oid_array(Datum datum, int *n);
@@ -73,8 +72,8 @@ static void throw_not_installed(void);
  * in this database.  A table of that name that somebody else made does not
  * count; *verified remembers the last one that did.
  */
-static Oid
-extension_table(const char *name, Oid *verified)
+Oid
+DtxExtensionTable(const char *name, Oid *verified)
 {
 	Oid			nspid = get_namespace_oid(DTX_SCHEMA, true);
 	Oid			relid;
@@ -103,7 +102,7 @@ DtxDecisionTable(void)
 {
 	static Oid	verified = InvalidOid;
 
-	return extension_table("decision", &verified);
+	return DtxExtensionTable("decision", &verified);
 }
 
 /*
@@ -126,7 +125,7 @@ DtxCoordinatorId(void)
 	static Oid	verified = InvalidOid;
 	static Oid	cached_relid = InvalidOid;
 	static uint64 cached_id = 0;
-	Oid			relid = extension_table("coordinator", &verified);
+	Oid			relid = DtxExtensionTable("coordinator", &verified);
 	Relation	rel;
 	Snapshot	snapshot;
 	TableScanDesc scan;
@@ -341,6 +340,35 @@ DtxDecisionDelete(const DtxDecisionRow *row)
 		simple_heap_delete(rel, &tid);
 	PopActiveSnapshot();
 	table_close(rel, NoLock);
+	return found;
+}
+
+/*
+ * Does the snapshot see a decision row with this key?
+ */
+bool
+DtxDecisionFind(Snapshot snapshot, uint64 boot_id, uint64 xid)
+{
+	Relation	rel = DtxDecisionOpen(AccessShareLock);
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+	bool		found = false;
+
+	if (rel == NULL)
+		return false;
+	slot = table_slot_create(rel, NULL);
+	scan = DtxTableBeginScan(rel, snapshot);
+	while (!found && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+
+		found =
+			(uint64) DatumGetInt64(slot_getattr(slot, Anum_boot_id, &isnull)) == boot_id &&
+			(uint64) DatumGetInt64(slot_getattr(slot, Anum_xid, &isnull)) == xid;
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
 	return found;
 }
 

@@ -11,11 +11,12 @@
  * n says which time the point is reached, counted from when the setting was
  * made (1 if not given).  Actions:
  *
- *		crash	SIGKILL to this process, so that the server restarts
- *		error	ERROR; only for points before the local commit
- *		hang	SIGSTOP to this process; the test continues it
- *		drop	the connection at hand is shut down
- *		delay	sleep for so many milliseconds
+ *		crash		SIGKILL to this process, so that the server restarts
+ *		error		ERROR; only for points before the local commit
+ *		terminate	SIGTERM to this process
+ *		hang		SIGSTOP to this process; the test continues it
+ *		drop		the connection at hand is shut down
+ *		delay		sleep for so many milliseconds
  *
  *-------------------------------------------------------------------------
  */
@@ -79,6 +80,8 @@ DtxFaultHit(const char *point, PGconn *conn)
 
 	if (strcmp(action, "crash") == 0)
 		kill(getpid(), SIGKILL);
+	else if (strcmp(action, "terminate") == 0)
+		kill(getpid(), SIGTERM);
 	else if (strcmp(action, "hang") == 0)
 		kill(getpid(), SIGSTOP);
 	else if (strcmp(action, "delay") == 0)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * launcher.c
- *		One resolver in each database that has the extension.
+ *		The background workers of each database that has the extension.
  *
  * The launcher is a static background worker without a database.  It starts a
  * resolver (a dynamic background worker) once in each database; a resolver that
@@ -9,18 +9,24 @@
  * asks for it: CREATE EXTENSION, or a backend that hands something over.  A
  * resolver that died is started again after a pause.
  *
+ * The same goes for the scheduler of sagas (saga_worker.c), but that is started
+ * only when somebody asks for it: a transaction that starts a saga, or the
+ * resolver when it finds some that were left by an earlier life of the server.
+ * The scheduler in its turn starts workers that execute steps.
+ *
  * Shared memory holds an entry per worker, guarded by one lock, which is held
  * for a few instructions only.  An entry goes from FREE to STARTING (launcher),
  * to RUNNING (the worker, DtxWorkerAttach), to EXITED (the worker, when it has
- * left the proc array), to FREE (launcher).  The worker knows its entry by
+ * left the proc array), to FREE (launcher; for a worker of sagas its scheduler,
+ * or the launcher if that is gone).  The worker knows its entry by
  * index and generation; if the generation has changed meanwhile nobody waits
  * for it any more, and it leaves at once.
  *
  * DROP DATABASE, ALTER DATABASE ... RENAME or SET TABLESPACE, and CREATE
  * DATABASE with the database as template, need the database for themselves
  * (commands/dbcommands.c, CountOtherDBBackends).  So before such a statement
- * the resolver of the database is stopped, and the launcher kept from starting
- * it again until the transaction is over.  PostgreSQL 19 has a flag with which
+ * all workers of the database are stopped, and kept from being started again
+ * until the transaction is over.  PostgreSQL 19 has a flag with which
  * a background worker asks to be stopped in that case; it is set as well, but
  * the launcher's part is needed all the same.
  *
@@ -47,7 +53,6 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
-#include "resolver.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
@@ -60,12 +65,13 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
+#include "worker.h"
 
-/* Pause before a resolver that died is started again, milliseconds. */
+/* Pause before a worker that died is started again, milliseconds. */
 #define MIN_RESTART_PAUSE	1000
 #define MAX_RESTART_PAUSE	60000
 
-/* A resolver that lived for this time did not die of its start, ms. */
+/* A worker that lived for this time did not die of its start, ms. */
 #define HEALTHY_AFTER		60000
 
 /* Pause after all background-worker slots were found taken, milliseconds. */
@@ -78,10 +84,10 @@
 #define MIN_SCAN_INTERVAL	1000
 #define MAX_SCAN_INTERVAL	60000
 
-/* Resolvers that may be on their way at a time, so as not to take all slots. */
+/* Workers that may be on their way at a time, so as not to take all slots. */
 #define MAX_STARTING		3
 
-/* Longest time that a statement waits for a resolver to leave, ms. */
+/* Longest time that a statement waits for workers to leave, ms. */
 #define STOP_TIMEOUT		5000
 
 /* Databases that can be woken by name between two looks of the launcher. */
@@ -100,19 +106,34 @@ typedef enum WorkerState
 	WORKER_EXITED				/* gone; the launcher has not seen it yet */
 } WorkerState;
 
+/* Kinds that the launcher starts itself: those before DTX_WORKER_SAGA. */
+#define LAUNCHED_KINDS	DTX_WORKER_SAGA
+
 /* All fields are guarded by LauncherShared.lock. */
 typedef struct WorkerEntry
 {
 	WorkerState state;
 	uint32		generation;		/* changes with each use and each revocation */
+	DtxWorkerKind kind;
 	Oid			dbid;			/* database */
+	Oid			role;			/* of a worker of sagas */
 	pid_t		pid;			/* if running */
 	Latch	   *latch;			/* if running */
 	int			rounds;			/* of its main loop, up to 2: past its start? */
 	bool		work;			/* woken since it last looked */
 	bool		stop;			/* asked to leave */
-	bool		not_needed;		/* left because there is no extension */
+	bool		not_needed;		/* left because there was nothing to do for it */
+	bool		idle;			/* of a worker of sagas: has nothing to do; of
+								 * a scheduler: wants to know who hasn't */
+	TimestampTz attached_at;	/* running since */
 } WorkerEntry;
+
+/* A worker that somebody asks for. */
+typedef struct Woken
+{
+	Oid			dbid;
+	DtxWorkerKind kind;
+} Woken;
 
 typedef struct LauncherShared
 {
@@ -121,11 +142,12 @@ typedef struct LauncherShared
 	Latch	   *launcher_latch; /* NULL if not running */
 	bool		scan;			/* look at pg_database now */
 	int			nwoken;
-	Oid			woken[MAX_WOKEN];	/* databases to try again */
+	Woken		woken[MAX_WOKEN];	/* workers to start if not there */
 	bool		woken_all;		/* there were more of them */
+	bool		prepared;		/* may COMMIT PREPARED start sagas? */
 	int			nblocked;		/* constant: size of blocked[] */
 	Oid		   *blocked;		/* per PGPROC number: database in which its
-								 * backend wants no resolver, or InvalidOid */
+								 * backend wants no worker, or InvalidOid */
 	int			nworkers;		/* constant: size of workers[] */
 	WorkerEntry workers[FLEXIBLE_ARRAY_MEMBER];
 } LauncherShared;
@@ -137,18 +159,24 @@ typedef struct WorkerKey
 	uint32		generation;
 } WorkerKey;
 
-/* What the launcher knows of a database.  Private to it. */
-typedef struct Database
+/* What the launcher knows of the worker of one kind in a database. */
+typedef struct Job
 {
-	Oid			dbid;			/* hash key */
-	bool		seen;			/* in the last look at pg_database */
-	bool		not_needed;		/* has no extension */
-	int			failures;		/* resolvers that died in a row */
+	bool		not_needed;		/* there is nothing to do for it */
+	int			failures;		/* workers that died in a row */
 	TimestampTz started_at;		/* of the last one */
 	TimestampTz next_start;		/* not before, 0: at once */
 	int			index;			/* entry of the one that is starting, or -1 */
 	uint32		generation;		/* its generation */
 	BackgroundWorkerHandle *handle; /* of the last one, or NULL */
+} Job;
+
+/* What the launcher knows of a database.  Private to it. */
+typedef struct Database
+{
+	Oid			dbid;			/* hash key */
+	bool		seen;			/* in the last look at pg_database */
+	Job			jobs[LAUNCHED_KINDS];	/* by kind */
 } Database;
 
 static LauncherShared *shared = NULL;
@@ -163,7 +191,10 @@ static WorkerEntry *my_entry = NULL;
 /* Backend: database that it has blocked, or InvalidOid. */
 static Oid	my_blocked = InvalidOid;
 
-/* Backend: database to wake once the transaction is over, or InvalidOid. */
+/*
+ * Backend: database whose resolver is to be woken once the transaction is over,
+ * or InvalidOid.
+ */
 static Oid	wake_at_end = InvalidOid;
 
 static void launcher_exit(int code, Datum arg);
@@ -173,11 +204,17 @@ static void launcher_take_woken(void);
 static long launcher_start_due(TimestampTz *no_slot_since,
 							   TimestampTz *no_slot_until,
 							   bool *no_slot_logged);
-static bool launcher_start(Database *db);
-static void launcher_died(Database *db);
-static WorkerEntry *find_entry(Oid dbid, WorkerState first, WorkerState last);
+static bool launcher_start(Database *db, DtxWorkerKind kind);
+static void launcher_died(Job *job);
+static DtxStartResult register_worker(DtxWorkerKind kind, Oid dbid, Oid role,
+									  WorkerKey *key,
+									  BackgroundWorkerHandle **handle);
+static WorkerEntry *find_entry(DtxWorkerKind kind, Oid dbid, WorkerState first,
+							   WorkerState last);
+static WorkerEntry *saga_entry(const DtxSagaWorker *worker);
 static bool is_blocked(Oid dbid);
-static void wake_now(Oid dbid, bool running_only);
+static void wake_now(DtxWorkerKind kind, Oid dbid, bool running_only);
+static void wake_scheduler(Oid dbid);
 static void worker_detach(int code, Datum arg);
 static void next_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
 								bool readOnlyTree,
@@ -192,6 +229,7 @@ static void dtx_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
 							   ParamListInfo params,
 							   QueryEnvironment *queryEnv,
 							   DestReceiver *dest, QueryCompletion *qc);
+static void wake_prepared(void);
 static Oid	database_to_vacate(Node *stmt);
 static bool may_use_as_template(Oid dbid);
 static void block_database(Oid dbid);
@@ -266,7 +304,7 @@ DtxLauncherRegister(void)
 }
 
 /*
- * Install the hooks that keep resolvers out of the way of DROP DATABASE and
+ * Install the hooks that keep workers out of the way of DROP DATABASE and
  * the like.  From _PG_init() in the postmaster only; backends inherit them.
  */
 void
@@ -284,7 +322,7 @@ DtxLauncherInstallHooks(void)
 
 /*
  * Main program of the launcher.  An error ends it; the postmaster starts it
- * again a few seconds later, and it finds its resolvers in shared memory.
+ * again a few seconds later, and it finds its workers in shared memory.
  */
 void
 dtx_launcher_main(Datum arg)
@@ -332,7 +370,8 @@ dtx_launcher_main(Datum arg)
 	{
 		WorkerEntry *entry = &shared->workers[i];
 
-		if (entry->state == WORKER_STARTING || entry->state == WORKER_EXITED)
+		if (entry->kind != DTX_WORKER_SAGA &&
+			(entry->state == WORKER_STARTING || entry->state == WORKER_EXITED))
 		{
 			entry->state = WORKER_FREE;
 			entry->generation++;
@@ -436,7 +475,11 @@ launcher_scan(void)
 		{
 			memset(db, 0, sizeof(Database));
 			db->dbid = form->oid;
-			db->index = -1;
+			for (int kind = 0; kind < LAUNCHED_KINDS; kind++)
+				db->jobs[kind].index = -1;
+
+			/* Have a look once; sagas are started by those who need them. */
+			db->jobs[DTX_WORKER_SCHEDULER].not_needed = true;
 		}
 		db->seen = true;
 	}
@@ -448,17 +491,24 @@ launcher_scan(void)
 	hash_seq_init(&seq, databases);
 	while ((db = hash_seq_search(&seq)) != NULL)
 	{
-		if (!db->seen && db->index < 0)
+		bool		starting = false;
+
+		for (int kind = 0; kind < LAUNCHED_KINDS; kind++)
+			starting |= db->jobs[kind].index >= 0;
+		if (!db->seen && !starting)
 		{
-			if (db->handle != NULL)
-				pfree(db->handle);
+			for (int kind = 0; kind < LAUNCHED_KINDS; kind++)
+			{
+				if (db->jobs[kind].handle != NULL)
+					pfree(db->jobs[kind].handle);
+			}
 			(void) hash_search(databases, &db->dbid, HASH_REMOVE, NULL);
 		}
 	}
 }
 
 /*
- * Find out which resolvers have left, and why.
+ * Find out which workers have left, and why.
  */
 static void
 launcher_collect(void)
@@ -472,21 +522,36 @@ launcher_collect(void)
 	{
 		WorkerEntry *entry = &shared->workers[i];
 
+		/* Workers of sagas are for their scheduler to collect, if it lives. */
+		if (entry->kind == DTX_WORKER_SAGA)
+		{
+			if ((entry->state == WORKER_EXITED ||
+				 entry->state == WORKER_STARTING) &&
+				find_entry(DTX_WORKER_SCHEDULER, entry->dbid,
+						   WORKER_RUNNING, WORKER_RUNNING) == NULL)
+			{
+				entry->state = WORKER_FREE;
+				entry->generation++;
+			}
+			continue;
+		}
 		if (entry->state != WORKER_EXITED)
 			continue;
 
 		db = hash_search(databases, &entry->dbid, HASH_FIND, NULL);
 		if (db != NULL)
 		{
-			db->next_start = 0;
+			Job		   *job = &db->jobs[entry->kind];
+
+			job->next_start = 0;
 			if (entry->not_needed)
 			{
 				/* Unless somebody asked for it after it had looked. */
-				db->not_needed = !entry->work;
-				db->failures = 0;
+				job->not_needed = !entry->work;
+				job->failures = 0;
 			}
 			else if (!entry->stop)
-				launcher_died(db);
+				launcher_died(job);
 		}
 		entry->state = WORKER_FREE;
 		entry->generation++;
@@ -497,64 +562,68 @@ launcher_collect(void)
 	hash_seq_init(&seq, databases);
 	while ((db = hash_seq_search(&seq)) != NULL)
 	{
-		WorkerEntry *entry;
-		pid_t		pid;
-		bool		stopped;
-
-		if (db->index < 0)
-			continue;
-		entry = &shared->workers[db->index];
-
-		/* Ask before looking at the entry: it may attach and exit between. */
-		stopped = GetBackgroundWorkerPid(db->handle, &pid) == BGWH_STOPPED;
-		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-		if (entry->generation != db->generation ||
-			entry->state != WORKER_STARTING)
-			db->index = -1;
-		else if (stopped)
+		for (int kind = 0; kind < LAUNCHED_KINDS; kind++)
 		{
-			entry->state = WORKER_FREE;
-			entry->generation++;
-			db->index = -1;
-			launcher_died(db);
+			Job		   *job = &db->jobs[kind];
+			WorkerEntry *entry;
+			pid_t		pid;
+			bool		stopped;
+
+			if (job->index < 0)
+				continue;
+			entry = &shared->workers[job->index];
+
+			/* Ask before looking at the entry: it may attach and exit between. */
+			stopped = GetBackgroundWorkerPid(job->handle, &pid) == BGWH_STOPPED;
+			LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+			if (entry->generation != job->generation ||
+				entry->state != WORKER_STARTING)
+				job->index = -1;
+			else if (stopped)
+			{
+				entry->state = WORKER_FREE;
+				entry->generation++;
+				job->index = -1;
+				launcher_died(job);
+			}
+			LWLockRelease(&shared->lock);
 		}
-		LWLockRelease(&shared->lock);
 	}
 }
 
 /*
- * A resolver has died of its own: when to start it again?
+ * A worker has died of its own: when to start it again?
  */
 static void
-launcher_died(Database *db)
+launcher_died(Job *job)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int			pause = MIN_RESTART_PAUSE;
 
-	if (TimestampDifferenceExceeds(db->started_at, now, HEALTHY_AFTER))
-		db->failures = 0;
-	db->failures++;
-	for (int i = 1; i < db->failures && pause < MAX_RESTART_PAUSE; i++)
+	if (TimestampDifferenceExceeds(job->started_at, now, HEALTHY_AFTER))
+		job->failures = 0;
+	job->failures++;
+	for (int i = 1; i < job->failures && pause < MAX_RESTART_PAUSE; i++)
 		pause *= 2;
-	db->next_start = TimestampTzPlusMilliseconds(now,
-												 Min(pause, MAX_RESTART_PAUSE));
+	job->next_start = TimestampTzPlusMilliseconds(now,
+												  Min(pause, MAX_RESTART_PAUSE));
 }
 
 /*
- * Databases that somebody asked a resolver for.
+ * Workers that somebody asked for.
  */
 static void
 launcher_take_woken(void)
 {
 	HASH_SEQ_STATUS seq;
 	Database   *db;
-	Oid			woken[MAX_WOKEN];
+	Woken		woken[MAX_WOKEN];
 	int			nwoken;
 	bool		all;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	nwoken = shared->nwoken;
-	memcpy(woken, shared->woken, sizeof(Oid) * nwoken);
+	memcpy(woken, shared->woken, sizeof(Woken) * nwoken);
 	all = shared->woken_all;
 	shared->nwoken = 0;
 	shared->woken_all = false;
@@ -562,20 +631,23 @@ launcher_take_woken(void)
 
 	for (int i = 0; i < nwoken; i++)
 	{
-		db = hash_search(databases, &woken[i], HASH_FIND, NULL);
+		db = hash_search(databases, &woken[i].dbid, HASH_FIND, NULL);
 		if (db != NULL)
-			db->not_needed = false;
+			db->jobs[woken[i].kind].not_needed = false;
 	}
 	if (all)
 	{
 		hash_seq_init(&seq, databases);
 		while ((db = hash_seq_search(&seq)) != NULL)
-			db->not_needed = false;
+		{
+			for (int kind = 0; kind < LAUNCHED_KINDS; kind++)
+				db->jobs[kind].not_needed = false;
+		}
 	}
 }
 
 /*
- * Start the resolvers that are due.  Returns the time until the next one is,
+ * Start the workers that are due.  Returns the time until the next one is,
  * in milliseconds, or -1.
  */
 static long
@@ -593,66 +665,72 @@ launcher_start_due(TimestampTz *no_slot_since, TimestampTz *no_slot_until,
 	hash_seq_init(&seq, databases);
 	while ((db = hash_seq_search(&seq)) != NULL)
 	{
-		bool		running;
-		int			starting = 0;
-
-		if (!db->seen || db->not_needed || db->index >= 0)
-			continue;
-		if (db->next_start > now)
+		for (int kind = 0; db->seen && kind < LAUNCHED_KINDS; kind++)
 		{
-			long		left = TimestampDifferenceMilliseconds(now,
-															   db->next_start);
+			Job		   *job = &db->jobs[kind];
+			bool		running;
+			int			starting = 0;
 
-			if (timeout < 0 || left < timeout)
-				timeout = left;
-			continue;
-		}
+			if (job->not_needed || job->index >= 0)
+				continue;
+			if (job->next_start > now)
+			{
+				long		left;
 
-		LWLockAcquire(&shared->lock, LW_SHARED);
-		running = find_entry(db->dbid, WORKER_STARTING, WORKER_EXITED) != NULL;
-		for (int i = 0; i < shared->nworkers; i++)
-		{
-			WorkerEntry *entry = &shared->workers[i];
+				left = TimestampDifferenceMilliseconds(now, job->next_start);
+				if (timeout < 0 || left < timeout)
+					timeout = left;
+				continue;
+			}
 
-			if (entry->state == WORKER_STARTING ||
-				(entry->state == WORKER_RUNNING && entry->rounds < 2))
-				starting++;
-		}
-		LWLockRelease(&shared->lock);
-		if (running)
-			continue;
+			LWLockAcquire(&shared->lock, LW_SHARED);
+			running = find_entry(kind, db->dbid, WORKER_STARTING,
+								 WORKER_EXITED) != NULL;
+			for (int i = 0; i < shared->nworkers; i++)
+			{
+				WorkerEntry *entry = &shared->workers[i];
 
-		/* Their progress wakes us. */
-		if (starting >= MAX_STARTING)
-		{
-			hash_seq_term(&seq);
-			return timeout;
-		}
+				if (entry->kind < LAUNCHED_KINDS &&
+					(entry->state == WORKER_STARTING ||
+					 (entry->state == WORKER_RUNNING && entry->rounds < 2)))
+					starting++;
+			}
+			LWLockRelease(&shared->lock);
+			if (running)
+				continue;
 
-		if (!launcher_start(db))
-		{
-			hash_seq_term(&seq);
+			/* Their progress wakes us. */
+			if (starting >= MAX_STARTING)
+			{
+				hash_seq_term(&seq);
+				return timeout;
+			}
 
-			/*
-			 * Those that only have a look make room again, a moment after
-			 * they have left their entry.
-			 */
-			if (*no_slot_since == 0)
-				*no_slot_since = now;
-			if (starting > 0 ||
-				!TimestampDifferenceExceeds(*no_slot_since, now,
-											NO_SLOT_PATIENCE))
-				return NO_SLOT_PATIENCE / 10;
-			if (!*no_slot_logged)
-				ereport(WARNING,
-						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-						 errmsg("out of background worker slots for the resolvers of pg_dtx"),
-						 errdetail("What is in doubt in some databases is not resolved until a slot is free."),
-						 errhint("You might need to increase \"%s\".",
-								 "max_worker_processes")));
-			*no_slot_logged = true;
-			*no_slot_until = TimestampTzPlusMilliseconds(now, NO_SLOT_PAUSE);
-			return NO_SLOT_PAUSE;
+			if (!launcher_start(db, kind))
+			{
+				hash_seq_term(&seq);
+
+				/*
+				 * Those that only have a look make room again, a moment after
+				 * they have left their entry.
+				 */
+				if (*no_slot_since == 0)
+					*no_slot_since = now;
+				if (starting > 0 ||
+					!TimestampDifferenceExceeds(*no_slot_since, now,
+												NO_SLOT_PATIENCE))
+					return NO_SLOT_PATIENCE / 10;
+				if (!*no_slot_logged)
+					ereport(WARNING,
+							(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+							 errmsg("out of background worker slots for the resolvers of pg_dtx"),
+							 errdetail("What is in doubt in some databases is not resolved until a slot is free."),
+							 errhint("You might need to increase \"%s\".",
+									 "max_worker_processes")));
+				*no_slot_logged = true;
+				*no_slot_until = TimestampTzPlusMilliseconds(now, NO_SLOT_PAUSE);
+				return NO_SLOT_PAUSE;
+			}
 		}
 	}
 
@@ -663,51 +741,92 @@ launcher_start_due(TimestampTz *no_slot_since, TimestampTz *no_slot_until,
 }
 
 /*
- * Start the resolver of a database.  Returns false if there is no slot.
+ * Start the worker of that kind of a database.  Returns false if there is no
+ * slot.
  */
 static bool
-launcher_start(Database *db)
+launcher_start(Database *db, DtxWorkerKind kind)
 {
+	Job		   *job = &db->jobs[kind];
+	WorkerKey	key;
+	BackgroundWorkerHandle *handle;
+
+	switch (register_worker(kind, db->dbid, InvalidOid, &key, &handle))
+	{
+		case DTX_NO_SLOT:
+			return false;
+		case DTX_BLOCKED:
+			/* Whoever blocks the database wakes us when he is done. */
+			return true;
+		case DTX_STARTED:
+			break;
+	}
+
+	if (job->handle != NULL)
+		pfree(job->handle);
+	job->handle = handle;
+	job->started_at = GetCurrentTimestamp();
+	job->next_start = 0;
+	job->index = key.index;
+	job->generation = key.generation;
+	return true;
+}
+
+/*
+ * Take an entry and register a background worker for it.  Fills in *key and
+ * *handle, which lives in TopMemoryContext, if it returns DTX_STARTED.
+ */
+static DtxStartResult
+register_worker(DtxWorkerKind kind, Oid dbid, Oid role, WorkerKey *key,
+				BackgroundWorkerHandle **handle)
+{
+	static const char *const names[] = {
+		"pg_dtx resolver", "pg_dtx saga scheduler", "pg_dtx saga worker"
+	};
+	static const char *const functions[] = {
+		"dtx_resolver_main", "dtx_saga_scheduler_main", "dtx_saga_worker_main"
+	};
 	BackgroundWorker worker;
 	WorkerEntry *entry = NULL;
-	WorkerKey	key;
 	MemoryContext old;
 	bool		ok;
 
 	StaticAssertStmt(sizeof(WorkerKey) <= BGW_EXTRALEN,
 					 "WorkerKey does not fit into bgw_extra");
 
-	memset(&key, 0, sizeof(key));
+	memset(key, 0, sizeof(*key));
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-
-	/* Whoever blocks the database wakes us when he is done. */
-	if (is_blocked(db->dbid))
+	if (is_blocked(dbid))
 	{
 		LWLockRelease(&shared->lock);
-		return true;
+		return DTX_BLOCKED;
 	}
 	for (int i = 0; i < shared->nworkers && entry == NULL; i++)
 	{
 		if (shared->workers[i].state == WORKER_FREE)
 		{
 			entry = &shared->workers[i];
-			key.index = i;
+			key->index = i;
 		}
 	}
 	if (entry == NULL)
 	{
 		LWLockRelease(&shared->lock);
-		return false;
+		return DTX_NO_SLOT;
 	}
 	entry->state = WORKER_STARTING;
-	key.generation = ++entry->generation;
-	entry->dbid = db->dbid;
+	key->generation = ++entry->generation;
+	entry->kind = kind;
+	entry->dbid = dbid;
+	entry->role = role;
 	entry->pid = 0;
 	entry->latch = NULL;
 	entry->rounds = 0;
 	entry->work = false;
 	entry->stop = false;
 	entry->not_needed = false;
+	entry->idle = false;
+	entry->attached_at = 0;
 	LWLockRelease(&shared->lock);
 
 	memset(&worker, 0, sizeof(worker));
@@ -716,62 +835,52 @@ launcher_start(Database *db)
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	snprintf(worker.bgw_library_name, sizeof(worker.bgw_library_name), "pg_dtx");
-	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name),
-			 "dtx_resolver_main");
+	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name), "%s",
+			 functions[kind]);
 	snprintf(worker.bgw_name, sizeof(worker.bgw_name),
-			 "pg_dtx resolver for database %u", db->dbid);
-	snprintf(worker.bgw_type, sizeof(worker.bgw_type), "pg_dtx resolver");
-	worker.bgw_main_arg = ObjectIdGetDatum(db->dbid);
-	memcpy(worker.bgw_extra, &key, sizeof(key));
+			 OidIsValid(role) ? "%s for database %u, role %u" :
+			 "%s for database %u", names[kind], dbid, role);
+	snprintf(worker.bgw_type, sizeof(worker.bgw_type), "%s", names[kind]);
+	worker.bgw_main_arg = ObjectIdGetDatum(dbid);
+	memcpy(worker.bgw_extra, key, sizeof(*key));
 	worker.bgw_notify_pid = MyProcPid;
 
-	if (db->handle != NULL)
-	{
-		pfree(db->handle);
-		db->handle = NULL;
-	}
 	old = MemoryContextSwitchTo(TopMemoryContext);
-	ok = RegisterDynamicBackgroundWorker(&worker, &db->handle);
+	ok = RegisterDynamicBackgroundWorker(&worker, handle);
 	MemoryContextSwitchTo(old);
 	if (!ok)
 	{
 		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-		if (entry->generation == key.generation)
+		if (entry->generation == key->generation)
 		{
 			entry->state = WORKER_FREE;
 			entry->generation++;
 		}
 		LWLockRelease(&shared->lock);
-		db->handle = NULL;
-		return false;
+		return DTX_NO_SLOT;
 	}
-
-	db->started_at = GetCurrentTimestamp();
-	db->next_start = 0;
-	db->index = key.index;
-	db->generation = key.generation;
-	return true;
+	return DTX_STARTED;
 }
 
 /*
- * The entry of a database whose state is one of first to last, or NULL.  The
- * caller holds the lock.
+ * The entry of a resolver or scheduler whose state is one of first to last, or
+ * NULL.  The caller holds the lock.
  */
 static WorkerEntry *
-find_entry(Oid dbid, WorkerState first, WorkerState last)
+find_entry(DtxWorkerKind kind, Oid dbid, WorkerState first, WorkerState last)
 {
 	for (int i = 0; i < shared->nworkers; i++)
 	{
 		WorkerEntry *entry = &shared->workers[i];
 
-		if (entry->dbid == dbid && entry->state >= first &&
-			entry->state <= last)
+		if (entry->kind == kind && entry->dbid == dbid &&
+			entry->state >= first && entry->state <= last)
 			return entry;
 	}
 	return NULL;
 }
 
-/* Does a backend want no resolver there?  The caller holds the lock. */
+/* Does a backend want no worker there?  The caller holds the lock. */
 static bool
 is_blocked(Oid dbid)
 {
@@ -784,7 +893,7 @@ is_blocked(Oid dbid)
 }
 
 /* ----------------------------------------------------------------
- * For everybody: waking a resolver
+ * For everybody: waking a resolver or a scheduler
  * ----------------------------------------------------------------
  */
 
@@ -805,19 +914,43 @@ DtxLauncherWakeResolver(Oid dbid)
 	if (IsTransactionState())
 	{
 		wake_at_end = dbid;
-		wake_now(dbid, true);
+		wake_now(DTX_WORKER_RESOLVER, dbid, true);
 	}
 	else
-		wake_now(dbid, false);
+		wake_now(DTX_WORKER_RESOLVER, dbid, false);
+}
+
+/*
+ * There is, or will be, work for the scheduler of sagas.  Likewise, but at once:
+ * to be called when the transaction that made it is over.
+ */
+void
+DtxLauncherWakeSagas(Oid dbid)
+{
+	if (shared != NULL)
+		wake_now(DTX_WORKER_SCHEDULER, dbid, false);
+}
+
+/*
+ * A transaction that started sagas has been prepared, or may have been.  Who
+ * commits it does not know what is in it, so from now on COMMIT PREPARED wakes
+ * the scheduler.  Never throws.
+ */
+void
+DtxLauncherSagasPrepared(void)
+{
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	shared->prepared = true;
+	LWLockRelease(&shared->lock);
 }
 
 static void
-wake_now(Oid dbid, bool running_only)
+wake_now(DtxWorkerKind kind, Oid dbid, bool running_only)
 {
 	WorkerEntry *entry;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	entry = find_entry(dbid, WORKER_STARTING, WORKER_EXITED);
+	entry = find_entry(kind, dbid, WORKER_STARTING, WORKER_EXITED);
 	if (entry != NULL)
 	{
 		entry->work = true;
@@ -830,11 +963,15 @@ wake_now(Oid dbid, bool running_only)
 
 		for (int i = 0; i < shared->nwoken; i++)
 		{
-			if (shared->woken[i] == dbid)
+			if (shared->woken[i].dbid == dbid && shared->woken[i].kind == kind)
 				found = true;
 		}
 		if (!found && shared->nwoken < MAX_WOKEN)
-			shared->woken[shared->nwoken++] = dbid;
+		{
+			shared->woken[shared->nwoken].dbid = dbid;
+			shared->woken[shared->nwoken].kind = kind;
+			shared->nwoken++;
+		}
 		else if (!found)
 			shared->woken_all = true;
 
@@ -847,12 +984,12 @@ wake_now(Oid dbid, bool running_only)
 }
 
 /* ----------------------------------------------------------------
- * For resolvers: their entry
+ * For workers: their entry
  * ----------------------------------------------------------------
  */
 
 /*
- * Take the entry that the launcher has made for us.  Returns false if nobody
+ * Take the entry that was made for us.  Returns false if nobody
  * wants this process any more: it has to leave then, without connecting.
  *
  * To be called before the process connects to the database.  on_shmem_exit
@@ -861,7 +998,7 @@ wake_now(Oid dbid, bool running_only)
  * don't count as a user of the database any more.
  */
 bool
-DtxWorkerAttach(Oid dbid)
+DtxWorkerAttach(DtxWorkerKind kind, Oid dbid)
 {
 	WorkerKey	key;
 	WorkerEntry *entry;
@@ -874,11 +1011,13 @@ DtxWorkerAttach(Oid dbid)
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	if (entry->generation == key.generation &&
-		entry->state == WORKER_STARTING && entry->dbid == dbid)
+		entry->state == WORKER_STARTING && entry->kind == kind &&
+		entry->dbid == dbid)
 	{
 		entry->state = WORKER_RUNNING;
 		entry->pid = MyProcPid;
 		entry->latch = MyLatch;
+		entry->attached_at = GetCurrentTimestamp();
 		ok = true;
 	}
 	LWLockRelease(&shared->lock);
@@ -889,6 +1028,19 @@ DtxWorkerAttach(Oid dbid)
 		on_shmem_exit(worker_detach, (Datum) 0);
 	}
 	return ok;
+}
+
+/*
+ * A worker of sagas has gone.  The caller holds the lock.
+ */
+static void
+wake_scheduler(Oid dbid)
+{
+	WorkerEntry *entry = find_entry(DTX_WORKER_SCHEDULER, dbid,
+									WORKER_RUNNING, WORKER_RUNNING);
+
+	if (entry != NULL)
+		SetLatch(entry->latch);
 }
 
 static void
@@ -902,6 +1054,8 @@ worker_detach(int code, Datum arg)
 	my_entry->latch = NULL;
 	if (shared->launcher_latch != NULL)
 		SetLatch(shared->launcher_latch);
+	if (my_entry->kind == DTX_WORKER_SAGA)
+		wake_scheduler(dbid);
 
 	/* Those who wait for it: see block_database(). */
 	for (int i = 0; i < shared->nblocked; i++)
@@ -914,7 +1068,7 @@ worker_detach(int code, Datum arg)
 }
 
 /*
- * Has this resolver been asked to leave?
+ * Has this worker been asked to leave?
  */
 bool
 DtxWorkerMustStop(void)
@@ -928,15 +1082,17 @@ DtxWorkerMustStop(void)
 }
 
 /*
- * The resolver is about to look for work: wakes from now on are for its next
- * look.
+ * This worker is about to look for work: wakes from now on are for its next
+ * look.  Returns whether it has been woken since the last one.
  */
-void
+bool
 DtxWorkerTakeWork(void)
 {
 	bool		started = false;
+	bool		work;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	work = my_entry->work;
 	my_entry->work = false;
 	if (my_entry->rounds < 2)
 		started = ++my_entry->rounds == 2;
@@ -945,16 +1101,188 @@ DtxWorkerTakeWork(void)
 	if (started && shared->launcher_latch != NULL)
 		SetLatch(shared->launcher_latch);
 	LWLockRelease(&shared->lock);
+	return work;
 }
 
 /*
- * This resolver leaves because there is no extension in its database.
+ * This worker leaves because there is nothing to do for it: no extension in its
+ * database, or no sagas.
  */
 void
 DtxWorkerNotNeeded(void)
 {
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	my_entry->not_needed = true;
+	LWLockRelease(&shared->lock);
+}
+
+/*
+ * The role as which this worker is to connect.
+ */
+Oid
+DtxWorkerRole(void)
+{
+	return my_entry->role;
+}
+
+/*
+ * Has this worker of sagas something to do?  If it has had something to do, and
+ * has nothing now, its scheduler is told if that lacks workers.
+ */
+void
+DtxWorkerSetIdle(bool idle, bool had_work)
+{
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	my_entry->idle = idle;
+	if (idle && had_work)
+	{
+		WorkerEntry *entry = find_entry(DTX_WORKER_SCHEDULER, my_entry->dbid,
+										WORKER_RUNNING, WORKER_RUNNING);
+
+		if (entry != NULL && entry->idle)
+		{
+			entry->work = true;
+			SetLatch(entry->latch);
+		}
+	}
+	LWLockRelease(&shared->lock);
+}
+
+/* ----------------------------------------------------------------
+ * For the scheduler of sagas: its workers
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Does the scheduler want to be woken when a worker has nothing to do any more?
+ */
+void
+DtxSchedulerWants(bool idle_worker)
+{
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	my_entry->idle = idle_worker;
+	LWLockRelease(&shared->lock);
+}
+
+/*
+ * The workers of sagas of this database, those included whose going the
+ * scheduler has not acknowledged (DtxSagaWorkerForget).  Returns their number,
+ * which max_worker_processes is an upper bound of.
+ */
+int
+DtxSagaWorkerList(DtxSagaWorker *workers, int max)
+{
+	int			n = 0;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	for (int i = 0; i < shared->nworkers && n < max; i++)
+	{
+		WorkerEntry *entry = &shared->workers[i];
+		DtxSagaWorker *worker = &workers[n];
+
+		if (entry->state == WORKER_FREE || entry->kind != DTX_WORKER_SAGA ||
+			entry->dbid != MyDatabaseId)
+			continue;
+		worker->index = i;
+		worker->generation = entry->generation;
+		worker->role = entry->role;
+		worker->starting = entry->state == WORKER_STARTING;
+		worker->exited = entry->state == WORKER_EXITED;
+		worker->clean = entry->not_needed || entry->stop;
+		worker->idle = entry->idle;
+		worker->stop = entry->stop;
+		worker->attached_at = entry->attached_at;
+		n++;
+	}
+	LWLockRelease(&shared->lock);
+	return n;
+}
+
+/*
+ * Start one that connects as that role.  Fills in *worker and *handle if it
+ * returns DTX_STARTED.
+ */
+DtxStartResult
+DtxSagaWorkerStart(Oid role, DtxSagaWorker *worker,
+				   BackgroundWorkerHandle **handle)
+{
+	WorkerKey	key;
+	DtxStartResult result;
+
+	result = register_worker(DTX_WORKER_SAGA, MyDatabaseId, role, &key, handle);
+	if (result == DTX_STARTED)
+	{
+		memset(worker, 0, sizeof(*worker));
+		worker->index = key.index;
+		worker->generation = key.generation;
+		worker->role = role;
+		worker->starting = true;
+	}
+	return result;
+}
+
+/*
+ * The entry of a worker, if it is still that one's.  The caller holds the lock.
+ */
+static WorkerEntry *
+saga_entry(const DtxSagaWorker *worker)
+{
+	WorkerEntry *entry = &shared->workers[worker->index];
+
+	return entry->generation == worker->generation ? entry : NULL;
+}
+
+/*
+ * There is something to do for it.
+ */
+void
+DtxSagaWorkerWake(const DtxSagaWorker *worker)
+{
+	WorkerEntry *entry;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	entry = saga_entry(worker);
+	if (entry != NULL && entry->latch != NULL)
+	{
+		entry->work = true;
+		SetLatch(entry->latch);
+	}
+	LWLockRelease(&shared->lock);
+}
+
+/*
+ * Ask it to leave after the step that it is executing.
+ */
+void
+DtxSagaWorkerDismiss(const DtxSagaWorker *worker)
+{
+	WorkerEntry *entry;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	entry = saga_entry(worker);
+	if (entry != NULL && entry->latch != NULL)
+	{
+		entry->stop = true;
+		SetLatch(entry->latch);
+	}
+	LWLockRelease(&shared->lock);
+}
+
+/*
+ * It has left, or is not wanted any more if it is still starting.
+ */
+void
+DtxSagaWorkerForget(const DtxSagaWorker *worker)
+{
+	WorkerEntry *entry;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	entry = saga_entry(worker);
+	if (entry != NULL && entry->state != WORKER_RUNNING)
+	{
+		entry->state = WORKER_FREE;
+		entry->generation++;
+	}
 	LWLockRelease(&shared->lock);
 }
 
@@ -1008,9 +1336,15 @@ dtx_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
 				   DestReceiver *dest, QueryCompletion *qc)
 {
 	volatile Oid dbid = InvalidOid;
+	bool		commit_prepared = false;
 
 	switch (nodeTag(pstmt->utilityStmt))
 	{
+		case T_TransactionStmt:
+			commit_prepared = shared != NULL &&
+				((TransactionStmt *) pstmt->utilityStmt)->kind ==
+				TRANS_STMT_COMMIT_PREPARED;
+			break;
 		case T_DropdbStmt:
 		case T_CreatedbStmt:
 		case T_AlterDatabaseStmt:
@@ -1026,13 +1360,15 @@ dtx_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
 	{
 		next_ProcessUtility(pstmt, queryString, readOnlyTree, context,
 							params, queryEnv, dest, qc);
+		if (commit_prepared)
+			wake_prepared();
 		return;
 	}
 
 	block_database(dbid);
 	PG_TRY();
 	{
-		/* The resolver has gone, so nothing is added any more. */
+		/* The workers have gone, so nothing is added any more. */
 		if (IsA(pstmt->utilityStmt, DropdbStmt))
 			check_nothing_in_doubt((DropdbStmt *) pstmt->utilityStmt, dbid);
 		next_ProcessUtility(pstmt, queryString, readOnlyTree, context,
@@ -1054,13 +1390,29 @@ dtx_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
 
 	/*
 	 * On success the database stays blocked until the transaction is over:
-	 * before that, a new resolver would only run into our locks.
+	 * before that, a new worker would only run into our locks.
 	 */
 }
 
 /*
+ * A prepared transaction of this database has been committed: it may have
+ * started sagas.
+ */
+static void
+wake_prepared(void)
+{
+	bool		prepared;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	prepared = shared->prepared;
+	LWLockRelease(&shared->lock);
+	if (prepared)
+		DtxLauncherWakeSagas(MyDatabaseId);
+}
+
+/*
  * The database that this statement needs for itself, if any, and if the user
- * may do that: nobody else shall be able to stop a resolver.  The statement
+ * may do that: nobody else shall be able to stop its workers.  The statement
  * itself checks everything again.
  */
 static Oid
@@ -1153,11 +1505,11 @@ may_use_as_template(Oid dbid)
 }
 
 /*
- * Stop the resolver of a database, wait until it is gone, and keep it from
+ * Stop the workers of a database, wait until they are gone, and keep them from
  * being started again until unblock_database().
  *
- * Interruptible.  If the resolver does not leave in time the statement that
- * needs the database says so itself.
+ * Interruptible.  If they do not leave in time the statement that needs the
+ * database says so itself.
  */
 static void
 block_database(Oid dbid)
@@ -1166,6 +1518,7 @@ block_database(Oid dbid)
 	static uint32 wait_event = 0;
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													   STOP_TIMEOUT);
+	bool	   *signaled = palloc0(sizeof(bool) * shared->nworkers);
 
 	if (wait_event == 0)
 		wait_event = DtxWaitEvent("DtxResolverStop");
@@ -1180,36 +1533,46 @@ block_database(Oid dbid)
 	{
 		for (;;)
 		{
-			WorkerEntry *entry;
+			bool		running = false;
 			long		left;
 
 			LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 			shared->blocked[DtxMyProcNumber()] = dbid;
-
-			/* One that has not attached yet is not let in any more. */
-			entry = find_entry(dbid, WORKER_STARTING, WORKER_STARTING);
-			if (entry != NULL)
+			for (int i = 0; i < shared->nworkers; i++)
 			{
-				entry->state = WORKER_FREE;
-				entry->generation++;
-			}
+				WorkerEntry *entry = &shared->workers[i];
 
-			/*
-			 * The entry can't be given back while we hold the lock, so the
-			 * pid is right.
-			 */
-			entry = find_entry(dbid, WORKER_RUNNING, WORKER_RUNNING);
-			if (entry != NULL && !entry->stop)
-			{
-				entry->stop = true;
-				SetLatch(entry->latch);
-				(void) kill(entry->pid, SIGTERM);
+				if (entry->dbid != dbid)
+					continue;
+
+				/* One that has not attached yet is not let in any more. */
+				if (entry->state == WORKER_STARTING)
+				{
+					entry->state = WORKER_FREE;
+					entry->generation++;
+				}
+
+				/*
+				 * The entry can't be given back while we hold the lock, so the
+				 * pid is right.
+				 */
+				if (entry->state == WORKER_RUNNING)
+				{
+					running = true;
+					if (!signaled[i])
+					{
+						signaled[i] = true;
+						entry->stop = true;
+						SetLatch(entry->latch);
+						(void) kill(entry->pid, SIGTERM);
+					}
+				}
 			}
 			LWLockRelease(&shared->lock);
 
 			left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
 												   deadline);
-			if (entry == NULL || left <= 0)
+			if (!running || left <= 0)
 				break;
 			(void) WaitLatch(MyLatch,
 							 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -1270,7 +1633,7 @@ launcher_xact_callback(XactEvent event, void *arg)
 				Oid			dbid = wake_at_end;
 
 				wake_at_end = InvalidOid;
-				wake_now(dbid, false);
+				wake_now(DTX_WORKER_RESOLVER, dbid, false);
 			}
 			break;
 		default:

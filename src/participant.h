@@ -130,6 +130,15 @@ extern void StatementForgetAll(Participant *p);
 /* interpose.c, called by remote_exec.c */
 extern Participant *DtxInterposeOpen(Oid serverid);
 
+/* remote_exec.c, called by saga_worker.c */
+extern int64 DtxRemoteExecute(const char *server, const char *text,
+							  int nparams, const Oid *types,
+							  const char **params, Datum *row, bool *isnull);
+
+/* coordinator.c, called by saga_worker.c */
+extern void CoordinatorInsist(void);
+extern bool CoordinatorUnconfirmed(void);
+
 /* coordinator.c, called by interpose.c */
 extern void CoordinatorPrepareBackend(void);
 extern void CoordinatorIntroduce(Participant *p);

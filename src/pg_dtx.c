@@ -32,6 +32,7 @@ int			dtx_remote_isolation = XACT_REPEATABLE_READ;
 int			dtx_resolve_interval = 30 * 1000;
 bool		dtx_resolver = true;
 int			dtx_max_in_doubt = 10000;
+int			dtx_saga_workers = 4;
 
 static const struct config_enum_entry remote_isolation_options[] = {
 	{"read committed", XACT_READ_COMMITTED, false},
@@ -62,6 +63,7 @@ _PG_init(void)
 
 	define_settings();
 	DtxLauncherInstallHooks();
+	DtxSagaInstallHooks();
 	DtxAdminInstallHooks();
 	DtxLauncherRegister();
 
@@ -125,6 +127,11 @@ define_settings(void)
 							"When it is full nothing is lost: the next full pass finds the rest on the servers.",
 							&dtx_max_in_doubt, 10000, 16, 1000000,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dtx.saga_workers",
+							"Processes per database that execute the steps of sagas.",
+							"0 keeps sagas from running.",
+							&dtx_saga_workers, 4, 0, 1024,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 #ifdef DTX_FAULTS
 	DtxFaultDefineSetting();
 #endif
@@ -141,6 +148,7 @@ dtx_shmem_request(void)
 	RequestAddinShmemSpace(DtxActivityShmemSize());
 	RequestAddinShmemSpace(DtxInDoubtShmemSize());
 	RequestAddinShmemSpace(DtxLauncherShmemSize());
+	RequestAddinShmemSpace(DtxSagaShmemSize());
 }
 
 static void
@@ -154,5 +162,6 @@ dtx_shmem_startup(void)
 	DtxActivityShmemInit();
 	DtxInDoubtShmemInit();
 	DtxLauncherShmemInit();
+	DtxSagaShmemInit();
 	LWLockRelease(AddinShmemInitLock);
 }

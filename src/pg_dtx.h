@@ -9,7 +9,9 @@
  *
  *	remote_exec -> interpose -> coordinator -> participant -> in_doubt, activity,
  *		decision, gid
- *	launcher -> resolver -> remote, in_doubt, activity, decision, gid
+ *	resolver -> saga -> launcher
+ *	saga_worker -> saga, remote_exec, launcher
+ *	resolver -> remote, launcher, in_doubt, activity, decision, gid
  *	admin -> everything
  *
  * libpq is used here through its own header, never through
@@ -85,6 +87,7 @@ extern int	dtx_remote_isolation;	/* XACT_READ_COMMITTED or _REPEATABLE_READ */
 extern int	dtx_resolve_interval;	/* milliseconds */
 extern bool dtx_resolver;
 extern int	dtx_max_in_doubt;	/* entries */
+extern int	dtx_saga_workers;	/* per database, 0: sagas do not run */
 
 /* ----------------------------------------------------------------
  * stats.c: cumulative counters in shared memory
@@ -164,6 +167,7 @@ extern void DtxActivityForgetRow(void);
 extern bool DtxActivityResponsible(const DtxGid *gid);
 extern bool DtxActivityOwnsRow(uint64 boot_id, uint64 xid);
 extern bool DtxActivityAdoptRow(uint64 boot_id, uint64 xid);
+extern bool DtxActivityConfirmed(uint64 boot_id, uint64 xid);
 extern bool DtxActivityAnyCommitting(void);
 extern int	DtxActivityCount(void);
 extern bool DtxActivityGet(int index, DtxActivity *copy);
@@ -249,6 +253,7 @@ typedef struct DtxDecisionRow
 	ItemPointerData tid;		/* where the row was read */
 } DtxDecisionRow;
 
+extern Oid	DtxExtensionTable(const char *name, Oid *verified);
 extern Oid	DtxDecisionTable(void);
 extern bool DtxExtensionInstalled(void);
 extern uint64 DtxCoordinatorId(void);
@@ -258,6 +263,7 @@ extern void DtxDecisionWrite(uint64 xid, int nparticipants,
 							 const uint64 *system_ids,
 							 const uint64 *remote_xids, ItemPointer tid);
 extern List *DtxDecisionScan(Snapshot snapshot);
+extern bool DtxDecisionFind(Snapshot snapshot, uint64 boot_id, uint64 xid);
 extern Relation DtxDecisionOpen(LOCKMODE lockmode);
 extern bool DtxDecisionDelete(const DtxDecisionRow *row);
 
@@ -281,7 +287,7 @@ extern bool DtxDamageRecord(const DtxGid *gid, const char *server,
 extern void DtxDamageLockForced(void);
 
 /* ----------------------------------------------------------------
- * launcher.c: one resolver per database that has the extension
+ * launcher.c: the background workers of each database
  * ----------------------------------------------------------------
  */
 extern Size DtxLauncherShmemSize(void);
@@ -289,7 +295,21 @@ extern void DtxLauncherShmemInit(void);
 extern void DtxLauncherRegister(void);
 extern void DtxLauncherInstallHooks(void);
 extern void DtxLauncherWakeResolver(Oid dbid);	/* never throws */
+extern void DtxLauncherWakeSagas(Oid dbid); /* never throws */
+extern void DtxLauncherSagasPrepared(void); /* never throws */
 PGDLLEXPORT extern void dtx_launcher_main(Datum arg);
+
+/* ----------------------------------------------------------------
+ * saga.c: what the SQL functions of sagas can't do
+ * saga_worker.c: scheduler and workers of sagas
+ * (declarations: saga.h, worker.h)
+ * ----------------------------------------------------------------
+ */
+extern Size DtxSagaShmemSize(void);
+extern void DtxSagaShmemInit(void);
+extern void DtxSagaInstallHooks(void);
+PGDLLEXPORT extern void dtx_saga_scheduler_main(Datum arg);
+PGDLLEXPORT extern void dtx_saga_worker_main(Datum arg);
 
 /* ----------------------------------------------------------------
  * remote.c: latch-aware libpq for workers and administrative functions

@@ -2,7 +2,7 @@
  *
  * remote_exec.c
  *		Remote SQL in the distributed transaction: dtx.exec(), dtx.query() and
- *		their relatives.
+ *		their relatives, and the steps of sagas.
  *
  * The commands run in the sessions of postgres_fdw, which stays the only owner
  * of connections: DtxInterposeOpen() has it open one, begin the remote
@@ -111,6 +111,7 @@ typedef struct RemoteCommand
 {
 	List	   *statements;		/* texts (char *), at least one */
 	int			nparams;
+	const Oid  *types;			/* their types, or NULL: the server finds out */
 	const char **params;		/* their values as text, or NULL for null */
 } RemoteCommand;
 
@@ -139,6 +140,7 @@ typedef struct Execution
 	int			error_step;		/* its step */
 	Problem		problem;		/* the first one */
 	int64		affected;		/* rows, all statements together */
+	int64		affected_last;	/* rows of the last statement with a result */
 	int64		nrows;			/* rows received of the last statement */
 } Execution;
 
@@ -153,6 +155,9 @@ typedef struct RowSink
 	TupleDesc	desc;			/* of the rows in the store */
 	AttInMetadata *attin;		/* how to make them, or NULL until known */
 	bool		server_column;	/* does the server's name come first? */
+	bool		optional;		/* may there be no rows? */
+	bool		found;			/* take_first_row: is there one? */
+	Datum		first;			/* ... as jsonb, in the caller's context */
 	MemoryContext row_context;	/* reset for every row */
 } RowSink;
 
@@ -205,6 +210,9 @@ static char *remote_text(const PGresult *res, int field);
 static void begin_rows(FunctionCallInfo fcinfo, RowSink *sink);
 static void take_rows(RowSink *sink, Execution *e, PGresult *res);
 static void take_json_rows(RowSink *sink, Execution *e, PGresult *res);
+static void take_first_row(RowSink *sink, Execution *e, PGresult *res);
+static void describe_for_json(RowSink *sink, Execution *e, const PGresult *res);
+static Datum make_json(RowSink *sink, Execution *e, PGresult *res, int row);
 static void check_columns(RowSink *sink, Execution *e, PGresult *res);
 static TupleDesc describe_result(const PGresult *res);
 static Oid	type_for_json(Oid type);
@@ -320,6 +328,34 @@ dtx_sql_query_json(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/*
+ * For the steps of sagas: run a command whose parameters have the given types,
+ * and that may be several statements, all of which get the parameters.  Returns
+ * the number of rows of the last one, and its first row as jsonb, in the current
+ * memory context; *isnull says that there was none.
+ */
+int64
+DtxRemoteExecute(const char *server, const char *text, int nparams,
+				 const Oid *types, const char **params, Datum *row,
+				 bool *isnull)
+{
+	RemoteCommand command;
+	Execution  *e = palloc0(sizeof(Execution));
+	RowSink		sink = {0};
+
+	command.statements = split_command(text);
+	command.nparams = nparams;
+	command.types = types;
+	command.params = params;
+	find_server(e, server);
+	sink.rows = take_first_row;
+	sink.optional = true;
+	run(&command, e, 1, &sink);
+	*row = sink.first;
+	*isnull = !sink.found;
+	return e->affected_last;
+}
+
 /* ----------------------------------------------------------------
  * Arguments
  * ----------------------------------------------------------------
@@ -354,6 +390,7 @@ get_command(FunctionCallInfo fcinfo, RemoteCommand *command)
 				 errmsg("remote command has too many parameters: %d",
 						command->nparams),
 				 errdetail("The limit is %d.", PG_UINT16_MAX)));
+	command->types = NULL;
 	command->params = palloc(sizeof(char *) * Max(command->nparams, 1));
 	for (int i = 0; i < command->nparams; i++)
 		command->params[i] = nulls[i] ? NULL : TextDatumGetCString(values[i]);
@@ -916,7 +953,8 @@ start(Execution *e, const RemoteCommand *command)
 	foreach(lc, command->statements)
 	{
 		ok = ok && PQsendQueryParams(conn, (const char *) lfirst(lc),
-									 command->nparams, NULL, command->params,
+									 command->nparams, command->types,
+									 command->params,
 									 NULL, NULL, 0);
 	}
 	ok = ok &&
@@ -1040,7 +1078,8 @@ take_result(Execution *e, const RemoteCommand *command, RowSink *sink)
 		case PGRES_COMMAND_OK:
 			if (is_statement)
 				take_tag(e);
-			if (is_last && sink != NULL && e->problem == NO_PROBLEM)
+			if (is_last && sink != NULL && !sink->optional &&
+				e->problem == NO_PROBLEM)
 				e->problem = NO_RESULT_SET;
 			break;
 
@@ -1105,6 +1144,7 @@ take_tag(Execution *e)
 	}
 	/* For all else the server is asked when the transaction commits. */
 
+	e->affected_last = count;
 	if (count > 0)
 		e->affected += count;
 }
@@ -1264,33 +1304,61 @@ take_rows(RowSink *sink, Execution *e, PGresult *res)
 static void
 take_json_rows(RowSink *sink, Execution *e, PGresult *res)
 {
-	if (sink->attin == NULL)
+	describe_for_json(sink, e, res);
+	for (int row = 0; row < PQntuples(res); row++)
 	{
-		TupleDesc	desc = describe_result(res);
+		Datum		json = make_json(sink, e, res, row);
+		bool		isnull = false;
 
-		sink->attin = TupleDescGetAttInMetadata(desc);
+		tuplestore_putvalues(sink->store, sink->desc, &json, &isnull);
 	}
+	MemoryContextReset(sink->row_context);
+}
+
+/*
+ * The first row, for DtxRemoteExecute().  What follows it is not looked at.
+ */
+static void
+take_first_row(RowSink *sink, Execution *e, PGresult *res)
+{
+	if (sink->found || PQntuples(res) == 0)
+		return;
+	describe_for_json(sink, e, res);
+	sink->first = PointerGetDatum(PG_DETOAST_DATUM_COPY(make_json(sink, e, res, 0)));
+	sink->found = true;
+	MemoryContextReset(sink->row_context);
+}
+
+/*
+ * Get ready to make rows of the columns that a result has.
+ */
+static void
+describe_for_json(RowSink *sink, Execution *e, const PGresult *res)
+{
+	if (sink->attin == NULL)
+		sink->attin = TupleDescGetAttInMetadata(describe_result(res));
 	if (PQnfields(res) != sink->attin->tupdesc->natts)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
 				 errmsg("rows from server \"%s\" differ in their number of columns",
 						e->server)));
+}
 
-	for (int row = 0; row < PQntuples(res); row++)
-	{
-		HeapTuple	tuple = make_row(sink, e, res, row);
-		MemoryContext old = MemoryContextSwitchTo(sink->row_context);
-		Datum		json;
-		bool		isnull = false;
+/*
+ * A row as an object of jsonb, in the sink's row context, which is reset before.
+ */
+static Datum
+make_json(RowSink *sink, Execution *e, PGresult *res, int row)
+{
+	HeapTuple	tuple = make_row(sink, e, res, row);
+	MemoryContext old = MemoryContextSwitchTo(sink->row_context);
+	Datum		json;
 
-		json = DirectFunctionCall1(row_to_json,
-								   HeapTupleGetDatum(tuple));
-		json = DirectFunctionCall1(jsonb_in,
-								   CStringGetDatum(TextDatumGetCString(json)));
-		tuplestore_putvalues(sink->store, sink->desc, &json, &isnull);
-		MemoryContextSwitchTo(old);
-	}
-	MemoryContextReset(sink->row_context);
+	json = DirectFunctionCall1(row_to_json, HeapTupleGetDatum(tuple));
+	json = DirectFunctionCall1(jsonb_in,
+							   CStringGetDatum(TextDatumGetCString(json)));
+	MemoryContextSwitchTo(old);
+	return json;
 }
 
 /*

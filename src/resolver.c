@@ -86,6 +86,7 @@
 #include "postmaster/interrupt.h"
 #include "remote.h"
 #include "resolver.h"
+#include "saga.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "tcop/tcopprot.h"
@@ -97,6 +98,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
+#include "worker.h"
 
 /* Gids listed in one visit; the rest is left to the next one. */
 #define MAX_LISTED			10000
@@ -116,6 +118,9 @@
 
 /* Outcomes asked for in one command. */
 #define MAX_OUTCOMES		200
+
+/* Pause after sagas could not be looked for, milliseconds. */
+#define PROBE_PAUSE			60000
 
 /* Pause before a server that left something undone is visited again, ms. */
 #define REVISIT_PAUSE		200
@@ -3010,6 +3015,7 @@ dtx_resolver_main(Datum arg)
 	volatile int errors = 0;
 	volatile TimestampTz pause_until = 0;
 	volatile bool leave = false;
+	volatile TimestampTz probe_at = 0;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -3022,7 +3028,7 @@ dtx_resolver_main(Datum arg)
 	 * Attach first: then our entry is given back after this process has left
 	 * the proc array, and whoever waits for that may drop the database.
 	 */
-	if (!DtxWorkerAttach(dbid))
+	if (!DtxWorkerAttach(DTX_WORKER_RESOLVER, dbid))
 		proc_exit(0);
 	BackgroundWorkerInitializeConnectionByOid(dbid, InvalidOid, 0);
 
@@ -3063,7 +3069,7 @@ dtx_resolver_main(Datum arg)
 			}
 
 			/* Wake-ups from now on are seen in the next round. */
-			DtxWorkerTakeWork();
+			(void) DtxWorkerTakeWork();
 
 			if (!dtx_resolver)
 			{
@@ -3092,6 +3098,18 @@ dtx_resolver_main(Datum arg)
 					r = resolver_create(TopMemoryContext, true);
 				timeout = worker_step(r, &gone);
 				leave = gone;
+
+				/* Once: sagas that an earlier life of the server has left. */
+				if (!leave && GetCurrentTimestamp() >= probe_at)
+				{
+					probe_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+														   PROBE_PAUSE);
+					SetCurrentStatementStartTimestamp();
+					StartTransactionCommand();
+					DtxSagaProbe();
+					CommitTransactionCommand();
+					probe_at = DT_NOEND;
+				}
 			}
 
 			if (!leave)

@@ -58,13 +58,4 @@ extern List *DtxFindGid(const char *gid);
 /* Visit a server with the mapping of "userid"; does not throw for its errors. */
 extern void DtxProbeServer(Oid serverid, Oid userid, DtxProbe *probe);
 
-/*
- * launcher.c: the entry of a resolver in shared memory.  Only for the resolver
- * itself.  Attach before connecting to the database; false: leave at once.
- */
-extern bool DtxWorkerAttach(Oid dbid);
-extern bool DtxWorkerMustStop(void);
-extern void DtxWorkerTakeWork(void);
-extern void DtxWorkerNotNeeded(void);
-
 #endif							/* PG_DTX_RESOLVER_H */

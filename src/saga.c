@@ -1,0 +1,809 @@
+/*-------------------------------------------------------------------------
+ *
+ * saga.c
+ *		Sagas: who calls, who works on which step, and who is to be woken.
+ *
+ * What a saga is, and what is to become of it, is known by tables and functions
+ * in PL/pgSQL (the extension's script).  Here is what these can't do.
+ *
+ * The caller.  A function that runs with the rights of its owner does not know
+ * any more who has called it: current_user is the owner, and session_user not
+ * the role that was SET.  So every public function is one in C, all with the
+ * same symbol (dtx_sql_saga_call), that notes the caller and calls the internal
+ * function of the same name with an underscore before it, as that function's
+ * owner.  dtx._saga_caller() returns what was noted.
+ *
+ * Claims.  A worker that is going to execute a step claims it in shared memory,
+ * with the step's row locked.  A claim goes with its process, after that has
+ * aborted its transaction.  So a step whose row says that it is being executed,
+ * and which nobody claims, was given up by a worker that has died; and a step
+ * that is claimed is in good hands, however long it takes.
+ *
+ * Wake-ups are given when the transaction that asked for them has committed, on
+ * all servers: in a resource-release callback, which runs after the one of
+ * coordinator.c that waits for the second phase (callbacks run newest first,
+ * and ours is registered when the server starts).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "compat.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "saga.h"
+#include "storage/condition_variable.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+/* Those who wait for sagas are divided by the saga's number. */
+#define WAIT_PARTITIONS 64
+
+/* Longest sleep of somebody who waits for a saga, milliseconds. */
+#define MAX_WAIT_SLEEP	10000
+
+/* ... where nobody wakes him: on a standby. */
+#define STANDBY_WAIT_SLEEP	1000
+
+/* Internal functions whose being the extension's own is remembered. */
+#define MAX_VERIFIED	32
+
+/* A worker works on a step. */
+typedef struct SagaClaim
+{
+	Oid			dbid;			/* database */
+	Oid			lane;			/* server that the step is executed on, or 0 */
+	int64		saga;
+	int16		step;
+	bool		provisional;	/* goes if the transaction aborts */
+	int			procno;			/* PGPROC number of the worker */
+} SagaClaim;
+
+typedef struct SagaShared
+{
+	ConditionVariable finished[WAIT_PARTITIONS];	/* sagas that have ended */
+	LWLock		lock;			/* guards what follows */
+	int			nclaims;		/* used elements of claims[], without gaps */
+	int			maxclaims;		/* constant: size of claims[] */
+	SagaClaim	claims[FLEXIBLE_ARRAY_MEMBER];
+} SagaShared;
+
+/* The callers of the trampolines that are active, innermost first. */
+typedef struct SagaCall
+{
+	Oid			caller;			/* role that called the public function */
+	struct SagaCall *previous;
+} SagaCall;
+
+/* What a trampoline remembers between two calls: fn_extra. */
+typedef struct SagaTarget
+{
+	Oid			owner;			/* whose rights the internal function has */
+	FmgrInfo	finfo;			/* the internal function */
+} SagaTarget;
+
+static SagaShared *shared = NULL;
+
+/* This backend: who has called. */
+static SagaCall *calls = NULL;
+
+/* This backend: for the end of the transaction. */
+static bool wake_asked = false; /* wake the scheduler of the database? */
+static uint64 finished_asked = 0;	/* partitions of sagas that end, a bit each */
+static bool claims_made = false;	/* are there provisional claims of ours? */
+static bool committed = false;	/* is the transaction past its local commit? */
+
+/* Wait event, see DtxWaitEvent(). */
+static uint32 we_wait_saga = 0;
+
+PG_FUNCTION_INFO_V1(dtx_sql_saga_call);
+PG_FUNCTION_INFO_V1(dtx_sql_saga_caller);
+PG_FUNCTION_INFO_V1(dtx_sql_saga_claim);
+PG_FUNCTION_INFO_V1(dtx_sql_saga_claimed);
+PG_FUNCTION_INFO_V1(dtx_sql_saga_lane_open);
+PG_FUNCTION_INFO_V1(dtx_sql_saga_confirmed);
+PG_FUNCTION_INFO_V1(dtx_sql_boot_id);
+PG_FUNCTION_INFO_V1(dtx_sql_wake_sagas);
+PG_FUNCTION_INFO_V1(dtx_sql_saga_finished);
+PG_FUNCTION_INFO_V1(dtx_sql_wait_saga);
+
+static void saga_xact_callback(XactEvent event, void *arg);
+static void saga_resource_callback(ResourceReleasePhase release_phase,
+								   bool isCommit, bool isTopLevel, void *arg);
+static void give_wakeups(void);
+static Oid	internal_function(const char *name, oidvector *types, Oid *owner);
+static SagaTarget *call_target(FmgrInfo *flinfo);
+static Datum call_as(Oid userid, FmgrInfo *finfo, int nargs,
+					 const NullableDatum *args, Oid collation,
+					 fmNodePtr resultinfo, bool *isnull);
+static bool lane_open(Oid lane);
+static void drop_claims(bool provisional_only, int64 saga, int16 step,
+						bool keep);
+static void drop_claims_at_exit(int code, Datum arg);
+
+/* ----------------------------------------------------------------
+ * Shared memory and hooks, in the postmaster
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Room for claims: two per worker do, one for the step that is being executed
+ * and one for the next; some more for what a transaction claims and drops.
+ */
+static int
+max_claims(void)
+{
+	return 4 * max_worker_processes + 64;
+}
+
+/*
+ * Bytes of shared memory that this module needs.  max_worker_processes must be
+ * known.
+ */
+Size
+DtxSagaShmemSize(void)
+{
+	return add_size(offsetof(SagaShared, claims),
+					mul_size(max_claims(), sizeof(SagaClaim)));
+}
+
+/*
+ * Create or attach to it.  The caller holds AddinShmemInitLock.
+ */
+void
+DtxSagaShmemInit(void)
+{
+	bool		found;
+
+	shared = ShmemInitStruct("pg_dtx sagas", DtxSagaShmemSize(), &found);
+	if (!found)
+	{
+		memset(shared, 0, DtxSagaShmemSize());
+		LWLockInitialize(&shared->lock, DtxLWLockTranche("DtxSaga"));
+		for (int i = 0; i < WAIT_PARTITIONS; i++)
+			ConditionVariableInit(&shared->finished[i]);
+		shared->maxclaims = max_claims();
+	}
+}
+
+/*
+ * Install the callbacks.  From _PG_init() in the postmaster only; backends
+ * inherit them.
+ */
+void
+DtxSagaInstallHooks(void)
+{
+	RegisterXactCallback(saga_xact_callback, NULL);
+	RegisterResourceReleaseCallback(saga_resource_callback, NULL);
+}
+
+/* ----------------------------------------------------------------
+ * The end of a transaction: nothing here may throw
+ * ----------------------------------------------------------------
+ */
+
+static void
+saga_xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			claims_made = false;
+			committed = wake_asked || finished_asked != 0;
+			break;
+		case XACT_EVENT_ABORT:
+			if (claims_made)
+			{
+				claims_made = false;
+				drop_claims(true, 0, 0, false);
+			}
+			wake_asked = false;
+			finished_asked = 0;
+			committed = false;
+			break;
+		case XACT_EVENT_PREPARE:
+
+			/*
+			 * Whoever commits it doesn't know what is in it.  Those who wait
+			 * for a saga look from time to time.
+			 */
+			if (wake_asked)
+				DtxLauncherSagasPrepared();
+			wake_asked = false;
+			finished_asked = 0;
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+saga_resource_callback(ResourceReleasePhase release_phase, bool isCommit,
+					   bool isTopLevel, void *arg)
+{
+	if (committed && isTopLevel &&
+		release_phase == RESOURCE_RELEASE_AFTER_LOCKS)
+	{
+		committed = false;
+		give_wakeups();
+	}
+}
+
+static void
+give_wakeups(void)
+{
+	if (wake_asked)
+	{
+		wake_asked = false;
+		DtxLauncherWakeSagas(MyDatabaseId);
+	}
+	if (finished_asked != 0)
+	{
+		for (int i = 0; i < WAIT_PARTITIONS; i++)
+		{
+			if (finished_asked & (UINT64CONST(1) << i))
+				ConditionVariableBroadcast(&shared->finished[i]);
+		}
+		finished_asked = 0;
+	}
+}
+
+/* ----------------------------------------------------------------
+ * Calling the extension's own functions
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * An internal function of the extension, and its owner.  Throws if there is
+ * none.
+ */
+static Oid
+internal_function(const char *name, oidvector *types, Oid *owner)
+{
+	static Oid	verified[MAX_VERIFIED];
+	static int	nverified = 0;
+	Oid			nspid = get_namespace_oid("dtx", false);
+	HeapTuple	tuple;
+	Oid			funcid = InvalidOid;
+	bool		known = false;
+
+	tuple = SearchSysCache3(PROCNAMEARGSNSP, CStringGetDatum(name),
+							PointerGetDatum(types), ObjectIdGetDatum(nspid));
+	if (HeapTupleIsValid(tuple))
+	{
+		funcid = ((Form_pg_proc) GETSTRUCT(tuple))->oid;
+		*owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+		ReleaseSysCache(tuple);
+	}
+
+	/* One of this name that somebody else made does not count. */
+	for (int i = 0; i < nverified && !known; i++)
+		known = verified[i] == funcid;
+	if (OidIsValid(funcid) && !known)
+	{
+		Oid			extid = getExtensionOfObject(ProcedureRelationId, funcid);
+
+		if (OidIsValid(extid) && extid == get_extension_oid("pg_dtx", true))
+			verified[nverified < MAX_VERIFIED ? nverified++ : 0] = funcid;
+		else
+			funcid = InvalidOid;
+	}
+	if (!OidIsValid(funcid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("extension \"%s\" has no function \"%s\" with these arguments",
+						"pg_dtx", name),
+				 errhint("Use ALTER EXTENSION ... UPDATE to bring the extension up to date.")));
+	return funcid;
+}
+
+/*
+ * Call a function with the rights of a role.
+ */
+static Datum
+call_as(Oid userid, FmgrInfo *finfo, int nargs, const NullableDatum *args,
+		Oid collation, fmNodePtr resultinfo, bool *isnull)
+{
+	LOCAL_FCINFO(fcinfo, FUNC_MAX_ARGS);
+	Oid			save_userid;
+	int			save_sec_context;
+	Datum		result;
+
+	InitFunctionCallInfoData(*fcinfo, finfo, nargs, collation, NULL,
+							 resultinfo);
+	memcpy(fcinfo->args, args, sizeof(NullableDatum) * nargs);
+
+	/*
+	 * Should it throw, the abort of the transaction or of the subtransaction
+	 * puts back the user.
+	 */
+	GetUserIdAndSecContext(&save_userid, &save_sec_context);
+	SetUserIdAndSecContext(userid,
+						   save_sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	result = FunctionCallInvoke(fcinfo);
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+	*isnull = fcinfo->isnull;
+	return result;
+}
+
+/*
+ * The internal function that belongs to a public one; remembered as long as the
+ * caller remembers that.
+ */
+static SagaTarget *
+call_target(FmgrInfo *flinfo)
+{
+	SagaTarget *target = (SagaTarget *) flinfo->fn_extra;
+	HeapTuple	tuple;
+	Form_pg_proc proc;
+	char		name[NAMEDATALEN + 1];
+	Oid			funcid;
+	Oid			owner;
+
+	if (target != NULL)
+		return target;
+
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(flinfo->fn_oid));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", flinfo->fn_oid);
+	proc = (Form_pg_proc) GETSTRUCT(tuple);
+	snprintf(name, sizeof(name), "_%s", NameStr(proc->proname));
+	funcid = internal_function(name, &proc->proargtypes, &owner);
+	ReleaseSysCache(tuple);
+
+	target = MemoryContextAllocZero(flinfo->fn_mcxt, sizeof(SagaTarget));
+	target->owner = owner;
+	fmgr_info_cxt(funcid, &target->finfo, flinfo->fn_mcxt);
+	if (target->finfo.fn_strict)
+		elog(ERROR, "internal function \"%s\" must not be strict", name);
+	flinfo->fn_extra = target;
+	return target;
+}
+
+/*
+ * The trampoline: every public function of sagas.
+ */
+Datum
+dtx_sql_saga_call(PG_FUNCTION_ARGS)
+{
+	SagaTarget *volatile target = call_target(fcinfo->flinfo);
+	SagaCall	call;
+	Datum		result;
+
+	call.caller = GetUserId();
+	call.previous = calls;
+	calls = &call;
+	PG_TRY();
+	{
+		result = call_as(target->owner, &target->finfo, PG_NARGS(),
+						 fcinfo->args, fcinfo->fncollation,
+						 fcinfo->resultinfo, &fcinfo->isnull);
+	}
+	PG_FINALLY();
+	{
+		calls = call.previous;
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/*
+ * dtx._saga_caller(): the role that called the public function.
+ */
+Datum
+dtx_sql_saga_caller(PG_FUNCTION_ARGS)
+{
+	if (calls == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("internal functions of pg_dtx must not be called directly"),
+				 errhint("Call the function of the same name without the underscore.")));
+	PG_RETURN_OID(calls->caller);
+}
+
+Datum
+DtxSagaCall(const char *name, int nargs, const Oid *types, const Datum *args,
+			const bool *argnulls, bool *isnull)
+{
+	NullableDatum values[FUNC_MAX_ARGS];
+	FmgrInfo	finfo;
+	Oid			owner;
+
+	for (int i = 0; i < nargs; i++)
+	{
+		values[i].value = args[i];
+		values[i].isnull = argnulls != NULL && argnulls[i];
+	}
+	fmgr_info(internal_function(name, buildoidvector(types, nargs), &owner),
+			  &finfo);
+	return call_as(owner, &finfo, nargs, values, InvalidOid, NULL, isnull);
+}
+
+bool
+DtxSagaInstalled(void)
+{
+	static Oid	verified = InvalidOid;
+
+	return OidIsValid(DtxExtensionTable("saga_step", &verified));
+}
+
+/*
+ * To be called once in the life of a resolver, in a transaction: what was
+ * scheduled before the server was restarted.
+ */
+void
+DtxSagaProbe(void)
+{
+	bool		isnull;
+	bool		any;
+	bool		installed;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	installed = DtxSagaInstalled();
+	any = installed &&
+		DatumGetBool(DtxSagaCall("_saga_any", 0, NULL, NULL, NULL, &isnull)) &&
+		!isnull;
+	PopActiveSnapshot();
+	if (any)
+		DtxLauncherWakeSagas(MyDatabaseId);
+}
+
+/* ----------------------------------------------------------------
+ * Claims
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * dtx._saga_claim(saga, step, lane): this worker is going to execute that step.
+ * The caller has the row of the step locked.  False if another one executes it,
+ * or if the lane has its share of workers.
+ */
+Datum
+dtx_sql_saga_claim(PG_FUNCTION_ARGS)
+{
+	static bool registered = false;
+	int64		saga = PG_GETARG_INT64(0);
+	int16		step = PG_GETARG_INT16(1);
+	Oid			lane = PG_GETARG_OID(2);
+	int			procno = DtxMyProcNumber();
+	SagaClaim  *mine = NULL;
+	bool		ok = true;
+
+	if (!registered)
+	{
+		on_shmem_exit(drop_claims_at_exit, (Datum) 0);
+		registered = true;
+	}
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < shared->nclaims; i++)
+	{
+		SagaClaim  *claim = &shared->claims[i];
+
+		if (claim->dbid != MyDatabaseId || claim->saga != saga ||
+			claim->step != step)
+			continue;
+		if (claim->procno == procno)
+			mine = claim;
+		else
+			ok = false;
+	}
+	if (ok && mine == NULL)
+	{
+		if (shared->nclaims >= shared->maxclaims || !lane_open(lane))
+			ok = false;
+		else
+		{
+			mine = &shared->claims[shared->nclaims++];
+			mine->dbid = MyDatabaseId;
+			mine->lane = lane;
+			mine->saga = saga;
+			mine->step = step;
+			mine->provisional = true;
+			mine->procno = procno;
+			claims_made = true;
+		}
+	}
+	LWLockRelease(&shared->lock);
+	PG_RETURN_BOOL(ok);
+}
+
+/*
+ * May this worker execute a step on that lane?  What other workers execute
+ * counts: one worker at least is left for other lanes, so that a server that is
+ * slow does not hold up the others.  The caller holds the lock.
+ */
+static bool
+lane_open(Oid lane)
+{
+	int			procno = DtxMyProcNumber();
+	int			n = 0;
+
+	for (int i = 0; i < shared->nclaims; i++)
+	{
+		SagaClaim  *claim = &shared->claims[i];
+
+		if (claim->dbid == MyDatabaseId && claim->lane == lane &&
+			claim->procno != procno)
+			n++;
+	}
+	return n < Max(1, dtx_saga_workers - 1);
+}
+
+/*
+ * dtx._saga_lane_open(lane)
+ */
+Datum
+dtx_sql_saga_lane_open(PG_FUNCTION_ARGS)
+{
+	bool		open;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	open = lane_open(PG_GETARG_OID(0));
+	LWLockRelease(&shared->lock);
+	PG_RETURN_BOOL(open);
+}
+
+/*
+ * dtx._saga_claimed(saga, step): does a live worker execute it?
+ */
+Datum
+dtx_sql_saga_claimed(PG_FUNCTION_ARGS)
+{
+	int64		saga = PG_GETARG_INT64(0);
+	int16		step = PG_GETARG_INT16(1);
+	bool		claimed = false;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	for (int i = 0; i < shared->nclaims && !claimed; i++)
+	{
+		SagaClaim  *claim = &shared->claims[i];
+
+		claimed = claim->dbid == MyDatabaseId && claim->saga == saga &&
+			claim->step == step;
+	}
+	LWLockRelease(&shared->lock);
+	PG_RETURN_BOOL(claimed);
+}
+
+/*
+ * Drop claims of this process: those made in the current transaction, or all of
+ * them; if "keep" is set, not the one of that step, which is there to stay.
+ */
+static void
+drop_claims(bool provisional_only, int64 saga, int16 step, bool keep)
+{
+	int			procno = DtxMyProcNumber();
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	for (int i = shared->nclaims - 1; i >= 0; i--)
+	{
+		SagaClaim  *claim = &shared->claims[i];
+
+		if (claim->procno != procno ||
+			(provisional_only && !claim->provisional))
+			continue;
+		if (keep && claim->saga == saga && claim->step == step)
+			claim->provisional = false;
+		else
+			*claim = shared->claims[--shared->nclaims];
+	}
+	LWLockRelease(&shared->lock);
+}
+
+static void
+drop_claims_at_exit(int code, Datum arg)
+{
+	drop_claims(false, 0, 0, false);
+}
+
+/*
+ * This worker has committed: the one step that it executes from now on.
+ */
+void
+DtxSagaKeepClaim(int64 saga, int16 step)
+{
+	drop_claims(false, saga, step, true);
+}
+
+/*
+ * ... it executes none.
+ */
+void
+DtxSagaDropClaims(void)
+{
+	drop_claims(false, 0, 0, false);
+}
+
+/* ----------------------------------------------------------------
+ * Confirmations
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * For a transaction that is known to have committed, or the current one.
+ *
+ * Its decision row is there until all servers have confirmed.  Then it stays
+ * for a while, to be overwritten by the next transaction of its backend, which
+ * only shared memory knows.  To be called in a transaction.
+ */
+bool
+DtxSagaConfirmed(uint64 boot_id, uint64 xid)
+{
+	Snapshot	snapshot;
+	bool		found;
+
+	/* Nothing to confirm yet: the worker looks again when it has committed. */
+	if (boot_id == DtxBootId() &&
+		xid == U64FromFullTransactionId(GetTopFullTransactionIdIfAny()))
+		return true;
+
+	if (DtxActivityConfirmed(boot_id, xid))
+		return true;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	found = DtxDecisionFind(snapshot, boot_id, xid);
+	UnregisterSnapshot(snapshot);
+	if (!found || DtxActivityConfirmed(boot_id, xid))
+		return true;
+
+	/* If no backend takes care of it, the resolver should. */
+	if (!DtxActivityOwnsRow(boot_id, xid))
+		DtxLauncherWakeResolver(MyDatabaseId);
+	return false;
+}
+
+/*
+ * dtx._saga_confirmed(boot_id, xid)
+ */
+Datum
+dtx_sql_saga_confirmed(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_BOOL(true);
+	PG_RETURN_BOOL(DtxSagaConfirmed((uint64) PG_GETARG_INT64(0),
+									(uint64) PG_GETARG_INT64(1)));
+}
+
+/*
+ * dtx._boot_id()
+ */
+Datum
+dtx_sql_boot_id(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64((int64) DtxBootId());
+}
+
+/* ----------------------------------------------------------------
+ * Waking and waiting
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * dtx._wake_sagas(): if the transaction commits, the scheduler is to look.
+ */
+Datum
+dtx_sql_wake_sagas(PG_FUNCTION_ARGS)
+{
+	wake_asked = true;
+	PG_RETURN_VOID();
+}
+
+/*
+ * dtx._saga_finished(saga): if the transaction commits, those who wait for it
+ * are to look.
+ */
+Datum
+dtx_sql_saga_finished(PG_FUNCTION_ARGS)
+{
+	uint64		saga = (uint64) PG_GETARG_INT64(0);
+
+	finished_asked |= UINT64CONST(1) << (saga % WAIT_PARTITIONS);
+	PG_RETURN_VOID();
+}
+
+/*
+ * dtx.wait_saga(saga, timeout): wait until a saga has ended, and return its
+ * state; after the timeout, the state that it is in.
+ */
+Datum
+dtx_sql_wait_saga(PG_FUNCTION_ARGS)
+{
+	uint64		saga;
+	TimestampTz volatile deadline = DT_NOEND;
+	ConditionVariable *cv;
+	SagaCall	call;
+	Datum		args[1];
+	static const Oid types[1] = {INT8OID};
+	MemoryContext look_cxt;
+	MemoryContext old_cxt = CurrentMemoryContext;
+	Datum volatile state = (Datum) 0;
+	bool volatile isnull = true;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	saga = (uint64) PG_GETARG_INT64(0);
+	args[0] = PG_GETARG_DATUM(0);
+	if (!PG_ARGISNULL(1))
+		deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+														   TimestampTzGetDatum(GetCurrentTimestamp()),
+														   PG_GETARG_DATUM(1)));
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("cannot wait for a saga in a transaction with isolation level REPEATABLE READ or SERIALIZABLE"),
+				 errdetail("The transaction would never see the saga end."),
+				 errhint("Use READ COMMITTED.")));
+	if (we_wait_saga == 0)
+		we_wait_saga = DtxWaitEvent("DtxWaitSaga");
+	cv = &shared->finished[saga % WAIT_PARTITIONS];
+	look_cxt = AllocSetContextCreate(CurrentMemoryContext, "pg_dtx wait_saga",
+									 ALLOCSET_SMALL_SIZES);
+
+	call.caller = GetUserId();
+	call.previous = calls;
+	calls = &call;
+	PG_TRY();
+	{
+		ConditionVariablePrepareToSleep(cv);
+		for (;;)
+		{
+			long		timeout;
+			bool		null;
+			const char *label;
+
+			MemoryContextReset(look_cxt);
+			MemoryContextSwitchTo(look_cxt);
+			state = DtxSagaCall("_saga_look", 1, types, args, NULL, &null);
+			isnull = null;
+			if (null)
+				break;
+			label = DatumGetCString(DirectFunctionCall1(enum_out, state));
+			if (strcmp(label, "completed") == 0 ||
+				strcmp(label, "compensated") == 0 ||
+				strcmp(label, "failed") == 0)
+				break;
+
+			timeout = RecoveryInProgress() ? STANDBY_WAIT_SLEEP : MAX_WAIT_SLEEP;
+			if (deadline != DT_NOEND)
+			{
+				long		left;
+
+				left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+													   deadline);
+				if (left <= 0)
+					break;
+				timeout = Min(timeout, left);
+			}
+			(void) ConditionVariableTimedSleep(cv, timeout, we_wait_saga);
+		}
+		ConditionVariableCancelSleep();
+		MemoryContextSwitchTo(old_cxt);
+		MemoryContextDelete(look_cxt);
+	}
+	PG_FINALLY();
+	{
+		calls = call.previous;
+	}
+	PG_END_TRY();
+
+	if (isnull)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(state);
+}

@@ -1,0 +1,43 @@
+/*-------------------------------------------------------------------------
+ *
+ * saga.h
+ *		Sagas: what saga.c offers to the resolver and to the processes of
+ *		saga_worker.c.
+ *
+ * All state of sagas is in tables, and changed only by functions in PL/pgSQL
+ * that belong to the extension.  C calls them, and decides nothing about
+ * states.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PG_DTX_SAGA_H
+#define PG_DTX_SAGA_H
+
+#include "fmgr.h"
+#include "pg_dtx.h"
+
+/* SQLSTATE with which a step learns that it is not its worker's any more. */
+#define ERRCODE_DTX_STEP_LOST	MAKE_SQLSTATE('D', 'X', '0', '0', '1')
+
+/* Does this database have the tables of sagas (SQL version 1.1 or later)? */
+extern bool DtxSagaInstalled(void);
+
+/*
+ * Call one of the extension's own functions, as a superuser.  Throws if the
+ * extension has no such function.
+ */
+extern Datum DtxSagaCall(const char *name, int nargs, const Oid *types,
+						 const Datum *args, const bool *argnulls,
+						 bool *isnull);
+
+/* If something is scheduled in this database, ask for its scheduler. */
+extern void DtxSagaProbe(void);
+
+/* Claims: which worker works on which step. */
+extern void DtxSagaKeepClaim(int64 saga, int16 step);
+extern void DtxSagaDropClaims(void);
+
+/* Is the second phase of this transaction confirmed on all its servers? */
+extern bool DtxSagaConfirmed(uint64 boot_id, uint64 xid);
+
+#endif							/* PG_DTX_SAGA_H */

@@ -1,0 +1,1511 @@
+/*-------------------------------------------------------------------------
+ *
+ * saga_worker.c
+ *		The processes that make sagas go on: one scheduler per database that has
+ *		work for it, and workers that execute steps.
+ *
+ * What is to be done is in tables, and the functions in PL/pgSQL that belong to
+ * them say what comes next (see saga.h).  A worker
+ *
+ *		takes a step that is due (dtx._saga_take): the attempt is counted, and
+ *			committed, before it is made;
+ *		executes its statements, and marks the step as done (dtx._saga_done), in
+ *			one transaction.  The servers and this database commit in two phases,
+ *			so the step and the mark are there, or neither is.  The next step of
+ *			the saga is taken in the same transaction, so a step costs one commit;
+ *		or, if that failed, says so in a transaction of its own (dtx._saga_error).
+ *
+ * It may die at any moment.  Then its transaction is rolled back, and its claim
+ * on the step (saga.c) goes after that; the step's row says that it is being
+ * executed, which nobody does, and whoever takes it next knows what that means.
+ *
+ * A worker is connected as the role whose sagas it executes, so a step has the
+ * rights, the user mappings and the settings of that role, and can't get others.
+ * The functions of the extension are called with the rights of their owner.
+ *
+ * The scheduler sleeps until something is due, or until it is woken by the
+ * commit of a transaction that has made something due (launcher.c).  It wakes
+ * workers, starts some if there are too few, and sends away those of one role
+ * when another one has none.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_type.h"
+#include "commands/async.h"
+#include "commands/prepare.h"
+#include "commands/sequence.h"
+#include "catalog/namespace.h"
+#include "compat.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "fault.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/params.h"
+#include "participant.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "saga.h"
+#include "storage/ipc.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "tcop/dest.h"
+#include "tcop/tcopprot.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+#include "utils/typcache.h"
+#include "worker.h"
+
+/* How long a worker, and the scheduler, stay without anything to do, ms. */
+#define WORKER_LINGER	10000
+#define SCHEDULER_LINGER	10000
+
+/* Pause after an error that is none of a step's, doubled each time, ms. */
+#define MIN_ERROR_PAUSE	200
+#define MAX_ERROR_PAUSE	60000
+
+/* The scheduler looks again after this time while something stays undone, ms. */
+#define LEFTOVER_INTERVAL	1000
+
+/* A worker is not sent away for the sake of another role before that, ms. */
+#define MIN_TENURE	1000
+
+/* A worker that lived for this time did not die of its start, ms. */
+#define HEALTHY_AFTER	10000
+
+/* A role that can't connect is looked at again after this time, ms. */
+#define ROLE_PAUSE	60000
+
+/* How often a worker tries to say that a step has failed. */
+#define REPORT_TRIES	5
+
+/* A step that this worker has taken. */
+typedef struct Step
+{
+	MemoryContext cxt;			/* where all of this lives */
+	int64		saga;
+	int16		step;
+	int32		attempt;
+	char	   *direction;		/* "execute" or "compensate" */
+	int			ncommands;
+	char	  **servers;		/* per command; NULL: this database */
+	char	  **commands;		/* NULL: nothing to do */
+	int		   *min_rows;		/* -1: does not matter */
+	bool		has_input;
+	Datum		input;			/* jsonb, $1 */
+	bool		has_results;
+	Datum		results;		/* jsonb, $2 */
+	int			timeout;		/* milliseconds, 0: none */
+	TimestampTz started_at;
+} Step;
+
+/* What dtx._saga_schedule() says of a role. */
+typedef struct RoleWork
+{
+	Oid			role;
+	int64		due;			/* steps that are due and that nobody executes */
+	TimestampTz next_due;		/* when the next one will be, DT_NOEND: none */
+} RoleWork;
+
+/* What the scheduler knows of a role.  Private to it. */
+typedef struct RoleState
+{
+	Oid			role;			/* hash key */
+	int			failures;		/* workers that died in a row */
+	TimestampTz not_before;		/* no worker is started before, 0: at once */
+	bool		refused;		/* has it been said that it can't connect? */
+} RoleState;
+
+/* A worker that the scheduler has started, and that may still be starting. */
+typedef struct StartedWorker
+{
+	DtxSagaWorker worker;
+	BackgroundWorkerHandle *handle;
+} StartedWorker;
+
+/* The scheduler. */
+typedef struct Scheduler
+{
+	MemoryContext cxt;			/* lives as long as it */
+	MemoryContext round_cxt;	/* reset in every round */
+	HTAB	   *roles;			/* RoleState */
+	List	   *started;		/* StartedWorker */
+	DtxSagaWorker *workers;		/* as they were at the start of the round */
+	int			nworkers;
+	TimestampTz next_look;		/* when to ask what is due; DT_NOEND: not before
+								 * somebody wakes us */
+	TimestampTz idle_since;		/* nothing is scheduled, and no worker there;
+								 * 0: not so */
+	bool		no_slot_logged; /* has it been said that slots are missing? */
+} Scheduler;
+
+/* Keeps the first row that it gets, and counts. */
+typedef struct FirstRowReceiver
+{
+	DestReceiver pub;
+	MemoryContext cxt;			/* for the row */
+	bool		found;
+	Datum		first;			/* as jsonb */
+} FirstRowReceiver;
+
+/* Worker: has a step run in this session since it was cleaned? */
+static bool session_used = false;
+
+/* Worker: has it said that it has nothing to do? */
+static bool idle = false;
+
+/* Worker: parent of the contexts of the steps that it has taken. */
+static MemoryContext steps_cxt = NULL;
+
+/* Wait events, see DtxWaitEvent(). */
+static uint32 we_scheduler;
+static uint32 we_worker;
+
+static void start_process(DtxWorkerKind kind, Oid dbid, const char *name);
+static bool may_log_in(Oid role);
+static void recover_from_error(void);
+static int	error_pause(int errors);
+
+static void scheduler_look(Scheduler *s, bool *leave);
+static bool scheduler_collect(Scheduler *s);
+static RoleState *role_state(Scheduler *s, Oid role);
+static void role_died(Scheduler *s, Oid role, TimestampTz attached_at);
+static bool role_may_connect(Scheduler *s, Oid role);
+static List *ask_schedule(Scheduler *s);
+static void serve(Scheduler *s, List *work);
+static bool start_worker(Scheduler *s, Oid role);
+static bool send_one_away(Scheduler *s, Oid for_role);
+
+static void pause_after_error(int errors);
+static bool worker_round(MemoryContext cxt, bool *gone);
+static void begin(void);
+static void clean_session(void);
+static Step *take_step(int64 only, bool *more);
+static Step *read_step(Datum taken, bool *more);
+static void free_step(Step *step);
+static Step *execute_step(Step *step);
+static void run_commands(Step *step, MemoryContext cxt, Datum *result,
+						 bool *isnull);
+static int64 run_local(const char *command, Step *step, MemoryContext cxt,
+					   Datum *row, bool *isnull);
+static void mark_done(Step *step, Datum result, bool isnull);
+static void give_back(Step *step);
+static void report_error(Step *step, ErrorData *edata);
+
+/* ----------------------------------------------------------------
+ * Both kinds of processes
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * What both do first.  Leaves if nobody wants this process any more.
+ */
+static void
+start_process(DtxWorkerKind kind, Oid dbid, const char *name)
+{
+	Oid			role = InvalidOid;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+
+	/* A SIGHUP from before our handler was there was lost. */
+	ConfigReloadPending = true;
+
+	/* Before connecting, see DtxWorkerAttach(). */
+	if (!DtxWorkerAttach(kind, dbid))
+		proc_exit(0);
+	if (kind == DTX_WORKER_SAGA)
+		role = DtxWorkerRole();
+	BackgroundWorkerInitializeConnectionByOid(dbid, role, 0);
+
+	/* Over what the role or the database have as their defaults. */
+	SetConfigOption("application_name", name, PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_isolation", "read committed",
+					PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_read_only", "off",
+					PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_deferrable", "off",
+					PGC_USERSET, PGC_S_OVERRIDE);
+	pgstat_report_appname(name);
+}
+
+/*
+ * Is there such a role, and may it log in?  In a transaction.
+ */
+static bool
+may_log_in(Oid role)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	bool		login;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	login = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+	ReleaseSysCache(tuple);
+	return login;
+}
+
+/*
+ * After an error that has been dealt with: back to where a transaction can be
+ * started.  The error itself has been copied or reported by the caller.
+ */
+static void
+recover_from_error(void)
+{
+	HOLD_INTERRUPTS();
+	error_context_stack = NULL;
+	debug_query_string = NULL;
+	disable_all_timeouts(false);
+	QueryCancelPending = false; /* second to avoid a race */
+	AbortOutOfAnyTransaction();
+	LWLockReleaseAll();
+	pgstat_report_wait_end();
+	pgstat_report_activity(STATE_IDLE, NULL);
+	MemoryContextSwitchTo(TopMemoryContext);
+	RESUME_INTERRUPTS();
+}
+
+static int
+error_pause(int errors)
+{
+	int			pause = MIN_ERROR_PAUSE;
+
+	for (int i = 1; i < errors && pause < MAX_ERROR_PAUSE; i++)
+		pause *= 2;
+	return Min(pause, MAX_ERROR_PAUSE);
+}
+
+/* ----------------------------------------------------------------
+ * The scheduler
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Main program of the scheduler of database "arg".
+ */
+void
+dtx_saga_scheduler_main(Datum arg)
+{
+	Scheduler	scheduler;
+	Scheduler  *s = &scheduler;
+	HASHCTL		info;
+	volatile int errors = 0;
+	volatile bool leave = false;
+
+	start_process(DTX_WORKER_SCHEDULER, DatumGetObjectId(arg),
+				  "pg_dtx saga scheduler");
+
+	/* Whoever locks our tables for long must not make us deaf. */
+	SetConfigOption("lock_timeout", "5s", PGC_USERSET, PGC_S_OVERRIDE);
+	we_scheduler = DtxWaitEvent("DtxSagaSchedulerMain");
+
+	memset(s, 0, sizeof(*s));
+	s->cxt = AllocSetContextCreate(TopMemoryContext, "pg_dtx saga scheduler",
+								   ALLOCSET_DEFAULT_SIZES);
+	s->round_cxt = AllocSetContextCreate(s->cxt, "pg_dtx saga scheduler round",
+										 ALLOCSET_DEFAULT_SIZES);
+	memset(&info, 0, sizeof(info));
+	info.keysize = sizeof(Oid);
+	info.entrysize = sizeof(RoleState);
+	info.hcxt = s->cxt;
+	s->roles = hash_create("pg_dtx saga roles", 32, &info,
+						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	s->workers = MemoryContextAlloc(s->cxt,
+									sizeof(DtxSagaWorker) * max_worker_processes);
+
+	while (!leave)
+	{
+		ResetLatch(MyLatch);
+		if (DtxWorkerMustStop())
+			break;
+
+		/* A shutdown is nothing to be FATAL about. */
+		if (ProcDiePending)
+			proc_exit(1);
+
+		PG_TRY();
+		{
+			bool		nothing = false;
+			TimestampTz now;
+			long		timeout = -1;
+
+			CHECK_FOR_INTERRUPTS();
+			if (ConfigReloadPending)
+			{
+				ConfigReloadPending = false;
+				ProcessConfigFile(PGC_SIGHUP);
+				s->next_look = 0;
+			}
+			MemoryContextReset(s->round_cxt);
+			MemoryContextSwitchTo(s->round_cxt);
+			scheduler_look(s, &nothing);
+			leave = nothing;
+			errors = 0;
+
+			now = GetCurrentTimestamp();
+			if (s->next_look != DT_NOEND)
+				timeout = TimestampDifferenceMilliseconds(now, s->next_look);
+			if (s->idle_since != 0 && s->next_look == DT_NOEND)
+				timeout = Max(SCHEDULER_LINGER -
+							  TimestampDifferenceMilliseconds(s->idle_since, now),
+							  1);
+			if (!leave)
+				(void) WaitLatch(MyLatch, WL_LATCH_SET |
+								 (timeout >= 0 ? WL_TIMEOUT : 0) |
+								 WL_EXIT_ON_PM_DEATH, timeout, we_scheduler);
+		}
+		PG_CATCH();
+		{
+			EmitErrorReport();
+			FlushErrorState();
+			recover_from_error();
+			s->next_look = 0;
+			errors++;
+			(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 error_pause(errors), we_scheduler);
+		}
+		PG_END_TRY();
+	}
+
+	if (leave)
+		DtxWorkerNotNeeded();
+	proc_exit(0);
+}
+
+/*
+ * One round: who has come and gone, what is due, who is to do it.
+ */
+static void
+scheduler_look(Scheduler *s, bool *leave)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		enabled = dtx_saga_workers > 0 && dtx_resolver;
+	bool		look = s->next_look <= now;
+
+	/* Whoever wakes us from now on is for the next round. */
+	look |= DtxWorkerTakeWork();
+	look |= scheduler_collect(s);
+	if (look)
+	{
+		List	   *work;
+		ListCell   *lc;
+
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		if (!DtxSagaInstalled())
+		{
+			/* Dropped under us: the workers find out themselves. */
+			PopActiveSnapshot();
+			CommitTransactionCommand();
+			*leave = true;
+			return;
+		}
+		work = ask_schedule(s);
+		s->next_look = DT_NOEND;
+		foreach(lc, work)
+		{
+			RoleWork   *w = (RoleWork *) lfirst(lc);
+
+			s->next_look = Min(s->next_look, w->next_due);
+		}
+		if (enabled)
+			serve(s, work);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		pgstat_report_stat(false);
+		MemoryContextSwitchTo(s->round_cxt);
+
+		/* With nothing in store, and nobody there, we are not needed. */
+		if (work == NIL && s->nworkers == 0)
+		{
+			if (s->idle_since == 0)
+				s->idle_since = now;
+		}
+		else
+			s->idle_since = 0;
+		if (!enabled)
+			s->next_look = DT_NOEND;
+	}
+
+	/* Too many of them, after a reload. */
+	for (int i = 0, n = 0; i < s->nworkers; i++)
+	{
+		if (!s->workers[i].stop && ++n > (enabled ? dtx_saga_workers : 0))
+			DtxSagaWorkerDismiss(&s->workers[i]);
+	}
+
+	if (s->idle_since != 0 && s->next_look == DT_NOEND &&
+		TimestampDifferenceExceeds(s->idle_since, now, SCHEDULER_LINGER))
+		*leave = true;
+}
+
+/*
+ * Take stock of the workers, and let go of those that have left.  Returns
+ * whether there were any.
+ */
+static bool
+scheduler_collect(Scheduler *s)
+{
+	DtxSagaWorker *workers;
+	int			n;
+	bool		left = false;
+	ListCell   *lc;
+
+	workers = palloc(sizeof(DtxSagaWorker) * max_worker_processes);
+	n = DtxSagaWorkerList(workers, max_worker_processes);
+	s->nworkers = 0;
+	for (int i = 0; i < n; i++)
+	{
+		DtxSagaWorker *worker = &workers[i];
+		bool		gone = worker->exited;
+
+		if (worker->starting)
+		{
+			StartedWorker *started = NULL;
+			pid_t		pid;
+
+			foreach(lc, s->started)
+			{
+				StartedWorker *candidate = (StartedWorker *) lfirst(lc);
+
+				if (candidate->worker.index == worker->index &&
+					candidate->worker.generation == worker->generation)
+					started = candidate;
+			}
+
+			if (started == NULL)
+			{
+				/* Of an earlier scheduler: nobody would learn of its fate. */
+				gone = true;
+				worker->clean = true;
+			}
+			else
+				gone = GetBackgroundWorkerPid(started->handle, &pid) == BGWH_STOPPED;
+		}
+		if (!gone)
+		{
+			s->workers[s->nworkers++] = *worker;
+			continue;
+		}
+		if (!worker->clean)
+			role_died(s, worker->role, worker->attached_at);
+		DtxSagaWorkerForget(worker);
+		left = true;
+	}
+
+	/* Handles are of use only until the worker is there. */
+	foreach(lc, s->started)
+	{
+		StartedWorker *started = (StartedWorker *) lfirst(lc);
+		bool		starting = false;
+
+		for (int i = 0; i < s->nworkers; i++)
+		{
+			if (s->workers[i].index == started->worker.index &&
+				s->workers[i].generation == started->worker.generation)
+				starting = s->workers[i].starting;
+		}
+		if (!starting)
+		{
+			s->started = foreach_delete_current(s->started, lc);
+			pfree(started->handle);
+			pfree(started);
+		}
+	}
+	return left;
+}
+
+static RoleState *
+role_state(Scheduler *s, Oid role)
+{
+	bool		found;
+	RoleState  *state = hash_search(s->roles, &role, HASH_ENTER, &found);
+
+	if (!found)
+	{
+		memset(state, 0, sizeof(*state));
+		state->role = role;
+	}
+	return state;
+}
+
+/*
+ * A worker has died of its own: when to start another one for its role?
+ */
+static void
+role_died(Scheduler *s, Oid role, TimestampTz attached_at)
+{
+	RoleState  *state = role_state(s, role);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (attached_at != 0 &&
+		TimestampDifferenceExceeds(attached_at, now, HEALTHY_AFTER))
+		state->failures = 0;
+	state->failures++;
+	state->not_before = TimestampTzPlusMilliseconds(now,
+													error_pause(state->failures));
+}
+
+/*
+ * Can a worker connect as that role?  If not, say so once, and leave its sagas
+ * for a while.
+ */
+static bool
+role_may_connect(Scheduler *s, Oid role)
+{
+	RoleState  *state = role_state(s, role);
+	char	   *name;
+
+	if (may_log_in(role))
+	{
+		state->refused = false;
+		return true;
+	}
+
+	state->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													ROLE_PAUSE);
+	name = GetUserNameFromId(role, true);
+	if (!state->refused && name != NULL)
+		ereport(WARNING,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("sagas of role \"%s\" wait because it is not permitted to log in",
+						name),
+				 errhint("Use ALTER ROLE ... LOGIN, or end its sagas with dtx.force_saga().")));
+	else if (!state->refused)
+		ereport(WARNING,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("sagas of the role with OID %u wait because it was dropped",
+						role),
+				 errhint("End its sagas with dtx.force_saga().")));
+	state->refused = true;
+	return false;
+}
+
+/*
+ * What is due, and what will be: a list of RoleWork in the round's context.  In
+ * a transaction with a snapshot.
+ */
+static List *
+ask_schedule(Scheduler *s)
+{
+	List	   *work = NIL;
+
+	SPI_connect();
+	if (SPI_execute("SELECT role, due, next_due FROM dtx._saga_schedule()",
+					false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not ask for the schedule of sagas");
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		MemoryContext old = MemoryContextSwitchTo(s->round_cxt);
+		RoleWork   *w = palloc0(sizeof(RoleWork));
+		bool		isnull;
+		Datum		value;
+
+		value = SPI_getbinval(tuple, desc, 1, &isnull);
+		if (!isnull)
+			w->role = DatumGetObjectId(value);
+		value = SPI_getbinval(tuple, desc, 2, &isnull);
+		if (!isnull)
+			w->due = DatumGetInt64(value);
+		value = SPI_getbinval(tuple, desc, 3, &isnull);
+		w->next_due = isnull ? DT_NOEND : DatumGetTimestampTz(value);
+		work = lappend(work, w);
+		MemoryContextSwitchTo(old);
+	}
+	SPI_finish();
+	return work;
+}
+
+/*
+ * Give the work to workers.
+ */
+static void
+serve(Scheduler *s, List *work)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz again = TimestampTzPlusMilliseconds(now, LEFTOVER_INTERVAL);
+	ListCell   *lc;
+	bool		wanting = false;
+
+	foreach(lc, work)
+	{
+		RoleWork   *w = (RoleWork *) lfirst(lc);
+		RoleState  *state = role_state(s, w->role);
+		int64		missing = w->due;
+		int			there = 0;
+
+		if (w->due == 0)
+			continue;
+
+		/* Those who have nothing to do first. */
+		for (int i = 0; i < s->nworkers; i++)
+		{
+			DtxSagaWorker *worker = &s->workers[i];
+
+			if (worker->role != w->role || worker->stop)
+				continue;
+			there++;
+			if (missing > 0 && (worker->idle || worker->starting))
+			{
+				if (worker->idle)
+					DtxSagaWorkerWake(worker);
+				missing--;
+			}
+		}
+
+		/*
+		 * As many more as are needed and allowed.  Whoever is busy goes on with
+		 * what is left, but somebody else's step may be in his way: look again.
+		 */
+		if (state->not_before > now)
+		{
+			s->next_look = Min(s->next_look, state->not_before);
+			continue;
+		}
+		if (missing > 0 && !role_may_connect(s, w->role))
+		{
+			s->next_look = Min(s->next_look, state->not_before);
+			continue;
+		}
+		s->next_look = Min(s->next_look, again);
+		while (missing > 0 && s->nworkers < dtx_saga_workers &&
+			   start_worker(s, w->role))
+		{
+			missing--;
+			there++;
+		}
+		if (there == 0)
+			wanting |= send_one_away(s, w->role);
+	}
+	DtxSchedulerWants(wanting);
+}
+
+/*
+ * Start a worker.  Returns false if that is not possible now.
+ */
+static bool
+start_worker(Scheduler *s, Oid role)
+{
+	MemoryContext old;
+	StartedWorker *started;
+	bool		ok = false;
+
+	old = MemoryContextSwitchTo(s->cxt);
+	started = palloc0(sizeof(StartedWorker));
+	switch (DtxSagaWorkerStart(role, &started->worker, &started->handle))
+	{
+		case DTX_STARTED:
+			s->started = lappend(s->started, started);
+			s->workers[s->nworkers++] = started->worker;
+			s->no_slot_logged = false;
+			ok = true;
+			break;
+		case DTX_NO_SLOT:
+			if (!s->no_slot_logged)
+				ereport(s->nworkers > 0 ? LOG : WARNING,
+						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						 errmsg("out of background worker slots for the sagas of pg_dtx"),
+						 errdetail("%d of at most %d workers (\"%s\") are there.",
+								   s->nworkers, dtx_saga_workers,
+								   "pg_dtx.saga_workers"),
+						 errhint("You might need to increase \"%s\".",
+								 "max_worker_processes")));
+			s->no_slot_logged = true;
+			break;
+		case DTX_BLOCKED:
+			break;
+	}
+	if (!ok)
+		pfree(started);
+	MemoryContextSwitchTo(old);
+	return ok;
+}
+
+/*
+ * A role has work and no worker, and all are taken: let the role that has most
+ * of them give one up.  Returns true; the caller is told when somebody leaves.
+ */
+static bool
+send_one_away(Scheduler *s, Oid for_role)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	DtxSagaWorker *victim = NULL;
+	int			most = 0;
+
+	for (int i = 0; i < s->nworkers; i++)
+	{
+		DtxSagaWorker *worker = &s->workers[i];
+		int			n = 0;
+
+		/* Somebody is leaving already. */
+		if (worker->stop)
+			return true;
+		if (worker->starting || worker->role == for_role)
+			continue;
+
+		/* The idle ones first, then those of the role that has most. */
+		if (worker->idle)
+			n = s->nworkers;
+		else if (TimestampDifferenceExceeds(worker->attached_at, now, MIN_TENURE))
+		{
+			for (int j = 0; j < s->nworkers; j++)
+			{
+				if (s->workers[j].role == worker->role)
+					n++;
+			}
+		}
+		if (n > most)
+		{
+			most = n;
+			victim = worker;
+		}
+	}
+	if (victim != NULL)
+	{
+		victim->stop = true;
+		DtxSagaWorkerDismiss(victim);
+	}
+	return true;
+}
+
+/* ----------------------------------------------------------------
+ * The worker: main program
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Main program of a worker for database "arg".
+ */
+void
+dtx_saga_worker_main(Datum arg)
+{
+	MemoryContext cxt;
+	volatile int errors = 0;
+	volatile bool worked = false;
+	volatile bool fruitful = false;
+	volatile bool leave = false;
+	volatile TimestampTz idle_since = 0;
+
+	start_process(DTX_WORKER_SAGA, DatumGetObjectId(arg), "pg_dtx saga worker");
+
+	/* Atomicity is not for a step's SQL to switch off. */
+	CoordinatorInsist();
+	we_worker = DtxWaitEvent("DtxSagaWorkerMain");
+	cxt = AllocSetContextCreate(TopMemoryContext, "pg_dtx saga worker",
+								ALLOCSET_DEFAULT_SIZES);
+	steps_cxt = AllocSetContextCreate(TopMemoryContext, "pg_dtx saga steps",
+									  ALLOCSET_DEFAULT_SIZES);
+
+	for (;;)
+	{
+		ResetLatch(MyLatch);
+		if (DtxWorkerMustStop())
+			break;
+
+		/* A shutdown is nothing to be FATAL about. */
+		if (ProcDiePending)
+			proc_exit(1);
+
+		PG_TRY();
+		{
+			bool		gone;
+
+			CHECK_FOR_INTERRUPTS();
+			if (ConfigReloadPending)
+			{
+				ConfigReloadPending = false;
+				ProcessConfigFile(PGC_SIGHUP);
+			}
+			(void) DtxWorkerTakeWork();
+			gone = false;
+			MemoryContextReset(cxt);
+			MemoryContextSwitchTo(cxt);
+			MemoryContextReset(steps_cxt);
+			worked = worker_round(cxt, &gone);
+			leave = gone;
+			errors = 0;
+		}
+		PG_CATCH();
+		{
+			/*
+			 * What went wrong is none of a step's.  If it was executing one,
+			 * that is found as one that nobody executes.
+			 */
+			EmitErrorReport();
+			FlushErrorState();
+			recover_from_error();
+			DtxSagaDropClaims();
+			session_used = true;
+			errors++;
+			worked = false;
+		}
+		PG_END_TRY();
+
+		if (errors > 0)
+			pause_after_error(errors);
+		else if (worked)
+			fruitful = true;
+		else
+		{
+			TimestampTz now = GetCurrentTimestamp();
+
+			if (!idle)
+			{
+				pgstat_report_stat(true);
+				DtxWorkerSetIdle(true, fruitful);
+				idle = true;
+				fruitful = false;
+				idle_since = now;
+			}
+			if (leave ||
+				TimestampDifferenceExceeds(idle_since, now, WORKER_LINGER))
+			{
+				DtxWorkerNotNeeded();
+				break;
+			}
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
+							 WL_EXIT_ON_PM_DEATH,
+							 Max(WORKER_LINGER -
+								 TimestampDifferenceMilliseconds(idle_since, now),
+								 1), we_worker);
+		}
+	}
+	proc_exit(0);
+}
+
+/*
+ * Don't do anything for a while, whoever wakes us.
+ */
+static void
+pause_after_error(int errors)
+{
+	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													error_pause(errors));
+
+	for (;;)
+	{
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+														   until);
+
+		if (left <= 0 || ProcDiePending || DtxWorkerMustStop())
+			break;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
+						 WL_EXIT_ON_PM_DEATH, left, we_worker);
+		ResetLatch(MyLatch);
+	}
+}
+
+/*
+ * Take steps and execute them, as long as one leads to the next.  Returns false
+ * if there was nothing to do.  *gone says that there never will be.
+ */
+static bool
+worker_round(MemoryContext cxt, bool *gone)
+{
+	Step	   *step = NULL;
+	bool		more = false;
+
+	begin();
+	clean_session();
+	*gone = !DtxSagaInstalled() || !may_log_in(GetSessionUserId());
+	if (!*gone)
+		step = take_step(0, &more);
+
+	/* The attempt is counted, whatever becomes of it. */
+	if (step != NULL)
+		ForceSyncCommit();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	if (step == NULL)
+	{
+		DtxSagaDropClaims();
+		return more;
+	}
+	DtxSagaKeepClaim(step->saga, step->step);
+	if (idle)
+	{
+		DtxWorkerSetIdle(false, false);
+		idle = false;
+	}
+	DTX_FAULT("saga-taken", NULL);
+
+	while (step != NULL)
+	{
+		MemoryContextReset(cxt);
+		MemoryContextSwitchTo(cxt);
+		step = execute_step(step);
+
+		/* Between two steps one may leave, or listen. */
+		if (step != NULL && (ProcDiePending || ConfigReloadPending ||
+							 DtxWorkerMustStop()))
+		{
+			give_back(step);
+			free_step(step);
+			DtxSagaDropClaims();
+			step = NULL;
+		}
+	}
+	return true;
+}
+
+/* ----------------------------------------------------------------
+ * The worker: steps
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Begin a transaction, and have a snapshot.
+ */
+static void
+begin(void)
+{
+	MemoryContext old = CurrentMemoryContext;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * In a transaction: take away what the SQL of an earlier step has left in the
+ * session, as DISCARD ALL does (commands/discard.c).  Plans may stay.
+ */
+static void
+clean_session(void)
+{
+	if (!session_used)
+		return;
+	PortalHashTableDeleteAll();
+	SetPGVariable("session_authorization", NIL, false);
+	ResetAllOptions();
+	DropAllPreparedStatements();
+	Async_UnlistenAll();
+	LockReleaseAll(USER_LOCKMETHOD, true);
+	ResetTempTableNamespace();
+	ResetSequenceCaches();
+	session_used = false;
+}
+
+/*
+ * In a transaction: take a step that is due, of saga "only" if that is not 0.
+ * If there is none, *more says whether to ask again.
+ */
+static Step *
+take_step(int64 only, bool *more)
+{
+	static const Oid types[] = {OIDOID, INT8OID};
+	Datum		args[2];
+	bool		nulls[2];
+	Datum		taken;
+	bool		isnull;
+
+	args[0] = ObjectIdGetDatum(GetSessionUserId());
+	nulls[0] = false;
+	args[1] = Int64GetDatum(only);
+	nulls[1] = only == 0;
+	taken = DtxSagaCall("_saga_take", lengthof(args), types, args, nulls,
+						&isnull);
+	*more = false;
+	return isnull ? NULL : read_step(taken, more);
+}
+
+/*
+ * What dtx._saga_take() has returned.
+ */
+static Step *
+read_step(Datum taken, bool *more)
+{
+	HeapTupleHeader header = DatumGetHeapTupleHeader(taken);
+	HeapTupleData tuple;
+	TupleDesc	desc;
+	MemoryContext cxt;
+	MemoryContext old;
+	Step	   *step;
+	Datum	   *values;
+	bool	   *nulls;
+	int			nservers = 0;
+	int			nmin_rows = 0;
+	Datum	   *servers = NULL;
+	Datum	   *commands = NULL;
+	Datum	   *min_rows = NULL;
+	bool	   *no_server = NULL;
+	bool	   *no_command = NULL;
+	bool	   *no_min_rows = NULL;
+	bool		found = false;
+
+	cxt = AllocSetContextCreate(steps_cxt, "pg_dtx saga step",
+								ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(cxt);
+	step = palloc0(sizeof(Step));
+	step->cxt = cxt;
+
+	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
+								  HeapTupleHeaderGetTypMod(header));
+	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	tuple.t_data = header;
+	values = palloc(sizeof(Datum) * desc->natts);
+	nulls = palloc(sizeof(bool) * desc->natts);
+	heap_deform_tuple(&tuple, desc, values, nulls);
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		const char *name = NameStr(TupleDescAttr(desc, i)->attname);
+
+		if (nulls[i])
+			continue;
+		if (strcmp(name, "saga") == 0)
+		{
+			step->saga = DatumGetInt64(values[i]);
+			found = true;
+		}
+		else if (strcmp(name, "step") == 0)
+			step->step = DatumGetInt16(values[i]);
+		else if (strcmp(name, "attempt") == 0)
+			step->attempt = DatumGetInt32(values[i]);
+		else if (strcmp(name, "direction") == 0)
+			step->direction = TextDatumGetCString(values[i]);
+		else if (strcmp(name, "servers") == 0)
+			deconstruct_array(DatumGetArrayTypePCopy(values[i]), NAMEOID,
+							  NAMEDATALEN, false, TYPALIGN_CHAR, &servers,
+							  &no_server, &nservers);
+		else if (strcmp(name, "commands") == 0)
+			deconstruct_array(DatumGetArrayTypePCopy(values[i]), TEXTOID, -1,
+							  false, TYPALIGN_INT, &commands, &no_command,
+							  &step->ncommands);
+		else if (strcmp(name, "min_rows") == 0)
+			deconstruct_array(DatumGetArrayTypePCopy(values[i]), INT4OID,
+							  sizeof(int32), true, TYPALIGN_INT, &min_rows,
+							  &no_min_rows, &nmin_rows);
+		else if (strcmp(name, "input") == 0)
+		{
+			step->input = JsonbPGetDatum(DatumGetJsonbPCopy(values[i]));
+			step->has_input = true;
+		}
+		else if (strcmp(name, "results") == 0)
+		{
+			step->results = JsonbPGetDatum(DatumGetJsonbPCopy(values[i]));
+			step->has_results = true;
+		}
+		else if (strcmp(name, "timeout") == 0)
+		{
+			Interval   *interval = DatumGetIntervalP(values[i]);
+			double		ms;
+
+			ms = (interval->time +
+				  ((double) interval->day + (double) interval->month * DAYS_PER_MONTH) *
+				  USECS_PER_DAY) / 1000.0;
+			step->timeout = ms <= 1 ? 1 : ms >= PG_INT32_MAX ? 0 : (int) ms;
+		}
+		else if (strcmp(name, "more") == 0)
+			*more = DatumGetBool(values[i]);
+	}
+	ReleaseTupleDesc(desc);
+
+	if (found)
+	{
+		int			n = Max(step->ncommands, 1);
+
+		step->servers = palloc0(sizeof(char *) * n);
+		step->commands = palloc0(sizeof(char *) * n);
+		step->min_rows = palloc0(sizeof(int) * n);
+		for (int i = 0; i < step->ncommands; i++)
+		{
+			if (i < nservers && !no_server[i])
+				step->servers[i] = pstrdup(NameStr(*DatumGetName(servers[i])));
+			if (!no_command[i])
+				step->commands[i] = TextDatumGetCString(commands[i]);
+			step->min_rows[i] = i < nmin_rows && !no_min_rows[i] ?
+				DatumGetInt32(min_rows[i]) : -1;
+		}
+	}
+	MemoryContextSwitchTo(old);
+	if (!found)
+	{
+		MemoryContextDelete(cxt);
+		return NULL;
+	}
+	return step;
+}
+
+static void
+free_step(Step *step)
+{
+	MemoryContextDelete(step->cxt);
+}
+
+/*
+ * Execute a step and commit it.  Returns the next one of its saga, taken but not
+ * begun, or NULL.  The step is freed.  Throws if it can't even be said that the
+ * step has failed.
+ */
+static Step *
+execute_step(Step *step)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ErrorData  *volatile edata = NULL;
+	Step	   *volatile next = NULL;
+	const char *volatile shown = "(nothing to do)";
+
+	for (int i = step->ncommands - 1; i >= 0; i--)
+	{
+		if (step->commands[i] != NULL)
+			shown = step->commands[i];
+	}
+	step->started_at = GetCurrentTimestamp();
+
+	PG_TRY();
+	{
+		Datum		result;
+		bool		isnull;
+		bool		more;
+
+		begin();
+		pgstat_report_activity(STATE_RUNNING, shown);
+		debug_query_string = shown;
+		run_commands(step, cxt, &result, &isnull);
+		DTX_FAULT("saga-executed", NULL);
+		mark_done(step, result, isnull);
+		next = take_step(step->saga, &more);
+		DTX_FAULT("saga-done", NULL);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		DTX_FAULT("saga-committed", NULL);
+		debug_query_string = NULL;
+		pgstat_report_activity(STATE_IDLE, NULL);
+		pgstat_report_stat(false);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(step->cxt);
+		edata = CopyErrorData();
+		FlushErrorState();
+		recover_from_error();
+		session_used = true;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+
+	if (edata != NULL)
+	{
+		/* A step that was taken and has been rolled back with this one. */
+		if (next != NULL)
+			free_step(next);
+		next = NULL;
+		if (edata->sqlerrcode != ERRCODE_DTX_STEP_LOST)
+			report_error(step, edata);
+		else
+			ereport(DEBUG1,
+					(errmsg_internal("step %d of saga " INT64_FORMAT " is not this worker's any more",
+									 step->step, step->saga)));
+	}
+	else if (next != NULL && CoordinatorUnconfirmed())
+	{
+		/* The next step must not begin before the servers have confirmed. */
+		give_back(next);
+		free_step(next);
+		next = NULL;
+	}
+	free_step(step);
+
+	if (next != NULL)
+		DtxSagaKeepClaim(next->saga, next->step);
+	else
+		DtxSagaDropClaims();
+	return next;
+}
+
+/*
+ * Run the statements of a step, in the current transaction.  The result is made
+ * of the first rows of all of them.
+ */
+static void
+run_commands(Step *step, MemoryContext cxt, Datum *result, bool *isnull)
+{
+	static const Oid types[] = {JSONBOID, JSONBOID};
+	const char *params[2] = {NULL, NULL};
+	int			nestlevel = NewGUCNestLevel();
+
+	*result = (Datum) 0;
+	*isnull = true;
+	if (step->has_input)
+		params[0] = JsonbToCString(NULL, &DatumGetJsonbP(step->input)->root,
+								   VARSIZE(DatumGetPointer(step->input)));
+	if (step->has_results)
+		params[1] = JsonbToCString(NULL, &DatumGetJsonbP(step->results)->root,
+								   VARSIZE(DatumGetPointer(step->results)));
+
+	if (step->timeout > 0)
+		enable_timeout_after(STATEMENT_TIMEOUT, step->timeout);
+	for (int i = 0; i < step->ncommands; i++)
+	{
+		int64		rows;
+		Datum		row;
+		bool		norow;
+
+		if (step->commands[i] == NULL)
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		if (step->servers[i] != NULL)
+			rows = DtxRemoteExecute(step->servers[i], step->commands[i],
+									lengthof(types), types, params,
+									&row, &norow);
+		else
+			rows = run_local(step->commands[i], step, cxt, &row, &norow);
+
+		if (step->min_rows[i] >= 0 && rows < step->min_rows[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NO_DATA_FOUND),
+					 errmsg("statement %d affected or returned " INT64_FORMAT " rows, but the step requires at least %d",
+							i + 1, rows, step->min_rows[i])));
+		if (!norow)
+			*result = *isnull ? row :
+				DirectFunctionCall2(jsonb_concat, *result, row);
+		*isnull &= norow;
+	}
+	disable_timeout(STATEMENT_TIMEOUT, false);
+
+	/* Settings of a step are not for what follows. */
+	AtEOXact_GUC(false, nestlevel);
+}
+
+static void
+first_row_startup(DestReceiver *self, int operation, TupleDesc typeinfo)
+{
+}
+
+static bool
+first_row_receive(TupleTableSlot *slot, DestReceiver *self)
+{
+	FirstRowReceiver *receiver = (FirstRowReceiver *) self;
+	Datum		json;
+	MemoryContext old;
+	TupleDesc	desc;
+	HeapTuple	tuple;
+	bool		free_tuple;
+
+	if (receiver->found)
+		return true;
+	old = MemoryContextSwitchTo(receiver->cxt);
+	desc = BlessTupleDesc(CreateTupleDescCopy(slot->tts_tupleDescriptor));
+	tuple = ExecFetchSlotHeapTuple(slot, false, &free_tuple);
+	json = DirectFunctionCall1(row_to_json,
+							   heap_copy_tuple_as_datum(tuple, desc));
+	receiver->first = DirectFunctionCall1(jsonb_in,
+										  CStringGetDatum(TextDatumGetCString(json)));
+	MemoryContextSwitchTo(old);
+	receiver->found = true;
+	return true;
+}
+
+static void
+first_row_shutdown(DestReceiver *self)
+{
+}
+
+static void
+first_row_destroy(DestReceiver *self)
+{
+}
+
+/*
+ * Run a statement, or several, in this database.  Returns the number of rows of
+ * the last one.
+ */
+static int64
+run_local(const char *command, Step *step, MemoryContext cxt, Datum *row,
+		  bool *isnull)
+{
+	FirstRowReceiver receiver = {0};
+	SPIExecuteOptions options = {0};
+	ParamListInfo params = makeParamList(2);
+	int			code;
+	int64		rows;
+
+	session_used = true;
+	receiver.pub.receiveSlot = first_row_receive;
+	receiver.pub.rStartup = first_row_startup;
+	receiver.pub.rShutdown = first_row_shutdown;
+	receiver.pub.rDestroy = first_row_destroy;
+	receiver.pub.mydest = DestNone;
+	receiver.cxt = cxt;
+
+	params->params[0].value = step->input;
+	params->params[0].isnull = !step->has_input;
+	params->params[1].value = step->results;
+	params->params[1].isnull = !step->has_results;
+	for (int i = 0; i < 2; i++)
+	{
+		params->params[i].pflags = PARAM_FLAG_CONST;
+		params->params[i].ptype = JSONBOID;
+	}
+	options.params = params;
+	options.dest = &receiver.pub;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	code = SPI_execute_extended(command, &options);
+	if (code == SPI_ERROR_TRANSACTION)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("cannot use transaction control statements in a step of a saga"),
+				 errdetail("Each step is a transaction.")));
+	if (code == SPI_ERROR_COPY)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot use COPY from or to the client in a step of a saga")));
+	if (code < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("could not execute the statement of a step: %s",
+						SPI_result_code_string(code))));
+	rows = (int64) SPI_processed;
+	SPI_finish();
+
+	*row = receiver.first;
+	*isnull = !receiver.found;
+	return rows;
+}
+
+/*
+ * In the transaction of the step: it is done.
+ */
+static void
+mark_done(Step *step, Datum result, bool isnull)
+{
+	static const Oid types[] = {INT8OID, INT2OID, INT4OID, TEXTOID, JSONBOID};
+	Datum		args[lengthof(types)];
+	bool		nulls[lengthof(types)] = {0};
+	bool		nothing;
+
+	args[0] = Int64GetDatum(step->saga);
+	args[1] = Int16GetDatum(step->step);
+	args[2] = Int32GetDatum(step->attempt);
+	args[3] = CStringGetTextDatum(step->direction);
+	args[4] = result;
+	nulls[4] = isnull;
+
+	/* It has to see what the statements have done, and others meanwhile. */
+	CommandCounterIncrement();
+	PopActiveSnapshot();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	(void) DtxSagaCall("_saga_done", lengthof(types), types, args, nulls,
+					   &nothing);
+}
+
+/*
+ * A step that was taken is not going to be executed now.
+ */
+static void
+give_back(Step *step)
+{
+	static const Oid types[] = {INT8OID, INT2OID, INT4OID, TEXTOID};
+	Datum		args[lengthof(types)];
+	bool		nothing;
+
+	begin();
+	args[0] = Int64GetDatum(step->saga);
+	args[1] = Int16GetDatum(step->step);
+	args[2] = Int32GetDatum(step->attempt);
+	args[3] = CStringGetTextDatum(step->direction);
+	(void) DtxSagaCall("_saga_untake", lengthof(types), types, args, NULL,
+					   &nothing);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/*
+ * A step has failed, and its transaction has been rolled back.
+ */
+static void
+report_error(Step *step, ErrorData *edata)
+{
+	static const Oid types[] = {
+		INT8OID, INT2OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
+		TIMESTAMPTZOID
+	};
+	const char *volatile message = edata->message;
+
+	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED && step->timeout > 0 &&
+		TimestampDifferenceExceeds(step->started_at, GetCurrentTimestamp(),
+								   step->timeout))
+		message = "canceling saga step due to its timeout";
+
+	for (volatile int try = 1;; try++)
+	{
+		volatile bool done = false;
+
+		PG_TRY();
+		{
+			Datum		args[lengthof(types)];
+			bool		nulls[lengthof(types)] = {0};
+			bool		nothing;
+
+			begin();
+			args[0] = Int64GetDatum(step->saga);
+			args[1] = Int16GetDatum(step->step);
+			args[2] = Int32GetDatum(step->attempt);
+			args[3] = CStringGetTextDatum(step->direction);
+			args[4] = CStringGetTextDatum(unpack_sql_state(edata->sqlerrcode));
+			args[5] = CStringGetTextDatum(message ? message : "");
+			args[6] = edata->detail ? CStringGetTextDatum(edata->detail) : (Datum) 0;
+			nulls[6] = edata->detail == NULL;
+			args[7] = edata->hint ? CStringGetTextDatum(edata->hint) : (Datum) 0;
+			nulls[7] = edata->hint == NULL;
+			args[8] = TimestampTzGetDatum(step->started_at);
+			(void) DtxSagaCall("_saga_error", lengthof(types), types, args,
+							   nulls, &nothing);
+			DTX_FAULT("saga-error", NULL);
+			PopActiveSnapshot();
+			CommitTransactionCommand();
+			done = true;
+		}
+		PG_CATCH();
+		{
+			ErrorData  *error;
+
+			MemoryContextSwitchTo(step->cxt);
+			error = CopyErrorData();
+			if (error->sqlerrcode == ERRCODE_DTX_STEP_LOST)
+				done = true;
+			else if (try >= REPORT_TRIES)
+				PG_RE_THROW();
+			else
+				EmitErrorReport();
+			FlushErrorState();
+			recover_from_error();
+		}
+		PG_END_TRY();
+
+		if (done)
+			break;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
+						 WL_EXIT_ON_PM_DEATH, error_pause(try), we_worker);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}

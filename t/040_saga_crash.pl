@@ -1,0 +1,99 @@
+# Whatever dies at whatever moment of a step: every step and every compensation
+# takes effect once.  The servers have a library of their own with the fault
+# points.
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib $FindBin::RealBin, "$FindBin::RealBin/faults";
+use PostgreSQL::Test::Utils;
+use PrivateTree;
+use SagaBooks;
+use Test::More;
+
+my $dir = PostgreSQL::Test::Utils::tempdir();
+$ENV{PATH} = PrivateTree::make(dir => $dir, flags => ['FAULTS=1']) . ":$ENV{PATH}";
+my $books = SagaBooks->new;
+my $dtx = $books->dtx;
+
+# Points in the worker, with the number of times that one worker reaches them in
+# a saga that is completed ("move") and in one that is compensated ("refused"),
+# from where on it does something else.  A point that is behind the commit of a
+# step throws no error.
+my @cases;
+for my $action (qw(crash error terminate))
+{
+	for my $n (1 .. 4)
+	{
+		for my $point (qw(saga-executed saga-done))
+		{
+			# two kinds of nodes take part in steps 1 and 4, and 2 and 3
+			next if $action ne 'crash' && $n % 2 == 0;
+			push @cases, [ $point, $action, $n, 'move' ];
+		}
+		push @cases, [ 'saga-committed', $action, $n, 'move' ]
+		  if $action ne 'error' && ($action eq 'crash' || $n == 2);
+	}
+	push @cases, [ 'saga-taken', $action, 1, 'move' ] if $action ne 'error';
+
+	# the third compensation is the last one
+	push @cases, map { [ 'saga-executed', $action, $_, 'refused' ] } 4, 5;
+	push @cases, map { [ 'saga-done', $action, $_, 'refused' ] } 4, 6;
+	push @cases, [ 'saga-error', $action, 1, 'refused' ];
+}
+
+# Points of the commit of the step, of which the second one is the first in two
+# phases.
+push @cases, map { [ $_, 'crash', 2, 'move' ] }
+  qw(prepare-sent decision-after commit-sent commit-wait committed);
+push @cases, map { [ $_, 'crash', 1, 'move' ] }
+  qw(prepare-before prepare-reply decision-before prepared local-commit commit-before commit-reply);
+push @cases, map { [ $_, 'terminate', 1, 'move' ] } qw(prepare-sent commit-sent);
+push @cases, map { [ $_, 'error', 1, 'move' ] } qw(prepare-sent decision-after);
+
+# A step that was interrupted is tried again; one that fails for another reason
+# is compensated.
+sub outcome
+{
+	my ($point, $action, $n, $saga) = @_;
+	return 'compensated' if $saga eq 'refused' || $action eq 'error';
+	return 'completed';
+}
+
+for my $case (@cases)
+{
+	my ($point, $action, $n, $saga) = @$case;
+	my $name = "$action at $point, time $n, saga $saga";
+
+	$books->arm("$point:$action:$n");
+	my $id = $books->start($saga);
+	my $pid = $books->reached($point);
+	ok($pid, "$name: reached");
+	$books->arm('');
+	$dtx->coord->poll_query_until('postgres', 'SELECT true') if $action eq 'crash';
+	if ($action eq 'error' && $saga eq 'move')
+	{
+		# what had been done by then is taken back
+		is($books->state($id), 'compensated', "$name: compensated");
+		my @lines = $books->lines($id);
+		for my $i (0 .. $#lines)
+		{
+			my %count;
+			$count{$_}++ for split /,/, $lines[$i];
+			my @odd = grep
+			{
+				my ($step) = /^(\d)/;
+				($count{"$step execute"} // 0) != 1 || ($count{"$step compensate"} // 0) != 1
+			} keys %count;
+			is("@odd", '', "$name: node $i: what was done was undone, once");
+		}
+	}
+	else
+	{
+		$books->ended($id, outcome(@$case), $name);
+	}
+}
+$books->balanced('at last');
+$dtx->clean('at last');
+
+done_testing();
