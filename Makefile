@@ -33,6 +33,7 @@ OBJS = \
 	src/resolver.o \
 	src/saga.o \
 	src/saga_worker.o \
+	src/statement.o \
 	src/stats.o
 
 # "setup" makes the objects that all others use, so it comes first.
@@ -68,18 +69,20 @@ REGRESS = \
 	resolve \
 	force \
 	damage \
-	gid \
 	saga_define \
 	saga_steps \
 	saga_start \
 	saga_external \
 	saga_run \
-	saga_privileges
+	saga_privileges \
+	gid
 
 ISOLATION = \
 	transfers \
 	reader \
-	resolver
+	resolver \
+	saga_sessions \
+	saga_queue
 
 TAP_TESTS = 1
 

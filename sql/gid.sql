@@ -59,6 +59,8 @@ DROP FUNCTION try;
 -- This is the last test: leave the cluster as it was.
 ALTER SYSTEM RESET pg_dtx.resolve_interval;
 SELECT pg_reload_conf();
+-- what the tests of sagas have made
+DROP FUNCTION done(bigint, text, jsonb), error(bigint, text, text, text);
 DROP EXTENSION pg_dtx;
 SET client_min_messages = warning;
 DROP SERVER one CASCADE;

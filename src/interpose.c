@@ -22,6 +22,8 @@
  * own hands, COMMIT and ABORT are swallowed: the wrappers answer with a
  * synthetic success, and nothing is sent.
  *
+ * Statements that come again and again are prepared on the server (statement.c).
+ *
  * START TRANSACTION is put off and sent together with the first command of the
  * remote transaction, which saves a round trip: in one message with a command of
  * the simple protocol, in a pipeline with one of the extended protocol.
@@ -194,8 +196,11 @@ static Participant *before_data_command(PGconn *conn, const char *command,
 static bool put_off_start(Participant *p, const char *command);
 static int	send_start(PGconn *conn);
 static int	send_query(PGconn *conn, const char *query);
-static bool begin_folded(Participant *p);
+static bool begin_folded(Participant *p, bool more);
 static int	end_folded(Participant *p, int sent);
+static int	send_params(Participant *p, const char *command, int nParams,
+						const char *const *paramValues,
+						const int *paramLengths, const int *paramFormats);
 static void note_command(Participant *p, bool writes);
 static void check_not_piped(const Participant *p);
 static bool answer_import(Participant *p, const char *command);
@@ -399,6 +404,8 @@ judge(PGconn *conn, const char *command)
 	is_commit = strcmp(command, "COMMIT TRANSACTION") == 0;
 	is_abort = strcmp(command, "ABORT TRANSACTION") == 0;
 	is_deallocate = strcmp(command, "DEALLOCATE ALL") == 0;
+	if (is_deallocate)
+		StatementForgetAll(p);
 
 	if (ParticipantControlled(p) && !p->unsettled)
 	{
@@ -555,14 +562,16 @@ send_query(PGconn *conn, const char *query)
 /*
  * The same for the extended protocol, which takes one statement at a time.
  * Between these two the caller sends its command.  begin_folded() returns false
- * if there is nothing to be sent before it.
+ * if it is the only one; "more" says that the caller will send more than one.
  */
 static bool
-begin_folded(Participant *p)
+begin_folded(Participant *p, bool more)
 {
-	if (p == NULL || p->start_command[0] == '\0')
+	if (p == NULL || (p->start_command[0] == '\0' && !more))
 		return false;
-	if (!PQenterPipelineMode(p->conn) ||
+	if (!PQenterPipelineMode(p->conn))
+		p->broken = true;
+	if (p->start_command[0] != '\0' &&
 		!real_PQsendQueryParams(p->conn, p->start_command, 0, NULL, NULL, NULL,
 								NULL, 0))
 		p->broken = true;
@@ -583,6 +592,32 @@ end_folded(Participant *p, int sent)
 	}
 	p->folded = true;
 	return 1;
+}
+
+/*
+ * Send a command with parameters, whose types the server is to infer, and text
+ * as result: by name if statement.c knows it, with what has to precede it.
+ */
+static int
+send_params(Participant *p, const char *command, int nParams,
+			const char *const *paramValues, const int *paramLengths,
+			const int *paramFormats)
+{
+	bool		prepare;
+	const char *name = StatementUse(p, command, &prepare);
+	bool		folded = begin_folded(p, prepare);
+	int			sent = 1;
+
+	if (prepare)
+		sent = real_PQsendPrepare(p->conn, name, command, nParams, NULL);
+	if (sent && name != NULL)
+		sent = real_PQsendQueryPrepared(p->conn, name, nParams, paramValues,
+										paramLengths, paramFormats, 0);
+	else if (sent)
+		sent = real_PQsendQueryParams(p->conn, command, nParams, NULL,
+									  paramValues, paramLengths, paramFormats,
+									  0);
+	return folded ? end_folded(p, sent) : sent;
 }
 
 /*
@@ -847,7 +882,11 @@ PQsendQueryParams(PGconn *conn, const char *command, int nParams,
 	{
 		Participant *p = before_data_command(conn, command, false);
 
-		if (begin_folded(p))
+		/* postgres_fdw gives no types, and wants text */
+		if (p != NULL && paramTypes == NULL && resultFormat == 0)
+			return send_params(p, command, nParams, paramValues, paramLengths,
+							   paramFormats);
+		if (begin_folded(p, false))
 			return end_folded(p, real_PQsendQueryParams(conn, command, nParams,
 														paramTypes, paramValues,
 														paramLengths,
@@ -867,7 +906,7 @@ PQsendPrepare(PGconn *conn, const char *stmtName, const char *query,
 	{
 		Participant *p = before_data_command(conn, NULL, false);
 
-		if (begin_folded(p))
+		if (begin_folded(p, false))
 			return end_folded(p, real_PQsendPrepare(conn, stmtName, query,
 													nParams, paramTypes));
 	}
@@ -884,7 +923,7 @@ PQsendQueryPrepared(PGconn *conn, const char *stmtName, int nParams,
 	{
 		Participant *p = before_data_command(conn, NULL, true);
 
-		if (begin_folded(p))
+		if (begin_folded(p, false))
 			return end_folded(p, real_PQsendQueryPrepared(conn, stmtName,
 														  nParams, paramValues,
 														  paramLengths,
@@ -935,8 +974,10 @@ PQgetResult(PGconn *conn)
 			if (--p->synthetic == 0)
 				return NULL;
 			p->answer = NULL;
-			return answer ? answer :
-				PQmakeEmptyPGresult(conn, PGRES_COMMAND_OK);
+			if (answer == NULL)
+				return PQmakeEmptyPGresult(conn, PGRES_COMMAND_OK);
+			StatementDone(p, answer);
+			return answer;
 		}
 		if (p != NULL && is_ours_to_receive(p))
 			return NULL;
@@ -945,6 +986,13 @@ PQgetResult(PGconn *conn)
 			/* not reached: whoever asks has waited until it is not busy */
 			p->broken = true;
 			return NULL;
+		}
+		if (p != NULL)
+		{
+			PGresult   *result = real_PQgetResult(conn);
+
+			StatementDone(p, result);
+			return result;
 		}
 	}
 	return real_PQgetResult(conn);

@@ -150,6 +150,7 @@ ParticipantDestroy(Participant *p)
 		hash_search(participants, &p->conn, HASH_REMOVE, NULL);
 	PQclear(p->result);
 	PQclear(p->answer);
+	StatementForgetAll(p);
 	forget_parameters(p);
 	pfree(p);
 }
@@ -761,14 +762,14 @@ ParticipantQuiet(Participant *p)
 }
 
 /*
- * A command of postgres_fdw was sent together with START TRANSACTION.  Take in
- * the results of both; when they are complete, leave pipeline mode, make the
- * wrappers give postgres_fdw the one result that it expects, and return true.
- * Returns false while results are missing, unless "wait".  Does not throw.
+ * A command of postgres_fdw was sent with START TRANSACTION, or the preparation
+ * of the command, before it.  Take in the results of all; when they are complete,
+ * leave pipeline mode, make the wrappers give postgres_fdw the one result that it
+ * expects, and return true.  Returns false while results are missing, unless
+ * "wait".  Does not throw.
  *
- * The one result is that of the command, or of START TRANSACTION if that has
- * failed.  postgres_fdw sends one statement at a time, and takes its rows
- * together.
+ * The one result is that of the command, or of the first that has failed.
+ * postgres_fdw sends one statement at a time, and takes its rows together.
  */
 bool
 ParticipantUnfold(Participant *p, bool wait)

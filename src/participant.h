@@ -39,6 +39,8 @@ typedef enum ParticipantState
  */
 #define DTX_START_SIZE	128
 
+typedef struct StatementCache StatementCache;	/* statement.c */
+
 /* A connection of postgres_fdw.  Lives from its PQconnect to its PQfinish. */
 typedef struct Participant
 {
@@ -84,9 +86,11 @@ typedef struct Participant
 	/* commands of remote_exec.c */
 	bool		piped;			/* in pipeline mode, with results due */
 
+	StatementCache *statements; /* prepared by statement.c, or NULL */
+
 	/* what the wrappers have to pretend */
-	bool		folded;			/* START TRANSACTION and a command of postgres_fdw
-								 * are on their way, in pipeline mode */
+	bool		folded;			/* a command of postgres_fdw is on its way in
+								 * pipeline mode, with others before it */
 	int			synthetic;		/* results still to be faked: 2 OK, 1 NULL */
 	PGresult   *answer;			/* what to give instead of that OK, or NULL */
 	bool		deallocate_due; /* DEALLOCATE ALL was put off */
@@ -117,6 +121,11 @@ extern bool ParticipantUnfold(Participant *p, bool wait);
 extern void ParticipantGiveUp(Participant *p, const char *error);
 extern void ParticipantDeallocate(Participant *p);
 extern void ParticipantThrow(Participant *p, const char *what);
+
+/* statement.c, called by interpose.c and participant.c */
+extern const char *StatementUse(Participant *p, const char *sql, bool *prepare);
+extern void StatementDone(Participant *p, const PGresult *result);
+extern void StatementForgetAll(Participant *p);
 
 /* interpose.c, called by remote_exec.c */
 extern Participant *DtxInterposeOpen(Oid serverid);

@@ -27,6 +27,7 @@ int			dtx_prepare_timeout = 30 * 1000;
 int			dtx_commit_timeout = 10 * 1000;
 bool		dtx_commit_wait = true;
 bool		dtx_fold_start = true;
+bool		dtx_prepare_statements = true;
 int			dtx_remote_isolation = XACT_REPEATABLE_READ;
 int			dtx_resolve_interval = 30 * 1000;
 bool		dtx_resolver = true;
@@ -99,6 +100,11 @@ define_settings(void)
 							 "Sends START TRANSACTION together with the first command of a remote transaction.",
 							 "Saves a round trip per server.",
 							 &dtx_fold_start, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("pg_dtx.prepare_statements",
+							 "Prepares statements on the servers that postgres_fdw sends again and again.",
+							 "They need not be parsed and planned each time.",
+							 &dtx_prepare_statements, true,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("pg_dtx.remote_isolation",
 							 "Isolation level of remote transactions when the local one is READ COMMITTED.",

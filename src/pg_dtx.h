@@ -82,6 +82,7 @@ extern int	dtx_prepare_timeout;	/* milliseconds */
 extern int	dtx_commit_timeout; /* milliseconds */
 extern bool dtx_commit_wait;
 extern bool dtx_fold_start;
+extern bool dtx_prepare_statements;
 extern int	dtx_remote_isolation;	/* XACT_READ_COMMITTED or _REPEATABLE_READ */
 extern int	dtx_resolve_interval;	/* milliseconds */
 extern bool dtx_resolver;
@@ -319,6 +320,7 @@ PGDLLEXPORT extern void dtx_saga_worker_main(Datum arg);
 PGDLLEXPORT extern void dtx_resolver_main(Datum arg);
 
 /* ----------------------------------------------------------------
+ * statement.c: statements of postgres_fdw, prepared on the server
  * participant.c: one postgres_fdw connection and its remote transaction
  * coordinator.c: the commit of a distributed transaction
  * interpose.c: the wrappers around libpq that postgres_fdw calls

@@ -133,6 +133,7 @@
 
 /* Why something that is not seen on its server is not done. */
 #define NO_OUTCOME	"it is not prepared any more, and how it was finished could not be found out"
+#define NOT_RECORDED "it was finished against its decision, which could not be recorded yet"
 #define LEADS_ELSEWHERE	"the foreign server leads to another cluster now than when the transaction was prepared"
 
 /* What a visit is for. */
@@ -382,7 +383,7 @@ static bool visit_ask_outcomes(Visit *v, DtxRemote *remote);
 static void add_question(Visit *v, StringInfo sql, const DtxGid *gid,
 						 uint64 remote_xid, uint64 system_id);
 static void row_outcome(Visit *v, const PGresult *res);
-static bool finished_rightly(Visit *v, const DtxGid *gid, DtxDecision decision,
+static const char *why_not_done(Visit *v, const DtxGid *gid, DtxDecision decision,
 							 uint64 remote_xid, uint64 system_id);
 static bool record_damage(Visit *v, const DtxGid *gid, DtxDecision decision,
 						  DtxFound found, uint64 remote_xid, uint64 system_id);
@@ -1664,11 +1665,12 @@ row_outcome(Visit *v, const PGresult *res)
 
 /*
  * A gid is gone.  Was it finished as it was decided, or if not, is that on
- * record now?  Then it may be forgotten.  Where nothing is known that one could
- * ask for, "does not exist" has to do.
+ * record now?  Then it may be forgotten, and NULL is returned, otherwise why it
+ * may not.  Where nothing is known that one could ask for, "does not exist" has
+ * to do.
  */
-static bool
-finished_rightly(Visit *v, const DtxGid *gid, DtxDecision decision,
+static const char *
+why_not_done(Visit *v, const DtxGid *gid, DtxDecision decision,
 				 uint64 remote_xid, uint64 system_id)
 {
 	Outcome    *outcome = NULL;
@@ -1676,42 +1678,44 @@ finished_rightly(Visit *v, const DtxGid *gid, DtxDecision decision,
 
 	if (remote_xid == 0 || system_id == 0 || v->mixed ||
 		system_id != v->system_id || v->version < 100000)
-		return true;
+		return NULL;
 	if (v->outcome_hash != NULL)
 		outcome = hash_search(v->outcome_hash, gid, HASH_FIND, NULL);
 	if (outcome == NULL)
-		return false;
+		return NO_OUTCOME;
 
 	switch (outcome->status)
 	{
 		case OUTCOME_NOT_TOLD:
 		case OUTCOME_IN_PROGRESS:
-			return false;
+			return NO_OUTCOME;
 		case OUTCOME_COMMITTED:
 			if (decision == DTX_COMMIT)
-				return true;
+				return NULL;
 			found = DTX_FOUND_COMMITTED;
 			break;
 		case OUTCOME_ABORTED:
 			if (decision == DTX_ROLLBACK)
-				return true;
+				return NULL;
 			found = DTX_FOUND_ROLLED_BACK;
 			break;
 		case OUTCOME_FUTURE:
 			if (decision == DTX_ROLLBACK)
-				return true;
+				return NULL;
 			found = DTX_FOUND_LOST;
 			break;
 		default:
 			found = DTX_FOUND_UNKNOWN;
 			break;
 	}
-	return record_damage(v, gid, decision, found, remote_xid, system_id);
+	return record_damage(v, gid, decision, found, remote_xid, system_id) ?
+		NULL : NOT_RECORDED;
 }
 
 /*
  * Record damage, in a transaction of the worker.  Returns false if that has to
- * wait.
+ * wait, for a lock, or because it fails, say for lack of disk space.  Other gids
+ * and servers must not wait for that.
  */
 static bool
 record_damage(Visit *v, const DtxGid *gid, DtxDecision decision, DtxFound found,
@@ -1719,15 +1723,30 @@ record_damage(Visit *v, const DtxGid *gid, DtxDecision decision, DtxFound found,
 {
 	Resolver   *r = v->resolver;
 	MemoryContext old = CurrentMemoryContext;
-	bool		recorded = false;
+	volatile bool recorded = false;
 
-	xact_begin(r);
-	MemoryContextSwitchTo(CurTransactionContext);
-	if (DtxExtensionInstalled() && DtxCoordinatorId() == v->coordinator_id)
-		recorded = DtxDamageRecord(gid, v->name, decision, found, remote_xid,
-								   system_id);
-	MemoryContextSwitchTo(old);
-	xact_end(r);
+	Assert(r->worker);
+	PG_TRY();
+	{
+		xact_begin(r);
+		MemoryContextSwitchTo(CurTransactionContext);
+		if (DtxExtensionInstalled() && DtxCoordinatorId() == v->coordinator_id)
+			recorded = DtxDamageRecord(gid, v->name, decision, found,
+									   remote_xid, system_id);
+		MemoryContextSwitchTo(old);
+		xact_end(r);
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(old);
+		recorded = false;
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
 	return recorded;
 }
 
@@ -2063,18 +2082,20 @@ settle_gone(Visit *v, DtxInDoubt *entry, Found *f)
 {
 	uint64		remote_xid = entry->remote_xid;
 	uint64		system_id = entry->xid_system_id;
+	const char *why = NULL;
 
 	if (remote_xid == 0 && f != NULL)
 	{
 		remote_xid = f->remote_xid;
 		system_id = v->system_id;
 	}
-	if ((entry->decision == DTX_ROLLBACK && !entry->certain &&
-		 !seen_since_judged(v, &entry->gid)) ||
-		finished_rightly(v, &entry->gid, entry->decision, remote_xid, system_id))
+	if (entry->decision == DTX_COMMIT || entry->certain ||
+		seen_since_judged(v, &entry->gid))
+		why = why_not_done(v, &entry->gid, entry->decision, remote_xid, system_id);
+	if (why == NULL)
 		DtxInDoubtRemove(&entry->gid);
 	else if (v->resolver->worker)
-		DtxInDoubtFailed(&entry->gid, NO_OUTCOME,
+		DtxInDoubtFailed(&entry->gid, why,
 						 backoff_until(entry->attempts + 1));
 	else
 		DtxLauncherWakeResolver(MyDatabaseId);
@@ -2130,13 +2151,17 @@ settle_notes(Visit *v)
 			{
 				confirmed = !v->truncated &&
 					(f == NULL || f->state == FOUND_GONE);
-				if (confirmed &&
-					!finished_rightly(v, &gid, DTX_COMMIT,
-									  note->row.remote_xids[i],
-									  note->row.system_ids[i]))
+				if (confirmed)
 				{
-					note_unconfirmed(r, note, i, NO_OUTCOME);
-					confirmed = false;
+					const char *why = why_not_done(v, &gid, DTX_COMMIT,
+												   note->row.remote_xids[i],
+												   note->row.system_ids[i]);
+
+					if (why != NULL)
+					{
+						note_unconfirmed(r, note, i, why);
+						confirmed = false;
+					}
 				}
 			}
 

@@ -8,6 +8,7 @@ use lib $FindBin::RealBin;
 use DtxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $dtx = DtxTest->new(
 	servers => 2,
@@ -65,7 +66,8 @@ sub make_doubt
 
 # The normal way costs no message more than it must.
 $offset = -s $dtx->p(1)->logfile;
-$dtx->sql($dtx->transfer(10, 1, 0, 2));
+$s = $dtx->session;
+$s->run($dtx->transfer(10, 1, 0, 2));
 my @statements =
   slurp_file($dtx->p(1)->logfile, $offset) =~ /postgres_fdw LOG:  statement: (.*)/g;
 s/'dtx:[^']*'/GID/ for @statements;
@@ -75,6 +77,7 @@ is( join("\n", grep { /GID/ } @statements),
 is(scalar(grep { /xid/ } @statements), 1, '... and no other question');
 is($dtx->sql('SELECT count(*) FROM dtx.decision WHERE remote_xids[1] > 0 AND remote_xids[2] > 0'),
 	'1', 'the decision knows the transactions on the servers');
+$s->close;
 repair();
 
 # Committed; while the session waits for its standby, somebody rolls back.
@@ -225,5 +228,40 @@ $dtx->sql($dtx->transfer(10, 1, 0, 2));
 $dtx->wait_passes(2);
 damage_is('', 'no damage where nothing was done wrong');
 $dtx->balances_are('100 90 110', '... and all is well');
+repair();
+
+# Damage that can't be recorded, as on a full disk, keeps no other server waiting.
+$dtx->sql(q{
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+	$$ BEGIN RAISE disk_full USING MESSAGE = 'no room for damage'; END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON dtx.damage_record EXECUTE FUNCTION refuse();
+});
+make_doubt();
+$dtx->p(1)->safe_psql('postgres', 'ROLLBACK PREPARED $$' . $dtx->gid(1) . '$$');
+$dtx->proxy(2)->rule(hold => 'FROM pg_catalog.pg_prepared_xacts');
+$offset = -s $dtx->coord->logfile;
+resolver('on');
+$dtx->proxy(2)->wait_for('hold');
+my $visits = q{SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pg_dtx%'};
+my $visit = $dtx->p(2)->safe_psql('postgres', $visits);
+my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+my $failures = 0;
+while ($failures < 3 && time < $deadline)
+{
+	usleep(50_000);
+	$failures = () = slurp_file($dtx->coord->logfile, $offset) =~ /ERROR:  no room for damage/g;
+}
+cmp_ok($failures, '>=', 3, 'damage that cannot be recorded: it is tried again');
+is($dtx->p(2)->safe_psql('postgres', $visits), $visit, '... the visit of another server goes on');
+is($dtx->sql(q{SELECT last_error FROM dtx.in_doubt WHERE server = 's1'}),
+	'it was finished against its decision, which could not be recorded yet',
+	'... dtx.in_doubt tells why');
+$dtx->proxy(2)->clear;
+$dtx->prepared_is(2, 0, '... and finishes what is in doubt there');
+is($dtx->sql('SELECT count(*) FROM dtx.decision'), '1', '... the decision is kept');
+$dtx->sql('DROP FUNCTION refuse() CASCADE');
+$s->close;
+damage_is('s1|commit|rollback', '... and it is recorded at last');
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', '0', '... and the decision forgotten');
 
 done_testing();

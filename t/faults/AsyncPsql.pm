@@ -143,7 +143,7 @@ sub commit
 sub answered
 {
 	my $self = shift;
-	my $mark = qr/^\[done $self->{id}\]$/m;
+	my $mark = qr/^\[done $self->{id}\]\n/m;
 	$self->pump;
 	return 1 if $self->{eof};
 	return $self->{out} =~ $mark && $self->{err} =~ $mark;
@@ -185,10 +185,10 @@ sub query
 	while (1)
 	{
 		my $eof = $self->pump;
-		if (   $self->{out} =~ /^\[end $n\]$/m
-			&& $self->{err} =~ /^\[end $n\]$/m)
+		if (   $self->{out} =~ /^\[end $n\]\n/m
+			&& $self->{err} =~ /^\[end $n\]\n/m)
 		{
-			my ($out) = $self->{out} =~ /(.*)^\[end $n\]$/ms;
+			my ($out) = $self->{out} =~ /(.*)^\[end $n\]\n/ms;
 			chomp $out;
 			return $out;
 		}
