@@ -6,6 +6,7 @@
 #   make faults, make chaos, make races      the long tests, see docs/testing.md
 #   make fuzz, make leaks                    hostile input, and whether anything grows
 #   make bench                               what it costs, see docs/performance.md
+#   make bench-sagas                         how many sagas a second
 #
 # "make test" and "make demo" install what they need, so they also run where
 # PostgreSQL is not installed yet; see dev/setup.
@@ -111,7 +112,7 @@ PG_CONFIG ?= pg_config
 top_dir := $(patsubst %/,%,$(dir $(abspath $(firstword $(MAKEFILE_LIST)))))
 
 # These targets work without PostgreSQL.
-dev_targets = test demo setup faults chaos races fuzz leaks sanitize bench
+dev_targets = test demo setup faults chaos races fuzz leaks sanitize bench bench-sagas
 
 # What may be given to them on the command line.
 export TESTS JOBS KEEP CASES DURATION SEED INTERLEAVINGS
