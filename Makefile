@@ -115,7 +115,7 @@ top_dir := $(patsubst %/,%,$(dir $(abspath $(firstword $(MAKEFILE_LIST)))))
 dev_targets = test demo setup faults chaos races fuzz leaks sanitize bench bench-sagas
 
 # What may be given to them on the command line.
-export TESTS JOBS KEEP CASES DURATION SEED INTERLEAVINGS
+export TESTS JOBS KEEP CASES DURATION SEED SAGAS INTERLEAVINGS
 export TRANSACTIONS PASSES ROUNDS CLIENTS SERVERS DELAYS SAMPLE LOAD PUBLISH RESULTS
 
 ifneq ($(filter-out $(dev_targets),$(or $(MAKECMDGOALS),all)),)
