@@ -157,6 +157,11 @@ $lock->close;
 $dtx->poll($coord, q{SELECT count(*) FROM dtx.sagas WHERE name = 'on_s1' AND state = 'completed'},
 	20, 'when it is free, they end');
 
+# Though there were workers with nothing to do, nobody took a step that another
+# one was at.
+is($dtx->sql(q{SELECT count(*) FROM dtx.saga_history WHERE saga IN (SELECT id FROM dtx.sagas WHERE name = 'on_s1') AND outcome = 'lost'}),
+	0, 'no step was taken from a live worker');
+
 # A step that takes too long is stopped, and tried again.
 $dtx->sql(q{SELECT dtx.define_saga('slow',
 	dtx.step('s', server => 's1', execute => $$SELECT pg_sleep(60)$$, timeout => '200 ms', max_attempts => 2, backoff => '20 ms'));
