@@ -96,9 +96,15 @@
  * contrib/postgres_fdw/connection.c), and what libpq does.  For the session,
  * because a SET in the command would otherwise come back at its end.  "ISO"
  * alone does not change the order of day and month, so that is put back first.
+ *
+ * The role, too: who prepares a transaction owns it, and only its owner can
+ * finish it.  The session's user comes first, because a change of it changes
+ * the role.
  */
 #define AFTER_COMMAND \
-	"SELECT pg_catalog.set_config('search_path', 'pg_catalog', false)," \
+	"SELECT pg_catalog.set_config('session_authorization', NULL, false)," \
+	" pg_catalog.set_config('role', NULL, false)," \
+	" pg_catalog.set_config('search_path', 'pg_catalog', false)," \
 	" pg_catalog.set_config('TimeZone', 'GMT', false)," \
 	" pg_catalog.set_config('DateStyle', NULL, false)," \
 	" pg_catalog.set_config('DateStyle', 'ISO', false)," \
@@ -185,6 +191,8 @@ static Execution *get_servers(FunctionCallInfo fcinfo, int *n);
 static void find_server(Execution *e, const char *name);
 static void run(const RemoteCommand *command, Execution *executions, int n,
 				RowSink *sink);
+static Participant *open_session(Execution *e);
+static void server_context(void *arg);
 static void start(Execution *e, const RemoteCommand *command);
 static void release_results(Execution *executions, int n);
 static void quiesce(Execution *executions, int n, WaitEventSet *set);
@@ -692,7 +700,7 @@ run(const RemoteCommand *command, Execution *executions, int n, RowSink *sink)
 
 	for (int i = 0; i < n; i++)
 	{
-		executions[i].p = DtxInterposeOpen(executions[i].serverid);
+		executions[i].p = open_session(&executions[i]);
 		for (int j = 0; j < i; j++)
 		{
 			if (executions[j].p == executions[i].p)
@@ -731,6 +739,31 @@ run(const RemoteCommand *command, Execution *executions, int n, RowSink *sink)
 	}
 	PG_END_TRY();
 	FreeWaitEventSet(set);
+}
+
+/*
+ * Not all errors of postgres_fdw name the server.
+ */
+static Participant *
+open_session(Execution *e)
+{
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = server_context,
+		.arg = e
+	};
+	Participant *p;
+
+	error_context_stack = &callback;
+	p = DtxInterposeOpen(e->serverid);
+	error_context_stack = callback.previous;
+	return p;
+}
+
+static void
+server_context(void *arg)
+{
+	errcontext("remote command on server \"%s\"", ((Execution *) arg)->server);
 }
 
 /*
@@ -1117,22 +1150,26 @@ finish(Execution *e, const RemoteCommand *command)
 {
 	Participant *p = e->p;
 	PGTransactionStatusType status = PQtransactionStatus(p->conn);
+	bool		lost = p->broken;
+	bool		ended;
+
+	ended = e->problem == TRANSACTION_CONTROL ||
+		status != (e->error != NULL ? PQTRANS_INERROR : PQTRANS_INTRANS);
+
+	/* There is no going on with a session that has left its transaction. */
+	if (ended)
+		p->broken = true;
 
 	if (e->error != NULL)
 		throw_remote(e, command);
-	if (p->broken)
+	if (lost)
 		throw_lost(e);
-
-	if (e->problem == TRANSACTION_CONTROL || status != PQTRANS_INTRANS)
-	{
-		/* There is no going on with this session. */
-		p->broken = true;
+	if (ended)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
 				 errmsg("remote command ended the transaction on server \"%s\"",
 						e->server),
 				 errdetail("The remote transaction is part of the local one, and ends with it.")));
-	}
 	if (e->problem == NO_RESULT_SET)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
@@ -1280,13 +1317,22 @@ take_json_rows(RowSink *sink, Execution *e, PGresult *res)
 	{
 		HeapTuple	tuple = make_row(sink, e, res, row);
 		MemoryContext old = MemoryContextSwitchTo(sink->row_context);
+		ValuePosition position = {.e = e, .res = res, .column = -1};
+		ErrorContextCallback callback = {
+			.previous = error_context_stack,
+			.callback = value_context,
+			.arg = &position
+		};
 		Datum		json;
 		bool		isnull = false;
 
+		/* A value that is good JSON may still not be good jsonb. */
+		error_context_stack = &callback;
 		json = DirectFunctionCall1(row_to_json,
 								   HeapTupleGetDatum(tuple));
 		json = DirectFunctionCall1(jsonb_in,
 								   CStringGetDatum(TextDatumGetCString(json)));
+		error_context_stack = callback.previous;
 		tuplestore_putvalues(sink->store, sink->desc, &json, &isnull);
 		MemoryContextSwitchTo(old);
 	}
@@ -1449,7 +1495,11 @@ value_context(void *arg)
 	char	   *name;
 
 	if (position->column < 0)
+	{
+		errcontext("row " INT64_FORMAT " from server \"%s\"",
+				   position->e->nrows, position->e->server);
 		return;
+	}
 	name = DtxCleanText(PQfname(position->res, position->column), NAMEDATALEN);
 	errcontext("column \"%s\" of row " INT64_FORMAT " from server \"%s\"",
 			   name, position->e->nrows, position->e->server);
