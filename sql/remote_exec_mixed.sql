@@ -187,6 +187,18 @@ DROP SERVER as_login CASCADE;
 REVOKE CREATE ON SCHEMA public FROM regress_dtx_owner;
 \c contrib_regression
 
+-- a read-only transaction stays one, whatever the command says
+BEGIN READ ONLY;
+SELECT dtx.exec('one', 'SET TRANSACTION READ WRITE; UPDATE acct SET bal = 0');
+ROLLBACK;
+BEGIN;
+SAVEPOINT a;
+SET TRANSACTION READ ONLY;
+SELECT dtx.exec('one', 'SELECT 1');
+ROLLBACK TO a;
+SELECT dtx.exec('one', 'UPDATE acct SET bal = bal');
+COMMIT;
+
 -- functions that belong to nobody but superusers, and never to a parallel worker
 SELECT proname, proparallel, EXISTS (SELECT FROM aclexplode(proacl) WHERE grantee = 0) AS to_public FROM pg_proc
 	WHERE pronamespace = 'dtx'::regnamespace AND proname IN ('exec', 'exec_all', 'query', 'query_all', 'query_json') ORDER BY proname;

@@ -77,25 +77,30 @@
 #define EVENTS_AT_ONCE		16
 
 /*
- * The role's own values, until the end of the transaction at the latest.  A NULL
- * stands for the value that the session began with (set_config_by_name in
- * utils/misc/guc.c).  What decides how values are written (DateStyle,
- * IntervalStyle, extra_float_digits) stays as postgres_fdw has set it: the text
- * is read again here.
+ * The role's own values, which are those that the session began with, until the
+ * end of the transaction at the latest.  What decides how values are written
+ * (DateStyle, IntervalStyle, extra_float_digits) stays as postgres_fdw has set
+ * it: the text is read again here.
+ *
+ * SET takes no snapshot, unlike SELECT: whoever locks a table with the first
+ * command of a REPEATABLE READ transaction wants to see what was committed until
+ * he got the lock.  READ ONLY, however, is final only once there is a snapshot.
  */
-#define BEFORE_COMMAND \
-	"SELECT pg_catalog.set_config('search_path', NULL, true)," \
-	" pg_catalog.set_config('TimeZone', NULL, true)"
+static const char *const before_command[] = {
+	"SET LOCAL search_path TO DEFAULT",
+	"SET LOCAL TimeZone TO DEFAULT",
 
-/* As in a local transaction that is read-only, nothing may be written. */
-#define BEFORE_COMMAND_READ_ONLY \
-	", pg_catalog.set_config('transaction_read_only', 'on', true)"
+	/* Only if the local transaction is read-only. */
+	"SELECT pg_catalog.set_config('transaction_read_only', 'on', true)"
+};
 
 /*
  * What postgres_fdw relies on (configure_remote_session in
  * contrib/postgres_fdw/connection.c), and what libpq does.  For the session,
- * because a SET in the command would otherwise come back at its end.  "ISO"
- * alone does not change the order of day and month, so that is put back first.
+ * because a SET in the command would otherwise come back at its end.  A NULL
+ * stands for the value that the session began with (set_config_by_name in
+ * utils/misc/guc.c).  "ISO" alone does not change the order of day and month, so
+ * that is put back first.
  *
  * The role, too: who prepares a transaction owns it, and only its owner can
  * finish it.  The session's user comes first, because a change of it changes
@@ -134,8 +139,8 @@ typedef struct Execution
 	char	   *server;			/* name of the server */
 	Oid			serverid;
 	Participant *p;				/* its connection */
-	int			step;			/* which results are due: -1 START TRANSACTION,
-								 * 0 settings, 1 to n statements, n + 1
+	int			step;			/* which results are due: up to 0 START TRANSACTION
+								 * and settings, 1 to n statements, n + 1
 								 * settings, n + 2 Sync */
 	bool		ended;			/* was the last result a NULL? */
 	bool		done;			/* Sync seen, and pipeline mode left */
@@ -922,6 +927,7 @@ start(Execution *e, const RemoteCommand *command)
 	Participant *p = e->p;
 	PGconn	   *conn = p->conn;
 	StringInfoData after;
+	int			nbefore = lengthof(before_command) - (XactReadOnly ? 0 : 1);
 	ListCell   *lc;
 	bool		ok;
 
@@ -934,18 +940,20 @@ start(Execution *e, const RemoteCommand *command)
 	p->piped = true;
 	p->used = true;
 	ok = PQsetnonblocking(conn, 1) == 0;
+	e->step = 1 - nbefore;
 	if (p->start_command[0] != '\0')
 	{
 		/* It was put off, see interpose.c. */
 		ok = ok && PQsendQueryParams(conn, p->start_command, 0, NULL, NULL,
 									 NULL, NULL, 0);
 		p->start_command[0] = '\0';
-		e->step = -1;
+		e->step--;
 	}
-	ok = ok && PQsendQueryParams(conn, XactReadOnly ?
-						  BEFORE_COMMAND BEFORE_COMMAND_READ_ONLY :
-						  BEFORE_COMMAND,
-						  0, NULL, NULL, NULL, NULL, 0);
+	for (int i = 0; i < nbefore; i++)
+	{
+		ok = ok && PQsendQueryParams(conn, before_command[i], 0, NULL, NULL,
+									 NULL, NULL, 0);
+	}
 	foreach(lc, command->statements)
 	{
 		ok = ok && PQsendQueryParams(conn, (const char *) lfirst(lc),

@@ -62,24 +62,36 @@ sub sent
 #
 $s->run("SELECT dtx.exec_all('{s1,s2,s3}', 'SELECT 1')");
 my @sent = sent(1, sub { $s->run("SELECT dtx.exec('s1', 'SELECT 4711')") });
-is(scalar(@sent), 5, 'nothing is sent but the command and what it needs');
+is(scalar(@sent), 6, 'nothing is sent but the command and what it needs');
 like($sent[0], qr/^START TRANSACTION/, '... START TRANSACTION');
-like($sent[1], qr/^SELECT .*set_config\('search_path', NULL/, '... settings');
-is($sent[2], 'SELECT 4711', '... the command');
-like($sent[3], qr/^SELECT .*set_config\('search_path', 'pg_catalog'/, '... settings back');
-is($sent[4], 'COMMIT TRANSACTION', '... COMMIT, later');
+is($sent[1], 'SET LOCAL search_path TO DEFAULT', '... settings');
+is($sent[3], 'SELECT 4711', '... the command');
+like($sent[4], qr/^SELECT .*set_config\('search_path', 'pg_catalog'/, '... settings back');
+is($sent[5], 'COMMIT TRANSACTION', '... COMMIT, later');
 $s->run('SET pg_dtx.fold_start = off');
 @sent = sent(1, sub { $s->run("BEGIN; SAVEPOINT a; SELECT dtx.exec('s1', 'SELECT 4711'); RELEASE a; COMMIT") });
 is($sent[0], 'START TRANSACTION ISOLATION LEVEL REPEATABLE READ', 'fold_start = off: alone');
 is($sent[1], 'SAVEPOINT s2', '... then the savepoint');
-is($sent[3], 'SELECT 4711', '... then the command');
+is($sent[4], 'SELECT 4711', '... then the command');
 $s->run('RESET pg_dtx.fold_start');
 # In one piece: the command and all around it leave together.
-$dtx->proxy(3)->rule(cut => q{(?s)START TRANSACTION.*'search_path', NULL.*SELECT 4711.*'search_path', 'pg_catalog'});
+$dtx->proxy(3)->rule(cut => q{(?s)START TRANSACTION.*search_path TO DEFAULT.*SELECT 4711.*'search_path', 'pg_catalog'});
 $s->run("SELECT dtx.exec('s3', 'SELECT 4711')");
 like($s->stderr, qr/ERROR:  08006: connection to server "s3" was lost/, 'all of it is one message');
 $dtx->proxy(3)->clear;
 is($s->run("SELECT dtx.exec('s3', 'SELECT 4711')"), '1', '... and the next one reaches the server again');
+
+#
+# A lock is taken before the snapshot.
+#
+my $locked = $dtx->session(node => $dtx->p(1));
+$locked->run('BEGIN; UPDATE acct SET bal = 777');
+$s->start("BEGIN; SELECT dtx.exec('s1', 'LOCK TABLE acct'); SELECT * FROM dtx.query('s1', 'SELECT bal FROM acct') AS t(bal int); UPDATE acct1 SET bal = 100; COMMIT");
+$dtx->poll($dtx->p(1), q{SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'acct'::regclass}, '1', 'LOCK TABLE waits');
+$locked->run('COMMIT');
+is($s->finish, "0\n777", '... and then the transaction sees what was committed meanwhile');
+is($s->stderr, '', '... and may change it');
+$locked->close;
 
 #
 # The time of the slowest, not the sum.
