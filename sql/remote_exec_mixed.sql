@@ -255,6 +255,20 @@ BEGIN;
 SELECT dtx.exec('again', 'UPDATE acct1 SET bal = 0 WHERE id = 1');
 SELECT dtx.exec('two', 'UPDATE acct SET bal = 0 WHERE id = 1');
 COMMIT;
+-- ... nor if a function did, and it has no transaction id of its own
+CREATE FUNCTION write_one() RETURNS bigint LANGUAGE sql AS $$SELECT dtx.exec('one', 'UPDATE acct SET bal = 0 WHERE id = 1')$$;
+CREATE FUNCTION read_one() RETURNS bigint LANGUAGE sql AS $$SELECT bal FROM acct1 WHERE id = 1$$;
+BEGIN;
+SELECT dtx.exec('again', 'SELECT write_one()');
+SELECT dtx.exec('two', 'UPDATE acct SET bal = 0 WHERE id = 1');
+COMMIT;
+-- it may read there
+BEGIN;
+SELECT * FROM dtx.query('again', 'SELECT read_one()') AS t(bal int);
+SELECT dtx.exec('two', 'UPDATE acct SET bal = 99 WHERE id = 1');
+COMMIT;
+SHOW pg_dtx.wrote_elsewhere;
+DROP FUNCTION write_one(), read_one();
 \set VERBOSITY default
 SELECT id, one, two FROM balances WHERE id = 1;
 DROP SERVER again CASCADE;

@@ -81,6 +81,30 @@ like($s->stderr, qr/ERROR:  08006: connection to server "s3" was lost/, 'all of 
 $dtx->proxy(3)->clear;
 is($s->run("SELECT dtx.exec('s3', 'SELECT 4711')"), '1', '... and the next one reaches the server again');
 
+# What can be known before is refused before: nothing is sent.
+for my $sql ("dtx.exec('s1', 'UPDATE acct SET bal = 0; COMMIT')", "dtx.exec_all('{s1}', 'ROLLBACK and what not')", "dtx.exec('s1', 'COPY acct TO STDOUT')",
+	"dtx.exec('s1', 'SELECT 1; SELECT \$1', 'x')", "dtx.exec('s1', '')", "dtx.exec_all('{s1,nowhere}', 'SELECT 1')")
+{
+	@sent = sent(1, sub { $s->run("SELECT $sql") });
+	like($s->stderr, qr/ERROR/, "refused: $sql");
+	is_deeply(\@sent, [], '... before anything is sent');
+}
+
+# One session per server and user.
+$s->run('SELECT postgres_fdw_disconnect_all()');
+$dtx->poll($dtx->p(1), q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'postgres_fdw'}, '0', 'no session');
+$dtx->p(1)->safe_psql('postgres', 'CREATE VIEW pid AS SELECT pg_backend_pid() AS pid');
+$dtx->sql('CREATE FOREIGN TABLE pid1 (pid int) SERVER s1 OPTIONS (table_name \'pid\'); CREATE ROLE other SUPERUSER; CREATE USER MAPPING FOR other SERVER s1 OPTIONS (user \'' . $dtx->sql('SELECT current_user') . '\')');
+is($s->run("BEGIN; SELECT count(DISTINCT pid) FROM (SELECT pid FROM dtx.query('s1', 'SELECT pg_backend_pid()') AS t(pid int) UNION ALL SELECT pid FROM pid1) x"),
+	'1', 'one session for functions and foreign tables');
+$s->run('SET ROLE other');
+is($s->run("SELECT count(DISTINCT pid) FROM (SELECT pid FROM pid1 UNION ALL SELECT pid FROM dtx.query('s1', 'SELECT pg_backend_pid()') AS t(pid int)) x; RESET ROLE; COMMIT"),
+	'1', '... and one for another user');
+is(scalar(() = $dtx->remote_pids(1)), 2, '... which makes two');
+$s->run('SELECT postgres_fdw_disconnect_all()');
+$dtx->poll($dtx->p(1), q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'postgres_fdw'}, '0', '... and then none');
+$s->run("SELECT dtx.exec_all('{s1,s2,s3}', 'SELECT 1')");
+
 #
 # A lock is taken before the snapshot.
 #
