@@ -66,6 +66,7 @@ REGRESS = \
 	views \
 	check_server \
 	remote_exec \
+	remote_exec_mixed \
 	resolve \
 	force \
 	damage \

@@ -762,6 +762,10 @@ answer_import(Participant *p, const char *command)
 	if (!exists && !starts_with(command, IMPORT_QUESTION_2))
 		return false;
 
+	/* It is used when something is sent: see remote_exec.c. */
+	if (!p->seen)
+		CoordinatorSeen(p);
+
 	answer = PQmakeEmptyPGresult(p->conn, PGRES_TUPLES_OK);
 	if (answer != NULL && exists)
 	{
@@ -783,10 +787,6 @@ answer_import(Participant *p, const char *command)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of memory")));
-
-	/* It is used when something is sent: see remote_exec.c. */
-	if (!p->seen)
-		CoordinatorSeen(p);
 
 	PQclear(p->answer);
 	p->answer = answer;
