@@ -74,12 +74,16 @@ REGRESS = \
 	saga_steps \
 	saga_start \
 	saga_external \
+	saga_run \
+	saga_privileges \
 	gid
 
 ISOLATION = \
 	transfers \
 	reader \
-	resolver
+	resolver \
+	saga_sessions \
+	saga_queue
 
 TAP_TESTS = 1
 

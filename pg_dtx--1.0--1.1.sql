@@ -447,6 +447,8 @@ CREATE TABLE dtx.saga_history_record (
 REVOKE ALL ON dtx.saga_history_record FROM PUBLIC;
 COMMENT ON TABLE dtx.saga_history_record IS
   'all attempts, and what operators have done; see view dtx.saga_history';
+COMMENT ON SEQUENCE dtx.saga_history_record_id_seq IS
+  'numbers of entries in the history';
 COMMENT ON COLUMN dtx.saga_history_record.saga IS
   'dtx.saga.id';
 COMMENT ON COLUMN dtx.saga_history_record.id IS
@@ -499,6 +501,8 @@ REVOKE ALL ON dtx.saga_outbox FROM PUBLIC;
 GRANT SELECT ON dtx.saga_outbox TO PUBLIC;
 COMMENT ON TABLE dtx.saga_outbox IS
   'events of sagas, written in the same commit as the state; for logical decoding, or for a consumer that deletes what it has read';
+COMMENT ON SEQUENCE dtx.saga_outbox_id_seq IS
+  'numbers of events';
 COMMENT ON POLICY own ON dtx.saga_outbox IS
   'users see, and may be allowed to delete, the events of their own sagas';
 COMMENT ON POLICY monitor ON dtx.saga_outbox IS

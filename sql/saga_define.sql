@@ -6,8 +6,7 @@
 -- No workers: the tests are the workers.
 ALTER SYSTEM SET pg_dtx.saga_workers = 0;
 SELECT pg_reload_conf();
--- a session that begins now has it, and so have the workers
-\c -
+CALL wait_until($$SELECT n = 0 FROM dtx.query('one', 'SHOW pg_dtx.saga_workers') AS t(n int)$$);
 -- What a worker does: take what is due, and report.
 CREATE FUNCTION take(OUT saga bigint, OUT step text, OUT direction text, OUT attempt int,
 	OUT servers name[], OUT commands text[], OUT min_rows int[], OUT input jsonb, OUT results jsonb, OUT timeout interval)

@@ -1185,6 +1185,7 @@ execute_step(Step *step)
 		bool		more;
 
 		begin();
+		clean_session();
 		pgstat_report_activity(STATE_RUNNING, shown);
 		debug_query_string = shown;
 		run_commands(step, cxt, &result, &isnull);
@@ -1477,8 +1478,11 @@ report_error(Step *step, ErrorData *edata)
 			args[7] = edata->hint ? CStringGetTextDatum(edata->hint) : (Datum) 0;
 			nulls[7] = edata->hint == NULL;
 			args[8] = TimestampTzGetDatum(step->started_at);
-			(void) DtxSagaCall("_saga_error", lengthof(types), types, args,
-							   nulls, &nothing);
+
+			/* Unless the extension was dropped meanwhile. */
+			if (DtxSagaInstalled())
+				(void) DtxSagaCall("_saga_error", lengthof(types), types, args,
+								   nulls, &nothing);
 			DTX_FAULT("saga-error", NULL);
 			PopActiveSnapshot();
 			CommitTransactionCommand();

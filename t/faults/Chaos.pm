@@ -7,6 +7,10 @@
 # all its nodes; refused, on none; whatever its client does not know, all or
 # nothing.
 #
+# With the option sagas, some transactions start a saga instead, that moves the
+# money step by step.  Whatever happens, it has to end, and each of its steps and
+# compensations has to have taken effect once.
+#
 # One process does all this: clients are psqls on pipes, disasters are scheduled.
 # What happens is drawn from one stream of random numbers, what clients do from a
 # stream for each; a seed makes the same schedule, though not the same timing.
@@ -40,6 +44,13 @@ my @kinds = (
 	[ 3, 'rollback' ],
 	[ 5, 'statement timeout' ]);
 
+# ... and those that start sagas.
+my @saga_kinds = (
+	[ 25, 'saga' ],
+	[ 12, 'saga that is refused' ],
+	[ 8, 'saga and transfer' ],
+	[ 4, 'saga, rolled back' ]);
+
 # Disasters, with their weights.
 my @disasters = (
 	[ 6, 'kill a process of a participant' ],
@@ -64,6 +75,15 @@ my @disasters = (
 	[ 10, 'cancel sessions' ],
 	[ 6, 'terminate a session' ],
 	[ 5, 'kill a client' ]);
+
+# ... of sagas.
+my @saga_disasters = (
+	[ 6, 'terminate a saga worker' ],
+	[ 6, 'stop a saga worker' ],
+	[ 4, 'cancel a saga worker' ],
+	[ 2, 'kill a saga worker' ],
+	[ 3, 'terminate the saga scheduler' ],
+	[ 3, 'stop the saga scheduler' ]);
 
 # A stream of random numbers that is the same everywhere.
 sub _stream
@@ -97,8 +117,9 @@ sub _draw
 	return;
 }
 
-# Options: seed, duration in seconds, clients (16), say => a function that is
-# called with each line of the schedule, journal => a file for all transfers.
+# Options: seed, duration in seconds, clients (16), sagas => true: with sagas, say
+# => a function that is called with each line of the schedule, journal => a file
+# for all transfers.
 sub new
 {
 	my ($class, %params) = @_;
@@ -117,6 +138,9 @@ sub new
 		checks => 0,
 	}, $class;
 	$self->{random} = _stream($self->{seed});
+	$self->{kinds} = [ @kinds, $params{sagas} ? @saga_kinds : () ];
+	$self->{disasters} = [ @disasters, $params{sagas} ? @saga_disasters : () ];
+	$self->{sagas} = $params{sagas};
 	if ($params{journal})
 	{
 		open $self->{journal}, '>', $params{journal}
@@ -143,6 +167,7 @@ synchronous_commit = on
 pg_dtx.resolve_interval = '300ms'
 pg_dtx.prepare_timeout = '4s'
 pg_dtx.commit_timeout = '1500ms'
+max_worker_processes = 20
 });
 	for my $i (1 .. 3)
 	{
@@ -179,6 +204,8 @@ CREATE CONSTRAINT TRIGGER later AFTER INSERT ON later DEFERRABLE INITIALLY DEFER
 	FOR EACH ROW EXECUTE FUNCTION later();
 });
 
+	$self->_define_sagas if $self->{sagas};
+
 	for my $n (1 .. $params{clients} // 16)
 	{
 		push @{ $self->{clients} },
@@ -191,6 +218,49 @@ CREATE CONSTRAINT TRIGGER later AFTER INSERT ON later DEFERRABLE INITIALLY DEFER
 	}
 	$self->{started} = time;
 	return $self;
+}
+
+# Three steps: money leaves the ledger of the coordinator, comes to one server,
+# and goes on to the next, which is a group on both.  The last step of "refused"
+# fails.  Every statement writes a line, which nothing keeps from coming twice.
+# There is a definition for each order of two servers.
+sub _define_sagas
+{
+	my $self = shift;
+	my $dtx = $self->{dtx};
+	my $options = q{backoff => '20 ms', max_attempts => 1000, compensate_attempts => 1000};
+	my $statement = sub {
+		my ($step, $what, $table, $sign) = @_;
+		return "\$s\$WITH l AS (INSERT INTO saga_log VALUES ((\$1->>'id')::int, $step, '$what', $sign(\$1->>'n')::int)) "
+		  . "UPDATE $table SET bal = bal $sign (\$1->>'n')::int WHERE id = (\$1->>'acct')::int RETURNING bal\$s\$";
+	};
+	my $on = sub {
+		my ($step, $server, $sign) = @_;
+		my $back = $sign eq '-' ? '+' : '-';
+		my $table = $server eq 'NULL' ? 'acct0' : 'acct';
+		return "$server, " . $statement->($step, 'execute', $table, $sign)
+		  . ', compensate => ' . $statement->($step, 'compensate', $table, $back) . ', min_rows => 1';
+	};
+
+	for my $node (@{ $dtx->{nodes} })
+	{
+		$node->safe_psql('postgres',
+			'CREATE TABLE saga_log (saga int, step int, what text, amount int)');
+	}
+	for my $pair ([ 1, 2 ], [ 2, 3 ], [ 3, 1 ])
+	{
+		my ($i, $j) = @$pair;
+		my @steps = (
+			"dtx.step('one', " . $on->(1, 'NULL', '-') . ", $options)",
+			"dtx.step('two', " . $on->(2, "'s$i'", '+') . ", $options)",
+			"dtx.step('three', ARRAY[dtx.statement(" . $on->(3, "'s$i'", '-')
+			  . '), dtx.statement(' . $on->(3, "'s$j'", '+') . ")], $options)");
+		my $fail = "dtx.step('four', 's$j', 'UPDATE acct SET bal = 1 / 0 WHERE id = 1', 'SELECT 1', $options)";
+
+		$dtx->sql("SELECT dtx.define_saga('saga $i $j', " . join(",\n", @steps) . ");\n"
+			  . "SELECT dtx.define_saga('refused $i $j', " . join(",\n", @steps, $fail) . ');');
+	}
+	return;
 }
 
 # Run for the whole duration, with a check every minute.  Returns true if nothing
@@ -283,13 +353,13 @@ sub _disaster
 {
 	my $self = shift;
 	my $random = $self->{random};
-	my $what = _draw($random, @disasters);
+	my $what = _draw($random, @{ $self->{disasters} });
 	my $i = 1 + $random->(3);
 	my $ms = 50 + $random->(50) * $random->(50);    # mostly short
 	my $pick = $random->(1_000_000);
 	my $dtx = $self->{dtx};
 
-	my $node_number = $what =~ /coordinator|resolver|stop a session/ ? 0 : $i;
+	my $node_number = $what =~ /coordinator|resolver|saga|stop a session/ ? 0 : $i;
 	my $node = $dtx->{nodes}[$node_number];
 	my $place = $node_number ? "s$node_number" : 'coordinator';
 
@@ -343,16 +413,16 @@ sub _disaster
 		});
 		$detail = "$place, for $ms ms";
 	}
-	elsif ($what =~ /the resolver|stop a/)
+	elsif ($what =~ /the resolver|saga|stop a/)
 	{
-		my $title = $what =~ /resolver/ ? qr/pg_dtx resolver/ : qr/\] idle|\] (?:COMMIT|UPDATE|INSERT|SELECT|PREPARE|BIND|BEGIN)|\[local\]/i;
+		my $title = $what =~ /resolver|saga (?:worker|scheduler)/ ? qr/pg_dtx $&/ : qr/\] idle|\] (?:COMMIT|UPDATE|INSERT|SELECT|PREPARE|BIND|BEGIN)|\[local\]/i;
 		my @pids = $self->_named($node, $title);
 		return unless @pids;
 		my $pid = $pids[ $pick % @pids ];
 		$detail = "$place, $pid";
-		if ($what =~ /^terminate/)
+		if ($what =~ /^(terminate|cancel|kill)/)
 		{
-			kill 'TERM', $pid;
+			kill { terminate => 'TERM', cancel => 'INT', kill => 'KILL' }->{$1}, $pid;
 		}
 		else
 		{
@@ -538,7 +608,7 @@ sub _begin
 	my ($self, $client) = @_;
 	my $r = $client->{random};
 	my $id = ++$self->{id};
-	my $kind = _draw($r, @kinds);
+	my $kind = _draw($r, @{ $self->{kinds} });
 	my $amount = 1 + $r->(9);
 	my @servers = (1, 2, 3);
 	my $command = 'COMMIT';
@@ -556,7 +626,21 @@ sub _begin
 	};
 
 	my @nodes = ($servers[0], $servers[1]);
-	if ($kind eq 'ledger, server')
+	if ($kind =~ /saga/)
+	{
+		my $pair = (qw(1_2 2_3 3_1))[ $r->(3) ];
+		my $name = ($kind =~ /refused/ ? 'refused ' : 'saga ') . $pair =~ tr/_/ /r;
+		my $acct = 1 + $r->($accounts);
+		@nodes = ();
+		if ($kind eq 'saga and transfer')
+		{
+			@nodes = ($servers[0], 0);
+			$sql .= $move->($servers[0], -$amount) . $move->(0, $amount);
+		}
+		$sql .= "SELECT dtx.start_saga('$name', '{\"id\": $id, \"n\": $amount, \"acct\": $acct}', key => '$id');\n";
+		$command = 'ROLLBACK' if $kind =~ /rolled back/;
+	}
+	elsif ($kind eq 'ledger, server')
 	{
 		@nodes = $r->(2) ? (0, $servers[0]) : ($servers[0], 0);
 		$sql .= $move->($nodes[0], -$amount) . $move->($nodes[1], $amount);
@@ -642,6 +726,13 @@ sub _calm
 		"SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND pid NOT IN ($mine)",
 		'0');
 
+	# Sagas that wait before they try again do so for no longer than they have
+	# been trying.
+	$self->_poll(0,
+		q{SELECT coalesce(string_agg(concat_ws(' ', id, name, state, reason), '; '), 'none') FROM dtx.sagas WHERE state NOT IN ('completed', 'compensated')},
+		'none')
+	  if $self->{sagas};
+
 	# What a proxy held back may arrive after a first look, so look twice, with
 	# a pass of the resolver in between.
 	for my $look (1, 2)
@@ -701,8 +792,9 @@ sub _check
 		my $acct = $i ? 'acct' : 'acct0';
 		push @{ $on{$_} }, $i
 		  for split /\n/, $self->_ask($i, "SELECT id FROM $log WHERE id > $since");
+		my $sagas = $self->{sagas} ? '(SELECT coalesce(sum(amount), 0) FROM saga_log)' : '0';
 		my $wrong = $self->_ask($i,
-			"SELECT (SELECT sum(bal) FROM $acct) - (SELECT coalesce(sum(amount), 0) FROM $log) - $accounts * $initial");
+			"SELECT (SELECT sum(bal) FROM $acct) - (SELECT coalesce(sum(amount), 0) FROM $log) - $sagas - $accounts * $initial");
 		$self->_problem("node $i: balances do not agree with the transfers, by $wrong")
 		  if $wrong != 0;
 		push @{ $self->{sums}[$i] }, $self->_ask($i, "SELECT sum(bal) FROM $acct");
@@ -712,9 +804,29 @@ sub _check
 	$self->_problem("the total is $total")
 	  if $total != 4 * $accounts * $initial;
 
+	my ($sagas, $lines) = $self->{sagas} ? $self->_ended_sagas($since) : ({}, {});
 	for my $id ($since + 1 .. $self->{id})
 	{
 		my $t = $self->{transfers}{$id} or next;
+		if ($t->{kind} =~ /saga/)
+		{
+			my ($state, $done) = ($sagas->{$id}, delete $lines->{$id});
+			$self->_problem("saga $id ($t->{kind}), $t->{outcome}: it was acknowledged and is nowhere")
+			  if $t->{outcome} eq 'ack' && !defined $state;
+			$self->_problem("saga $id ($t->{kind}), $t->{outcome}: it was not committed, but is there")
+			  if $t->{outcome} =~ /^(?:refused|never)$/ && defined $state;
+			$self->_problem("saga $id ($t->{kind}) must not complete")
+			  if $t->{kind} =~ /refused/ && ($state // '') eq 'completed';
+			$self->{ended}{ $t->{kind} }{ $state // 'not started' }++;
+			$self->_check_saga($id, $state // 'not started', $done // '');
+			if (!@{ $t->{nodes} })
+			{
+				$t->{found} = defined $state ? 'there' : 'not there';
+				next;
+			}
+			$self->_problem("saga $id ($t->{kind}): its transaction is there in part only")
+			  if defined $state != (@{ $on{$id} // [] } > 0);
+		}
 		my $is = join ' ', sort @{ delete $on{$id} // [] };
 		my $should = join ' ', @{ $t->{nodes} };
 		my $what = "transfer $id ($t->{kind}), nodes $should, $t->{outcome}";
@@ -729,11 +841,69 @@ sub _check
 		  if $t->{kind} =~ /^(?:refused at prepare|error|rollback)$/ && $is ne '';
 		$t->{found} = $is ne '' ? 'there' : 'not there';
 	}
+	$self->_problem("saga $_ has done $lines->{$_}, and nobody started it")
+	  for sort keys %$lines;
 	$self->_problem("transfer $_ is on nodes @{$on{$_}}, and nobody made it")
 	  for sort keys %on;
 	$self->{checked} = $self->{id};
 	$self->{checks}++;
 	$self->_say("checked: $self->{id} transfers so far");
+	return;
+}
+
+# By number of the transfer: the states of its sagas, and what they have done on
+# the nodes, as in "0:1 execute,1:2 execute".
+sub _ended_sagas
+{
+	my ($self, $since) = @_;
+	my (%state, %lines);
+
+	for (split /\n/, $self->_ask(0, "SELECT key, state FROM dtx.sagas WHERE key::int > $since"))
+	{
+		my ($id, $state) = split /\|/;
+		$self->_problem("saga $id is there twice") if exists $state{$id};
+		$state{$id} = $state;
+	}
+	for my $i (0 .. 3)
+	{
+		for (split /\n/, $self->_ask($i, "SELECT saga, step, what FROM saga_log WHERE saga > $since ORDER BY saga, step, what"))
+		{
+			my ($id, $step, $what) = split /\|/;
+			push @{ $lines{$id} }, "$step $what on $i";
+		}
+	}
+	return (\%state, { map { $_ => join(', ', @{ $lines{$_} }) } keys %lines });
+}
+
+# Has a saga that ended in that state done what it should, and nothing twice?
+sub _check_saga
+{
+	my ($self, $id, $state, $done) = @_;
+	my %count;
+	my $good = 1;
+
+	$count{$_}++ for split /, /, $done;
+	$good &&= $count{$_} == 1 for keys %count;
+	if ($state eq 'completed')
+	{
+		my $all = join ' ', sort map { /^(\d)/ ? $1 : () } keys %count;
+		$good &&= $all eq '1 2 3 3' && $done !~ /compensate/;
+	}
+	elsif ($state eq 'compensated')
+	{
+		for my $what (keys %count)
+		{
+			my ($step, $did, $where) = $what =~ /^(\d) (\w+) on (\d)$/;
+			$good &&= $count{"$step execute on $where"} && $count{"$step compensate on $where"};
+		}
+		my %steps = map { /^(\d)/ ? ($1 => 1) : () } keys %count;
+		$good &&= join('', sort keys %steps) =~ /^(?:1(?:2(?:3)?)?)?$/;
+	}
+	else
+	{
+		$good &&= $done eq '' && $state eq 'not started';
+	}
+	$self->_problem("saga $id, $state, has done: $done") unless $good;
 	return;
 }
 
@@ -743,6 +913,7 @@ sub _check_all
 	my $self = shift;
 
 	return if @{ $self->{problems} };
+	$self->{ended} = {};
 	$self->_check(0);
 	$self->_poll(0, 'SELECT count(*) < 100 FROM dtx.decision', 't');
 	$self->_poll(0, 'SELECT count(*) FROM dtx.transactions', '0');
@@ -772,9 +943,9 @@ sub table
 
 	$text .= sprintf "%-40s%8s\n", 'disaster', 'times';
 	$text .= sprintf "%-40s%8d\n", $_, $self->{happened}{$_} // 0
-	  for map { $_->[1] } @disasters;
+	  for map { $_->[1] } @{ $self->{disasters} };
 	$text .= sprintf "\n%-40s%8s%8s%8s%8s\n", 'transfers', 'ack', 'refused', 'unsent', 'unknown';
-	for my $kind (map { $_->[1] } @kinds)
+	for my $kind (map { $_->[1] } @{ $self->{kinds} })
 	{
 		my $row = $self->{outcomes}{$kind} // {};
 		$text .= sprintf "%-40s%8d%8d%8d%8d\n", $kind, map { $row->{$_} // 0 } @outcomes;
@@ -785,6 +956,16 @@ sub table
 	$unknown{ $_->{found} // '?' }++
 	  for grep { ($_->{outcome} // '') eq 'unknown' } values %{ $self->{transfers} };
 	$text .= "unknown: $unknown{there} had committed, $unknown{'not there'} had not\n";
+	if ($self->{sagas})
+	{
+		my @states = ('completed', 'compensated', 'not started');
+		$text .= sprintf "\n%-40s%12s%12s%12s\n", 'sagas', @states;
+		for my $kind (sort keys %{ $self->{ended} })
+		{
+			$text .= sprintf "%-40s%12d%12d%12d\n", $kind,
+			  map { $self->{ended}{$kind}{$_} // 0 } @states;
+		}
+	}
 	$text .= "PROBLEM: $_\n" for @{ $self->{problems} };
 	return $text;
 }

@@ -1,0 +1,196 @@
+--
+-- Who may see and do what with sagas; what is forgotten.
+--
+\set SHOW_CONTEXT never
+CALL end_all();
+-- No workers: the tests are the workers.
+ALTER SYSTEM SET pg_dtx.saga_workers = 0;
+SELECT pg_reload_conf();
+CALL wait_until($$SELECT n = 0 FROM dtx.query('one', 'SHOW pg_dtx.saga_workers') AS t(n int)$$);
+-- everything has a comment
+SELECT pg_describe_object(d.classid, d.objid, 0) AS no_comment
+FROM pg_depend d
+WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+	AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_dtx')
+	AND d.classid <> 'pg_type'::regclass
+	AND obj_description(d.objid, d.classid::regclass::name) IS NULL;
+SELECT t.typname AS no_comment FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
+WHERE t.typnamespace = 'dtx'::regnamespace AND t.typelem = 0 AND coalesce(c.relkind, 'c') = 'c'
+	AND obj_description(t.oid, 'pg_type') IS NULL;
+SELECT a.attrelid::regclass AS table, a.attname AS no_comment
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+WHERE c.relnamespace = 'dtx'::regnamespace AND c.relkind IN ('r', 'v') AND a.attnum > 0
+	AND col_description(a.attrelid, a.attnum) IS NULL;
+-- nothing that acts is open to all, nor anything internal that changes something
+SELECT p.oid::regprocedure FROM pg_proc p
+WHERE p.pronamespace = 'dtx'::regnamespace AND p.proacl IS NULL AND p.provolatile = 'v'
+	AND p.proname NOT IN ('check_server', '_transactions', '_in_doubt');
+-- functions that are not in C look nowhere but in the catalog
+SELECT p.oid::regprocedure AS not_pinned FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+WHERE p.pronamespace = 'dtx'::regnamespace AND l.lanname IN ('sql', 'plpgsql') AND p.prosqlbody IS NULL
+	AND NOT coalesce(p.proconfig @> '{"search_path=pg_catalog, pg_temp"}', false);
+
+CREATE ROLE regress_dtx_ann LOGIN;
+CREATE ROLE regress_dtx_bob LOGIN;
+CREATE ROLE regress_dtx_team LOGIN;
+CREATE ROLE regress_dtx_member LOGIN IN ROLE regress_dtx_team;
+CREATE ROLE regress_dtx_monitor IN ROLE pg_monitor;
+-- by default nobody may do anything
+SET ROLE regress_dtx_ann;
+SELECT dtx.start_saga('chain');
+SELECT dtx.wait_saga(1);
+SELECT dtx.cancel_saga(1, 'x');
+SELECT dtx.retry_saga(1);
+SELECT dtx.skip_step(1, 'a', 'x');
+SELECT dtx.force_saga(1, 'completed', 'x');
+SELECT dtx.signal_saga(1, 'x');
+SELECT dtx.claim('q', 'w');
+SELECT dtx.heartbeat(NULL);
+SELECT dtx.complete(NULL);
+SELECT dtx.fail(NULL, 'x');
+SELECT dtx.purge_sagas('0');
+SELECT count(*) FROM dtx.sagas;
+SELECT count(*) FROM dtx.saga;
+SELECT count(*) FROM dtx.saga_history_record;
+DELETE FROM dtx.saga_history;
+UPDATE dtx.sagas SET state = 'completed';
+DELETE FROM dtx.saga_outbox;
+RESET ROLE;
+DO $$
+DECLARE
+	f regprocedure;
+BEGIN
+	FOR f IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'dtx'::regnamespace AND p.prosrc IN ('dtx_sql_saga_call', 'dtx_sql_wait_saga') LOOP
+		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO regress_dtx_ann, regress_dtx_bob, regress_dtx_team, regress_dtx_monitor', f);
+	END LOOP;
+END
+$$;
+SELECT dtx.define_saga('private', dtx.step('a', NULL, 'SELECT 1'), dtx.step_external('b', 'private'), dtx.step_signal('c'));
+SELECT dtx.define_saga('private one', dtx.step('a', NULL, 'SELECT 1', kind => 'retriable', max_attempts => 1));
+-- who starts it is who is acting
+SET ROLE regress_dtx_ann;
+SELECT dtx.start_saga('private', '"secret"', 'k') AS ann \gset
+RESET ROLE;
+SET SESSION AUTHORIZATION regress_dtx_bob;
+SELECT dtx.start_saga('private', key => 'k') AS bob \gset
+RESET SESSION AUTHORIZATION;
+CREATE FUNCTION start_private() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS $$ SELECT dtx.start_saga('private') $$;
+ALTER FUNCTION start_private() OWNER TO regress_dtx_team;
+SET ROLE regress_dtx_ann;
+SELECT start_private() AS team \gset
+RESET ROLE;
+SELECT role, key FROM dtx.sagas WHERE name = 'private' ORDER BY id;
+SELECT :ann <> :bob AS another;
+-- seeing
+SET ROLE regress_dtx_ann;
+SELECT role, input FROM dtx.sagas;
+SELECT count(*), bool_and(saga = :ann) AS mine FROM dtx.saga_steps;
+SELECT name, started FROM dtx.saga_stat;
+SELECT dtx.explain_saga(:bob);
+SELECT count(*) FROM dtx.explain_saga(:ann);
+-- not even by means of a function that is cheap
+CREATE FUNCTION pg_temp.peep(jsonb) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS $$ BEGIN RAISE NOTICE 'seen: %', $1; RETURN true; END $$;
+SELECT role FROM dtx.sagas WHERE pg_temp.peep(input);
+SET ROLE regress_dtx_member;
+SELECT role FROM dtx.sagas;
+SET ROLE regress_dtx_monitor;
+SELECT role, input FROM dtx.sagas WHERE name = 'private' ORDER BY id;
+RESET ROLE;
+-- acting
+SET ROLE regress_dtx_bob;
+\set VERBOSITY terse
+SELECT dtx.wait_saga(:ann, '1 ms');
+SELECT dtx.cancel_saga(:ann, 'x');
+SELECT dtx.retry_saga(:ann);
+SELECT dtx.skip_step(:ann, 'a', 'x');
+SELECT dtx.force_saga(:ann, 'completed', 'x');
+SELECT dtx.signal_saga(:ann, 'c');
+SET ROLE regress_dtx_monitor;
+SELECT dtx.cancel_saga(:ann, 'x');
+RESET ROLE;
+\set VERBOSITY default
+-- queues: those for whom one may act
+CREATE PROCEDURE work_for(who regrole) LANGUAGE plpgsql AS $$
+DECLARE
+	t record;
+BEGIN
+	LOOP
+		SELECT * INTO t FROM dtx._saga_take(who);
+		EXIT WHEN NOT t.more AND t.saga IS NULL;
+		IF t.saga IS NOT NULL THEN
+			PERFORM dtx._saga_done(t.saga, t.step, t.attempt, t.direction, NULL);
+		END IF;
+	END LOOP;
+END
+$$;
+CALL work_for('regress_dtx_ann');
+CALL work_for('regress_dtx_bob');
+CALL work_for('regress_dtx_team');
+SET ROLE regress_dtx_ann;
+SELECT token, saga = :ann AS mine FROM dtx.claim('private', 'w', n => 10) \gset
+\echo :mine
+SET ROLE regress_dtx_bob;
+\set VERBOSITY terse
+SELECT dtx.complete(:'token');
+SELECT dtx.fail(:'token', 'x');
+SELECT dtx.heartbeat(:'token');
+\set VERBOSITY default
+RESET ROLE;
+GRANT regress_dtx_ann, regress_dtx_bob TO regress_dtx_team;
+SET ROLE regress_dtx_team;
+SELECT saga = :bob AS bob, saga = :team AS team FROM dtx.claim('private', 'w', n => 10);
+SELECT dtx.complete(:'token');
+SELECT dtx.signal_saga(:ann, 'c');
+RESET ROLE;
+SELECT by_whom FROM dtx.saga_history WHERE saga = :ann ORDER BY id;
+CALL work_for('regress_dtx_ann');
+SELECT state FROM dtx.sagas WHERE id = :ann;
+-- events
+SET ROLE regress_dtx_bob;
+SELECT count(*) FROM dtx.saga_outbox;
+SET ROLE regress_dtx_ann;
+SELECT event FROM dtx.saga_outbox;
+DELETE FROM dtx.saga_outbox;
+SET ROLE regress_dtx_monitor;
+SELECT event FROM dtx.saga_outbox WHERE name = 'private';
+RESET ROLE;
+GRANT DELETE ON dtx.saga_outbox TO regress_dtx_ann, regress_dtx_bob, regress_dtx_monitor;
+SET ROLE regress_dtx_bob;
+DELETE FROM dtx.saga_outbox RETURNING event;
+SET ROLE regress_dtx_monitor;
+DELETE FROM dtx.saga_outbox RETURNING event;
+SET ROLE regress_dtx_ann;
+DELETE FROM dtx.saga_outbox RETURNING event;
+RESET ROLE;
+-- forgetting
+SET ROLE regress_dtx_bob;
+SELECT dtx.purge_sagas('0');
+SET ROLE regress_dtx_ann;
+SELECT dtx.start_saga('private', key => 'k') = :ann AS same;
+SELECT dtx.purge_sagas('1 hour');
+SELECT dtx.purge_sagas('0');
+SELECT count(*) FROM dtx.sagas;
+SELECT dtx.start_saga('private', key => 'k') = :ann AS same;
+SELECT dtx.purge_sagas(NULL);
+SELECT dtx.purge_sagas('-1 s');
+RESET ROLE;
+-- neither what goes on, nor what has failed
+SET ROLE regress_dtx_ann;
+SELECT dtx.start_saga('private one') AS id \gset
+RESET ROLE;
+SELECT dtx._saga_error(t.saga, t.step, 1, 'execute', '22000', 'x', NULL, NULL, NULL) FROM dtx._saga_take('regress_dtx_ann'::regrole, :id) t;
+SET ROLE regress_dtx_ann;
+SELECT dtx.purge_sagas('0');
+SELECT state FROM dtx.sagas ORDER BY id;
+RESET ROLE;
+CALL end_all();
+SELECT dtx.purge_sagas('0') > 0 AS purged;
+SELECT (SELECT count(*) FROM dtx.saga) + (SELECT count(*) FROM dtx.saga_data) + (SELECT count(*) FROM dtx.saga_step)
+	+ (SELECT count(*) FROM dtx.saga_result) + (SELECT count(*) FROM dtx.saga_history_record) + (SELECT count(*) FROM dtx.saga_external)
+	+ (SELECT count(*) FROM dtx.saga_signal) + (SELECT count(*) FROM dtx.saga_key) + (SELECT count(*) FROM dtx.saga_outbox) AS rows_left;
+DROP FUNCTION start_private();
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA dtx FROM regress_dtx_ann, regress_dtx_bob, regress_dtx_team, regress_dtx_monitor;
+DROP OWNED BY regress_dtx_ann, regress_dtx_bob, regress_dtx_team, regress_dtx_member, regress_dtx_monitor;
+DROP ROLE regress_dtx_ann, regress_dtx_bob, regress_dtx_team, regress_dtx_member, regress_dtx_monitor;
+ALTER SYSTEM RESET pg_dtx.saga_workers;
+SELECT pg_reload_conf();

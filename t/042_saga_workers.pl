@@ -1,0 +1,299 @@
+# The scheduler and the workers of sagas: who is there when, for whom they work,
+# and what happens when somebody is in the way.
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib $FindBin::RealBin, "$FindBin::RealBin/faults";
+use PostgreSQL::Test::Utils;
+use SagaBooks;
+use Test::More;
+
+my $books = SagaBooks->new(conf => "max_prepared_transactions = 5\n");
+my $dtx = $books->dtx;
+my $coord = $dtx->coord;
+
+sub setting
+{
+	my ($name, $value) = @_;
+	$dtx->sql("ALTER SYSTEM SET $name = $value");
+	$coord->reload;
+	return;
+}
+
+sub workers_are
+{
+	my ($kind, $expected, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return $dtx->poll($coord,
+		"SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga $kind'",
+		$expected, $name);
+}
+
+sub log_since
+{
+	my $offset = shift;
+	return slurp_file($coord->logfile, $offset);
+}
+
+# ----------------------------------------------------------------
+# Who is there when
+# ----------------------------------------------------------------
+
+workers_are('scheduler', 0, 'no scheduler before there is a saga');
+$books->ended($books->start('move'), 'completed', 'first saga');
+workers_are('scheduler', 1, 'one scheduler');
+is($dtx->sql(q{
+SELECT count(*) > 0 AND bool_and(usename = current_user AND application_name = 'pg_dtx saga worker')
+FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker'}),
+	't', 'a worker is connected as the role whose sagas it executes');
+my $log = -s $coord->logfile;
+workers_are('worker', 0, 'workers leave when there is nothing to do');
+workers_are('scheduler', 0, 'so does the scheduler');
+unlike(log_since($log), qr/ERROR|FATAL|WARNING/, '... without a word');
+$books->ended($books->start('refused'), 'compensated', 'the next saga finds them again');
+
+# ----------------------------------------------------------------
+# Sagas off, and on again; a restart in between
+# ----------------------------------------------------------------
+
+setting('pg_dtx.saga_workers', 0);
+workers_are('worker', 0, 'no workers when there shall be none');
+my $id = $books->start('move');
+$coord->restart;
+workers_are('scheduler', 1, 'after a restart the scheduler comes back because of what is due');
+is($dtx->sql("SELECT dtx.wait_saga($id, '100 ms')"), 'pending', 'but executes nothing');
+setting('pg_dtx.saga_workers', 4);
+$books->ended($id, 'completed', 'until it may');
+
+setting('pg_dtx.saga_workers', 0);
+$id = $books->start('move');
+workers_are('worker', 0, 'off again');
+setting('pg_dtx.saga_workers', 4);
+$coord->stop('immediate');
+$coord->start;
+$books->ended($id, 'completed', 'found after a crash');
+
+# A copy of a coordinator must not touch the servers of the original.
+setting('pg_dtx.resolver', 'off');
+workers_are('worker', 0, 'no workers without a resolver');
+$id = $books->start('move');
+is($dtx->sql("SELECT dtx.wait_saga($id, '300 ms')"), 'pending', 'nothing is executed');
+setting('pg_dtx.resolver', 'on');
+$books->ended($id, 'completed', 'with the resolver');
+
+# ----------------------------------------------------------------
+# Started by a prepared transaction
+# ----------------------------------------------------------------
+
+workers_are('scheduler', 0, 'nobody there');
+$dtx->sql(q{
+BEGIN;
+SELECT dtx.start_saga('move', '{"id": 1000, "n": 1}', key => 'prepared');
+PREPARE TRANSACTION 'mine'});
+$dtx->sql(q{COMMIT PREPARED 'mine'});
+$id = $dtx->sql('SELECT max(id) FROM dtx.sagas');
+$books->{number}{$id} = 1000;
+$books->ended($id, 'completed', 'COMMIT PREPARED starts sagas');
+
+# ----------------------------------------------------------------
+# What a step leaves in the session is gone in the next one
+# ----------------------------------------------------------------
+
+$dtx->sql(q{
+CREATE ROLE alien;
+SELECT dtx.define_saga('untidy',
+	dtx.step('leave', execute => $$
+		SET work_mem = '1234kB';
+		SET LOCAL pg_dtx.two_phase_commit = off;
+		SET pg_dtx.commit_wait = off;
+		PREPARE p AS SELECT 1;
+		SELECT pg_advisory_lock(4711);
+		CREATE TEMP TABLE t (i int);
+		DECLARE c CURSOR WITH HOLD FOR SELECT 1;
+		SET ROLE alien$$, backoff => '20 ms'),
+	dtx.step('look', execute => $$
+		SELECT current_user AS "user", session_user AS "session",
+			current_setting('work_mem') <> '1234kB' AS work_mem,
+			current_setting('pg_dtx.two_phase_commit') AS two_phase_commit,
+			current_setting('pg_dtx.commit_wait') AS commit_wait,
+			current_setting('transaction_isolation') AS isolation,
+			(SELECT count(*) FROM pg_prepared_statements WHERE name = 'p') AS statements,
+			(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory') AS locks,
+			(SELECT count(*) FROM pg_cursors WHERE name = 'c') AS cursors,
+			to_regclass('pg_temp.t') AS t$$))});
+$id = $dtx->sql(q{SELECT dtx.start_saga('untidy')});
+is($books->state($id), 'completed', 'a saga that leaves things behind');
+my $me = $dtx->sql('SELECT current_user');
+is( $dtx->sql(qq{
+SELECT r.result - 'locks' FROM dtx.saga_result r WHERE saga = $id AND step = 2}),
+	qq({"t": null, "user": "$me", "cursors": 0, "session": "$me", "work_mem": true, "isolation": "read committed", "statements": 0, "commit_wait": "on", "two_phase_commit": "on"}),
+	'its next step does not see them') or diag $dtx->sql("SELECT * FROM dtx.saga_history WHERE saga = $id");
+
+# ----------------------------------------------------------------
+# One slow server does not hold up the others
+# ----------------------------------------------------------------
+
+$dtx->sql(q{
+SELECT dtx.define_saga('on_s1', dtx.step('s', server => 's1', execute => $$UPDATE acct SET bal = bal WHERE id = 1$$, max_attempts => 1000, backoff => '50 ms'));
+SELECT dtx.define_saga('on_s2', dtx.step('s', server => 's2', execute => $$UPDATE acct SET bal = bal WHERE id = 1$$))});
+my $lock = $dtx->session(node => $dtx->p(1));
+$lock->run('BEGIN; LOCK TABLE acct');
+$dtx->sql(q{SELECT count(dtx.start_saga('on_s1')) FROM generate_series(1, 20)});
+$dtx->poll($dtx->p(1), q{SELECT count(*) FROM pg_locks WHERE relation = 'acct'::regclass AND NOT granted},
+	3, 'a slow server has all workers but one');
+my @fast = map { $dtx->sql(q{SELECT dtx.start_saga('on_s2')}) } 1 .. 10;
+is($books->state($_), 'completed', 'a saga on the other server') for @fast;
+is($dtx->sql(q{SELECT count(*) FROM dtx.sagas WHERE name = 'on_s1' AND state = 'completed'}),
+	0, 'meanwhile none on the slow one');
+
+# Idle workers do not run in circles.
+my $rounds = $dtx->sql(q{SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'postgres'});
+$lock->run('SELECT pg_sleep(2)');
+$rounds = $dtx->sql(q{SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = 'postgres'}) - $rounds;
+cmp_ok($rounds, '<', 100, 'no circles');
+$lock->run('COMMIT');
+$lock->close;
+$dtx->poll($coord, q{SELECT count(*) FROM dtx.sagas WHERE name = 'on_s1' AND state = 'completed'},
+	20, 'when it is free, they end');
+
+# A step that takes too long is stopped, and tried again.
+$dtx->sql(q{SELECT dtx.define_saga('slow',
+	dtx.step('s', server => 's1', execute => $$SELECT pg_sleep(60)$$, timeout => '200 ms', max_attempts => 2, backoff => '20 ms'));
+SELECT dtx.define_saga('slow_here',
+	dtx.step('s', execute => $$SELECT pg_sleep(60)$$, timeout => '200 ms', max_attempts => 2, backoff => '20 ms'))});
+for my $name (qw(slow slow_here))
+{
+	$id = $dtx->sql("SELECT dtx.start_saga('$name')");
+	is($books->state($id), 'compensated', "saga $name has a timeout");
+	is($dtx->sql(qq{SELECT string_agg(attempt || ' ' || sqlstate || ' ' || message, ', ' ORDER BY id) FROM dtx.saga_history WHERE saga = $id}),
+		'1 57014 canceling saga step due to its timeout, 2 57014 canceling saga step due to its timeout',
+		'... which its history tells');
+}
+is($dtx->p(1)->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND state = 'active' AND pid <> pg_backend_pid()}),
+	0, 'nothing of it runs on the server');
+
+# ----------------------------------------------------------------
+# A step that is taken away while it is executed changes nothing
+# ----------------------------------------------------------------
+
+$dtx->sql(q{SELECT dtx.define_saga('late',
+	dtx.step('s', ARRAY[
+		dtx.statement('s1', $$INSERT INTO saga_log VALUES (($1->>'id')::int, 1, 'late')$$),
+		dtx.statement('s2', $$INSERT INTO saga_log VALUES (($1->>'id')::int, 1, 'late')$$),
+		dtx.statement('s2', $$UPDATE acct SET bal = bal WHERE id = 1$$)]))});
+$lock = $dtx->session(node => $dtx->p(2));
+$lock->run('BEGIN; LOCK TABLE acct');
+$id = $dtx->sql(q{SELECT dtx.start_saga('late', '{"id": 2000}')});
+$dtx->poll($dtx->p(2), q{SELECT count(*) FROM pg_locks WHERE relation = 'acct'::regclass AND NOT granted},
+	1, 'a step is being executed');
+$dtx->sql("SELECT dtx.force_saga($id, 'compensated', 'test')");
+$lock->run('COMMIT');
+$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker' AND state = 'active'},
+	0, 'the late worker has ended');
+is(join(' ', map { $_->safe_psql('postgres', 'SELECT count(*) FROM saga_log WHERE saga = 2000') } @{ $dtx->{nodes} }),
+	'0 0 0', 'what it did is rolled back');
+is($books->state($id), 'compensated', 'the saga has not noticed');
+$lock->close;
+
+# ----------------------------------------------------------------
+# Roles
+# ----------------------------------------------------------------
+
+my $grants = join ' ', map {
+	qq{CREATE ROLE r$_ LOGIN; GRANT USAGE ON FOREIGN SERVER s1, s2 TO r$_;
+	GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA dtx TO r$_;
+	CREATE USER MAPPING FOR r$_ SERVER s1 OPTIONS (user '$me', password_required 'false');
+	CREATE USER MAPPING FOR r$_ SERVER s2 OPTIONS (user '$me', password_required 'false');}
+} 1 .. 3;
+$dtx->sql($grants . 'CREATE TABLE who (saga int, name text); GRANT INSERT ON who TO PUBLIC; '
+	  . q{SELECT dtx.define_saga('who',
+	dtx.step('local', execute => $$INSERT INTO who VALUES (1, current_user)$$),
+	dtx.step('there', server => 's2', execute => $$UPDATE acct SET bal = bal WHERE id = 1$$))});
+setting('pg_dtx.saga_workers', 1);
+workers_are('worker', 1, 'one worker') if 0;
+for my $i (1 .. 3)
+{
+	$dtx->sql("SET ROLE r$i; SELECT count(dtx.start_saga('who')) FROM generate_series(1, 10)");
+}
+$dtx->poll($coord, q{SELECT string_agg(role || ' ' || state || ' ' || n, ', ' ORDER BY role) FROM (SELECT role, state, count(*) AS n FROM dtx.sagas WHERE name = 'who' GROUP BY 1, 2) s},
+	'r1 completed 10, r2 completed 10, r3 completed 10', 'one worker serves three roles, one after the other');
+is($dtx->sql(q{SELECT string_agg(name || ' ' || n, ', ' ORDER BY name) FROM (SELECT name, count(*) AS n FROM who GROUP BY 1) s}),
+	'r1 10, r2 10, r3 10', 'with the rights of each');
+setting('pg_dtx.saga_workers', 4);
+
+# One that may not log in any more, one that was dropped, and one that can't
+# connect for another reason: the others go on.
+$log = -s $coord->logfile;
+setting('pg_dtx.saga_workers', 0);
+workers_are('worker', 0, 'workers are off');
+$dtx->sql("SET ROLE r$_; SELECT dtx.start_saga('who')") for 1 .. 3;
+$dtx->sql('ALTER ROLE r1 NOLOGIN');
+$dtx->sql('DROP OWNED BY r2; DROP ROLE r2');
+$dtx->sql('ALTER ROLE r3 CONNECTION LIMIT 0');
+setting('pg_dtx.saga_workers', 4);
+$books->ended($books->start('move'), 'completed', 'saga of a role that is all right');
+ok($coord->poll_query_until('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga scheduler'}, 1), 'scheduler is there');
+ok(pump_log($log, qr/sagas of role "r1" wait because it is not permitted to log in/), 'the log says who may not log in');
+ok(pump_log($log, qr/sagas of the role with OID \d+ wait because it was dropped/), '... and who was dropped');
+my @said = log_since($log) =~ /wait because/g;
+is(scalar @said, 2, 'each of it once');
+cmp_ok(scalar(() = log_since($log) =~ /too many connections for role/g), '<', 8, 'who can not connect is not tried in a loop');
+$dtx->sql('ALTER ROLE r3 CONNECTION LIMIT -1');
+$dtx->poll($coord, q{SELECT count(*) FROM dtx.sagas WHERE name = 'who' AND role = 'r3' AND state = 'completed'},
+	11, 'the one that can connect again goes on');
+
+sub pump_log
+{
+	my ($offset, $pattern) = @_;
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		return 1 if log_since($offset) =~ $pattern;
+		select undef, undef, undef, 0.1;
+	}
+	return 0;
+}
+
+# ----------------------------------------------------------------
+# Processes that are killed
+# ----------------------------------------------------------------
+
+$lock = $dtx->session(node => $dtx->p(1));
+$lock->run('BEGIN; LOCK TABLE acct');
+$id = $books->start('move');
+$dtx->poll($dtx->p(1), q{SELECT count(*) FROM pg_locks WHERE relation = 'acct'::regclass AND NOT granted},
+	1, 'a step is being executed');
+$dtx->sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga scheduler'});
+$dtx->sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker'});
+$lock->run('COMMIT');
+$lock->close;
+$books->ended($id, 'completed', 'scheduler and worker terminated');
+
+# ----------------------------------------------------------------
+# Databases and extensions that go away
+# ----------------------------------------------------------------
+
+$dtx->sql('CREATE DATABASE other');
+$dtx->install('other');
+$coord->safe_psql('other', q{SELECT dtx.define_saga('hang', dtx.step('s', execute => $$SELECT pg_sleep(600)$$));
+SELECT count(dtx.start_saga('hang')) FROM generate_series(1, 10)});
+$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE datname = 'other' AND query LIKE '%pg_sleep(600)%'},
+	3, 'sagas run in another database');
+my $begin = time;
+$dtx->sql('ALTER DATABASE other RENAME TO another');
+$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE datname = 'another' AND query LIKE '%pg_sleep(600)%'},
+	3, 'it was renamed meanwhile, and they come back');
+$dtx->sql('DROP DATABASE another');
+cmp_ok(time - $begin, '<', 60, 'or dropped');
+
+$log = -s $coord->logfile;
+$id = $dtx->sql(q{SELECT dtx.define_saga('hang', dtx.step('s', execute => $$SELECT pg_sleep(600)$$)); SELECT dtx.start_saga('hang')});
+$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND backend_type = 'pg_dtx saga worker'},
+	1, 'a saga hangs');
+$dtx->sql('SET lock_timeout = 0; DROP EXTENSION pg_dtx CASCADE');
+$dtx->sql(q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker'});
+workers_are('worker', 0, 'extension dropped: no workers');
+workers_are('scheduler', 0, '... and no scheduler');
+cmp_ok(scalar(() = log_since($log) =~ /ERROR/g), '<', 20, '... and no loop of errors');
+
+done_testing();
