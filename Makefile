@@ -4,7 +4,8 @@
 #   make test                                the whole test suite, on servers of its own
 #   make demo                                the extension at work on four servers
 #   make faults, make chaos, make races      the long tests, see docs/testing.md
-#   make fuzz, make leaks                    hostile input, and whether anything grows
+#   make fuzz, make leaks, make load         hostile input, growth, many sessions
+#   make sanitize, make valgrind             the suite under checkers of memory
 #   make bench                               what it costs, see docs/performance.md
 #
 # "make test" and "make demo" install what they need, so they also run where
@@ -112,11 +113,11 @@ PG_CONFIG ?= pg_config
 top_dir := $(patsubst %/,%,$(dir $(abspath $(firstword $(MAKEFILE_LIST)))))
 
 # These targets work without PostgreSQL.
-dev_targets = test demo setup faults chaos races fuzz leaks sanitize bench
+dev_targets = test demo setup faults chaos races fuzz leaks load sanitize valgrind bench
 
 # What may be given to them on the command line.
 export TESTS JOBS KEEP CASES DURATION SEED INTERLEAVINGS
-export TRANSACTIONS PASSES ROUNDS CLIENTS SERVERS DELAYS SAMPLE LOAD PUBLISH RESULTS
+export SESSIONS SECONDS_EACH PLANT TRANSACTIONS PASSES ROUNDS CLIENTS SERVERS DELAYS SAMPLE LOAD PUBLISH RESULTS
 
 ifneq ($(filter-out $(dev_targets),$(or $(MAKECMDGOALS),all)),)
 
