@@ -741,7 +741,8 @@ DtxInterposeOpen(Oid serverid)
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("pg_dtx did not see postgres_fdw open a session"),
 				 errhint("Report this to the developers of pg_dtx.")));
-	if (opened->broken || ParticipantControlled(opened))
+	if (opened->broken || ParticipantControlled(opened) ||
+		PQstatus(opened->conn) != CONNECTION_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("connection to server \"%s\" was lost",
