@@ -39,6 +39,20 @@ need_tools() {
 		"${missing[@]/%unshare/util-linux}" debian-archive-keyring >/dev/null
 }
 
+# What "make setup" installs on a new system, as a script for the layer "test".
+# The layer is made again when dev/setup has changed, so that is tested, too.
+setup_script() {
+	cat <<-END
+	mkdir /setup; cat >/setup/lib.sh <<'END_OF_FILE'
+	$(cat "$top/dev/lib.sh")
+	END_OF_FILE
+	cat >/setup/setup <<'END_OF_FILE'
+	$(cat "$top/dev/setup")
+	END_OF_FILE
+	bash /setup/setup
+	END
+}
+
 release_version() {
 	local pair
 
