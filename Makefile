@@ -65,6 +65,7 @@ REGRESS = \
 	settings \
 	privileges \
 	views \
+	overview \
 	check_server \
 	remote_exec \
 	remote_exec_mixed \
@@ -113,10 +114,11 @@ PG_CONFIG ?= pg_config
 top_dir := $(patsubst %/,%,$(dir $(abspath $(firstword $(MAKEFILE_LIST)))))
 
 # These targets work without PostgreSQL.
-dev_targets = test demo setup faults chaos races fuzz leaks load sanitize valgrind bench
+dev_targets = test demo setup faults chaos races fuzz leaks load sanitize valgrind bench \
+	test-matrix test-versions test-upgrade test-examples deb
 
 # What may be given to them on the command line.
-export TESTS JOBS KEEP CASES DURATION SEED INTERLEAVINGS
+export VERSIONS TESTS JOBS KEEP CASES DURATION SEED INTERLEAVINGS
 export SESSIONS SECONDS_EACH PLANT TRANSACTIONS PASSES ROUNDS CLIENTS SERVERS DELAYS SAMPLE LOAD PUBLISH RESULTS
 
 ifneq ($(filter-out $(dev_targets),$(or $(MAKECMDGOALS),all)),)

@@ -57,6 +57,7 @@ PG_FUNCTION_INFO_V1(dtx_sql_transactions);
 PG_FUNCTION_INFO_V1(dtx_sql_in_doubt);
 PG_FUNCTION_INFO_V1(dtx_sql_servers);
 PG_FUNCTION_INFO_V1(dtx_sql_stat);
+PG_FUNCTION_INFO_V1(dtx_sql_stat_since_last_call);
 PG_FUNCTION_INFO_V1(dtx_sql_stat_reset);
 PG_FUNCTION_INFO_V1(dtx_sql_check_server);
 PG_FUNCTION_INFO_V1(dtx_sql_resolve);
@@ -612,6 +613,58 @@ dtx_sql_stat(PG_FUNCTION_ARGS)
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 
 	return (Datum) 0;
+}
+
+/*
+ * dtx._stat_since_last_call(): what was counted since this session last asked
+ * or, if it has not, or the counters were reset meanwhile, since they were zero.
+ */
+Datum
+dtx_sql_stat_since_last_call(PG_FUNCTION_ARGS)
+{
+	/* What this session was told last; zeros before that. */
+	static uint64 last[DTX_STAT_COUNT];
+	static TimestampTz last_at = 0;
+
+	uint64		since[DTX_STAT_COUNT];
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz reset_at = DtxStatsResetAt();
+	TupleDesc	desc;
+	Datum		values[8];
+	bool		nulls[8] = {0};
+	int			n = 0;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+
+	if (last_at < reset_at)
+	{
+		memset(last, 0, sizeof(last));
+		last_at = reset_at;
+	}
+	for (int i = 0; i < DTX_STAT_COUNT; i++)
+	{
+		uint64		value = DtxStatsGet((DtxCounter) i);
+
+		/* Less than before: it is being reset just now. */
+		since[i] = value - Min(value, last[i]);
+		last[i] = value;
+	}
+
+	values[n++] = Float8GetDatum(Max(now - last_at, 0) / 1000000.0);
+	values[n++] = Int64GetDatum((int64) since[DTX_STAT_ONE_PHASE]);
+	values[n++] = Int64GetDatum((int64) since[DTX_STAT_TWO_PHASE]);
+	values[n++] = Int64GetDatum((int64) since[DTX_STAT_PREPARE_FAILED]);
+	values[n++] = Int64GetDatum((int64) since[DTX_STAT_HANDED_OVER]);
+	values[n++] = Int64GetDatum((int64) (since[DTX_STAT_RESOLVED_COMMIT] +
+										 since[DTX_STAT_RESOLVED_ROLLBACK]));
+	values[n++] = Float8GetDatum(since[DTX_STAT_PREPARE_USEC] / 1000.0);
+	values[n++] = Float8GetDatum(since[DTX_STAT_COMMIT_USEC] / 1000.0);
+	Assert(n == lengthof(values) && n == desc->natts);
+	last_at = now;
+
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
+													  values, nulls)));
 }
 
 /*

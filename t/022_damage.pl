@@ -223,7 +223,8 @@ damage_is('', '... without damage');
 repair();
 
 # What nobody touched is no damage.
-$dtx->p(1)->restart('immediate');
+$dtx->p(1)->stop('immediate');
+$dtx->p(1)->start;
 $dtx->sql($dtx->transfer(10, 1, 0, 2));
 $dtx->wait_passes(2);
 damage_is('', 'no damage where nothing was done wrong');
