@@ -7,6 +7,7 @@
 #   make fuzz, make leaks, make load         hostile input, growth, many sessions
 #   make sanitize, make valgrind             the suite under checkers of memory
 #   make bench                               what it costs, see docs/performance.md
+#   make bench-sagas                         how many sagas a second
 #
 # "make test" and "make demo" install what they need, so they also run where
 # PostgreSQL is not installed yet; see dev/setup.
@@ -115,10 +116,10 @@ top_dir := $(patsubst %/,%,$(dir $(abspath $(firstword $(MAKEFILE_LIST)))))
 
 # These targets work without PostgreSQL.
 dev_targets = test demo setup faults chaos races fuzz leaks load sanitize valgrind bench \
-	test-matrix test-versions test-upgrade test-examples deb
+	bench-sagas test-matrix test-versions test-upgrade test-examples deb
 
 # What may be given to them on the command line.
-export VERSIONS TESTS JOBS KEEP CASES DURATION SEED INTERLEAVINGS
+export VERSIONS TESTS JOBS KEEP CASES DURATION SEED SAGAS INTERLEAVINGS
 export SESSIONS SECONDS_EACH PLANT TRANSACTIONS PASSES ROUNDS CLIENTS SERVERS DELAYS SAMPLE LOAD PUBLISH RESULTS
 
 ifneq ($(filter-out $(dev_targets),$(or $(MAKECMDGOALS),all)),)

@@ -373,7 +373,7 @@ CREATE TABLE dtx.saga_step (
   boot_id bigint,
   xid bigint,
   PRIMARY KEY (saga, step)
-) USING heap WITH (fillfactor = 50);
+) USING heap WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 
 -- The only queue.  It is as large as the work that is due or scheduled, because
 -- what is done is due never more.

@@ -111,7 +111,9 @@ SELECT name, version, owner = current_user AS mine, created_at <= clock_timestam
 SELECT dtx.define_saga('', dtx.step('a', NULL, 'SELECT 1'));
 SELECT dtx.define_saga(NULL, dtx.step('a', NULL, 'SELECT 1'));
 SELECT dtx.define_saga(repeat('x', 201), dtx.step('a', NULL, 'SELECT 1'));
+\set VERBOSITY terse
 SELECT dtx.define_saga('x');
+\set VERBOSITY default
 SELECT dtx.define_saga('x', VARIADIC '{}');
 SELECT dtx.define_saga('x', VARIADIC NULL);
 SELECT dtx.define_saga('x', NULL::dtx.step_spec);

@@ -53,6 +53,16 @@ SELECT * FROM steps(:id);
 SELECT * FROM history(:id);
 SELECT state FROM dtx.sagas WHERE id = :id;
 
+-- it is not offered in the transaction that has done the step before: that may not
+-- be confirmed by all servers yet
+SELECT dtx.start_saga('parcel') AS id \gset
+SELECT step FROM take();
+BEGIN;
+SELECT done(:id, 'pack');
+SELECT saga, step, more FROM dtx._saga_take(current_user::regrole, :id);
+COMMIT;
+SELECT * FROM steps(:id);
+SELECT dtx.force_saga(:id, 'completed', 'test');
 -- to a certain step
 CREATE FUNCTION parcel(upto text) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE

@@ -143,6 +143,12 @@ SELECT dtx.complete(:'token');
 SELECT dtx.signal_saga(:ann, 'c');
 RESET ROLE;
 SELECT by_whom FROM dtx.saga_history WHERE saga = :ann ORDER BY id;
+SET ROLE regress_dtx_bob;
+SELECT count(*) > 0 AS some, bool_and(saga = :bob) AS mine FROM dtx.saga_history;
+SET ROLE regress_dtx_monitor;
+SELECT count(DISTINCT saga) > 1 AS several FROM dtx.saga_history;
+SELECT count(DISTINCT saga) > 1 AS several FROM dtx.saga_steps;
+RESET ROLE;
 CALL work_for('regress_dtx_ann');
 SELECT state FROM dtx.sagas WHERE id = :ann;
 -- events

@@ -185,6 +185,13 @@ SELECT step, results FROM take();
 SELECT done(:id, 'end');
 SELECT * FROM history(:id);
 SELECT dtx.signal_saga(:id, 'thanks');
+-- who has only locked it can't wait for it either
+SELECT dtx.start_saga('approval') AS id \gset
+BEGIN;
+SELECT dtx.signal_saga(:id, 'thanks');
+SELECT dtx.wait_saga(:id);
+ROLLBACK;
+SELECT dtx.force_saga(:id, 'completed', 'test');
 -- even before the saga has begun; its payload comes along
 SELECT dtx.start_saga('approval', run_at => now() + interval '1 hour') AS id \gset
 SELECT dtx.signal_saga(:id, 'answer', '"early"');

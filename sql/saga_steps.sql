@@ -256,6 +256,44 @@ SELECT done(:id, 'x');
 SELECT step FROM take();
 SELECT done(:id, 'z');
 
+-- nothing is done before all servers have confirmed what was done before, neither
+-- the first step, nor the next one, nor a compensation; so says a decision
+CREATE PROCEDURE decide(id bigint, step int) LANGUAGE sql AS $$
+	INSERT INTO dtx.decision (boot_id, xid, userid, decided_at, serverids, umids, system_ids)
+	SELECT x.boot_id, x.xid, 10, now(), '{1}', '{1}', '{0}'
+	FROM (SELECT g.boot_id, g.xid FROM dtx.saga g WHERE g.id = decide.id AND decide.step = 0
+		UNION ALL SELECT s.boot_id, s.xid FROM dtx.saga_step s WHERE s.saga = decide.id AND s.step = decide.step) AS x
+$$;
+SELECT dtx.start_saga('chain') AS id \gset
+BEGIN;
+CALL decide(:id, 0);
+SELECT * FROM take();
+SELECT * FROM steps(:id);
+ROLLBACK;
+SELECT step FROM take();
+SELECT done(:id, 'a');
+BEGIN;
+CALL decide(:id, 1);
+SELECT * FROM take();
+SELECT * FROM steps(:id);
+SELECT dtx.skip_step(:id, 'b', 'too early');
+ROLLBACK;
+SELECT step FROM take();
+SELECT done(:id, 'b');
+SELECT dtx.cancel_saga(:id, 'test');
+BEGIN;
+CALL decide(:id, 2);
+SELECT * FROM take();
+ROLLBACK;
+SELECT step, direction FROM take();
+SELECT done(:id, 'b');
+BEGIN;
+CALL decide(:id, 2);
+SELECT * FROM take();
+ROLLBACK;
+SELECT step, direction FROM take();
+SELECT done(:id, 'a');
+
 -- a worker that has gone: its attempt counts
 SELECT dtx.start_saga('chain') AS id \gset
 SELECT step, attempt FROM take();

@@ -7,8 +7,9 @@
 #
 # Saga "move" takes n from acct0 on the coordinator (step 1), gives it to acct on
 # s1 (2), moves it on to s2 (3, one group on both servers), and counts it on the
-# coordinator (4).  Saga "refused" does the same, and its last step fails, so
-# that everything is compensated.
+# coordinator (4).  Saga "refused" does the same, and its last step fails, so that
+# everything is compensated.  Sagas that meet on several servers may end up in a
+# deadlock that no server sees: the timeouts of their steps end it.
 package SagaBooks;
 
 use strict;
@@ -75,7 +76,7 @@ sub define
 	my $n = q{($1->>'n')::int};
 	my $give = sub { _line($_[0], $_[1], "UPDATE $_[2] SET bal = bal + $n WHERE id = 1 RETURNING bal") };
 	my $take = sub { _line($_[0], $_[1], "UPDATE $_[2] SET bal = bal - $n WHERE id = 1 RETURNING bal") };
-	my $options = q{backoff => '20 ms', max_attempts => 1000};
+	my $options = q{backoff => '20 ms', max_attempts => 1000, timeout => '5 s'};
 	my $step = sub {
 		my ($name, $server, $execute, $compensate) = @_;
 		return "dtx.step('$name', server => $server, execute => \$e\$$execute\$e\$, "
