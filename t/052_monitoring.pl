@@ -39,6 +39,12 @@ my $participant = queries('participant.yaml');
 # The role of an exporter.
 $_->safe_psql('postgres', 'CREATE ROLE exporter LOGIN IN ROLE pg_monitor') for $dtx->coord, $dtx->p(1);
 
+# A saga, which is not run: there is no worker for it.
+$dtx->sql(q{ALTER SYSTEM SET pg_dtx.saga_workers = 0});
+$dtx->coord->reload;
+$dtx->sql(q{SELECT dtx.define_saga('monitored', dtx.step('only', NULL, 'SELECT 1'))});
+$dtx->sql(q{SELECT dtx.start_saga('monitored')});
+
 # All metrics, as the exporter would name them.
 sub metrics
 {
@@ -74,6 +80,8 @@ is($m->{'pg_dtx_in_doubt_current{server="s1"}'}, 0, 'nothing in doubt');
 is($m->{'pg_dtx_in_doubt_current{server=""}'}, 0, '... nor on servers that were dropped');
 is($m->{'pg_dtx_server_reachable{server="s1"}'}, 1, 's1 is reachable');
 is($m->{'pg_dtx_server_slots_total{server="s1"}'}, 20, '... and has 20 slots');
+is($m->{'pg_dtx_saga_pending{name="monitored"}'} + $m->{'pg_dtx_saga_running{name="monitored"}'}, 1, 'one saga is not finished');
+is($m->{'pg_dtx_saga_failed{name="monitored"}'}, 0, '... and none has failed');
 is($m->{pg_dtx_resolver_running}, 1, 'the resolver runs');
 cmp_ok($m->{pg_dtx_resolver_silent_seconds}, '<', 60, '... and is not silent');
 is($m->{'pg_dtx_transactions_current{state="active"}'}, 0, 'no transaction');
