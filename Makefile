@@ -109,7 +109,7 @@ PG_CONFIG ?= pg_config
 top_dir := $(patsubst %/,%,$(dir $(abspath $(firstword $(MAKEFILE_LIST)))))
 
 # These targets work without PostgreSQL.
-dev_targets = test demo setup faults chaos races fuzz leaks sanitize bench test-matrix deb test-examples test-versions test-upgrade
+dev_targets = test demo setup faults chaos races fuzz leaks sanitize bench test-matrix deb test-examples test-versions test-upgrade dist
 
 # What may be given to them on the command line.
 export VERSIONS TESTS JOBS KEEP CASES DURATION SEED INTERLEAVINGS
