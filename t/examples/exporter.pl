@@ -58,8 +58,8 @@ $dtx->wait_passes;
 my $page = scrape(9187, qr/^pg_dtx_stat_two_phase(?:\{.*\})? 1$/m);
 like($page, qr/^pg_dtx_stat_two_phase(?:\{.*\})? 1$/m, 'a transaction in two phases');
 like($page, qr/^# TYPE pg_dtx_stat_two_phase counter$/m, '... is a counter');
-like($page, qr/^pg_dtx_in_doubt_current\{.*server="s1".*\} 0$/m, 'nothing in doubt on s1');
-like($page, qr/^pg_dtx_server_reachable\{.*server="s2".*\} 1$/m, 's2 is reachable');
+like($page, qr/^pg_dtx_in_doubt_current\{.*foreign_server="s1".*\} 0$/m, 'nothing in doubt on s1');
+like($page, qr/^pg_dtx_server_reachable\{.*foreign_server="s2".*\} 1$/m, 's2 is reachable');
 like($page, qr/^pg_dtx_resolver_running(?:\{.*\})? 1$/m, 'the resolver runs');
 like($page, qr/^pg_dtx_damage_current(?:\{.*\})? 0$/m, 'no damage');
 like($page, qr/^pg_dtx_transactions_current\{.*state="preparing".*\} 0$/m, 'transactions');
@@ -75,10 +75,10 @@ like(scrape(9188, qr/^pg_dtx_prepared_current(?:\{.*\})? 1$/m), qr/^pg_dtx_prepa
 $dtx->p(2)->stop('immediate');
 $dtx->release;
 $s->finish;
-$page = scrape(9187, qr/^pg_dtx_in_doubt_current\{.*server="s2".*\} 1$/m);
-like($page, qr/^pg_dtx_in_doubt_current\{.*server="s2".*\} 1$/m, 'in doubt on s2');
-like(scrape(9187, qr/^pg_dtx_server_reachable\{.*server="s2".*\} 0$/m),
-	qr/^pg_dtx_server_reachable\{.*server="s2".*\} 0$/m, 's2 is not reachable');
+$page = scrape(9187, qr/^pg_dtx_in_doubt_current\{.*foreign_server="s2".*\} 1$/m);
+like($page, qr/^pg_dtx_in_doubt_current\{.*foreign_server="s2".*\} 1$/m, 'in doubt on s2');
+like(scrape(9187, qr/^pg_dtx_server_reachable\{.*foreign_server="s2".*\} 0$/m),
+	qr/^pg_dtx_server_reachable\{.*foreign_server="s2".*\} 0$/m, 's2 is not reachable');
 $dtx->p(2)->start;
 $dtx->clean('s2 is back');
 
