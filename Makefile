@@ -116,7 +116,7 @@ top_dir := $(patsubst %/,%,$(dir $(abspath $(firstword $(MAKEFILE_LIST)))))
 
 # These targets work without PostgreSQL.
 dev_targets = test demo setup faults chaos races fuzz leaks load sanitize valgrind bench \
-	bench-sagas test-matrix test-versions test-upgrade test-examples deb
+	bench-sagas test-matrix test-versions test-upgrade test-examples deb dist
 
 # What may be given to them on the command line.
 export VERSIONS TESTS JOBS KEEP CASES DURATION SEED SAGAS INTERLEAVINGS

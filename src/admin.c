@@ -781,6 +781,10 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 
 	if (probe.reachable)
 	{
+		add_check(rsinfo, "direct connection", probe.pooled ? -1 : 1,
+				  pstrdup(probe.pooled ? "a connection pooler is in between" :
+						  "no connection pooler is in between"),
+				  "A pooler works in session mode only. In other modes the settings of postgres_fdw's sessions get lost, and with them the meaning of values that are exchanged.");
 		add_check(rsinfo, "version", probe.version >= OLDEST_REMOTE_VERSION,
 				  psprintf("PostgreSQL %s", version_text(probe.version)),
 				  "A server older than PostgreSQL 10 can't tell whether a transaction wrote there, so that even readers are prepared.");
@@ -796,6 +800,7 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 	}
 	else
 	{
+		add_check(rsinfo, "direct connection", -1, pstrdup(unknown), NULL);
 		add_check(rsinfo, "version", -1, pstrdup(unknown), NULL);
 		add_check(rsinfo, "max_prepared_transactions", -1, pstrdup(unknown),
 				  NULL);

@@ -16,9 +16,10 @@
 #
 # Several of them are separated by semicolons.
 #
-# As a program it prints the shell commands that are for a new system:
+# As a program it prints shell commands: those that are for a new system, or the
+# others.
 #
-#	perl t/docs/Markdown.pm README.md
+#	perl t/docs/Markdown.pm fresh|other README.md
 package Markdown;
 
 use strict;
@@ -97,12 +98,12 @@ sub agrees
 
 unless (caller)
 {
-	for my $file (@ARGV)
+	my ($which, $file) = @ARGV;
+
+	for my $block (@{ Markdown->new($file)->{blocks} })
 	{
-		for my $block (@{ Markdown->new($file)->{blocks} })
-		{
-			print $block->{text} if ($block->{check}{fresh} // '') eq 'system' && $block->{lang} eq 'sh';
-		}
+		next if $block->{lang} ne 'sh' || defined $block->{check}{not};
+		print $block->{text} if defined $block->{check}{fresh} ? $which eq 'fresh' : $which eq 'other';
 	}
 }
 

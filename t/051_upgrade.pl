@@ -88,9 +88,9 @@ is(join("\n", grep { / -$/ && !/^(?:type|sequence|index|schema|constraint) / } s
 	'everything has a comment');
 
 # A dump keeps what humans did, and no identity, no decisions.
-$coord->command_ok([ 'pg_dump', '-d', $coord->connstr('old'), '-f', "$tmp/041.sql" ], 'pg_dump');
+$coord->command_ok([ 'pg_dump', '-d', $coord->connstr('old'), '-f', "$tmp/051.sql" ], 'pg_dump');
 $dtx->sql('CREATE DATABASE restored');
-$coord->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $coord->connstr('restored'), '-f', "$tmp/041.sql" ],
+$coord->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $coord->connstr('restored'), '-f', "$tmp/051.sql" ],
 	'restore');
 is($coord->safe_psql('restored', q{SELECT extversion FROM pg_extension WHERE extname = 'pg_dtx'}), '1.1', 'restored');
 isnt($coord->safe_psql('restored', 'SELECT id FROM dtx.coordinator'), $id, '... with an identity of its own');

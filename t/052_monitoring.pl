@@ -39,6 +39,12 @@ my $participant = queries('participant.yaml');
 # The role of an exporter.
 $_->safe_psql('postgres', 'CREATE ROLE exporter LOGIN IN ROLE pg_monitor') for $dtx->coord, $dtx->p(1);
 
+# A saga, which is not run: there is no worker for it.
+$dtx->sql(q{ALTER SYSTEM SET pg_dtx.saga_workers = 0});
+$dtx->coord->reload;
+$dtx->sql(q{SELECT dtx.define_saga('monitored', dtx.step('only', NULL, 'SELECT 1'))});
+$dtx->sql(q{SELECT dtx.start_saga('monitored')});
+
 # All metrics, as the exporter would name them.
 sub metrics
 {
@@ -70,10 +76,12 @@ my $m = metrics($dtx->coord, $coordinator);
 is($m->{pg_dtx_damage_current}, 0, 'no damage');
 is($m->{pg_dtx_stat_two_phase}, 1, 'one transaction in two phases');
 cmp_ok($m->{pg_dtx_stat_prepare_seconds}, '>', 0, '... took some time');
-is($m->{'pg_dtx_in_doubt_current{server="s1"}'}, 0, 'nothing in doubt');
-is($m->{'pg_dtx_in_doubt_current{server=""}'}, 0, '... nor on servers that were dropped');
-is($m->{'pg_dtx_server_reachable{server="s1"}'}, 1, 's1 is reachable');
-is($m->{'pg_dtx_server_slots_total{server="s1"}'}, 20, '... and has 20 slots');
+is($m->{'pg_dtx_in_doubt_current{foreign_server="s1"}'}, 0, 'nothing in doubt');
+is($m->{'pg_dtx_in_doubt_current{foreign_server=""}'}, 0, '... nor on servers that were dropped');
+is($m->{'pg_dtx_server_reachable{foreign_server="s1"}'}, 1, 's1 is reachable');
+is($m->{'pg_dtx_server_slots_total{foreign_server="s1"}'}, 20, '... and has 20 slots');
+is($m->{'pg_dtx_saga_pending{name="monitored"}'} + $m->{'pg_dtx_saga_running{name="monitored"}'}, 1, 'one saga is not finished');
+is($m->{'pg_dtx_saga_failed{name="monitored"}'}, 0, '... and none has failed');
 is($m->{pg_dtx_resolver_running}, 1, 'the resolver runs');
 cmp_ok($m->{pg_dtx_resolver_silent_seconds}, '<', 60, '... and is not silent');
 is($m->{'pg_dtx_transactions_current{state="active"}'}, 0, 'no transaction');
@@ -103,13 +111,13 @@ $dtx->release;
 $s->finish;
 $dtx->poll($dtx->coord, q{SELECT count(*) > 0 FROM dtx.in_doubt WHERE server = 's2'}, 't', 's2 is in doubt');
 $m = metrics($dtx->coord, $coordinator);
-is($m->{'pg_dtx_in_doubt_current{server="s2"}'}, 1, '... and so says the metric');
-cmp_ok($m->{'pg_dtx_in_doubt_oldest_seconds{server="s2"}'}, '>', 0, '... with its age');
+is($m->{'pg_dtx_in_doubt_current{foreign_server="s2"}'}, 1, '... and so says the metric');
+cmp_ok($m->{'pg_dtx_in_doubt_oldest_seconds{foreign_server="s2"}'}, '>', 0, '... with its age');
 $dtx->sql('ALTER SYSTEM RESET pg_dtx.resolver');
 $dtx->coord->reload;
 $dtx->poll($dtx->coord, q{SELECT reachable FROM dtx.servers WHERE server = 's2'}, 'f', 'the resolver can not reach s2');
 $m = metrics($dtx->coord, $coordinator);
-is($m->{'pg_dtx_server_reachable{server="s2"}'}, 0, '... and so says the metric');
+is($m->{'pg_dtx_server_reachable{foreign_server="s2"}'}, 0, '... and so says the metric');
 $dtx->p(2)->start;
 $s->close;
 $dtx->clean('s2 is back');
