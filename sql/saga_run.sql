@@ -164,3 +164,4 @@ DROP OWNED BY regress_dtx_app;
 DROP ROLE regress_dtx_app, regress_dtx_remote;
 SELECT count(*) FROM dtx.sagas WHERE state NOT IN ('completed', 'compensated');
 TABLE prepared;
+DROP VIEW books;

@@ -18,7 +18,7 @@ SELECT * FROM take();
 BEGIN;
 SELECT dtx.start_saga('chain') AS id \gset
 SELECT state FROM dtx.sagas WHERE id = :id;
-SELECT dtx.wait_saga(:id);
+SELECT dtx.wait_saga(:id, '1 min');
 ROLLBACK;
 SELECT state FROM dtx.sagas WHERE id = :id;
 SELECT dtx._saga_any();
@@ -81,7 +81,7 @@ SELECT dtx.retry_saga(:id);
 ROLLBACK;
 BEGIN;
 SELECT dtx.skip_step(:id, 'a', 'test');
-SELECT dtx.wait_saga(:id);
+SELECT dtx.wait_saga(:id, '1 min');
 ROLLBACK;
 
 -- what is due, by role
@@ -189,7 +189,7 @@ SELECT dtx.signal_saga(:id, 'thanks');
 SELECT dtx.start_saga('approval') AS id \gset
 BEGIN;
 SELECT dtx.signal_saga(:id, 'thanks');
-SELECT dtx.wait_saga(:id);
+SELECT dtx.wait_saga(:id, '1 min');
 ROLLBACK;
 SELECT dtx.force_saga(:id, 'completed', 'test');
 -- even before the saga has begun; its payload comes along
