@@ -565,6 +565,31 @@ sub _restarted
 	return;
 }
 
+# Stop the resolver while it sleeps: anywhere else it may hold what others wait for,
+# such as a page that it is just reading.
+sub _stop_worker
+{
+	my ($self, $condition) = @_;
+	my $deadline = time + $timeout;
+	my $asleep = q{SELECT pid FROM pg_stat_activity
+WHERE backend_type = 'pg_dtx resolver' AND wait_event_type = 'Extension' AND }
+	  . ($condition // 'true');
+	while (time < $deadline)
+	{
+		my $pid = $self->_query(0, $asleep);
+		if ($pid =~ /^\d+$/ && eval { $self->{dtx}->stop_process($pid); 1 })
+		{
+			my $psql = $self->_psql(0);
+			my $is = $psql->query($asleep, 3) // '';
+			$psql->kill;
+			return $pid if $is eq $pid;
+			$self->{dtx}->continue_process($pid);
+		}
+		usleep(5_000);
+	}
+	croak 'the resolver does not sleep';
+}
+
 # What is in fault.conf of the coordinator from now on.
 sub _configure
 {
@@ -942,14 +967,7 @@ sub _resolver_case
 	else
 	{
 		# A worker that sleeps, so that it is up to the session.
-		_wait_until(
-			'a worker',
-			sub {
-				$worker = $self->_query(0,
-					q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'});
-				return $worker =~ /^\d+$/;
-			}) or push @{ $got{wrong} }, 'there is no resolver';
-		$self->{dtx}->stop_process($worker);
+		$worker = $self->_stop_worker;
 		$self->_configure('');
 		_wait_until(
 			'the resolver is on',
@@ -1081,15 +1099,8 @@ sub order
 	# The worker sleeps, and is kept from helping.
 	$self->{log_offset} = -s $dtx->coord->logfile;
 	$self->_configure("pg_dtx.resolve_interval = '1h'\n");
-	_wait_until(
-		'the worker sleeps',
-		sub {
-			$worker = $self->_query(0,
-				q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'
-AND state = 'idle' AND current_setting('pg_dtx.resolve_interval') = '1h'});
-			return $worker =~ /^\d+$/;
-		}) or croak 'the resolver does not sleep';
-	$dtx->stop_process($worker);
+	$worker = $self->_stop_worker(
+		q{state = 'idle' AND current_setting('pg_dtx.resolve_interval') = '1h'});
 
 	# Prepared everywhere, and stopped.
 	my $session = $self->_session;
@@ -1162,14 +1173,7 @@ sub forgotten
 	croak 'there is no decision' if $self->_query(0, $decisions) ne '1';
 
 	# The worker is kept from helping until the other one has read its list.
-	my $worker;
-	_wait_until('the worker',
-		sub {
-			$worker = $self->_query(0,
-				q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'});
-			return $worker =~ /^\d+$/;
-		}) or croak 'there is no resolver';
-	$dtx->stop_process($worker);
+	my $worker = $self->_stop_worker;
 	$self->_configure('');
 	my ($resolve, $pid) = $self->_another;
 	_wait_until('resolution is possible',
