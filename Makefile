@@ -4,7 +4,8 @@
 #   make test                                the whole test suite, on servers of its own
 #   make demo                                the extension at work on four servers
 #   make faults, make chaos, make races      the long tests, see docs/testing.md
-#   make fuzz, make leaks                    hostile input, and whether anything grows
+#   make fuzz, make leaks, make load         hostile input, growth, many sessions
+#   make sanitize, make valgrind             the suite under checkers of memory
 #   make bench                               what it costs, see docs/performance.md
 #   make bench-sagas                         how many sagas a second
 #
@@ -65,8 +66,10 @@ REGRESS = \
 	settings \
 	privileges \
 	views \
+	overview \
 	check_server \
 	remote_exec \
+	remote_exec_mixed \
 	resolve \
 	force \
 	damage \
@@ -112,11 +115,12 @@ PG_CONFIG ?= pg_config
 top_dir := $(patsubst %/,%,$(dir $(abspath $(firstword $(MAKEFILE_LIST)))))
 
 # These targets work without PostgreSQL.
-dev_targets = test demo setup faults chaos races fuzz leaks sanitize bench bench-sagas
+dev_targets = test demo setup faults chaos races fuzz leaks load sanitize valgrind bench \
+	bench-sagas test-matrix test-versions test-upgrade test-examples deb dist
 
 # What may be given to them on the command line.
-export TESTS JOBS KEEP CASES DURATION SEED SAGAS INTERLEAVINGS
-export TRANSACTIONS PASSES ROUNDS CLIENTS SERVERS DELAYS SAMPLE LOAD PUBLISH RESULTS
+export VERSIONS TESTS JOBS KEEP CASES DURATION SEED SAGAS INTERLEAVINGS
+export SESSIONS SECONDS_EACH PLANT TRANSACTIONS PASSES ROUNDS CLIENTS SERVERS DELAYS SAMPLE LOAD PUBLISH RESULTS
 
 ifneq ($(filter-out $(dev_targets),$(or $(MAKECMDGOALS),all)),)
 

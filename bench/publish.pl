@@ -26,7 +26,10 @@ sub slurp
 my $page = slurp("$docs/performance.md");
 my $text = slurp("$results/performance.txt");
 my @date = gmtime;
-my $figures = sprintf "Measured on %04d-%02d-%02d.\n\n```\n%s```\n", $date[5] + 1900,
+my $figures = -f "$results/performance.svg"
+  ? "![throughput relative to plain postgres_fdw](performance.svg)\n\n"
+  : '';
+$figures .= sprintf "Measured on %04d-%02d-%02d.\n\n```text\n%s```\n", $date[5] + 1900,
   $date[4] + 1, $date[3], $text;
 
 $page =~ s/(<!-- figures: begin -->\n).*(<!-- figures: end -->)/$1\n$figures\n$2/s

@@ -56,15 +56,20 @@ make_work_dir() {
 	work=$(mktemp -d "$base/pg_dtx.XXXXXX")
 }
 
+# A copy of the source tree, without what was built in it, in a new directory.
+copy_source() {
+	mkdir "$1"
+	(cd "$top" && tar -cf - --exclude=./.git --exclude='*.o' --exclude='*.bc' \
+		--exclude='*.so' --exclude=./results --exclude=./tmp_check .) |
+		tar -C "$1" -xf - --no-same-owner
+}
+
 # Build a copy of the source tree in $work/build, whoever owns the original,
 # and install it.
 build_and_install() {
 	local log=$work/build.log
 
-	mkdir "$work/build"
-	(cd "$top" && tar -cf - --exclude=./.git --exclude='*.o' --exclude='*.bc' \
-		--exclude='*.so' --exclude=./results --exclude=./tmp_check .) |
-		tar -C "$work/build" -xf - --no-same-owner
+	copy_source "$work/build"
 	if [ "$(id -u)" = 0 ]; then
 		chown -R "$test_user:" "$work"
 	fi

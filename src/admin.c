@@ -57,6 +57,7 @@ PG_FUNCTION_INFO_V1(dtx_sql_transactions);
 PG_FUNCTION_INFO_V1(dtx_sql_in_doubt);
 PG_FUNCTION_INFO_V1(dtx_sql_servers);
 PG_FUNCTION_INFO_V1(dtx_sql_stat);
+PG_FUNCTION_INFO_V1(dtx_sql_stat_since_last_call);
 PG_FUNCTION_INFO_V1(dtx_sql_stat_reset);
 PG_FUNCTION_INFO_V1(dtx_sql_check_server);
 PG_FUNCTION_INFO_V1(dtx_sql_resolve);
@@ -615,6 +616,58 @@ dtx_sql_stat(PG_FUNCTION_ARGS)
 }
 
 /*
+ * dtx._stat_since_last_call(): what was counted since this session last asked
+ * or, if it has not, or the counters were reset meanwhile, since they were zero.
+ */
+Datum
+dtx_sql_stat_since_last_call(PG_FUNCTION_ARGS)
+{
+	/* What this session was told last; zeros before that. */
+	static uint64 last[DTX_STAT_COUNT];
+	static TimestampTz last_at = 0;
+
+	uint64		since[DTX_STAT_COUNT];
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz reset_at = DtxStatsResetAt();
+	TupleDesc	desc;
+	Datum		values[8];
+	bool		nulls[8] = {0};
+	int			n = 0;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+
+	if (last_at < reset_at)
+	{
+		memset(last, 0, sizeof(last));
+		last_at = reset_at;
+	}
+	for (int i = 0; i < DTX_STAT_COUNT; i++)
+	{
+		uint64		value = DtxStatsGet((DtxCounter) i);
+
+		/* Less than before: it is being reset just now. */
+		since[i] = value - Min(value, last[i]);
+		last[i] = value;
+	}
+
+	values[n++] = Float8GetDatum(Max(now - last_at, 0) / 1000000.0);
+	values[n++] = Int64GetDatum((int64) since[DTX_STAT_ONE_PHASE]);
+	values[n++] = Int64GetDatum((int64) since[DTX_STAT_TWO_PHASE]);
+	values[n++] = Int64GetDatum((int64) since[DTX_STAT_PREPARE_FAILED]);
+	values[n++] = Int64GetDatum((int64) since[DTX_STAT_HANDED_OVER]);
+	values[n++] = Int64GetDatum((int64) (since[DTX_STAT_RESOLVED_COMMIT] +
+										 since[DTX_STAT_RESOLVED_ROLLBACK]));
+	values[n++] = Float8GetDatum(since[DTX_STAT_PREPARE_USEC] / 1000.0);
+	values[n++] = Float8GetDatum(since[DTX_STAT_COMMIT_USEC] / 1000.0);
+	Assert(n == lengthof(values) && n == desc->natts);
+	last_at = now;
+
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
+													  values, nulls)));
+}
+
+/*
  * dtx.stat_reset(): set the counters to zero.
  */
 Datum
@@ -728,6 +781,10 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 
 	if (probe.reachable)
 	{
+		add_check(rsinfo, "direct connection", probe.pooled ? -1 : 1,
+				  pstrdup(probe.pooled ? "a connection pooler is in between" :
+						  "no connection pooler is in between"),
+				  "A pooler works in session mode only. In other modes the settings of postgres_fdw's sessions get lost, and with them the meaning of values that are exchanged.");
 		add_check(rsinfo, "version", probe.version >= OLDEST_REMOTE_VERSION,
 				  psprintf("PostgreSQL %s", version_text(probe.version)),
 				  "A server older than PostgreSQL 10 can't tell whether a transaction wrote there, so that even readers are prepared.");
@@ -743,6 +800,7 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 	}
 	else
 	{
+		add_check(rsinfo, "direct connection", -1, pstrdup(unknown), NULL);
 		add_check(rsinfo, "version", -1, pstrdup(unknown), NULL);
 		add_check(rsinfo, "max_prepared_transactions", -1, pstrdup(unknown),
 				  NULL);

@@ -307,6 +307,23 @@ CoordinatorForget(Participant *p)
 	}
 }
 
+/*
+ * Show hook of pg_dtx.wrote_elsewhere: has the current transaction sent
+ * data-modifying SQL to a server?
+ */
+const char *
+DtxShowWroteElsewhere(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &members)
+	{
+		if (dlist_container(Participant, node, iter.cur)->wrote)
+			return "on";
+	}
+	return "off";
+}
+
 /* ----------------------------------------------------------------
  * Callbacks
  * ----------------------------------------------------------------

@@ -741,7 +741,8 @@ DtxInterposeOpen(Oid serverid)
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("pg_dtx did not see postgres_fdw open a session"),
 				 errhint("Report this to the developers of pg_dtx.")));
-	if (opened->broken || ParticipantControlled(opened))
+	if (opened->broken || ParticipantControlled(opened) ||
+		PQstatus(opened->conn) != CONNECTION_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("connection to server \"%s\" was lost",
@@ -761,6 +762,10 @@ answer_import(Participant *p, const char *command)
 
 	if (!exists && !starts_with(command, IMPORT_QUESTION_2))
 		return false;
+
+	/* It is used when something is sent: see remote_exec.c. */
+	if (!p->seen)
+		CoordinatorSeen(p);
 
 	answer = PQmakeEmptyPGresult(p->conn, PGRES_TUPLES_OK);
 	if (answer != NULL && exists)
@@ -783,10 +788,6 @@ answer_import(Participant *p, const char *command)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of memory")));
-
-	/* It is used when something is sent: see remote_exec.c. */
-	if (!p->seen)
-		CoordinatorSeen(p);
 
 	PQclear(p->answer);
 	p->answer = answer;

@@ -480,8 +480,16 @@ ParticipantAsk(Participant *p)
 		return true;
 	}
 
-	/* The name that all versions since 10 know. */
-	return send_command(p, "SELECT pg_catalog.txid_current_if_assigned() IS NOT NULL",
+	/*
+	 * The name that all versions since 10 know.
+	 *
+	 * A server that is a coordinator itself has no transaction id if it wrote on
+	 * other servers only.  It counts as a writer, and PREPARE will fail: better
+	 * than to commit there before the others have prepared.
+	 */
+	return send_command(p, "SELECT pg_catalog.txid_current_if_assigned() IS NOT NULL OR"
+						" COALESCE(pg_catalog.current_setting('pg_dtx.wrote_elsewhere', true), '')"
+						" OPERATOR(pg_catalog.=) 'on'",
 						PARTICIPANT_ASKED);
 }
 

@@ -28,6 +28,7 @@ int			dtx_commit_timeout = 10 * 1000;
 bool		dtx_commit_wait = true;
 bool		dtx_fold_start = true;
 bool		dtx_prepare_statements = true;
+static bool dtx_wrote_elsewhere = false;	/* never looked at, see its show hook */
 int			dtx_remote_isolation = XACT_REPEATABLE_READ;
 int			dtx_resolve_interval = 30 * 1000;
 bool		dtx_resolver = true;
@@ -132,6 +133,15 @@ define_settings(void)
 							"0 keeps sagas from running.",
 							&dtx_saga_workers, 4, 0, 1024,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	/* For another coordinator, of which this server is a participant. */
+	DefineCustomBoolVariable("pg_dtx.wrote_elsewhere",
+							 "Shows whether the current transaction has written on foreign servers.",
+							 NULL,
+							 &dtx_wrote_elsewhere, false,
+							 PGC_INTERNAL,
+							 GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE,
+							 NULL, NULL, DtxShowWroteElsewhere);
 #ifdef DTX_FAULTS
 	DtxFaultDefineSetting();
 #endif

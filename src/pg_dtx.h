@@ -331,5 +331,6 @@ PGDLLEXPORT extern void dtx_resolver_main(Datum arg);
 extern void DtxAdminInstallHooks(void);	/* admin.c */
 extern void DtxInterposeCheck(void);
 extern bool DtxInterposeActive(void);
+extern const char *DtxShowWroteElsewhere(void);
 
 #endif							/* PG_DTX_H */

@@ -538,6 +538,16 @@ DtxRemoteVersion(DtxRemote *remote)
 }
 
 /*
+ * The process that the server said, when it was connected to, that it serves us
+ * with; 0 if it did not say.
+ */
+int
+DtxRemoteBackendPid(DtxRemote *remote)
+{
+	return PQbackendPID(remote->conn);
+}
+
+/*
  * Connections of a set that are open or are going to be opened.
  */
 int

@@ -95,6 +95,7 @@ extern DtxRemote *DtxRemoteOpen(DtxRemoteSet *set, const DtxTarget *target,
 extern void DtxRemoteSend(DtxRemote *remote, const char *sql);
 extern void DtxRemoteClose(DtxRemote *remote);
 extern int	DtxRemoteVersion(DtxRemote *remote);
+extern int	DtxRemoteBackendPid(DtxRemote *remote);
 extern int	DtxRemoteCount(DtxRemoteSet *set);
 extern bool DtxRemoteWait(DtxRemoteSet *set, long timeout,
 						  uint32 wait_event_info);

@@ -77,28 +77,39 @@
 #define EVENTS_AT_ONCE		16
 
 /*
- * The role's own values, until the end of the transaction at the latest.  A NULL
- * stands for the value that the session began with (set_config_by_name in
- * utils/misc/guc.c).  What decides how values are written (DateStyle,
- * IntervalStyle, extra_float_digits) stays as postgres_fdw has set it: the text
- * is read again here.
+ * The role's own values, which are those that the session began with, until the
+ * end of the transaction at the latest.  What decides how values are written
+ * (DateStyle, IntervalStyle, extra_float_digits) stays as postgres_fdw has set
+ * it: the text is read again here.
+ *
+ * SET takes no snapshot, unlike SELECT: whoever locks a table with the first
+ * command of a REPEATABLE READ transaction wants to see what was committed until
+ * he got the lock.  READ ONLY, however, is final only once there is a snapshot.
  */
-#define BEFORE_COMMAND \
-	"SELECT pg_catalog.set_config('search_path', NULL, true)," \
-	" pg_catalog.set_config('TimeZone', NULL, true)"
+static const char *const before_command[] = {
+	"SET LOCAL search_path TO DEFAULT",
+	"SET LOCAL TimeZone TO DEFAULT",
 
-/* As in a local transaction that is read-only, nothing may be written. */
-#define BEFORE_COMMAND_READ_ONLY \
-	", pg_catalog.set_config('transaction_read_only', 'on', true)"
+	/* Only if the local transaction is read-only. */
+	"SELECT pg_catalog.set_config('transaction_read_only', 'on', true)"
+};
 
 /*
  * What postgres_fdw relies on (configure_remote_session in
  * contrib/postgres_fdw/connection.c), and what libpq does.  For the session,
- * because a SET in the command would otherwise come back at its end.  "ISO"
- * alone does not change the order of day and month, so that is put back first.
+ * because a SET in the command would otherwise come back at its end.  A NULL
+ * stands for the value that the session began with (set_config_by_name in
+ * utils/misc/guc.c).  "ISO" alone does not change the order of day and month, so
+ * that is put back first.
+ *
+ * The role, too: who prepares a transaction owns it, and only its owner can
+ * finish it.  The session's user comes first, because a change of it changes
+ * the role.
  */
 #define AFTER_COMMAND \
-	"SELECT pg_catalog.set_config('search_path', 'pg_catalog', false)," \
+	"SELECT pg_catalog.set_config('session_authorization', NULL, false)," \
+	" pg_catalog.set_config('role', NULL, false)," \
+	" pg_catalog.set_config('search_path', 'pg_catalog', false)," \
 	" pg_catalog.set_config('TimeZone', 'GMT', false)," \
 	" pg_catalog.set_config('DateStyle', NULL, false)," \
 	" pg_catalog.set_config('DateStyle', 'ISO', false)," \
@@ -129,8 +140,8 @@ typedef struct Execution
 	char	   *server;			/* name of the server */
 	Oid			serverid;
 	Participant *p;				/* its connection */
-	int			step;			/* which results are due: -1 START TRANSACTION,
-								 * 0 settings, 1 to n statements, n + 1
+	int			step;			/* which results are due: up to 0 START TRANSACTION
+								 * and settings, 1 to n statements, n + 1
 								 * settings, n + 2 Sync */
 	bool		ended;			/* was the last result a NULL? */
 	bool		done;			/* Sync seen, and pipeline mode left */
@@ -190,6 +201,8 @@ static Execution *get_servers(FunctionCallInfo fcinfo, int *n);
 static void find_server(Execution *e, const char *name);
 static void run(const RemoteCommand *command, Execution *executions, int n,
 				RowSink *sink);
+static Participant *open_session(Execution *e);
+static void server_context(void *arg);
 static void start(Execution *e, const RemoteCommand *command);
 static void release_results(Execution *executions, int n);
 static void quiesce(Execution *executions, int n, WaitEventSet *set);
@@ -729,7 +742,7 @@ run(const RemoteCommand *command, Execution *executions, int n, RowSink *sink)
 
 	for (int i = 0; i < n; i++)
 	{
-		executions[i].p = DtxInterposeOpen(executions[i].serverid);
+		executions[i].p = open_session(&executions[i]);
 		for (int j = 0; j < i; j++)
 		{
 			if (executions[j].p == executions[i].p)
@@ -768,6 +781,31 @@ run(const RemoteCommand *command, Execution *executions, int n, RowSink *sink)
 	}
 	PG_END_TRY();
 	FreeWaitEventSet(set);
+}
+
+/*
+ * Not all errors of postgres_fdw name the server.
+ */
+static Participant *
+open_session(Execution *e)
+{
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = server_context,
+		.arg = e
+	};
+	Participant *p;
+
+	error_context_stack = &callback;
+	p = DtxInterposeOpen(e->serverid);
+	error_context_stack = callback.previous;
+	return p;
+}
+
+static void
+server_context(void *arg)
+{
+	errcontext("remote command on server \"%s\"", ((Execution *) arg)->server);
 }
 
 /*
@@ -926,6 +964,7 @@ start(Execution *e, const RemoteCommand *command)
 	Participant *p = e->p;
 	PGconn	   *conn = p->conn;
 	StringInfoData after;
+	int			nbefore = lengthof(before_command) - (XactReadOnly ? 0 : 1);
 	ListCell   *lc;
 	bool		ok;
 
@@ -938,18 +977,20 @@ start(Execution *e, const RemoteCommand *command)
 	p->piped = true;
 	p->used = true;
 	ok = PQsetnonblocking(conn, 1) == 0;
+	e->step = 1 - nbefore;
 	if (p->start_command[0] != '\0')
 	{
 		/* It was put off, see interpose.c. */
 		ok = ok && PQsendQueryParams(conn, p->start_command, 0, NULL, NULL,
 									 NULL, NULL, 0);
 		p->start_command[0] = '\0';
-		e->step = -1;
+		e->step--;
 	}
-	ok = ok && PQsendQueryParams(conn, XactReadOnly ?
-						  BEFORE_COMMAND BEFORE_COMMAND_READ_ONLY :
-						  BEFORE_COMMAND,
-						  0, NULL, NULL, NULL, NULL, 0);
+	for (int i = 0; i < nbefore; i++)
+	{
+		ok = ok && PQsendQueryParams(conn, before_command[i], 0, NULL, NULL,
+									 NULL, NULL, 0);
+	}
 	foreach(lc, command->statements)
 	{
 		ok = ok && PQsendQueryParams(conn, (const char *) lfirst(lc),
@@ -1157,22 +1198,26 @@ finish(Execution *e, const RemoteCommand *command)
 {
 	Participant *p = e->p;
 	PGTransactionStatusType status = PQtransactionStatus(p->conn);
+	bool		lost = p->broken;
+	bool		ended;
+
+	ended = e->problem == TRANSACTION_CONTROL ||
+		status != (e->error != NULL ? PQTRANS_INERROR : PQTRANS_INTRANS);
+
+	/* There is no going on with a session that has left its transaction. */
+	if (ended)
+		p->broken = true;
 
 	if (e->error != NULL)
 		throw_remote(e, command);
-	if (p->broken)
+	if (lost)
 		throw_lost(e);
-
-	if (e->problem == TRANSACTION_CONTROL || status != PQTRANS_INTRANS)
-	{
-		/* There is no going on with this session. */
-		p->broken = true;
+	if (ended)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
 				 errmsg("remote command ended the transaction on server \"%s\"",
 						e->server),
 				 errdetail("The remote transaction is part of the local one, and ends with it.")));
-	}
 	if (e->problem == NO_RESULT_SET)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
@@ -1352,11 +1397,20 @@ make_json(RowSink *sink, Execution *e, PGresult *res, int row)
 {
 	HeapTuple	tuple = make_row(sink, e, res, row);
 	MemoryContext old = MemoryContextSwitchTo(sink->row_context);
+	ValuePosition position = {.e = e, .res = res, .column = -1};
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = value_context,
+		.arg = &position
+	};
 	Datum		json;
 
+	/* A value that is good JSON may still not be good jsonb. */
+	error_context_stack = &callback;
 	json = DirectFunctionCall1(row_to_json, HeapTupleGetDatum(tuple));
 	json = DirectFunctionCall1(jsonb_in,
 							   CStringGetDatum(TextDatumGetCString(json)));
+	error_context_stack = callback.previous;
 	MemoryContextSwitchTo(old);
 	return json;
 }
@@ -1517,7 +1571,11 @@ value_context(void *arg)
 	char	   *name;
 
 	if (position->column < 0)
+	{
+		errcontext("row " INT64_FORMAT " from server \"%s\"",
+				   position->e->nrows, position->e->server);
 		return;
+	}
 	name = DtxCleanText(PQfname(position->res, position->column), NAMEDATALEN);
 	errcontext("column \"%s\" of row " INT64_FORMAT " from server \"%s\"",
 			   name, position->e->nrows, position->e->server);

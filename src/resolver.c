@@ -261,6 +261,7 @@ typedef struct Visit
 	int			nlisted;		/* rows of the current list */
 	int			slots_used;		/* -1 unknown */
 	int			slots_total;	/* -1 unknown */
+	bool		pooled;			/* the backend is not the one that was connected to */
 	HTAB	   *found_hash;		/* Found */
 	List	   *found;			/* the same, in the order of the lists */
 	List	   *in_flight;		/* InFlight of the current list */
@@ -371,7 +372,7 @@ static void visit_row(DtxRemote *remote, void *arg, int statement,
 static void visit_failed(DtxRemote *remote, void *arg,
 						 DtxRemoteFailure failure, const char *error);
 static void visit_send_list(Visit *v, DtxRemote *remote);
-static void row_info(Visit *v, const PGresult *res);
+static void row_info(Visit *v, DtxRemote *remote, const PGresult *res);
 static void row_in_flight(Visit *v, const PGresult *res);
 static void row_prepared(Visit *v, DtxRemote *remote, const PGresult *res);
 static void visit_listed(Visit *v, DtxRemote *remote);
@@ -912,7 +913,8 @@ visit_send_list(Visit *v, DtxRemote *remote)
 						   " AND pg_catalog.pg_has_role(r.oid, 'USAGE'))::pg_catalog.text, "
 						   "pg_catalog.current_setting('max_prepared_transactions'), "
 						   "(SELECT count(*) FROM pg_catalog.pg_prepared_xacts)::pg_catalog.text, "
-						   "pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())::pg_catalog.text; ");
+						   "pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())::pg_catalog.text, "
+						   "pg_catalog.pg_backend_pid()::pg_catalog.text; ");
 	appendStringInfo(&sql,
 					 "SELECT pid::pg_catalog.text, query "
 					 "FROM pg_catalog.pg_stat_activity "
@@ -947,7 +949,7 @@ visit_row(DtxRemote *remote, void *arg, int statement, const PGresult *res)
 	if (v->phase == PHASE_LIST)
 	{
 		if (statement == 0)
-			row_info(v, res);
+			row_info(v, remote, res);
 		else if (statement == 1)
 			row_in_flight(v, res);
 		else if (statement == 2)
@@ -969,9 +971,10 @@ visit_row(DtxRemote *remote, void *arg, int statement, const PGresult *res)
 
 /* What the server and the session are. */
 static void
-row_info(Visit *v, const PGresult *res)
+row_info(Visit *v, DtxRemote *remote, const PGresult *res)
 {
-	const char *values[8];
+	const char *values[9];
+	int64		pid;
 
 	if (PQnfields(res) != lengthof(values) || v->has_info)
 		return;
@@ -990,6 +993,11 @@ row_info(Visit *v, const PGresult *res)
 	v->slots_total = (int) DtxNumberParse(values[5], PG_INT32_MAX);
 	v->slots_used = (int) DtxNumberParse(values[6], PG_INT32_MAX);
 	v->next_remote_xid = DtxNumberParse(values[7], PG_INT64_MAX);
+
+	/* A pooler tells its clients numbers of its own. */
+	pid = DtxNumberParse(values[8], PG_INT32_MAX);
+	v->pooled = DtxRemoteBackendPid(remote) != 0 &&
+		DtxRemoteBackendPid(remote) != pid;
 	v->has_info = true;
 }
 
@@ -2525,6 +2533,7 @@ DtxProbeServer(Oid serverid, Oid userid, DtxProbe *probe)
 			probe->version = v->version;
 			probe->slots_used = v->slots_used;
 			probe->slots_total = v->slots_total;
+			probe->pooled = v->pooled;
 		}
 		else
 			probe->error = pstrdup(error ? error : "unknown error");

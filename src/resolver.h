@@ -32,6 +32,7 @@ typedef struct DtxProbe
 	int			version;		/* as PQserverVersion() */
 	int			slots_used;		/* prepared transactions there */
 	int			slots_total;	/* its max_prepared_transactions */
+	bool		pooled;			/* a connection pooler is in between */
 } DtxProbe;
 
 /*

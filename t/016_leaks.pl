@@ -125,7 +125,8 @@ for my $number (1, 2)
 	note_measures("session $number", $done, $last);
 	cmp_ok($last->{rss} - $first->{rss}, '<', 4096, "session $number: memory (kB)");
 	cmp_ok($last->{contexts} - $first->{contexts}, '<', 256, "session $number: memory contexts (kB)");
-	cmp_ok(abs($last->{fds} - $first->{fds}), '<=', 3, "session $number: descriptors");
+	# files of relations come and go
+	cmp_ok(abs($last->{fds} - $first->{fds}), '<=', 8, "session $number: descriptors");
 	cmp_ok($last->{live}, '<', 20, "session $number: results that are not freed") if $counting;
 	$s->close;
 }

@@ -38,7 +38,8 @@ SKIP:
 		usleep(20_000);
 	}
 	is($s->finish, '1000000|500000500000|200', 'a million rows');
-	cmp_ok($peak - $before, '<', 40_000, '... in bounded memory (kB)');
+	# a sanitizer keeps what was freed
+	cmp_ok($peak - $before, '<', 40_000, '... in bounded memory (kB)') unless $ENV{DTX_CHECKER};
 	$s->close;
 }
 

@@ -100,6 +100,16 @@ sub wait_for
 	croak "the proxy has seen no \"$what\"";
 }
 
+# Has something happened since the last rule?  An "orphan" is a connection that the
+# client has closed while something was held.
+sub happened
+{
+	my ($self, $what) = @_;
+	my $events =
+	  PostgreSQL::Test::Utils::slurp_file($self->{events}, $self->{offset});
+	return $events =~ /^\Q$what\E /m ? 1 : 0;
+}
+
 sub stop
 {
 	my $self = shift;

@@ -466,8 +466,22 @@ sub start
 	$self->{seq}++;
 	$self->{running} = 1;
 	$self->{in} .= "$sql\n;\n\\echo [done $self->{seq}]\n\\warn [done $self->{seq}]\n";
-	$self->{ipc}->pump_nb;
+	$self->_pump(0);
 	return;
+}
+
+# Send and receive what there is, or wait for something.  Returns false when psql
+# has ended.  That it can't be written to is one way to learn that: after a lost
+# connection it may end at any time.
+sub _pump
+{
+	my ($self, $wait) = @_;
+	return 0 if $self->{lost} || !$self->{ipc}->pumpable;
+	return 1 if eval { $wait ? $self->{ipc}->pump : $self->{ipc}->pump_nb; 1 };
+	die $@ if $@ !~ /Broken pipe|process ended prematurely/;
+	$self->{lost} = 1;
+	note "psql has ended: $@";
+	return 0;
 }
 
 # Wait for what was started, and return its output.
@@ -482,8 +496,7 @@ sub finish
 		croak "a statement did not finish in time, output so far:\n"
 		  . "$self->{out}$self->{err}"
 		  if $self->{timer}->is_expired;
-		last unless $self->{ipc}->pumpable;
-		$self->{ipc}->pump;
+		last unless $self->_pump(1);
 	}
 	$self->{timer}->reset;
 	$self->{running} = 0;
@@ -499,7 +512,7 @@ sub finish
 sub finished
 {
 	my $self = shift;
-	$self->{ipc}->pump_nb if $self->{ipc}->pumpable;
+	return 1 if !$self->_pump(0);
 	return $self->{err} =~ /\[done $self->{seq}\]\n/ ? 1 : 0;
 }
 

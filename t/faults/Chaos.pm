@@ -758,7 +758,11 @@ sub _ask
 	while (time < $deadline)
 	{
 		my $node = $self->{dtx}{nodes}[$i];
-		my ($rc, $out) = $node->psql('postgres', $sql, timeout => 60, timed_out => \my $late);
+
+		# A psql that gets no connection may be gone before it is told what to do.
+		my ($rc, $out) = eval {
+			$node->psql('postgres', $sql, timeout => 60, timed_out => \my $late);
+		};
 		return $out if defined $rc && $rc == 0;
 		usleep(50_000);
 	}

@@ -536,6 +536,60 @@ sub _session
 	croak 'the coordinator accepts no connection';
 }
 
+# One more session on the coordinator, and its process.
+sub _another
+{
+	my $self = shift;
+	my $deadline = time + $timeout;
+	while (time < $deadline)
+	{
+		my $s = $self->_psql(0);
+		my $pid = $s->query('SELECT pg_backend_pid()', $deadline - time);
+		return ($s, $pid) if defined $pid && $pid =~ /^\d+$/;
+		usleep(20_000);
+	}
+	croak 'the coordinator accepts no connection';
+}
+
+# A session has crashed.  Its client may know that before the postmaster, under
+# which others still work then.  Wait until the server has been started again.
+sub _restarted
+{
+	my $self = shift;
+	_wait_until(
+		'the restart',
+		sub {
+			$self->_log =~ /reinitializing\n.*database system is ready to accept connections/s;
+		}) or croak 'the coordinator does not start again after a crash';
+	$self->{checkers}[0] = undef;
+	return;
+}
+
+# Stop the resolver while it sleeps: anywhere else it may hold what others wait for,
+# such as a page that it is just reading.
+sub _stop_worker
+{
+	my ($self, $condition) = @_;
+	my $deadline = time + $timeout;
+	my $asleep = q{SELECT pid FROM pg_stat_activity
+WHERE backend_type = 'pg_dtx resolver' AND wait_event_type = 'Extension' AND }
+	  . ($condition // 'true');
+	while (time < $deadline)
+	{
+		my $pid = $self->_query(0, $asleep);
+		if ($pid =~ /^\d+$/ && eval { $self->{dtx}->stop_process($pid); 1 })
+		{
+			my $psql = $self->_psql(0);
+			my $is = $psql->query($asleep, 3) // '';
+			$psql->kill;
+			return $pid if $is eq $pid;
+			$self->{dtx}->continue_process($pid);
+		}
+		usleep(5_000);
+	}
+	croak 'the resolver does not sleep';
+}
+
 # What is in fault.conf of the coordinator from now on.
 sub _configure
 {
@@ -892,8 +946,7 @@ sub _resolver_case
 	push @{ $got{wrong} }, "the answer was $got{answer}"
 	  if $got{answer} ne 'unknown';
 	$self->{session} = undef;
-	$self->{checkers}[0] = undef;
-	$self->_query(0, 'SELECT 1');
+	$self->_restarted;
 	for my $i (1 .. 3)
 	{
 		my $n = $self->_query($i, 'SELECT count(*) FROM pg_prepared_xacts');
@@ -914,14 +967,7 @@ sub _resolver_case
 	else
 	{
 		# A worker that sleeps, so that it is up to the session.
-		_wait_until(
-			'a worker',
-			sub {
-				$worker = $self->_query(0,
-					q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'});
-				return $worker =~ /^\d+$/;
-			}) or push @{ $got{wrong} }, 'there is no resolver';
-		$self->{dtx}->stop_process($worker);
+		$worker = $self->_stop_worker;
 		$self->_configure('');
 		_wait_until(
 			'the resolver is on',
@@ -1053,15 +1099,8 @@ sub order
 	# The worker sleeps, and is kept from helping.
 	$self->{log_offset} = -s $dtx->coord->logfile;
 	$self->_configure("pg_dtx.resolve_interval = '1h'\n");
-	_wait_until(
-		'the worker sleeps',
-		sub {
-			$worker = $self->_query(0,
-				q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'
-AND state = 'idle' AND current_setting('pg_dtx.resolve_interval') = '1h'});
-			return $worker =~ /^\d+$/;
-		}) or croak 'the resolver does not sleep';
-	$dtx->stop_process($worker);
+	$worker = $self->_stop_worker(
+		q{state = 'idle' AND current_setting('pg_dtx.resolve_interval') = '1h'});
 
 	# Prepared everywhere, and stopped.
 	my $session = $self->_session;
@@ -1080,8 +1119,8 @@ AND state = 'idle' AND current_setting('pg_dtx.resolve_interval') = '1h'});
 	$fields[3] =~ tr/0-9a-f/1-9a-f0/;
 	$self->_query(1, 'BEGIN; CREATE TABLE earlier (); PREPARE TRANSACTION $$'
 		  . join(':', @fields) . '$$');
-	my $resolve = $self->_psql(0);
-	$pid_resolve = $resolve->query('SELECT pg_backend_pid()');
+	my $resolve;
+	($resolve, $pid_resolve) = $self->_another;
 	$resolve->commit('resolve',
 		"SET pg_dtx.fault = 'resolver-snapshot:hang';\nSELECT gid, decision FROM dtx.resolve();\n");
 	_wait_until('the snapshot',
@@ -1127,27 +1166,18 @@ sub forgotten
 		$self->_statements({ wrote => [ 0, 1, 2 ] }, $id)
 		  . "SET LOCAL pg_dtx.fault = 'local-commit:crash';\n");
 	_wait_until('an answer', sub { $session->answered });
+	$self->_restarted;
 	my $gid = $self->_query(1, 'SELECT gid FROM pg_prepared_xacts');
 	my $xid = (split /:/, $gid)[4];
 	my $decisions = "SELECT count(*) FROM dtx.decision WHERE xid = $xid";
-	_wait_until('the coordinator is back',
-		sub { $self->_query(0, $decisions) eq '1' })
-	  or croak 'there is no decision';
+	croak 'there is no decision' if $self->_query(0, $decisions) ne '1';
 
 	# The worker is kept from helping until the other one has read its list.
-	my $worker;
-	_wait_until('the worker',
-		sub {
-			$worker = $self->_query(0,
-				q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'});
-			return $worker =~ /^\d+$/;
-		}) or croak 'there is no resolver';
-	$dtx->stop_process($worker);
+	my $worker = $self->_stop_worker;
 	$self->_configure('');
-	my $resolve = $self->_psql(0);
-	my $pid = $resolve->query('SELECT pg_backend_pid()');
+	my ($resolve, $pid) = $self->_another;
 	_wait_until('resolution is possible',
-		sub { $resolve->query('SHOW pg_dtx.resolver') eq 'on' })
+		sub { ($resolve->query('SHOW pg_dtx.resolver') // '') eq 'on' })
 	  or croak 'the configuration is not read';
 	$resolve->commit('resolve',
 		"SET pg_dtx.fault = 'resolver-listed:hang';\nSELECT gid, decision FROM dtx.resolve();\n");

@@ -1,0 +1,134 @@
+# The files for prometheus-postgres-exporter: their queries return what they say,
+# and what the alarms are about changes when it should.  "make test-examples"
+# runs the exporter itself.
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib $FindBin::RealBin;
+use DtxTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $dir = "$FindBin::RealBin/../monitoring";
+
+# Only as much YAML as is needed: name => { query, metrics => { name => usage } }.
+sub queries
+{
+	my $file = shift;
+	my (%queries, $query, $metric);
+
+	for my $line (split /\n/, slurp_file("$dir/$file"))
+	{
+		next if $line =~ /^\s*(#|$)/;
+		if ($line =~ /^(\w+):$/) { $query = $queries{$1} = {}; }
+		elsif ($line =~ /^  query: "(.*)"$/) { $query->{query} = $1; }
+		elsif ($line =~ /^  metrics:$/) { }
+		elsif ($line =~ /^    - (\w+):$/) { $metric = $1; }
+		elsif ($line =~ /^        usage: "(LABEL|GAUGE|COUNTER)"$/) { $query->{metrics}{$metric} = $1; }
+		elsif ($line =~ /^        description: "[^"]+"$/) { }
+		else { die "$file: what is $line\n"; }
+	}
+	return \%queries;
+}
+
+my $dtx = DtxTest->new(servers => 2);
+my $coordinator = queries('coordinator.yaml');
+my $participant = queries('participant.yaml');
+
+# The role of an exporter.
+$_->safe_psql('postgres', 'CREATE ROLE exporter LOGIN IN ROLE pg_monitor') for $dtx->coord, $dtx->p(1);
+
+# A saga, which is not run: there is no worker for it.
+$dtx->sql(q{ALTER SYSTEM SET pg_dtx.saga_workers = 0});
+$dtx->coord->reload;
+$dtx->sql(q{SELECT dtx.define_saga('monitored', dtx.step('only', NULL, 'SELECT 1'))});
+$dtx->sql(q{SELECT dtx.start_saga('monitored')});
+
+# All metrics, as the exporter would name them.
+sub metrics
+{
+	my ($node, $queries) = @_;
+	my %metrics;
+
+	for my $name (sort keys %$queries)
+	{
+		my ($query, $usage) = @{ $queries->{$name} }{qw(query metrics)};
+		for my $row (split /\n/,
+			$node->safe_psql('postgres', "SELECT row_to_json(q) FROM ($query) AS q",
+				extra_params => [ '-U', 'exporter' ]))
+		{
+			my %row = $row =~ /"(\w+)":("[^"]*"|[^,}]*)/g;
+			my @labels = map { "$_=$row{$_}" } grep { ($usage->{$_} // '') eq 'LABEL' } sort keys %row;
+			my $labels = @labels ? '{' . join(',', @labels) . '}' : '';
+
+			is(join(' ', sort keys %row), join(' ', sort keys %$usage), "$name: columns are as described")
+			  unless $metrics{$name}++;
+			$metrics{"${name}_$_$labels"} = $row{$_} for grep { ($usage->{$_} // '') ne 'LABEL' } keys %row;
+		}
+	}
+	return \%metrics;
+}
+
+$dtx->sql($dtx->transfer(1, 1, 0, 2));
+$dtx->wait_passes;
+my $m = metrics($dtx->coord, $coordinator);
+is($m->{pg_dtx_damage_current}, 0, 'no damage');
+is($m->{pg_dtx_stat_two_phase}, 1, 'one transaction in two phases');
+cmp_ok($m->{pg_dtx_stat_prepare_seconds}, '>', 0, '... took some time');
+is($m->{'pg_dtx_in_doubt_current{foreign_server="s1"}'}, 0, 'nothing in doubt');
+is($m->{'pg_dtx_in_doubt_current{foreign_server=""}'}, 0, '... nor on servers that were dropped');
+is($m->{'pg_dtx_server_reachable{foreign_server="s1"}'}, 1, 's1 is reachable');
+is($m->{'pg_dtx_server_slots_total{foreign_server="s1"}'}, 20, '... and has 20 slots');
+is($m->{'pg_dtx_saga_pending{name="monitored"}'} + $m->{'pg_dtx_saga_running{name="monitored"}'}, 1, 'one saga is not finished');
+is($m->{'pg_dtx_saga_failed{name="monitored"}'}, 0, '... and none has failed');
+is($m->{pg_dtx_resolver_running}, 1, 'the resolver runs');
+cmp_ok($m->{pg_dtx_resolver_silent_seconds}, '<', 60, '... and is not silent');
+is($m->{'pg_dtx_transactions_current{state="active"}'}, 0, 'no transaction');
+$m = metrics($dtx->p(1), $participant);
+is("$m->{pg_dtx_prepared_current} $m->{pg_dtx_prepared_oldest_xmin_age} $m->{pg_dtx_prepared_slots_total}", '0 0 20',
+	'nothing prepared');
+
+# In doubt on s1, which is there; its resolver is off.
+my $s = $dtx->session;
+$dtx->arm;
+$dtx->sql('ALTER SYSTEM SET pg_dtx.resolver = off');
+$dtx->coord->reload;
+$s->run($dtx->hold . 'SET pg_dtx.commit_timeout = 0;');
+$s->start($dtx->transfer(1, 1, 0, 2));
+$dtx->wait_held($s);
+$dtx->prepared_is($_, 1) for 1, 2;
+$m = metrics($dtx->coord, $coordinator);
+is($m->{'pg_dtx_transactions_current{state="committing"}'} + $m->{'pg_dtx_transactions_current{state="preparing"}'},
+	1, 'a transaction that commits');
+is($m->{pg_dtx_resolver_enabled}, 0, 'the resolver is off');
+$dtx->p(1)->safe_psql('postgres', 'SELECT txid_current()') for 1 .. 3;
+$m = metrics($dtx->p(1), $participant);
+is("$m->{pg_dtx_prepared_current} $m->{pg_dtx_prepared_slots_used}", '1 1', 'prepared on s1');
+cmp_ok($m->{pg_dtx_prepared_oldest_xmin_age}, '>=', 3, '... and holds back xmin');
+$dtx->p(2)->stop('immediate');
+$dtx->release;
+$s->finish;
+$dtx->poll($dtx->coord, q{SELECT count(*) > 0 FROM dtx.in_doubt WHERE server = 's2'}, 't', 's2 is in doubt');
+$m = metrics($dtx->coord, $coordinator);
+is($m->{'pg_dtx_in_doubt_current{foreign_server="s2"}'}, 1, '... and so says the metric');
+cmp_ok($m->{'pg_dtx_in_doubt_oldest_seconds{foreign_server="s2"}'}, '>', 0, '... with its age');
+$dtx->sql('ALTER SYSTEM RESET pg_dtx.resolver');
+$dtx->coord->reload;
+$dtx->poll($dtx->coord, q{SELECT reachable FROM dtx.servers WHERE server = 's2'}, 'f', 'the resolver can not reach s2');
+$m = metrics($dtx->coord, $coordinator);
+is($m->{'pg_dtx_server_reachable{foreign_server="s2"}'}, 0, '... and so says the metric');
+$dtx->p(2)->start;
+$s->close;
+$dtx->clean('s2 is back');
+
+# Alarms use metrics that exist.
+my %exists = map { my $n = $_; my $q = { %$coordinator, %$participant }->{$n};
+	map { ("${n}_$_" => 1) } grep { $q->{metrics}{$_} ne 'LABEL' } keys %{ $q->{metrics} } } keys %$coordinator, keys %$participant;
+my @alerts = slurp_file("$dir/alerts.yaml") =~ /^\s+expr: (.*)$/mg;
+cmp_ok(scalar @alerts, '>=', 6, 'there are alarms');
+is(join(' ', grep { !$exists{$_} } map { /\b(pg_dtx_\w+)/g } @alerts), '', '... on metrics that exist');
+my @docs = slurp_file("$dir/../docs/monitoring.md") =~ /\b(pg_dtx_[a-z]\w+)/g;
+is(join(' ', grep { !$exists{$_} } @docs), '', 'docs/monitoring.md names metrics that exist');
+
+done_testing();
