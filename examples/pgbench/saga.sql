@@ -1,4 +1,4 @@
 -- pgbench -n -f saga.sql -c 8 -t 10
-SELECT 'pgbench-saga-' || gen_random_uuid() AS key \gset
-SELECT dtx.start_saga('transfer', jsonb_build_object('key', :'key', 'amount', 1), :'key') AS saga \gset
+\set n random(1, 9000000000000000000)
+SELECT dtx.start_saga('transfer', jsonb_build_object('key', 'pgbench-saga-' || :n, 'amount', 1), 'pgbench-saga-' || :n) AS saga \gset
 SELECT dtx.wait_saga(:saga);
