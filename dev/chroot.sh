@@ -9,10 +9,10 @@
 # so whatever it leaves behind is gone when it ends.
 #
 #   PG_DTX_CACHE=directory   default: pg_dtx in XDG_CACHE_HOME or /var/cache
-#   MIRROR=url               where debootstrap gets its packages from
+#   MIRROR=url               where debootstrap gets its packages from, if not from
+#                            where it does by default
 
 cache=${PG_DTX_CACHE:-${XDG_CACHE_HOME:-/var/cache}/pg_dtx}
-mirror=${MIRROR:-http://deb.debian.org/debian}
 
 # Release and major version of PostgreSQL in it.
 releases='bookworm:15 trixie:17 forky:18'
@@ -87,7 +87,7 @@ chroot_base() {
 	[ -e "/usr/share/debootstrap/scripts/$release" ] || script=(sid)
 	echo "Making a chroot of $release in $cache" >&2
 	rm -rf "$cache/$release.tmp"
-	debootstrap --variant=minbase "$release" "$cache/$release.tmp" "$mirror" \
+	debootstrap --variant=minbase "$release" "$cache/$release.tmp" ${MIRROR:+"$MIRROR"} \
 		${script[@]+"${script[@]}"} >"$cache/$release.log" 2>&1 ||
 		{ tail "$cache/$release.log" >&2; die "debootstrap failed"; }
 	# Packages of servers must make no clusters and start nothing.
