@@ -271,9 +271,15 @@ $dtx->p(2)->start;
 $dtx->sql('CREATE DATABASE other');
 $dtx->install('other');
 my $o = $dtx->session(dbname => 'other');
-$o->run('SET pg_dtx.commit_timeout = 0');
-$o->run($dtx->transfer(1, 2, 1));
+$dtx->arm;
+$o->run($dtx->hold);
+$o->start($dtx->transfer(1, 2, 1));
+$dtx->wait_held($o);
+$dtx->p(1)->stop('immediate');
+$dtx->release;
+$o->finish;
 $o->close;
+$dtx->p(1)->start;
 $dtx->poll($dtx->coord, q{SELECT count(*) FROM pg_stat_activity
 WHERE datname = 'other' AND backend_type = 'client backend'}, '0', 'the session has gone');
 ($ret, $out, $err) = $dtx->coord->psql('postgres', 'DROP DATABASE other');
@@ -281,6 +287,9 @@ isnt($ret, 0, 'DROP DATABASE is refused while something is in doubt');
 like($err, qr/cannot drop database "other", because transactions of pg_dtx are in doubt/, '... with an error');
 ($ret, $out, $err) = $dtx->coord->psql('postgres', 'DROP DATABASE other WITH (FORCE)');
 is($ret, 0, '... and done with FORCE');
+# nobody else can finish this now
+$gid = $dtx->gid(1);
+$dtx->p(1)->safe_psql('postgres', "COMMIT PREPARED '$gid'");
 resolver('on');
 $dtx->clean('in the end');
 
