@@ -616,6 +616,14 @@ REVOKE ALL ON FUNCTION dtx._saga_lane_open(oid) FROM PUBLIC;
 COMMENT ON FUNCTION dtx._saga_lane_open(oid) IS
   'internal: may one more worker work for a foreign server?';
 
+CREATE FUNCTION dtx._saga_own_xid(xid xid) RETURNS boolean
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_own_xid'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+
+REVOKE ALL ON FUNCTION dtx._saga_own_xid(xid) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_own_xid(xid) IS
+  'internal: is that the current transaction, or a subtransaction of it?';
+
 CREATE FUNCTION dtx._saga_confirmed(boot_id bigint, xid bigint) RETURNS boolean
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_confirmed'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -1482,6 +1490,13 @@ BEGIN
                  AND NOT (s.taken AND dtx._saga_claimed(s.saga, s.step))
                LIMIT enough - due) AS x;
       due := due + n;
+    ELSIF due < enough AND EXISTS (
+            SELECT
+              FROM dtx.saga_step s
+             WHERE s.role = this_role AND s.lane = this_lane AND s.due_at <= now_at AND s.due_at IS NOT NULL
+               AND NOT (s.taken AND dtx._saga_claimed(s.saga, s.step))) THEN
+      -- Others are on this server: soon again.
+      next_due := least(next_due, now_at + interval '200 milliseconds');
     END IF;
     SELECT s.due_at INTO t
       FROM dtx.saga_step s
@@ -1523,9 +1538,8 @@ AS $$
 #variable_conflict use_column
 DECLARE
   sg record;
-  xid text;
 BEGIN
-  SELECT g.state, g.role, g.xmin::text AS made_by, g.xmax::text AS locked_by INTO sg
+  SELECT g.state, g.role, g.xmin AS made_by, g.xmax AS locked_by INTO sg
     FROM dtx.saga g WHERE g.id = _saga_look.saga;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
@@ -1539,8 +1553,8 @@ BEGIN
       MESSAGE = format('permission denied for saga %s', _saga_look.saga);
   END IF;
   -- Nobody else can go on with a saga that this transaction has made or locked.
-  xid := (pg_current_xact_id_if_assigned()::text::bigint & 4294967295)::text;
-  IF sg.state NOT IN ('completed', 'compensated', 'failed') AND xid IN (sg.made_by, sg.locked_by) THEN
+  IF sg.state NOT IN ('completed', 'compensated', 'failed')
+    AND (dtx._saga_own_xid(sg.made_by) OR dtx._saga_own_xid(sg.locked_by)) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'object_not_in_prerequisite_state',
       MESSAGE = format('can''t wait for saga %s in the transaction that has started or changed it', _saga_look.saga),
@@ -2151,6 +2165,17 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = 'object_not_in_prerequisite_state',
       MESSAGE = format('a step before "%s" is not confirmed by all servers yet', _skip_step.step),
+      HINT = 'See view dtx.in_doubt.';
+  ELSIF sg.compensating
+    AND EXISTS (SELECT
+                  FROM dtx.saga_step p
+                  JOIN dtx.saga_definition_step d ON d.definition = sg.definition AND d.step = p.step
+                 WHERE p.saga = sg.id AND (p.step = number OR number = ANY (d.after))
+                   AND NOT dtx._saga_confirmed(p.boot_id, p.xid)) THEN
+    -- Likewise on the way back, and what this step itself has done counts, too.
+    RAISE EXCEPTION USING
+      ERRCODE = 'object_not_in_prerequisite_state',
+      MESSAGE = format('step "%s", or one after it, is not confirmed by all servers yet', _skip_step.step),
       HINT = 'See view dtx.in_doubt.';
   END IF;
   DELETE FROM dtx.saga_external e WHERE e.saga = sg.id AND e.step = number;

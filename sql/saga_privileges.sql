@@ -200,3 +200,16 @@ DROP OWNED BY regress_dtx_ann, regress_dtx_bob, regress_dtx_team, regress_dtx_me
 DROP ROLE regress_dtx_ann, regress_dtx_bob, regress_dtx_team, regress_dtx_member, regress_dtx_monitor;
 ALTER SYSTEM RESET pg_dtx.saga_workers;
 SELECT pg_reload_conf();
+-- The transaction that has started a saga can't wait for it, whatever its
+-- savepoints.
+SELECT dtx.define_saga('waited', dtx.step('a', execute => 'SELECT 1'));
+\set VERBOSITY sqlstate
+BEGIN;
+SAVEPOINT one;
+SELECT dtx.start_saga('waited') > 0 AS started;
+RELEASE one;
+SELECT dtx.wait_saga(max(id), '1 min') FROM dtx.sagas;
+ROLLBACK;
+\set VERBOSITY default
+DELETE FROM dtx.saga_definition_step WHERE definition = (SELECT id FROM dtx.saga_definition WHERE name = 'waited');
+DELETE FROM dtx.saga_definition WHERE name = 'waited';

@@ -136,7 +136,6 @@ static void dtx_xact_callback(XactEvent event, void *arg);
 static void dtx_resource_callback(ResourceReleasePhase release_phase,
 								  bool isCommit, bool isTopLevel, void *arg);
 static void dtx_before_exit(int code, Datum arg);
-static bool two_phase_commit(void);
 static void begin_activity(void);
 static void end_activity(uint64 xid);
 static void pre_commit(void);
@@ -212,8 +211,11 @@ CoordinatorUnconfirmed(void)
 	return left_unconfirmed;
 }
 
-static bool
-two_phase_commit(void)
+/*
+ * Does this process commit in two phases where that is needed?
+ */
+bool
+CoordinatorTwoPhaseCommit(void)
 {
 	return dtx_two_phase_commit || insists;
 }
@@ -404,10 +406,10 @@ pre_commit(void)
 	int			local;
 
 	left_unconfirmed = false;
-	if (!two_phase_commit() || !DtxExtensionInstalled())
+	if (!CoordinatorTwoPhaseCommit() || !DtxExtensionInstalled())
 	{
 		/* It was there when the first of several nodes was written to. */
-		if (two_phase_commit() && activity_begun &&
+		if (CoordinatorTwoPhaseCommit() && activity_begun &&
 			nmembers + (TransactionIdIsValid(GetTopTransactionIdIfAny()) ? 1 : 0) > 1)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -484,7 +486,7 @@ parallel_pre_commit(void)
 {
 	dlist_iter	iter;
 
-	if (nmembers == 0 || !two_phase_commit() || !DtxExtensionInstalled())
+	if (nmembers == 0 || !CoordinatorTwoPhaseCommit() || !DtxExtensionInstalled())
 		return;
 
 	make_wait_set();

@@ -467,7 +467,7 @@ judge(PGconn *conn, const char *command)
 	{
 		if (starts_with(command, "START TRANSACTION"))
 		{
-			if (p->wanted && !p->introduced && dtx_two_phase_commit)
+			if (p->wanted && !p->introduced && CoordinatorTwoPhaseCommit())
 				CoordinatorIntroduce(p);
 			if (p->broken)
 				return REFUSE;

@@ -40,6 +40,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/twophase.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_authid.h"
@@ -359,6 +360,13 @@ dtx_launcher_main(Datum arg)
 
 	on_shmem_exit(launcher_exit, (Datum) 0);
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+
+	/* What was prepared in an earlier life may have started sagas. */
+	for (int i = 0; i < max_prepared_xacts; i++)
+	{
+		if (TransactionIdIsValid(PreparedXactProcs[i].xid))
+			shared->prepared = true;
+	}
 	shared->launcher_pid = MyProcPid;
 	shared->launcher_latch = MyLatch;
 
@@ -1127,7 +1135,8 @@ DtxWorkerRole(void)
 
 /*
  * Has this worker of sagas something to do?  If it has had something to do, and
- * has nothing now, its scheduler is told if that lacks workers.
+ * has nothing now, its scheduler is told: somebody else may need its place, or
+ * there was a step that it was not allowed to take.
  */
 void
 DtxWorkerSetIdle(bool idle, bool had_work)
@@ -1139,7 +1148,7 @@ DtxWorkerSetIdle(bool idle, bool had_work)
 		WorkerEntry *entry = find_entry(DTX_WORKER_SCHEDULER, my_entry->dbid,
 										WORKER_RUNNING, WORKER_RUNNING);
 
-		if (entry != NULL && entry->idle)
+		if (entry != NULL)
 		{
 			entry->work = true;
 			SetLatch(entry->latch);

@@ -117,6 +117,7 @@ PG_FUNCTION_INFO_V1(dtx_sql_saga_call);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_caller);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_claim);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_claimed);
+PG_FUNCTION_INFO_V1(dtx_sql_saga_own_xid);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_lane_open);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_confirmed);
 PG_FUNCTION_INFO_V1(dtx_sql_boot_id);
@@ -539,9 +540,18 @@ lane_open(Oid lane)
 	for (int i = 0; i < shared->nclaims; i++)
 	{
 		SagaClaim  *claim = &shared->claims[i];
+		bool		counted = false;
 
-		if (claim->dbid == MyDatabaseId && claim->lane == lane &&
-			claim->procno != procno)
+		if (claim->dbid != MyDatabaseId || claim->lane != lane ||
+			claim->procno == procno)
+			continue;
+
+		/* One that commits has claimed its next step as well. */
+		for (int j = 0; j < i && !counted; j++)
+			counted = shared->claims[j].procno == claim->procno &&
+				shared->claims[j].dbid == MyDatabaseId &&
+				shared->claims[j].lane == lane;
+		if (!counted)
 			n++;
 	}
 	return n < Max(1, dtx_saga_workers - 1);
@@ -581,6 +591,16 @@ dtx_sql_saga_claimed(PG_FUNCTION_ARGS)
 	}
 	LWLockRelease(&shared->lock);
 	PG_RETURN_BOOL(claimed);
+}
+
+/*
+ * dtx._saga_own_xid(xid): is it that of the current transaction, or of one of its
+ * subtransactions that has not been rolled back?
+ */
+Datum
+dtx_sql_saga_own_xid(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(TransactionIdIsCurrentTransactionId(DatumGetTransactionId(PG_GETARG_DATUM(0))));
 }
 
 /*

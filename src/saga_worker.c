@@ -85,6 +85,9 @@
 /* The scheduler looks again after this time while something stays undone, ms. */
 #define LEFTOVER_INTERVAL	1000
 
+/* Longest wait for a saga's row by a worker that has executed a step. */
+#define SAGA_LOCK_TIMEOUT	"10s"
+
 /* A worker is not sent away for the sake of another role before that, ms. */
 #define MIN_TENURE	1000
 
@@ -985,6 +988,11 @@ begin(void)
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+
+	/* Whatever an earlier step, or its triggers, have made the default. */
+	XactIsoLevel = XACT_READ_COMMITTED;
+	XactReadOnly = false;
+	XactDeferrable = false;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(old);
 }
@@ -1192,6 +1200,11 @@ execute_step(Step *step)
 		DTX_FAULT("saga-executed", NULL);
 		mark_done(step, result, isnull);
 		next = take_step(step->saga, &more);
+		disable_timeout(STATEMENT_TIMEOUT, false);
+
+		/* The attempt at the next step is counted, whatever becomes of it. */
+		if (next != NULL)
+			ForceSyncCommit();
 		DTX_FAULT("saga-done", NULL);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
@@ -1242,7 +1255,7 @@ execute_step(Step *step)
 
 /*
  * Run the statements of a step, in the current transaction.  The result is made
- * of the first rows of all of them.
+ * of the first rows of all of them.  On return the step's timeout goes on.
  */
 static void
 run_commands(Step *step, MemoryContext cxt, Datum *result, bool *isnull)
@@ -1288,7 +1301,6 @@ run_commands(Step *step, MemoryContext cxt, Datum *result, bool *isnull)
 				DirectFunctionCall2(jsonb_concat, *result, row);
 		*isnull &= norow;
 	}
-	disable_timeout(STATEMENT_TIMEOUT, false);
 
 	/* Settings of a step are not for what follows. */
 	AtEOXact_GUC(false, nestlevel);
@@ -1402,6 +1414,7 @@ mark_done(Step *step, Datum result, bool isnull)
 	Datum		args[lengthof(types)];
 	bool		nulls[lengthof(types)] = {0};
 	bool		nothing;
+	int			nestlevel;
 
 	args[0] = Int64GetDatum(step->saga);
 	args[1] = Int16GetDatum(step->step);
@@ -1414,8 +1427,18 @@ mark_done(Step *step, Datum result, bool isnull)
 	CommandCounterIncrement();
 	PopActiveSnapshot();
 	PushActiveSnapshot(GetTransactionSnapshot());
+
+	/*
+	 * Somebody may hold the saga's row, and wait on a server for what this
+	 * step has locked there: nobody sees such a deadlock.  The step is tried
+	 * again then.
+	 */
+	nestlevel = NewGUCNestLevel();
+	(void) set_config_option("lock_timeout", SAGA_LOCK_TIMEOUT, PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	(void) DtxSagaCall("_saga_done", lengthof(types), types, args, nulls,
 					   &nothing);
+	AtEOXact_GUC(true, nestlevel);
 }
 
 /*
