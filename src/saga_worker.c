@@ -1202,6 +1202,9 @@ execute_step(Step *step)
 		next = take_step(step->saga, &more);
 		disable_timeout(STATEMENT_TIMEOUT, false);
 
+		/* If it has struck, then now, and not after the commit. */
+		CHECK_FOR_INTERRUPTS();
+
 		/* The attempt at the next step is counted, whatever becomes of it. */
 		if (next != NULL)
 			ForceSyncCommit();

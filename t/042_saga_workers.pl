@@ -96,6 +96,19 @@ $id = $dtx->sql('SELECT max(id) FROM dtx.sagas');
 $books->{number}{$id} = 1000;
 $books->ended($id, 'completed', 'COMMIT PREPARED starts sagas');
 
+# The same with a restart in between: the scheduler does not see what is prepared,
+# and nothing in memory tells of it.
+$dtx->sql(q{
+BEGIN;
+SELECT dtx.start_saga('move', '{"id": 1001, "n": 1}', key => 'prepared too');
+PREPARE TRANSACTION 'mine'});
+$coord->restart;
+workers_are('scheduler', 0, 'nobody there after a restart');
+$dtx->sql(q{COMMIT PREPARED 'mine'});
+$id = $dtx->sql('SELECT max(id) FROM dtx.sagas');
+$books->{number}{$id} = 1001;
+$books->ended($id, 'completed', 'COMMIT PREPARED starts sagas after a restart, too');
+
 # ----------------------------------------------------------------
 # What a step leaves in the session is gone in the next one
 # ----------------------------------------------------------------
@@ -177,6 +190,36 @@ for my $name (qw(slow slow_here))
 }
 is($dtx->p(1)->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND state = 'active' AND pid <> pg_backend_pid()}),
 	0, 'nothing of it runs on the server');
+
+# Somebody has locked the saga, and wants on the server what its step has locked
+# there.  Nobody sees that deadlock, so the step gives way: after its timeout, or
+# else after a while.
+for my $case ([ "timeout => '1 s', ", '57014' ], [ '', '55P03' ])
+{
+	my ($timeout, $sqlstate) = @$case;
+	$dtx->sql(qq{SELECT dtx.define_saga('deadlock', dtx.step('s', server => 's1', ${timeout}execute =>
+	\$\$UPDATE acct SET bal = bal + 1 WHERE id = 1\$\$, max_attempts => 10, backoff => '20 ms'))});
+	my $before = $dtx->p(1)->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 1');
+	my $gate = $dtx->session(node => $dtx->p(1));
+	$gate->run('BEGIN; LOCK TABLE acct');
+	$id = $dtx->sql(q{SELECT dtx.start_saga('deadlock')});
+	$dtx->poll($dtx->p(1), q{SELECT count(*) FROM pg_locks WHERE relation = 'acct'::regclass AND NOT granted},
+		1, 'a step is being executed');
+	my $holder = $dtx->session;
+	$holder->run("SET statement_timeout = '60s'; BEGIN; SELECT id FROM dtx.saga WHERE id = $id FOR UPDATE");
+	$gate->run('COMMIT');
+	$gate->close;
+	$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity
+WHERE backend_type = 'pg_dtx saga worker' AND wait_event_type = 'Lock'}, 1, '... and wants the saga');
+	$holder->run('UPDATE acct1 SET bal = bal WHERE id = 1');
+	is($holder->stderr, '', '... and gives way');
+	$holder->run('COMMIT');
+	$holder->close;
+	is($books->state($id), 'completed', '... and is tried again');
+	is($dtx->sql("SELECT sqlstate FROM dtx.saga_history WHERE saga = $id AND attempt = 1"), $sqlstate, '... which its history tells');
+	is($dtx->p(1)->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 1'), $before + 1, '... once');
+	$dtx->p(1)->safe_psql('postgres', 'UPDATE acct SET bal = bal - 1 WHERE id = 1');
+}
 
 # ----------------------------------------------------------------
 # A step that is taken away while it is executed changes nothing
