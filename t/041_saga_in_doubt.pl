@@ -56,6 +56,13 @@ for my $saga (qw(move refused))
 	$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.in_doubt', 1,
 		"$saga: it is in doubt there");
 	waits($id, $waiting, "$saga, step $waiting");
+
+	# An operator can't go ahead, either.
+	my $name = $waiting == 3 ? 'three' : 'two';
+	my ($status, undef, $stderr) =
+	  $dtx->coord->psql('postgres', "SELECT dtx.skip_step($id, '$name', 'test')");
+	isnt($status, 0, "$saga: that step can't be skipped");
+	like($stderr, qr/not confirmed by all servers yet/, '... and why');
 	$dtx->p(1)->start;
 	$books->ended($id, $saga eq 'move' ? 'completed' : 'compensated', $saga);
 	is( $dtx->sql("SELECT max(attempt) FROM dtx.saga_history WHERE saga = $id"),

@@ -143,6 +143,25 @@ SELECT r.result - 'locks' FROM dtx.saga_result r WHERE saga = $id AND step = 2})
 	qq({"t": null, "user": "$me", "cursors": 0, "session": "$me", "work_mem": true, "isolation": "read committed", "statements": 0, "commit_wait": "on", "two_phase_commit": "on"}),
 	'its next step does not see them') or diag $dtx->sql("SELECT * FROM dtx.saga_history WHERE saga = $id");
 
+# Nor does it see what a deferred trigger has made the default, at the very end.
+$dtx->sql(q{
+CREATE TABLE late_default (i int);
+CREATE FUNCTION late_default() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	SET default_transaction_read_only = on;
+	SET default_transaction_isolation = 'serializable';
+	RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER late AFTER INSERT ON late_default DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW EXECUTE FUNCTION late_default();
+SELECT dtx.define_saga('late_default',
+	dtx.step('leave', execute => $$INSERT INTO late_default VALUES (1)$$),
+	dtx.step('look', execute => $$SELECT current_setting('transaction_isolation') AS isolation, current_setting('transaction_read_only') AS read_only$$))});
+$id = $dtx->sql(q{SELECT dtx.start_saga('late_default')});
+is($books->state($id), 'completed', 'a saga whose trigger changes defaults');
+is($dtx->sql("SELECT result->>'isolation', result->>'read_only' FROM dtx.saga_result WHERE saga = $id AND step = 2"),
+	'read committed|off', 'its next step does not see them');
+
 # ----------------------------------------------------------------
 # One slow server does not hold up the others
 # ----------------------------------------------------------------
@@ -259,7 +278,6 @@ $dtx->sql($grants . 'CREATE TABLE who (saga int, name text); GRANT INSERT ON who
 	dtx.step('local', execute => $$INSERT INTO who VALUES (1, current_user)$$),
 	dtx.step('there', server => 's2', execute => $$UPDATE acct SET bal = bal WHERE id = 1$$))});
 setting('pg_dtx.saga_workers', 1);
-workers_are('worker', 1, 'one worker') if 0;
 for my $i (1 .. 3)
 {
 	$dtx->sql("SET ROLE r$i; SELECT count(dtx.start_saga('who')) FROM generate_series(1, 10)");
@@ -268,6 +286,56 @@ $dtx->poll($coord, q{SELECT string_agg(role || ' ' || state || ' ' || n, ', ' OR
 	'r1 completed 10, r2 completed 10, r3 completed 10', 'one worker serves three roles, one after the other');
 is($dtx->sql(q{SELECT string_agg(name || ' ' || n, ', ' ORDER BY name) FROM (SELECT name, count(*) AS n FROM who GROUP BY 1) s}),
 	'r1 10, r2 10, r3 10', 'with the rights of each');
+
+# A role that finds no room at a server, because workers of another one wait
+# there, gets it later.
+setting('pg_dtx.saga_workers', 3);
+workers_are('worker', 0, 'nobody there');
+$lock = $dtx->session(node => $dtx->p(2));
+$lock->run('BEGIN; LOCK TABLE acct');
+$dtx->sql(q{SELECT dtx.define_saga('there', dtx.step('there', server => 's2', execute => $$UPDATE acct SET bal = bal WHERE id = 1$$))});
+$dtx->sql(q{SET ROLE r1; SELECT count(dtx.start_saga('there')) FROM generate_series(1, 2)});
+$dtx->poll($dtx->p(2), q{SELECT count(*) FROM pg_locks WHERE relation = 'acct'::regclass AND NOT granted},
+	2, 'a role has taken all the room at a server');
+$id = $dtx->sql(q{SET ROLE r2; SELECT dtx.start_saga('there')});
+workers_are('worker', 2, 'the other one has no worker');
+$lock->run('COMMIT');
+$lock->close;
+is($books->state($id), 'completed', 'it gets one when there is room');
+
+# Two-phase commit is not for a role to switch off.
+$dtx->sql(q{ALTER ROLE r3 SET pg_dtx.two_phase_commit = off;
+SELECT dtx.define_saga('both', dtx.step('both', ARRAY[
+	dtx.statement('s1', $$UPDATE acct SET bal = bal WHERE id = 1$$),
+	dtx.statement('s2', $$UPDATE acct SET bal = bal WHERE id = 1$$)]))});
+workers_are('worker', 0, 'nobody there, again');
+my $prepares = $dtx->sql('SELECT two_phase FROM dtx.stat');
+$id = $dtx->sql(q{SET ROLE r3; SELECT dtx.start_saga('both')});
+is($books->state($id), 'completed', 'a saga of a role without two-phase commit');
+is($dtx->sql("SELECT string_agg(attempt || ' ' || outcome, ', ') FROM dtx.saga_history WHERE saga = $id"),
+	'1 completed', '... at the first attempt');
+cmp_ok($dtx->sql('SELECT two_phase FROM dtx.stat'), '>', $prepares, '... in two phases');
+$dtx->sql('ALTER ROLE r3 RESET pg_dtx.two_phase_commit');
+
+# The attempt at a step is on disk before it begins, though the step before it
+# was committed asynchronously.
+setting('wal_writer_delay', "'10s'");
+$dtx->sql(q{ALTER ROLE r1 SET synchronous_commit = off;
+SELECT dtx.define_saga('lazy',
+	dtx.step('a', execute => $$INSERT INTO who VALUES (2, current_user)$$),
+	dtx.step('b', execute => $$SELECT pg_advisory_xact_lock(4711)$$, max_attempts => 1))});
+workers_are('worker', 0, 'nobody there, once more');
+$lock = $dtx->session;
+$lock->run('SELECT pg_advisory_lock(4711)');
+$id = $dtx->sql(q{SET ROLE r1; SELECT dtx.start_saga('lazy')});
+$dtx->poll($coord, q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}, 1,
+	'the second step is being executed');
+kill 'KILL', $dtx->sql(q{SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted});
+$lock->close;
+is($books->state($id), 'compensated', 'a step that has crashed the server once, and may once, is not begun again');
+is($dtx->sql("SELECT count(*) FROM who WHERE saga = 2"), 1, 'what was before it is not done again');
+$dtx->sql('ALTER ROLE r1 RESET synchronous_commit');
+setting('wal_writer_delay', "'200ms'");
 setting('pg_dtx.saga_workers', 4);
 
 # One that may not log in any more, one that was dropped, and one that can't
