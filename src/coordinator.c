@@ -98,9 +98,18 @@ static TimestampTz phase_start;
 
 /*
  * Sockets of all members, the latch and postmaster death.  Made before the
- * local commit because afterwards no descriptor may be opened.
+ * local commit because afterwards no descriptor may be opened.  It is kept for
+ * later transactions with the same members.
  */
 static WaitEventSet *wait_set = NULL;
+static bool wait_set_made = false;	/* is it that of the current transaction? */
+static struct
+{
+	uint64		serial;			/* the participant's */
+	pgsocket	socket;			/* and its socket, or PGINVALID_SOCKET */
+}		   *waited_for = NULL;	/* the members for which it was made */
+static int	nwaited_for = 0;	/* number of entries */
+static int	max_waited_for = 0; /* room for so many */
 
 /*
  * The last transaction that returned from COMMIT before all confirmations were
@@ -151,7 +160,7 @@ static void begin_abort(void);
 static void finish_abort(void);
 static void end_transaction(void);
 static void make_wait_set(void);
-static void free_wait_set(void);
+static bool wait_set_fits(void);
 static WaitEnd wait_replies(int timeout_ms, uint32 wait_event);
 static bool any_reply_due(void);
 static Participant *first_failed(void);
@@ -468,7 +477,6 @@ pre_commit(void)
 		if (writers == 1 && nmembers > 1)
 			end_readers();
 		phase = PHASE_PLAIN;
-		free_wait_set();
 		if (writers == 1)
 			DtxStatsAdd(DTX_STAT_ONE_PHASE, 1);
 		return;
@@ -491,7 +499,6 @@ parallel_pre_commit(void)
 
 	make_wait_set();
 	ask_readers();
-	free_wait_set();
 	dlist_foreach(iter, &members)
 	{
 		Participant *p = dlist_container(Participant, node, iter.cur);
@@ -973,7 +980,7 @@ end_transaction(void)
 	}
 	Assert(nmembers == 0);
 
-	free_wait_set();
+	wait_set_made = false;
 	current_xid = 0;
 	phase = PHASE_NONE;
 }
@@ -1033,23 +1040,18 @@ CoordinatorSettle(Participant *p)
 	for (;;)
 	{
 		long		timeout = -1;
-		int			events = WL_LATCH_SET | WL_SOCKET_READABLE | WL_EXIT_ON_PM_DEATH;
 
 		ParticipantReceive(p);
 		if (!p->reply_due)
 			break;
 		if (p->unsettled)
-		{
 			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
-			events |= WL_TIMEOUT;
-		}
 		if (timeout == 0 || PQsocket(p->conn) < 0)
 		{
 			ParticipantGiveUp(p, "no reply");
 			break;
 		}
-		(void) WaitLatchOrSocket(MyLatch, events, PQsocket(p->conn), timeout,
-								 we_settle);
+		(void) ParticipantWait(p, timeout, we_settle);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -1189,9 +1191,32 @@ make_wait_set(void)
 {
 	dlist_iter	iter;
 
-	if (wait_set != NULL)
+	if (wait_set_made)
 		return;
+	if (wait_set_fits())
+	{
+		wait_set_made = true;
+		return;
+	}
 
+	if (wait_set != NULL)
+	{
+		WaitEventSet *set = wait_set;
+
+		wait_set = NULL;
+		FreeWaitEventSet(set);
+	}
+	if (max_waited_for < nmembers)
+	{
+		if (waited_for == NULL)
+			waited_for = MemoryContextAlloc(TopMemoryContext,
+											sizeof(*waited_for) * nmembers);
+		else
+			waited_for = repalloc(waited_for, sizeof(*waited_for) * nmembers);
+		max_waited_for = nmembers;
+	}
+
+	nwaited_for = -1;			/* not complete yet */
 	wait_set = DtxCreateWaitEventSet(nmembers + 2);
 	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(wait_set, WL_POSTMASTER_DEATH, PGINVALID_SOCKET, NULL, NULL);
@@ -1203,18 +1228,42 @@ make_wait_set(void)
 			AddWaitEventToSet(wait_set, WL_SOCKET_READABLE, PQsocket(p->conn),
 							  NULL, p);
 	}
+
+	nwaited_for = 0;
+	dlist_foreach(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		waited_for[nwaited_for].serial = p->serial;
+		waited_for[nwaited_for].socket = PQsocket(p->conn);
+		nwaited_for++;
+	}
+	wait_set_made = true;
 }
 
-static void
-free_wait_set(void)
+/*
+ * Is the set of an earlier transaction that of the current members?  It knows a
+ * descriptor, not its number: that of a connection which was closed meanwhile has
+ * left it, and a new connection has another serial.
+ */
+static bool
+wait_set_fits(void)
 {
-	if (wait_set != NULL)
-	{
-		WaitEventSet *set = wait_set;
+	dlist_iter	iter;
+	int			i = 0;
 
-		wait_set = NULL;
-		FreeWaitEventSet(set);
+	if (wait_set == NULL || nwaited_for != nmembers)
+		return false;
+	dlist_foreach(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		if (waited_for[i].serial != p->serial ||
+			waited_for[i].socket != PQsocket(p->conn))
+			return false;
+		i++;
 	}
+	return true;
 }
 
 /*

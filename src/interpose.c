@@ -28,6 +28,11 @@
  * remote transaction, which saves a round trip: in one message with a command of
  * the simple protocol, in a pipeline with one of the extended protocol.
  * postgres_fdw gets its results as if it had waited for START TRANSACTION.
+ * CLOSE of a cursor is put off likewise, until the next command or the end of the
+ * transaction, which closes it anyway.
+ *
+ * When postgres_fdw asks whether it has to wait for a result, the wrapper waits,
+ * in a cheaper way (see ParticipantWait), so that the answer is no.
  *
  * DtxInterposeOpen() lets postgres_fdw open a session without a foreign table,
  * by IMPORT FOREIGN SCHEMA, whose questions are answered here.
@@ -49,6 +54,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "compat.h"
 #include "foreign/fdwapi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
@@ -160,6 +166,9 @@ static const struct
 static bool opening = false;
 static Participant *opened = NULL;
 
+/* Wait event, see DtxWaitEvent(). */
+static uint32 we_result;
+
 /* Where postgres_fdw.so is mapped; 0 as long as it has made no connection. */
 static uintptr_t fdw_start = 0;
 static uintptr_t fdw_end = 0;
@@ -194,6 +203,7 @@ static Verdict judge(PGconn *conn, const char *command);
 static Participant *before_data_command(PGconn *conn, const char *command,
 										bool writes);
 static bool put_off_start(Participant *p, const char *command);
+static bool put_off_close(Participant *p, const char *command);
 static int	send_start(PGconn *conn);
 static int	send_query(PGconn *conn, const char *query);
 static bool begin_folded(Participant *p, bool more);
@@ -207,6 +217,7 @@ static bool answer_import(Participant *p, const char *command);
 static bool starts_with(const char *command, const char *word);
 static bool is_write(const char *command);
 static bool is_ours_to_receive(const Participant *p);
+static bool is_busy(Participant *p);
 
 /* ----------------------------------------------------------------
  * Arming
@@ -361,6 +372,7 @@ before_connect(const void *caller, const char *const *keywords,
 	/* Catalogs can be looked at now: there is no connection to be closed. */
 	wanted = DtxExtensionInstalled();
 	CoordinatorPrepareBackend();
+	we_result = DtxWaitEvent("PostgresFdwGetResult");	/* as in postgres_fdw */
 	p = ParticipantCreate(keywords, values);
 	p->wanted = wanted;
 	return p;
@@ -463,6 +475,16 @@ judge(PGconn *conn, const char *command)
 		return SWALLOW;
 	}
 
+	/*
+	 * What ends the transaction closes its cursors, though for deferred
+	 * triggers of the server they had better be closed before.  A command that
+	 * repairs a failed transaction must not have anything before it.
+	 */
+	if (is_abort || (is_commit && !p->wrote) ||
+		(starts_with(command, "ROLLBACK") &&
+		 PQtransactionStatus(conn) != PQTRANS_INTRANS))
+		p->ncloses = 0;
+
 	if (p->state == PARTICIPANT_IDLE)
 	{
 		if (starts_with(command, "START TRANSACTION"))
@@ -479,6 +501,8 @@ judge(PGconn *conn, const char *command)
 			 !starts_with(command, "ROLLBACK"))
 	{
 		if (opening && answer_import(p, command))
+			return SWALLOW;
+		if (put_off_close(p, command))
 			return SWALLOW;
 		note_command(p, is_write(command));
 	}
@@ -523,6 +547,28 @@ put_off_start(Participant *p, const char *command)
 }
 
 /*
+ * postgres_fdw closes a cursor (close_cursor in
+ * contrib/postgres_fdw/postgres_fdw.c).  Returns true if the server need not be
+ * told now.
+ */
+static bool
+put_off_close(Participant *p, const char *command)
+{
+	unsigned int number;
+	int			len = 0;
+
+	if (!dtx_fold_start || !dtx_two_phase_commit || !p->wanted ||
+		p->start_command[0] != '\0' || p->ncloses >= DTX_MAX_CLOSES)
+		return false;
+	if (sscanf(command, "CLOSE c%9u%n", &number, &len) != 1 ||
+		command[len] != '\0')
+		return false;
+	p->closes[p->ncloses++] = number;
+	p->synthetic = 2;
+	return true;
+}
+
+/*
  * Send START TRANSACTION alone.
  */
 static int
@@ -536,8 +582,8 @@ send_start(PGconn *conn)
 }
 
 /*
- * Send a command by the simple protocol, together with a START TRANSACTION that
- * was put off.  If that makes two statements in one message, the first one begins
+ * Send a command by the simple protocol, together with what was put off.  If that
+ * makes several statements in one message, START TRANSACTION begins
  * an ordinary transaction block (BeginTransactionBlock in
  * access/transam/xact.c, TBLOCK_IMPLICIT_INPROGRESS), and the last result
  * counts, as postgres_fdw does anyway.
@@ -546,16 +592,22 @@ static int
 send_query(PGconn *conn, const char *query)
 {
 	Participant *p = ParticipantFind(conn);
-	char	   *both;
+	StringInfoData all;
 	int			sent;
 
-	if (p == NULL || p->start_command[0] == '\0')
+	if (p == NULL || (p->start_command[0] == '\0' && p->ncloses == 0))
 		return real_PQsendQuery(conn, query);
 
-	both = psprintf("%s; %s", p->start_command, query);
+	initStringInfo(&all);
+	if (p->start_command[0] != '\0')
+		appendStringInfo(&all, "%s; ", p->start_command);
+	for (int i = 0; i < p->ncloses; i++)
+		appendStringInfo(&all, "CLOSE c%u; ", p->closes[i]);
+	appendStringInfoString(&all, query);
 	p->start_command[0] = '\0';
-	sent = real_PQsendQuery(conn, both);
-	pfree(both);
+	p->ncloses = 0;
+	sent = real_PQsendQuery(conn, all.data);
+	pfree(all.data);
 	return sent;
 }
 
@@ -567,15 +619,11 @@ send_query(PGconn *conn, const char *query)
 static bool
 begin_folded(Participant *p, bool more)
 {
-	if (p == NULL || (p->start_command[0] == '\0' && !more))
+	if (p == NULL ||
+		(p->start_command[0] == '\0' && p->ncloses == 0 && !more))
 		return false;
-	if (!PQenterPipelineMode(p->conn))
+	if (!PQenterPipelineMode(p->conn) || ParticipantSendPending(p) < 0)
 		p->broken = true;
-	if (p->start_command[0] != '\0' &&
-		!real_PQsendQueryParams(p->conn, p->start_command, 0, NULL, NULL, NULL,
-								NULL, 0))
-		p->broken = true;
-	p->start_command[0] = '\0';
 	return true;
 }
 
@@ -796,6 +844,50 @@ answer_import(Participant *p, const char *command)
 	return true;
 }
 
+/*
+ * Does postgres_fdw have to wait for a result?  Normally this waits until it has
+ * not.  Cleanup waits itself, with deadlines of its own.
+ *
+ * Throws on interrupts, at the very place where postgres_fdw would
+ * (pgfdw_get_result in contrib/postgres_fdw/connection.c, libpqsrv_get_result in
+ * libpq/libpq-be-fe-helpers.h).
+ */
+static bool
+is_busy(Participant *p)
+{
+	for (;;)
+	{
+		bool		busy;
+
+		if (p->folded)
+			busy = !ParticipantUnfold(p, false);
+		else
+			busy = real_PQisBusy(p->conn);
+		if (!busy)
+			return false;
+		if (!IsTransactionState() || PQsocket(p->conn) < 0)
+			return true;
+
+		if (ParticipantWait(p, -1, we_result) & WL_SOCKET_READABLE)
+		{
+			if (!real_PQconsumeInput(p->conn))
+			{
+				/* As if postgres_fdw had seen that itself. */
+				p->folded = false;
+				PQclear(p->answer);
+				p->answer = PQmakeEmptyPGresult(p->conn, PGRES_FATAL_ERROR);
+				p->synthetic = 2;
+				return false;
+			}
+		}
+		else
+		{
+			ResetLatch(MyLatch);
+			CHECK_FOR_INTERRUPTS();
+		}
+	}
+}
+
 /* Is a reply on the way that postgres_fdw must not take? */
 static bool
 is_ours_to_receive(const Participant *p)
@@ -1008,10 +1100,10 @@ PQisBusy(PGconn *conn)
 
 		if (p != NULL && (p->synthetic > 0 || is_ours_to_receive(p)))
 			return 0;
-		if (p != NULL && p->folded)
-			return !ParticipantUnfold(p, false);
 		if (p != NULL && p->piped)
 			return !ParticipantDrain(p);
+		if (p != NULL)
+			return is_busy(p);
 	}
 	return real_PQisBusy(conn);
 }

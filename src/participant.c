@@ -27,10 +27,12 @@
 #include "access/table.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
+#include "compat.h"
 #include "foreign/foreign.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "participant.h"
+#include "storage/fd.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
@@ -49,6 +51,13 @@
  */
 #define MAX_READS	10000
 
+/*
+ * Connections of a backend whose sets of things to wait for are kept.  Each takes
+ * one of the descriptors that AcquireExternalFD() (storage/file/fd.c) counts, so
+ * that many more must be left to others, too.
+ */
+#define MAX_WAIT_SETS	16
+
 /* The function that makes an FDW postgres_fdw, whatever its name is. */
 #define POSTGRES_FDW_HANDLER	"postgres_fdw_handler"
 
@@ -61,9 +70,15 @@ typedef struct ParticipantEntry
 /* All connections of postgres_fdw in this backend. */
 static HTAB *participants = NULL;
 
+/* Participants that have a wait_set. */
+static int	nwait_sets = 0;
+
 static bool send_command(Participant *p, const char *command,
 						 ParticipantState next);
 static void reply_complete(Participant *p);
+static void make_wait_set(Participant *p);
+static void free_wait_set(Participant *p);
+static bool descriptors_left(int n);
 static bool is_copy(const PGresult *result);
 static void set_error(Participant *p, const char *fallback);
 static void forget_parameters(Participant *p);
@@ -95,9 +110,12 @@ ParticipantFind(PGconn *conn)
 Participant *
 ParticipantCreate(const char *const *keywords, const char *const *values)
 {
+	static uint64 last_serial = 0;
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 	Participant *p = palloc0(sizeof(Participant));
 	int			n = 0;
+
+	p->serial = ++last_serial;
 
 	if (participants == NULL)
 	{
@@ -152,6 +170,7 @@ ParticipantDestroy(Participant *p)
 	PQclear(p->answer);
 	StatementForgetAll(p);
 	forget_parameters(p);
+	free_wait_set(p);
 	pfree(p);
 }
 
@@ -215,11 +234,137 @@ ParticipantReset(Participant *p)
 	p->index = -1;
 	p->error[0] = '\0';
 	p->start_command[0] = '\0';
+	p->ncloses = 0;
 	if (!p->reply_due)
 	{
 		PQclear(p->result);
 		p->result = NULL;
 	}
+}
+
+/*
+ * In pipeline mode: send what was put off, START TRANSACTION and CLOSE, which has
+ * to come before the caller's command.  Returns how many commands that were, or -1
+ * if one could not be sent.
+ */
+int
+ParticipantSendPending(Participant *p)
+{
+	int			n = 0;
+
+	if (p->start_command[0] != '\0')
+	{
+		if (!PQsendQueryParams(p->conn, p->start_command, 0, NULL, NULL, NULL,
+							   NULL, 0))
+			return -1;
+		p->start_command[0] = '\0';
+		n++;
+	}
+	for (int i = 0; i < p->ncloses; i++)
+	{
+		char		command[32];
+
+		snprintf(command, sizeof(command), "CLOSE c%u", p->closes[i]);
+		if (!PQsendQueryParams(p->conn, command, 0, NULL, NULL, NULL, NULL, 0))
+			return -1;
+		n++;
+	}
+	p->ncloses = 0;
+	return n;
+}
+
+/* ----------------------------------------------------------------
+ * Waiting
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Wait for input on a connection, the latch, or the end of timeout_ms
+ * milliseconds (-1: no limit).  Returns what has happened, as WaitLatchOrSocket()
+ * does; likewise the process exits if the postmaster has died.
+ *
+ * WaitLatchOrSocket() (storage/ipc/latch.c) makes and closes an epoll instance
+ * each time: that takes more system calls than all the rest of a round trip.
+ * Here it is kept with the connection.  Throws if there is no descriptor left.
+ */
+int
+ParticipantWait(Participant *p, long timeout_ms, uint32 wait_event)
+{
+	WaitEvent	event;
+
+	if (p->wait_set == NULL || p->wait_socket != PQsocket(p->conn))
+		make_wait_set(p);
+	if (p->wait_set == NULL)
+		return WaitLatchOrSocket(MyLatch,
+								 WL_LATCH_SET | WL_SOCKET_READABLE |
+								 WL_EXIT_ON_PM_DEATH |
+								 (timeout_ms >= 0 ? WL_TIMEOUT : 0),
+								 PQsocket(p->conn), timeout_ms, wait_event);
+
+	if (WaitEventSetWait(p->wait_set, timeout_ms, &event, 1, wait_event) == 0)
+		return WL_TIMEOUT;
+	return event.events;
+}
+
+/*
+ * Make the set of a connection, if there is a socket and room for it.
+ */
+static void
+make_wait_set(Participant *p)
+{
+	WaitEventSet *set;
+
+	free_wait_set(p);
+	if (PQsocket(p->conn) < 0 || nwait_sets >= MAX_WAIT_SETS ||
+		!descriptors_left(MAX_WAIT_SETS))
+		return;
+
+	set = DtxCreateWaitEventSet(3);
+	PG_TRY();
+	{
+		AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+		AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL,
+						  NULL);
+		AddWaitEventToSet(set, WL_SOCKET_READABLE, PQsocket(p->conn), NULL,
+						  NULL);
+	}
+	PG_CATCH();
+	{
+		FreeWaitEventSet(set);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	p->wait_set = set;
+	p->wait_socket = PQsocket(p->conn);
+	nwait_sets++;
+}
+
+/*
+ * The descriptor of a connection that is closed has left the set by itself.
+ */
+static void
+free_wait_set(Participant *p)
+{
+	if (p->wait_set == NULL)
+		return;
+	FreeWaitEventSet(p->wait_set);
+	p->wait_set = NULL;
+	nwait_sets--;
+}
+
+/*
+ * Could so many more descriptors be had?
+ */
+static bool
+descriptors_left(int n)
+{
+	int			got = 0;
+
+	while (got < n && AcquireExternalFD())
+		got++;
+	for (int i = 0; i < got; i++)
+		ReleaseExternalFD();
+	return got == n;
 }
 
 /* ----------------------------------------------------------------
@@ -514,12 +659,20 @@ ParticipantEnd(Participant *p)
 bool
 ParticipantPrepare(Participant *p, const DtxGid *gid)
 {
-	char		command[sizeof(DTX_ASK_XID) + DTX_GID_SIZE + 32];
+	char		command[sizeof(DTX_ASK_XID) + DTX_GID_SIZE + 32 +
+						DTX_MAX_CLOSES * 20];
+	int			len = 0;
 
 	p->gid = *gid;
 	p->remote_xid = 0;
 	DtxGidFormat(gid, p->gid_text);
-	snprintf(command, sizeof(command), "%sPREPARE TRANSACTION '%s'",
+
+	/* Deferred triggers may mind open cursors. */
+	for (int i = 0; i < p->ncloses; i++)
+		len += snprintf(command + len, sizeof(command) - len, "CLOSE c%u; ",
+						p->closes[i]);
+	p->ncloses = 0;
+	snprintf(command + len, sizeof(command) - len, "%sPREPARE TRANSACTION '%s'",
 			 PQserverVersion(p->conn) >= 100000 ? DTX_ASK_XID : "",
 			 p->gid_text);
 	snprintf(p->commit_command, sizeof(p->commit_command),

@@ -11,6 +11,7 @@
 
 #include "lib/ilist.h"
 #include "pg_dtx.h"
+#include "storage/latch.h"
 
 /*
  * Where the remote transaction stands.  Up to OPEN postgres_fdw drives the
@@ -39,12 +40,17 @@ typedef enum ParticipantState
  */
 #define DTX_START_SIZE	128
 
+/* Cursors that postgres_fdw has closed, and the server does not know it yet. */
+#define DTX_MAX_CLOSES	8
+
 typedef struct StatementCache StatementCache;	/* statement.c */
 
 /* A connection of postgres_fdw.  Lives from its PQconnect to its PQfinish. */
 typedef struct Participant
 {
 	PGconn	   *conn;			/* hash key */
+	uint64		serial;			/* no other connection of this backend ever has
+								 * or had it */
 
 	/* identity, found once per connection */
 	char	  **keywords;		/* parameters as postgres_fdw gave them, with a
@@ -63,6 +69,9 @@ typedef struct Participant
 	/* the current remote transaction */
 	char		start_command[DTX_START_SIZE];	/* START TRANSACTION that was put
 												 * off, or "" */
+	int			ncloses;		/* entries of the next one */
+	uint32		closes[DTX_MAX_CLOSES]; /* numbers of the cursors whose CLOSE
+										 * was put off */
 	ParticipantState state;
 	dlist_node	node;			/* in the coordinator's list, unless IDLE */
 	bool		used;			/* was anything sent after START TRANSACTION? */
@@ -82,6 +91,9 @@ typedef struct Participant
 	int			reads;			/* times that its reply was read from */
 	PGresult   *result;			/* last result of that command, or NULL */
 	char		error[DTX_ERROR_SIZE];	/* why UNKNOWN or UNFINISHED */
+	WaitEventSet *wait_set;		/* its socket, the latch, and postmaster death;
+								 * or NULL */
+	pgsocket	wait_socket;	/* the socket in there */
 
 	/* commands of remote_exec.c */
 	bool		piped;			/* in pipeline mode, with results due */
@@ -117,6 +129,9 @@ extern bool ParticipantFinish(Participant *p, DtxDecision decision);
 extern void ParticipantReceive(Participant *p);
 extern bool ParticipantDrain(Participant *p);
 extern bool ParticipantQuiet(Participant *p);
+extern int	ParticipantSendPending(Participant *p);
+extern int	ParticipantWait(Participant *p, long timeout_ms,
+							uint32 wait_event);
 extern bool ParticipantUnfold(Participant *p, bool wait);
 extern void ParticipantGiveUp(Participant *p, const char *error);
 extern void ParticipantDeallocate(Participant *p);

@@ -965,6 +965,7 @@ start(Execution *e, const RemoteCommand *command)
 	PGconn	   *conn = p->conn;
 	StringInfoData after;
 	int			nbefore = lengthof(before_command) - (XactReadOnly ? 0 : 1);
+	int			npending = -1;
 	ListCell   *lc;
 	bool		ok;
 
@@ -977,15 +978,10 @@ start(Execution *e, const RemoteCommand *command)
 	p->piped = true;
 	p->used = true;
 	ok = PQsetnonblocking(conn, 1) == 0;
-	e->step = 1 - nbefore;
-	if (p->start_command[0] != '\0')
-	{
-		/* It was put off, see interpose.c. */
-		ok = ok && PQsendQueryParams(conn, p->start_command, 0, NULL, NULL,
-									 NULL, NULL, 0);
-		p->start_command[0] = '\0';
-		e->step--;
-	}
+	if (ok)
+		npending = ParticipantSendPending(p);	/* see interpose.c */
+	ok = npending >= 0;
+	e->step = 1 - nbefore - npending;
 	for (int i = 0; i < nbefore; i++)
 	{
 		ok = ok && PQsendQueryParams(conn, before_command[i], 0, NULL, NULL,

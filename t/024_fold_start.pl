@@ -1,5 +1,5 @@
-# START TRANSACTION goes out with the first command, and nobody notices; the
-# isolation level of remote transactions.
+# START TRANSACTION goes out with the first command, and CLOSE with the next, and
+# nobody notices; the isolation level of remote transactions.
 use strict;
 use warnings FATAL => 'all';
 
@@ -112,6 +112,67 @@ $s->run(q{BEGIN; UPDATE acct1 SET bal = 50; SAVEPOINT a; SET LOCAL statement_tim
 like($s->stderr, qr/ERROR:  57014/, 'canceled under the first command');
 unlike($s->stderr, qr/ERROR.*ERROR/s, '... and only that');
 $dtx->balances_are('100 50 150', '... the transaction goes on');
+
+# CLOSE is put off, too.
+my $start = '+START TRANSACTION ISOLATION LEVEL REPEATABLE READ | ';
+sub closes
+{
+	my ($sql) = @_;
+	my $sent = sent(1, sub { $s->run($sql) });
+	is($s->stderr, '', 'no error');
+	s/DECLARE (c\d+) .*/DECLARE $1/, s/FETCH .*/FETCH/ for @$sent;
+	return join(' | ', @$sent);
+}
+is(closes('BEGIN; SELECT bal FROM acct1; SELECT bal FROM acct1; COMMIT'),
+	"${start}+DECLARE c1 | FETCH | +CLOSE c1 | +DECLARE c2 | FETCH | COMMIT TRANSACTION",
+	'CLOSE goes with what comes next, or is not needed');
+is(closes('BEGIN; SELECT bal FROM acct1; SAVEPOINT a; SELECT bal FROM acct1; ROLLBACK TO a; SELECT bal FROM acct1; COMMIT'),
+	"${start}+DECLARE c1 | FETCH | CLOSE c1; SAVEPOINT s2 | +DECLARE c2 | FETCH | "
+	  . 'CLOSE c2; ROLLBACK TO SAVEPOINT s2; RELEASE SAVEPOINT s2 | SAVEPOINT s2 | +DECLARE c3 | FETCH | '
+	  . 'CLOSE c3; RELEASE SAVEPOINT s2 | COMMIT TRANSACTION',
+	'... around subtransactions');
+like(closes('BEGIN; UPDATE acct1 SET bal = bal; SELECT bal FROM acct1; COMMIT'),
+	qr/FETCH \| CLOSE c1; COMMIT TRANSACTION$/, '... before deferred triggers');
+$sent = sent(1, sub { $s->run('BEGIN; UPDATE acct1 SET bal = bal; UPDATE acct2 SET bal = bal; SELECT bal FROM acct1; COMMIT') });
+like(join(' | ', @$sent), qr/FETCH [^|]*\| CLOSE c1; SELECT [^|]*; PREPARE TRANSACTION/, '... likewise in two phases');
+is(closes('BEGIN; SELECT bal FROM acct1; UPDATE acct1 SET bal = bal WHERE id = 1; SELECT bal FROM acct1; ROLLBACK'),
+	"${start}+DECLARE c1 | FETCH | +CLOSE c1 | +UPDATE public.acct SET bal = bal WHERE ((id = 1)) | +DECLARE c2 | FETCH | ABORT TRANSACTION",
+	'... with the extended protocol');
+$s->run('BEGIN; SAVEPOINT a; SELECT bal FROM acct1; UPDATE acct1 SET bal = -1; ROLLBACK TO a; SELECT bal FROM acct1; COMMIT');
+unlike($s->stderr, qr/ERROR.*ERROR/s, '... before an error');
+
+# What minds an open cursor.
+$dtx->p(1)->safe_psql('postgres', 'CREATE TABLE t AS SELECT 1 AS i');
+$dtx->sql(q{CREATE FOREIGN TABLE t (i int) SERVER s1});
+$s->run(q{BEGIN; SELECT * FROM t; TRUNCATE t; SELECT count(*) FROM t; SELECT dtx.exec('s1', 'TRUNCATE t'); COMMIT});
+is($s->stderr, '', 'a table is truncated after it was read');
+$dtx->p(1)->safe_psql('postgres', q{
+CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN TRUNCATE public.t; RETURN NULL; END';
+CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON acct DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION late()});
+$s->run(q{BEGIN; UPDATE acct1 SET bal = bal; UPDATE acct2 SET bal = bal; SELECT * FROM t; COMMIT});
+is($s->stderr, '', '... by a deferred trigger, in two phases');
+$s->run(q{BEGIN; UPDATE acct1 SET bal = bal; SELECT * FROM t; COMMIT});
+is($s->stderr, '', '... in one phase');
+$dtx->p(1)->safe_psql('postgres', 'DROP TRIGGER late ON acct');
+
+# Many cursors at once, and one again and again.
+is($s->run(join(' UNION ALL ', ('SELECT count(*) FROM (SELECT * FROM t OFFSET 0) t') x 12) . '; SELECT count(*) FROM t'),
+	join("\n", (0) x 13), 'more CLOSEs than are put off');
+is($s->run('SELECT sum(a.bal) FROM generate_series(1, 20) g, LATERAL (SELECT bal FROM acct1 WHERE id = g % 2 OFFSET 0) a'),
+	500, 'a cursor that is opened again for each row');
+
+# A server that is gone from one moment to the next, while its reply is waited for.
+$s->run('BEGIN; SELECT bal FROM acct2');
+$s->start('SELECT * FROM slow');
+$dtx->poll($dtx->p(2), q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'}, 1, 'a server is busy');
+$dtx->poll($dtx->coord, q{SELECT count(*) FROM pg_stat_activity WHERE wait_event IN ('Extension', 'PostgresFdwGetResult') AND state = 'active'}, 1,
+	'... and is waited for');
+$dtx->crash($dtx->p(2));
+$s->finish;
+like($s->stderr, qr/ERROR:  08006: server closed the connection unexpectedly\n(?:.*\n){2}CONTEXT:/, 'it crashes: the error is that of postgres_fdw');
+$dtx->p(2)->start;
+is($s->run('ROLLBACK; SELECT bal FROM acct2'), 150, '... and it is used again');
+is($s->stderr, '', '... without a word');
 
 # Isolation levels.
 $s->run("SET pg_dtx.remote_isolation = 'read committed'");
