@@ -169,6 +169,9 @@ static void hand_over(Participant *p);
 static void receive(Participant *p);
 static void release(Participant *p);
 static void settled(Participant *p);
+static void account_for(Participant *p, bool confirmed);
+static void still_owing(Participant *p);
+static bool must_wait(void);
 static void leave_unsettled(Participant *p);
 static void leave_unsettled_transaction(void);
 static void note_unconfirmed(Participant *p);
@@ -316,6 +319,8 @@ CoordinatorForget(Participant *p)
 		nmembers--;
 		p->state = PARTICIPANT_IDLE;
 	}
+	if (p->owing)
+		still_owing(p);
 }
 
 /*
@@ -755,6 +760,7 @@ static void
 send_commits(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	bool		pipeline = dtx_fold_start && !must_wait();
 	dlist_iter	iter;
 
 	phase = PHASE_COMMIT;
@@ -776,10 +782,29 @@ send_commits(void)
 		if (p->state != PARTICIPANT_PREPARED)
 			continue;
 		DTX_FAULT("commit-before", p->conn);
-		if (ParticipantFinish(p, DTX_COMMIT))
+		if (ParticipantFinish(p, DTX_COMMIT, pipeline))
 			DtxActivitySetWaiting(p->index, true);
 		DTX_FAULT("commit-sent", p->conn);
 	}
+}
+
+/*
+ * Does COMMIT wait for the confirmations?  Not only because it shall: a
+ * connection that postgres_fdw wanted closed is not used again.
+ */
+static bool
+must_wait(void)
+{
+	dlist_iter	iter;
+
+	if (dtx_commit_wait || insists)
+		return true;
+	dlist_foreach(iter, &members)
+	{
+		if (dlist_container(Participant, node, iter.cur)->abandoned)
+			return true;
+	}
+	return false;
 }
 
 static void
@@ -787,16 +812,9 @@ finish_commit(void)
 {
 	dlist_mutable_iter iter;
 	WaitEnd		end = WAIT_COMPLETE;
-	bool		wait = dtx_commit_wait || insists;
+	bool		wait = must_wait();
 	int			handed_over = 0;
 	int			due = 0;
-
-	/* A connection that postgres_fdw wanted closed is not used again. */
-	dlist_foreach_modify(iter, &members)
-	{
-		if (dlist_container(Participant, node, iter.cur)->abandoned)
-			wait = true;
-	}
 
 	DTX_FAULT("commit-wait", NULL);
 	if (wait)
@@ -916,7 +934,7 @@ begin_abort(void)
 		if (p->state == PARTICIPANT_PREPARED)
 		{
 			DTX_FAULT("rollback-before", p->conn);
-			(void) ParticipantFinish(p, DTX_ROLLBACK);
+			(void) ParticipantFinish(p, DTX_ROLLBACK, false);
 			DTX_FAULT("rollback-sent", p->conn);
 		}
 	}
@@ -975,6 +993,8 @@ end_transaction(void)
 
 		dlist_delete(&p->node);
 		nmembers--;
+		if (p->owing)
+			still_owing(p);
 		if (!p->unsettled)
 			release(p);
 	}
@@ -1025,8 +1045,8 @@ CoordinatorAbandon(Participant *p)
 /*
  * A connection with a reply outstanding is about to be used: wait for that
  * reply.  For a confirmation of an earlier transaction not longer than
- * pg_dtx.commit_timeout, or SETTLE_WAIT_MS if that is longer; for other replies as long as postgres_fdw would wait
- * for its own command.  Throws on interrupts, and can be called again then.
+ * pg_dtx.commit_timeout, or SETTLE_WAIT_MS if that is longer; for other replies as
+ * long as postgres_fdw would wait for its own command.  Throws on interrupts, and can be called again then.
  */
 void
 CoordinatorSettle(Participant *p)
@@ -1065,8 +1085,18 @@ CoordinatorSettle(Participant *p)
 static void
 settled(Participant *p)
 {
-	bool		confirmed = p->state == PARTICIPANT_FINISHED;
+	account_for(p, p->state == PARTICIPANT_FINISHED);
+	p->unsettled = false;
+	release(p);
+}
 
+/*
+ * It is known whether the commit of the transaction that COMMIT did not wait for,
+ * p->gid, is confirmed, or that nothing more will be heard of it.
+ */
+static void
+account_for(Participant *p, bool confirmed)
+{
 	DTX_FAULT("settled", p->conn);
 	if (!confirmed)
 	{
@@ -1090,9 +1120,115 @@ settled(Participant *p)
 	}
 	else if (confirmed)
 		DtxInDoubtRemove(&p->gid);	/* see leave_unsettled() */
+}
 
+/*
+ * A connection whose earlier transaction is unsettled is about to begin another
+ * one: may its commands follow before the reply has come?  If so, the reply will
+ * be taken when that to the first command is waited for, or by
+ * CoordinatorCollect().  Does not throw or wait.
+ */
+bool
+CoordinatorOwe(Participant *p)
+{
+	if (!p->unsettled || !p->pipelined || p->abandoned || p->broken ||
+		!p->introduced)
+		return false;
+
+	/* Perhaps it is here, or the connection is gone. */
+	ParticipantReceive(p);
+	if (!p->reply_due)
+		return false;
 	p->unsettled = false;
-	release(p);
+	p->reply_due = false;
+	p->owing = true;
+	p->owed_is_in = false;
+	p->confirmed = false;
+	p->state = PARTICIPANT_IDLE;
+	return true;
+}
+
+/*
+ * The transaction during which a connection owes a reply, or that connection, is
+ * over.  If nothing was sent, all is as it was before; otherwise nobody is going
+ * to see the reply.
+ */
+static void
+still_owing(Participant *p)
+{
+	p->owing = false;
+	if (!p->folded && !p->broken)
+	{
+		p->unsettled = true;
+		p->reply_due = true;
+		p->state = PARTICIPANT_FINISHING;
+	}
+	else
+	{
+		strlcpy(p->error, "no reply", sizeof(p->error));
+		account_for(p, false);
+	}
+}
+
+/*
+ * A connection owes a reply, and what is to be sent can't be sent before it is
+ * here: wait for it, as CoordinatorSettle() does.  Throws on interrupts, and if it
+ * is not the confirmation, because then what that transaction did may not be seen.
+ */
+void
+CoordinatorCollect(Participant *p)
+{
+	TimestampTz deadline;
+
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										   Max(dtx_commit_timeout, SETTLE_WAIT_MS));
+	DTX_FAULT("settle-wait", p->conn);
+	for (;;)
+	{
+		ParticipantState state = p->state;
+		long		timeout;
+		bool		confirmed;
+
+		/* Only between these two it looks like a reply that is ours. */
+		p->state = PARTICIPANT_FINISHING;
+		p->reply_due = true;
+		ParticipantReceive(p);
+		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		if (p->reply_due && (timeout <= 0 || PQsocket(p->conn) < 0))
+			ParticipantGiveUp(p, "no reply");
+		confirmed = p->state == PARTICIPANT_FINISHED;
+		p->state = state;
+		if (!p->reply_due)
+		{
+			p->owing = false;
+			if (!confirmed)
+				p->broken = true;
+			account_for(p, confirmed);
+			if (!confirmed)
+				ereport(ERROR,
+						(errcode(ERRCODE_CONNECTION_FAILURE),
+						 errmsg("server \"%s\" has not confirmed the previous transaction",
+								p->server_name),
+						 errdetail_internal("%s", p->error),
+						 errhint("Try again.  View \"dtx.in_doubt\" shows what is left.")));
+			break;
+		}
+		p->reply_due = false;
+
+		(void) ParticipantWait(p, timeout, we_settle);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * The reply that a connection owed is in.  Does not throw.
+ */
+void
+CoordinatorTakeOwed(Participant *p)
+{
+	p->owed_is_in = false;
+	account_for(p, p->confirmed);
 }
 
 /*
@@ -1103,6 +1239,12 @@ settled(Participant *p)
 static void
 leave_unsettled(Participant *p)
 {
+	if (p->owing && p->gid.xid == unsettled.xid)
+	{
+		/* taken when the reply to the first command is, if ever */
+		hand_over(p);
+		unsettled.failed = true;
+	}
 	if (!p->unsettled)
 		return;
 	ParticipantReceive(p);
@@ -1355,7 +1497,7 @@ receive(Participant *p)
 	if (phase == PHASE_ABORT && p->state == PARTICIPANT_PREPARED)
 	{
 		DTX_FAULT("rollback-late-before", p->conn);
-		(void) ParticipantFinish(p, DTX_ROLLBACK);
+		(void) ParticipantFinish(p, DTX_ROLLBACK, false);
 		DTX_FAULT("rollback-late-sent", p->conn);
 	}
 	if (was_due && !p->reply_due && phase != PHASE_NONE)

@@ -202,6 +202,7 @@ static void enroll(Participant *p, PGconn *conn);
 static Verdict judge(PGconn *conn, const char *command);
 static Participant *before_data_command(PGconn *conn, const char *command,
 										bool writes);
+static bool may_put_off(const Participant *p);
 static bool put_off_start(Participant *p, const char *command);
 static bool put_off_close(Participant *p, const char *command);
 static int	send_start(PGconn *conn);
@@ -217,6 +218,7 @@ static bool answer_import(Participant *p, const char *command);
 static bool starts_with(const char *command, const char *word);
 static bool is_write(const char *command);
 static bool is_ours_to_receive(const Participant *p);
+static bool unfold(Participant *p, bool wait);
 static bool is_busy(Participant *p);
 
 /* ----------------------------------------------------------------
@@ -419,6 +421,14 @@ judge(PGconn *conn, const char *command)
 	if (is_deallocate)
 		StatementForgetAll(p);
 
+	/* Not in a pipeline, and nothing else has been sent yet. */
+	if (is_deallocate && p->owing && !p->folded)
+	{
+		p->deallocate_due = true;
+		p->synthetic = 2;
+		return SWALLOW;
+	}
+
 	if (ParticipantControlled(p) && !p->unsettled)
 	{
 		if (is_commit || is_abort)
@@ -444,8 +454,14 @@ judge(PGconn *conn, const char *command)
 				 errdetail("The remote transaction has been prepared or ended already.")));
 	}
 
-	/* An earlier transaction may still owe a reply on this connection. */
-	if (p->unsettled || (p->state == PARTICIPANT_IDLE && p->reply_due))
+	/*
+	 * An earlier transaction may still owe a reply on this connection.  The first
+	 * command need not wait for it, if it can be sent after it in the same
+	 * pipeline.
+	 */
+	if ((p->unsettled || (p->state == PARTICIPANT_IDLE && p->reply_due)) &&
+		!(starts_with(command, "START TRANSACTION") && may_put_off(p) &&
+		  CoordinatorOwe(p)))
 		CoordinatorSettle(p);
 
 	if (p->broken)
@@ -510,6 +526,18 @@ judge(PGconn *conn, const char *command)
 }
 
 /*
+ * May the START TRANSACTION of a connection that is alive be put off?
+ */
+static bool
+may_put_off(const Participant *p)
+{
+	return dtx_fold_start && dtx_two_phase_commit && p->wanted &&
+		!TimestampDifferenceExceeds(p->last_start,
+									GetCurrentTransactionStartTimestamp(),
+									FOLD_MAX_IDLE_MS);
+}
+
+/*
  * postgres_fdw starts a remote transaction: keep the command, as it is to be
  * sent, in start_command.  Returns true if it need not be sent now.
  *
@@ -520,11 +548,9 @@ judge(PGconn *conn, const char *command)
 static bool
 put_off_start(Participant *p, const char *command)
 {
-	TimestampTz now = GetCurrentTransactionStartTimestamp();
-	bool		fresh = !TimestampDifferenceExceeds(p->last_start, now,
-													FOLD_MAX_IDLE_MS);
+	bool		put_off = may_put_off(p);
 
-	p->last_start = now;
+	p->last_start = GetCurrentTransactionStartTimestamp();
 	if (dtx_remote_isolation == XACT_READ_COMMITTED &&
 		XactIsoLevel == XACT_READ_COMMITTED && p->wanted &&
 		starts_with(command, START_REPEATABLE_READ))
@@ -539,8 +565,7 @@ put_off_start(Participant *p, const char *command)
 				 errmsg("postgres_fdw starts a transaction in an unknown way: %s",
 						command)));
 
-	if (!dtx_fold_start || !dtx_two_phase_commit || !p->wanted || !fresh ||
-		!ParticipantQuiet(p))
+	if (!p->owing && (!put_off || !ParticipantQuiet(p)))
 		return false;
 	p->synthetic = 2;
 	return true;
@@ -597,6 +622,10 @@ send_query(PGconn *conn, const char *query)
 
 	if (p == NULL || (p->start_command[0] == '\0' && p->ncloses == 0))
 		return real_PQsendQuery(conn, query);
+
+	/* There is no place for the simple protocol in a pipeline. */
+	if (p->owing)
+		CoordinatorCollect(p);
 
 	initStringInfo(&all);
 	if (p->start_command[0] != '\0')
@@ -795,6 +824,10 @@ DtxInterposeOpen(Oid serverid)
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("connection to server \"%s\" was lost",
 						opened->server_name)));
+
+	/* What the caller makes of the connection begins with no reply due. */
+	if (opened->owing)
+		CoordinatorCollect(opened);
 	return opened;
 }
 
@@ -845,6 +878,19 @@ answer_import(Participant *p, const char *command)
 }
 
 /*
+ * ParticipantUnfold(), and the coordinator learns what it may have waited for.
+ */
+static bool
+unfold(Participant *p, bool wait)
+{
+	bool		done = ParticipantUnfold(p, wait);
+
+	if (p->owed_is_in)
+		CoordinatorTakeOwed(p);
+	return done;
+}
+
+/*
  * Does postgres_fdw have to wait for a result?  Normally this waits until it has
  * not.  Cleanup waits itself, with deadlines of its own.
  *
@@ -860,7 +906,7 @@ is_busy(Participant *p)
 		bool		busy;
 
 		if (p->folded)
-			busy = !ParticipantUnfold(p, false);
+			busy = !unfold(p, false);
 		else
 			busy = real_PQisBusy(p->conn);
 		if (!busy)
@@ -873,7 +919,8 @@ is_busy(Participant *p)
 			if (!real_PQconsumeInput(p->conn))
 			{
 				/* As if postgres_fdw had seen that itself. */
-				p->folded = false;
+				if (p->folded)
+					(void) unfold(p, true);
 				PQclear(p->answer);
 				p->answer = PQmakeEmptyPGresult(p->conn, PGRES_FATAL_ERROR);
 				p->synthetic = 2;
@@ -933,12 +980,15 @@ PQfinish(PGconn *conn)
 
 		if (p != NULL)
 		{
+			if (!ParticipantControlled(p))
+				CoordinatorForget(p);
+
+			/* There may be something left that it owes. */
 			if (ParticipantControlled(p))
 			{
 				CoordinatorAbandon(p);
 				return;
 			}
-			CoordinatorForget(p);
 			ParticipantDestroy(p);
 		}
 	}
@@ -1059,7 +1109,7 @@ PQgetResult(PGconn *conn)
 		Participant *p = ParticipantFind(conn);
 
 		if (p != NULL && p->folded)
-			(void) ParticipantUnfold(p, true);
+			(void) unfold(p, true);
 		if (p != NULL && p->synthetic > 0)
 		{
 			PGresult   *answer = p->answer;
@@ -1145,7 +1195,8 @@ PQtransactionStatus(const PGconn *conn)
 			return PQTRANS_UNKNOWN;
 		if (p != NULL && (p->piped || p->folded))
 			return PQTRANS_ACTIVE;
-		if (p != NULL && (ParticipantControlled(p) || is_ours_to_receive(p)))
+		if (p != NULL && (ParticipantControlled(p) || is_ours_to_receive(p) ||
+						  p->owing))
 			return PQTRANS_IDLE;
 	}
 	return real_PQtransactionStatus(conn);

@@ -76,6 +76,8 @@ static int	nwait_sets = 0;
 static bool send_command(Participant *p, const char *command,
 						 ParticipantState next);
 static void reply_complete(Participant *p);
+static bool confirms(const Participant *p, const PGresult *result);
+static bool take_owed(Participant *p, PGresult *result);
 static void make_wait_set(Participant *p);
 static void free_wait_set(Participant *p);
 static bool descriptors_left(int n);
@@ -689,16 +691,38 @@ ParticipantPrepare(Participant *p, const DtxGid *gid)
 }
 
 /*
- * Finish a prepared transaction.  Does not throw.
+ * Finish a prepared transaction.  With "pipeline", other commands can be sent
+ * before the reply has come.  Does not throw.
  */
 bool
-ParticipantFinish(Participant *p, DtxDecision decision)
+ParticipantFinish(Participant *p, DtxDecision decision, bool pipeline)
 {
+	const char *command = decision == DTX_COMMIT ?
+		p->commit_command : p->rollback_command;
+
 	p->decision = decision;
-	if (send_command(p, decision == DTX_COMMIT ?
-					 p->commit_command : p->rollback_command,
-					 PARTICIPANT_FINISHING))
-		return true;
+	if (!pipeline)
+	{
+		if (send_command(p, command, PARTICIPANT_FINISHING))
+			return true;
+	}
+	else
+	{
+		PQclear(p->result);
+		p->result = NULL;
+		p->reads = 0;
+		if (PQenterPipelineMode(p->conn) &&
+			PQsendQueryParams(p->conn, command, 0, NULL, NULL, NULL, NULL, 0) &&
+			PQpipelineSync(p->conn))
+		{
+			p->state = PARTICIPANT_FINISHING;
+			p->reply_due = true;
+			p->pipelined = true;
+			return true;
+		}
+		set_error(p, "could not send a command");
+		p->broken = true;
+	}
 	p->state = PARTICIPANT_UNFINISHED;
 	return false;
 }
@@ -710,6 +734,8 @@ ParticipantFinish(Participant *p, DtxDecision decision)
 void
 ParticipantReceive(Participant *p)
 {
+	bool		ended = false;	/* was the last result a NULL? */
+
 	/* On failure PQgetResult() below says so, with an error result. */
 	(void) PQconsumeInput(p->conn);
 
@@ -727,6 +753,23 @@ ParticipantReceive(Participant *p)
 
 		if (result == NULL)
 		{
+			/* In a pipeline, one NULL ends a command, two are the end. */
+			if (p->pipelined && !ended && PQstatus(p->conn) != CONNECTION_BAD)
+			{
+				ended = true;
+				continue;
+			}
+			if (p->pipelined)
+				p->broken = true;
+			reply_complete(p);
+			return;
+		}
+		ended = false;
+		if (PQresultStatus(result) == PGRES_PIPELINE_SYNC)
+		{
+			PQclear(result);
+			if (!PQexitPipelineMode(p->conn))
+				p->broken = true;
 			reply_complete(p);
 			return;
 		}
@@ -764,6 +807,7 @@ reply_complete(Participant *p)
 	ExecStatusType status = PQresultStatus(p->result);
 
 	p->reply_due = false;
+	p->pipelined = false;
 	if (lost)
 	{
 		p->broken = true;
@@ -825,10 +869,7 @@ reply_complete(Participant *p)
 			break;
 
 		case PARTICIPANT_FINISHING:
-			if (!lost && status == PGRES_COMMAND_OK &&
-				strcmp(PQcmdStatus(p->result),
-					   p->decision == DTX_COMMIT ?
-					   "COMMIT PREPARED" : "ROLLBACK PREPARED") == 0)
+			if (!lost && confirms(p, p->result))
 				p->state = PARTICIPANT_FINISHED;
 			else
 			{
@@ -846,6 +887,18 @@ reply_complete(Participant *p)
 			p->result = NULL;
 			break;
 	}
+}
+
+/*
+ * Is this the confirmation of what ParticipantFinish() has sent?
+ */
+static bool
+confirms(const Participant *p, const PGresult *result)
+{
+	return PQresultStatus(result) == PGRES_COMMAND_OK &&
+		strcmp(PQcmdStatus((PGresult *) result),
+			   p->decision == DTX_COMMIT ?
+			   "COMMIT PREPARED" : "ROLLBACK PREPARED") == 0;
 }
 
 /*
@@ -931,6 +984,10 @@ ParticipantQuiet(Participant *p)
  *
  * The one result is that of the command, or of the first that has failed.
  * postgres_fdw sends one statement at a time, and takes its rows together.
+ *
+ * The reply that an earlier transaction owes comes first of all.  If it is not
+ * the confirmation, the command may not have seen what that transaction did: then
+ * it fails, too.
  */
 bool
 ParticipantUnfold(Participant *p, bool wait)
@@ -946,6 +1003,11 @@ ParticipantUnfold(Participant *p, bool wait)
 			return false;
 		result = PQgetResult(p->conn);
 		status = PQresultStatus(result);
+		if (p->owing && take_owed(p, result))
+		{
+			ended = result == NULL;
+			continue;
+		}
 		if (PQstatus(p->conn) == CONNECTION_BAD || status == PGRES_PIPELINE_SYNC ||
 			is_copy(result) || (result == NULL && ended))
 		{
@@ -983,6 +1045,49 @@ ParticipantUnfold(Participant *p, bool wait)
 }
 
 /*
+ * A result, or NULL, of a connection that owes the reply to an earlier command.
+ * Returns false if it is the caller's, because the connection is lost.
+ */
+static bool
+take_owed(Participant *p, PGresult *result)
+{
+	ExecStatusType status = PQresultStatus(result);
+
+	if (PQstatus(p->conn) == CONNECTION_BAD || is_copy(result))
+	{
+		p->broken = true;
+		strlcpy(p->error, "connection lost", sizeof(p->error));
+	}
+	else if (result == NULL)
+		return true;
+	else if (status != PGRES_PIPELINE_SYNC)
+	{
+		p->confirmed = confirms(p, result);
+		PQclear(p->result);
+		p->result = result;
+		return true;
+	}
+	else if (!p->confirmed)
+	{
+		p->broken = true;
+		set_error(p, "unexpected reply");
+		PQclear(p->answer);
+		p->answer = p->result;
+		p->result = NULL;
+	}
+
+	/* That was all of it. */
+	p->owing = false;
+	p->pipelined = false;
+	p->owed_is_in = true;
+	p->confirmed = p->confirmed && !p->broken;
+	if (status != PGRES_PIPELINE_SYNC)
+		return false;
+	PQclear(result);
+	return true;
+}
+
+/*
  * Stop waiting for a reply.  The connection can't be used any more: a reply
  * that comes now would be taken for that of another command.  The server is
  * told by shutting the socket down; the PGconn itself is postgres_fdw's to
@@ -994,6 +1099,7 @@ ParticipantGiveUp(Participant *p, const char *error)
 	if (p->reply_due)
 	{
 		p->reply_due = false;
+		p->pipelined = false;
 		p->broken = true;
 		if (PQsocket(p->conn) >= 0)
 			(void) shutdown(PQsocket(p->conn), SHUT_RDWR);

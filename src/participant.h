@@ -88,6 +88,13 @@ typedef struct Participant
 
 	/* replies */
 	bool		reply_due;		/* a command of ours is unanswered */
+	bool		pipelined;		/* FINISHING: was sent as a pipeline of its own */
+	bool		owing;			/* OPEN: the reply to that command, for "gid",
+								 * precedes those to the commands of the
+								 * current remote transaction */
+	bool		owed_is_in;		/* has it come meanwhile?  Then "confirmed" is
+								 * valid, and the coordinator is to be told */
+	bool		confirmed;		/* was it the confirmation? */
 	int			reads;			/* times that its reply was read from */
 	PGresult   *result;			/* last result of that command, or NULL */
 	char		error[DTX_ERROR_SIZE];	/* why UNKNOWN or UNFINISHED */
@@ -125,7 +132,8 @@ extern bool ParticipantIntroduce(Participant *p);
 extern bool ParticipantAsk(Participant *p);
 extern bool ParticipantEnd(Participant *p);
 extern bool ParticipantPrepare(Participant *p, const DtxGid *gid);
-extern bool ParticipantFinish(Participant *p, DtxDecision decision);
+extern bool ParticipantFinish(Participant *p, DtxDecision decision,
+							  bool pipeline);
 extern void ParticipantReceive(Participant *p);
 extern bool ParticipantDrain(Participant *p);
 extern bool ParticipantQuiet(Participant *p);
@@ -163,5 +171,8 @@ extern void CoordinatorSeen(Participant *p);
 extern void CoordinatorForget(Participant *p);
 extern void CoordinatorAbandon(Participant *p);
 extern void CoordinatorSettle(Participant *p);
+extern bool CoordinatorOwe(Participant *p);
+extern void CoordinatorCollect(Participant *p);
+extern void CoordinatorTakeOwed(Participant *p);
 
 #endif							/* PG_DTX_PARTICIPANT_H */

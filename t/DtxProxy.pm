@@ -15,6 +15,9 @@
 #	hold		keep this and all that follows until the rule is cleared; then
 #				deliver, even if the client is gone meanwhile
 #
+# The events of a rule have its name; "behind" is data that is kept behind what is
+# held.
+#
 # The data of a simple query arrive in one piece, so matching pieces is enough.
 # (The resolver looks for running PREPAREs; with the opening quote a rule matches
 # the command only, not that query.)
@@ -241,6 +244,7 @@ sub _serve
 				if (defined $conn->{held})
 				{
 					$conn->{held} .= $data;
+					$self->_event('behind', $data);
 					next;
 				}
 				my ($rule) = grep { $data =~ /$_->[1]/s } @rules;
