@@ -1139,6 +1139,7 @@ CoordinatorOwe(Participant *p)
 	ParticipantReceive(p);
 	if (!p->reply_due)
 		return false;
+	DTX_FAULT("settle-wait", p->conn);
 	p->unsettled = false;
 	p->reply_due = false;
 	p->owing = true;
@@ -1182,7 +1183,6 @@ CoordinatorCollect(Participant *p)
 
 	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 										   Max(dtx_commit_timeout, SETTLE_WAIT_MS));
-	DTX_FAULT("settle-wait", p->conn);
 	for (;;)
 	{
 		ParticipantState state = p->state;
