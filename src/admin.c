@@ -36,6 +36,7 @@
 #include "pg_dtx.h"
 #include "remote.h"
 #include "resolver.h"
+#include "saga.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -142,8 +143,8 @@ dtx_sql_wake_resolver(PG_FUNCTION_ARGS)
  */
 
 /*
- * With the decision table the decisions are dropped.  Refuse while one is
- * needed.  (When the extension is dropped, its tables go before it does:
+ * With the decision table the decisions are dropped, and with the table of sagas
+ * what is to become of them.  Refuse while one is needed.  (When the extension is dropped, its tables go before it does:
  * catalog/dependency.c, deleteObjectsInList.)
  */
 static void
@@ -156,6 +157,14 @@ dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,
 	if (access == OAT_DROP && classId == RelationRelationId && subId == 0 &&
 		objectId == DtxDecisionTable())
 		check_nothing_in_doubt();
+	if (access == OAT_DROP && classId == RelationRelationId && subId == 0 &&
+		objectId == DtxSagaTable() && DtxSagaUnfinished())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot drop the sagas of \"%s\", because some have not ended",
+						"pg_dtx"),
+				 errdetail("What they have done so far would neither be completed nor compensated."),
+				 errhint("Wait until view \"dtx.sagas\" shows no others than completed and compensated ones, or end them with dtx.force_saga().")));
 }
 
 static void

@@ -29,6 +29,8 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/dependency.h"
@@ -38,6 +40,7 @@
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "compat.h"
+#include "executor/tuptable.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "saga.h"
@@ -48,6 +51,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -443,6 +447,38 @@ DtxSagaInstalled(void)
 	static Oid	verified = InvalidOid;
 
 	return OidIsValid(DtxExtensionTable("saga_step", &verified));
+}
+
+Oid
+DtxSagaTable(void)
+{
+	static Oid	verified = InvalidOid;
+
+	return DtxExtensionTable("saga", &verified);
+}
+
+/*
+ * Is there a saga that is neither completed nor compensated?  The table is read as
+ * it is, because its indexes and the functions may have been dropped already.  To
+ * be called in a transaction that has locked the table.
+ */
+bool
+DtxSagaUnfinished(void)
+{
+	Relation	rel = table_open(DtxSagaTable(), NoLock);
+	AttrNumber	finished_at = get_attnum(RelationGetRelid(rel), "finished_at");
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = DtxTableBeginScan(rel, snapshot);
+	bool		found = false;
+
+	while (!found && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+		found = slot_attisnull(slot, finished_at);
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
+	return found;
 }
 
 /*

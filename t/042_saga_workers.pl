@@ -288,13 +288,18 @@ is($dtx->sql(q{SELECT string_agg(name || ' ' || n, ', ' ORDER BY name) FROM (SEL
 	'r1 10, r2 10, r3 10', 'with the rights of each');
 
 # A role that finds no room at a server, because workers of another one wait
-# there, gets it later.
+# there, gets it when they are through, though they do not leave.
 setting('pg_dtx.saga_workers', 3);
 workers_are('worker', 0, 'nobody there');
+$dtx->sql(q{
+SELECT dtx.define_saga('there', dtx.step('there', server => 's2', execute => $$UPDATE acct SET bal = bal WHERE id = 1$$));
+SELECT dtx.define_saga('there_and_here', dtx.step('there', server => 's2', execute => $$UPDATE acct SET bal = bal WHERE id = 1$$, max_attempts => 1000, backoff => '20 ms'),
+	dtx.step('here', execute => $$SELECT pg_advisory_xact_lock(4712)$$))});
+my $here = $dtx->session;
+$here->run('SELECT pg_advisory_lock(4712)');
 $lock = $dtx->session(node => $dtx->p(2));
 $lock->run('BEGIN; LOCK TABLE acct');
-$dtx->sql(q{SELECT dtx.define_saga('there', dtx.step('there', server => 's2', execute => $$UPDATE acct SET bal = bal WHERE id = 1$$))});
-$dtx->sql(q{SET ROLE r1; SELECT count(dtx.start_saga('there')) FROM generate_series(1, 2)});
+$dtx->sql(q{SET ROLE r1; SELECT count(dtx.start_saga('there_and_here')) FROM generate_series(1, 2)});
 $dtx->poll($dtx->p(2), q{SELECT count(*) FROM pg_locks WHERE relation = 'acct'::regclass AND NOT granted},
 	2, 'a role has taken all the room at a server');
 $id = $dtx->sql(q{SET ROLE r2; SELECT dtx.start_saga('there')});
@@ -302,6 +307,9 @@ workers_are('worker', 2, 'the other one has no worker');
 $lock->run('COMMIT');
 $lock->close;
 is($books->state($id), 'completed', 'it gets one when there is room');
+$dtx->poll($coord, q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}, 2,
+	'... while those of the first one are busy elsewhere');
+$here->close;
 
 # Two-phase commit is not for a role to switch off.
 $dtx->sql(q{ALTER ROLE r3 SET pg_dtx.two_phase_commit = off;
@@ -319,7 +327,6 @@ $dtx->sql('ALTER ROLE r3 RESET pg_dtx.two_phase_commit');
 
 # The attempt at a step is on disk before it begins, though the step before it
 # was committed asynchronously.
-setting('wal_writer_delay', "'10s'");
 $dtx->sql(q{ALTER ROLE r1 SET synchronous_commit = off;
 SELECT dtx.define_saga('lazy',
 	dtx.step('a', execute => $$INSERT INTO who VALUES (2, current_user)$$),
@@ -327,6 +334,7 @@ SELECT dtx.define_saga('lazy',
 workers_are('worker', 0, 'nobody there, once more');
 $lock = $dtx->session;
 $lock->run('SELECT pg_advisory_lock(4711)');
+$dtx->stop_process($dtx->sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'}));
 $id = $dtx->sql(q{SET ROLE r1; SELECT dtx.start_saga('lazy')});
 $dtx->poll($coord, q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}, 1,
 	'the second step is being executed');
@@ -335,7 +343,6 @@ $lock->close;
 is($books->state($id), 'compensated', 'a step that has crashed the server once, and may once, is not begun again');
 is($dtx->sql("SELECT count(*) FROM who WHERE saga = 2"), 1, 'what was before it is not done again');
 $dtx->sql('ALTER ROLE r1 RESET synchronous_commit');
-setting('wal_writer_delay', "'200ms'");
 setting('pg_dtx.saga_workers', 4);
 
 # One that may not log in any more, one that was dropped, and one that can't
@@ -403,10 +410,16 @@ $dtx->sql('DROP DATABASE another');
 cmp_ok(time - $begin, '<', 60, 'or dropped');
 
 $log = -s $coord->logfile;
-$id = $dtx->sql(q{SELECT dtx.define_saga('hang', dtx.step('s', execute => $$SELECT pg_sleep(600)$$)); SELECT dtx.start_saga('hang')});
+$dtx->sql(q{SELECT dtx.define_saga('hang', dtx.step('s', execute => $$SELECT pg_sleep(600)$$))});
+$id = $dtx->sql(q{SELECT dtx.start_saga('hang')});
 $dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND backend_type = 'pg_dtx saga worker'},
 	1, 'a saga hangs');
-$dtx->sql('SET lock_timeout = 0; DROP EXTENSION pg_dtx CASCADE');
+my ($status, undef, $stderr) = $coord->psql('postgres', 'DROP EXTENSION pg_dtx CASCADE');
+isnt($status, 0, 'DROP EXTENSION is refused while a saga has not ended');
+like($stderr, qr/cannot drop the sagas of "pg_dtx", because some have not ended.*HINT:  .*dtx\.force_saga/s, '... and why');
+is($dtx->sql("SELECT state FROM dtx.sagas WHERE id = $id"), 'running', '... and it is all there');
+$dtx->sql(q{SELECT dtx.force_saga(id, 'compensated', 'test') FROM dtx.sagas WHERE finished_at IS NULL});
+$dtx->sql('DROP EXTENSION pg_dtx CASCADE');
 $dtx->sql(q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker'});
 workers_are('worker', 0, 'extension dropped: no workers');
 workers_are('scheduler', 0, '... and no scheduler');

@@ -30,6 +30,36 @@ END
 	kill 'CONT', keys %stopped if %stopped;
 }
 
+# A psql that can't connect may have ended before its input was written, and then
+# IPC::Run dies.  To us it is a failed connection like others.
+{
+	no warnings 'redefine';
+	my $broken = qr/Broken pipe|process ended prematurely/;
+	my $poll = \&PostgreSQL::Test::Cluster::poll_query_until;
+	*PostgreSQL::Test::Cluster::poll_query_until = sub {
+		my @args = @_;
+		my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+		while (1)
+		{
+			my $result = eval { $poll->(@args); };
+			return $result if $@ eq '';
+			die $@ if $@ !~ $broken || time > $deadline;
+			usleep(20_000);
+		}
+	};
+	my $psql = \&PostgreSQL::Test::Cluster::psql;
+	*PostgreSQL::Test::Cluster::psql = sub {
+		my @args = @_;
+		my $list = wantarray;
+		my @result = eval { $list ? $psql->(@args) : scalar $psql->(@args); };
+		my %params = @args[ 3 .. $#args ];
+		return $list ? @result : $result[0] if $@ eq '';
+		die $@ if $@ !~ $broken || $params{on_error_die};
+		note "psql has ended: $@";
+		return $list ? (2, '', 'connection failed') : 2;
+	};
+}
+
 # Options: servers => number of participants (2), proxy => [numbers of the
 # participants that are reached through a DtxProxy], conf => more settings of
 # the coordinator, participant_conf => more settings of the participants.

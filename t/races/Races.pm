@@ -432,7 +432,7 @@ sub _read_log
 	open my $fh, '<', $self->{dtx}->p($i)->logfile or croak "$!";
 	while (my $line = <$fh>)
 	{
-		if ($line =~ /^([\d.]+) (\d+) LOG:  duration: ([\d.]+) ms  statement: (.*)/)
+		if ($line =~ /^([\d.]+) (\d+) LOG:  duration: ([\d.]+) ms  (?:statement|execute [^:]*): (.*)/)
 		{
 			my ($end, $pid, $ms, $sql) = ($1, $2, $3, $4);
 			my $begin = $end - $ms / 1000;
