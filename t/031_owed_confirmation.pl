@@ -166,7 +166,6 @@ for my $what ('lost', 'killed', 'canceled', 'killed before')
 	}
 	if ($what eq 'lost')
 	{
-		my @pids = $dtx->remote_pids(2);
 		$dtx->p(2)->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()");
 	}
 	elsif ($what eq 'canceled')
@@ -182,6 +181,8 @@ for my $what ('lost', 'killed', 'canceled', 'killed before')
 	like($s->stderr, $what eq 'lost' ? qr/ERROR:  (?:57P01|08006)/ : $what eq 'canceled' ? qr/ERROR:  57014/ : qr/FATAL:  57P01/,
 		"$what: an error")
 	  if $what ne 'killed before';
+	# (until the other server's reply is taken, the session is responsible)
+	$s->run('SELECT bal FROM acct1') if $what eq 'lost';
 	if ($what eq 'canceled')
 	{
 		is($s->run('SELECT bal FROM acct2'), '101', '... and the next command sees what the transaction did');
