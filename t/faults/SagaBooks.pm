@@ -110,16 +110,27 @@ sub dtx
 	return $_[0]->{dtx};
 }
 
-# Start a saga; returns its number.
+# Start a saga; returns its number.  The server may crash before it has said so,
+# because of what the worker meets: then ask again, with the same key.
 sub start
 {
 	my ($self, $name, %params) = @_;
 	my $n = $params{n} // 1;
 	my $next = ++$self->{started};
-	my $id = $self->{dtx}->sql(
-		"SELECT dtx.start_saga('$name', '{\"id\": $next, \"n\": $n}')");
-	$self->{number}{$id} = $next;
-	return $id;
+	my $sql =
+	  "SELECT dtx.start_saga('$name', '{\"id\": $next, \"n\": $n}', key => 'number $next')";
+	my $deadline = time + $timeout;
+	while (1)
+	{
+		my ($ret, $id, $err) = $self->{dtx}->coord->psql('postgres', $sql);
+		if ($ret == 0)
+		{
+			$self->{number}{$id} = $next;
+			return $id;
+		}
+		croak "could not start a saga: $err" if $ret != 2 || time > $deadline;
+		usleep(20_000);
+	}
 }
 
 # Wait until a saga has ended, over crashes of the coordinator.
