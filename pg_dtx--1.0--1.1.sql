@@ -1007,6 +1007,10 @@ DECLARE
 BEGIN
   SELECT a.* INTO STRICT d FROM dtx.saga_definition_step a
    WHERE a.definition = sg.definition AND a.step = st.step;
+  -- They get into several tables, and into the server's log.
+  message := left(message, 8000);
+  detail := left(detail, 8000);
+  hint := left(hint, 8000);
   again := NOT final
     AND st.attempt < CASE WHEN st.compensation THEN d.compensate_attempts ELSE d.max_attempts END
     AND (retryable OR st.compensation OR d.kind = 'retriable')
@@ -1647,6 +1651,11 @@ BEGIN
       RAISE EXCEPTION USING
         ERRCODE = 'invalid_parameter_value',
         MESSAGE = format('timeout of step "%s" must be positive and finite', s.name);
+    ELSIF greatest(s.backoff, s.delay, s.timeout) > '1000 years' THEN
+      -- (what is added to the present time must be a time)
+      RAISE EXCEPTION USING
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format('times of step "%s" must not be longer than 1000 years', s.name);
     END IF;
     IF s.action = 'sql' THEN
       IF coalesce(cardinality(s."execute"), 0) NOT BETWEEN 1 AND 100 OR array_ndims(s."execute") <> 1 THEN
@@ -1725,7 +1734,8 @@ BEGIN
         IF s.after[j] IS NULL OR array_position(names, s.after[j]) IS NULL THEN
           RAISE EXCEPTION USING
             ERRCODE = 'undefined_object',
-            MESSAGE = format('there is no step "%s", after which step "%s" is to come', s.after[j], s.name);
+            MESSAGE = CASE WHEN s.after[j] IS NULL THEN format('names of steps after which step "%s" is to come must not be null', s.name)
+                           ELSE format('there is no step "%s", after which step "%s" is to come', s.after[j], s.name) END;
         END IF;
         after := after || array_position(names, s.after[j]);
       END LOOP;
@@ -1827,7 +1837,9 @@ BEGIN
   SELECT d.* INTO old FROM dtx.saga_definition d
    WHERE d.name = _define_saga.name ORDER BY d.version DESC LIMIT 1;
   IF FOUND THEN
-    IF NOT pg_has_role(caller, old.owner, 'USAGE') THEN
+    IF NOT EXISTS (SELECT FROM pg_authid r WHERE r.oid = old.owner) AND pg_has_role(caller, old.owner, 'USAGE') THEN
+      old.owner := caller;      -- a superuser, after the owner was dropped
+    ELSIF NOT pg_has_role(caller, old.owner, 'USAGE') THEN
       RAISE EXCEPTION USING
         ERRCODE = 'insufficient_privilege',
         MESSAGE = format('must be owner of saga definition "%s"', _define_saga.name);
@@ -1882,13 +1894,22 @@ DECLARE
   now_at timestamptz := clock_timestamp();
   begin_at timestamptz := greatest(now_at, _start_saga.run_at);
 BEGIN
+  IF _start_saga.name IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'name of the saga must not be null';
+  ELSIF octet_length(_start_saga.key) > 1000 THEN
+    -- (it is part of an index)
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'key of a saga must not be longer than 1000 bytes';
+  END IF;
   SELECT d.id INTO def FROM dtx.saga_definition d
    WHERE d.name = _start_saga.name ORDER BY d.version DESC LIMIT 1;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = 'undefined_object',
-      MESSAGE = CASE WHEN _start_saga.name IS NULL THEN 'name of the saga must not be null'
-                     ELSE format('there is no definition of a saga "%s"', _start_saga.name) END,
+      MESSAGE = format('there is no definition of a saga "%s"', _start_saga.name),
       HINT = 'Define it with dtx.define_saga().';
   END IF;
   IF NOT (SELECT r.rolcanlogin FROM pg_authid r WHERE r.oid = caller) THEN
@@ -2975,7 +2996,8 @@ BEGIN
   IF v IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = 'undefined_object',
-      MESSAGE = format('there is no definition of a saga "%s"', explain_saga.name);
+      MESSAGE = CASE WHEN explain_saga.name IS NULL THEN 'name of the saga must not be null'
+                     ELSE format('there is no definition of a saga "%s"', explain_saga.name) END;
   END IF;
   RETURN NEXT format('definition of saga "%s", version %s', explain_saga.name, v);
   RETURN QUERY
@@ -3024,7 +3046,7 @@ BEGIN
                      ELSE format('saga %s does not exist, or is not yours', explain_saga.saga) END;
   END IF;
   RETURN NEXT format('saga %s "%s", version %s: %s', sg.id, sg.name, sg.version, sg.state)
-    || coalesce(format(' after %s s', round(extract(epoch FROM sg.finished_at - sg.started_at), 3)), '');
+    || coalesce(' after ' || round(extract(epoch FROM sg.finished_at - sg.started_at), 3) || ' s', '');
   RETURN NEXT concat_ws(', ', 'key "' || sg.key || '"', 'started at ' || sg.started_at,
                         'to run at ' || sg.run_at, 'deadline ' || sg.deadline);
   IF sg.reason IS NOT NULL THEN
