@@ -1292,7 +1292,49 @@ REVOKE ALL ON FUNCTION dtx._saga_try(bigint, smallint, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION dtx._saga_try(bigint, smallint, boolean) IS
   'internal: looks at a step that may be due, and takes it or does what is to be done without a worker';
 
-CREATE FUNCTION dtx._saga_take(role oid, of_saga bigint DEFAULT NULL,
+-- Something is wrong with a saga such that nobody can even look whether a step of
+-- it is to be executed.  The others must not wait for that.
+CREATE FUNCTION dtx._saga_postpone(saga bigint, step smallint, sqlstate text, message text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  sg dtx.saga;
+  st dtx.saga_step;
+  now_at timestamptz := clock_timestamp();
+  retry_at timestamptz;
+BEGIN
+  SELECT g.* INTO sg FROM dtx.saga g WHERE g.id = _saga_postpone.saga FOR UPDATE SKIP LOCKED;
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
+  SELECT s.* INTO st FROM dtx.saga_step s
+   WHERE s.saga = _saga_postpone.saga AND s.step = _saga_postpone.step FOR UPDATE;
+  IF NOT FOUND OR st.due_at IS NULL OR st.due_at > now_at THEN
+    RETURN;
+  END IF;
+  -- The longer it lasts, the more seldom it is tried.
+  retry_at := now_at + greatest(least(now_at - st.since, '1 hour'), '1 minute');
+  UPDATE dtx.saga_step SET due_at = retry_at WHERE saga = sg.id AND step = st.step;
+  INSERT INTO dtx.saga_history_record (saga, step, action, attempt, outcome, sqlstate, message, started_at, finished_at, retry_at)
+  VALUES (sg.id, nullif(st.step, 0),
+          CASE WHEN st.step = 0 THEN 'deadline' WHEN st.compensation THEN 'compensate' ELSE 'execute' END,
+          nullif(st.attempt, 0), CASE WHEN st.step = 0 THEN sg.state::text ELSE 'failed' END,
+          _saga_postpone.sqlstate, _saga_postpone.message, now_at, now_at, retry_at);
+  PERFORM dtx._wake_sagas();
+  RAISE WARNING USING
+    MESSAGE = format('saga %s can''t go on: %s', sg.id, _saga_postpone.message),
+    DETAIL = format('It is looked at again at %s.', retry_at),
+    HINT = 'If that does not help, end the saga with dtx.force_saga().';
+END
+$$;
+
+REVOKE ALL ON FUNCTION dtx._saga_postpone(bigint, smallint, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_postpone(bigint, smallint, text, text) IS
+  'internal: leaves for later a step that can''t be looked at because of an error';
+
+-- careful: an error is no reason to stop (see above); costs a subtransaction.
+CREATE FUNCTION dtx._saga_take(role oid, of_saga bigint DEFAULT NULL, careful boolean DEFAULT false,
   OUT saga bigint, OUT step smallint, OUT attempt integer, OUT direction text, OUT servers name[], OUT commands text[],
   OUT min_rows integer[], OUT input jsonb, OUT results jsonb, OUT timeout interval, OUT more boolean
 )
@@ -1345,7 +1387,16 @@ BEGIN
                 FROM dtx.saga_step s
                WHERE s.saga = of_saga AND s.due_at <= now_at AND NOT s.taken) AS q
     LOOP
-      t := dtx._saga_try(due.saga, due.step, of_saga IS NOT NULL);
+      IF careful THEN
+        BEGIN
+          t := dtx._saga_try(due.saga, due.step, of_saga IS NOT NULL);
+        EXCEPTION WHEN OTHERS THEN
+          PERFORM dtx._saga_postpone(due.saga, due.step, SQLSTATE, SQLERRM);
+          CONTINUE;
+        END;
+      ELSE
+        t := dtx._saga_try(due.saga, due.step, of_saga IS NOT NULL);
+      END IF;
       IF t.verdict = 'take' THEN
         saga := due.saga;
         step := due.step;
@@ -1368,8 +1419,8 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION dtx._saga_take(oid, bigint) FROM PUBLIC;
-COMMENT ON FUNCTION dtx._saga_take(oid, bigint) IS
+REVOKE ALL ON FUNCTION dtx._saga_take(oid, bigint, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_take(oid, bigint, boolean) IS
   'internal: gives a worker a step that is due';
 
 CREATE FUNCTION dtx._saga_untake(saga bigint, step smallint, attempt integer, direction text) RETURNS void
