@@ -75,6 +75,29 @@ for my $server ('NULL', q{'s1'})
 }
 
 # ----------------------------------------------------------------
+# What a step leaves in the session of a server is not for the next one
+# ----------------------------------------------------------------
+
+$id = start('leaves',
+	q{dtx.step('a', 's1', $$
+		SET default_transaction_read_only = on; SET statement_timeout = '1 h'; SET search_path = nowhere;
+		SET TimeZone = 'Asia/Kathmandu'; SET DateStyle = 'German'; SET client_min_messages = 'error';
+		SELECT set_config('my.own', 'x', false), pg_advisory_lock(4711)$$)},
+	q{dtx.step('b', 's1', $$
+		SELECT current_setting('default_transaction_read_only') || current_setting('transaction_read_only') AS read_only,
+			current_setting('statement_timeout') AS timeout,
+			current_setting('search_path') <> 'nowhere' AND current_setting('TimeZone') <> 'Asia/Kathmandu' AS path_and_zone,
+			current_setting('client_min_messages') AS messages, current_setting('my.own', true) AS own,
+			date '2001-02-03' AS date, (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory') AS locks$$)},
+	q{dtx.step('c', 's1', 'UPDATE acct SET bal = bal RETURNING id')});
+is($books->state($id), 'completed', 'a step that leaves things behind on a server');
+like($dtx->sql("SELECT result - 'own' FROM dtx.saga_steps WHERE saga = $id AND step = 'b'"),
+	qr/^{"date": "2001-02-03", "locks": 0, "timeout": "0", "messages": "notice", "read_only": "offoff", "path_and_zone": true}$/,
+	'... which the next one does not see');
+is($dtx->sql("SELECT coalesce(result->>'own', '') FROM dtx.saga_steps WHERE saga = $id AND step = 'b'"), '',
+	'... nor a setting that nobody knows');
+
+# ----------------------------------------------------------------
 # Steps that call functions of sagas
 # ----------------------------------------------------------------
 
