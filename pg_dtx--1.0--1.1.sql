@@ -857,26 +857,20 @@ DECLARE
   compensations text[];
   due integer := 0;
   is_open boolean := false;
+  not_yet smallint[] := '{}';   -- all that come before a step that is not settled
 BEGIN
   -- Step numbers are such that this comes to a step after all that come after it.
   FOR st IN
     SELECT s.* FROM dtx.saga_step s WHERE s.saga = sg.id AND s.step > 0 ORDER BY s.step DESC
   LOOP
+    -- (what comes before this one is in there, too)
+    CONTINUE WHEN st.step = ANY (not_yet);
     IF st.state IN ('pending', 'running', 'waiting', 'compensating')
        OR (st.state = 'failed' AND st.compensation) THEN
       is_open := true;
+      not_yet := not_yet || (SELECT a.ancestors FROM dtx.saga_definition_step a
+                              WHERE a.definition = sg.definition AND a.step = st.step);
     ELSIF st.state = 'completed' OR st.doubt THEN
-      IF EXISTS (SELECT
-                   FROM dtx.saga_definition_step a
-                   JOIN dtx.saga_step s ON s.saga = sg.id AND s.step = a.step
-                  WHERE a.definition = sg.definition
-                    AND st.step = ANY (a.ancestors)
-                    AND (s.state IN ('pending', 'running', 'waiting', 'compensating', 'completed')
-                         OR (s.state = 'failed' AND s.compensation)
-                         OR s.doubt)) THEN
-        is_open := true;
-        CONTINUE;
-      END IF;
       SELECT a.* INTO STRICT d FROM dtx.saga_definition_step a
        WHERE a.definition = sg.definition AND a.step = st.step;
       compensations := array_remove(d.compensate, NULL);
@@ -889,6 +883,7 @@ BEGIN
          WHERE saga = sg.id AND step = st.step;
         due := due + 1;
         is_open := true;
+        not_yet := not_yet || d.ancestors;
       ELSE
         UPDATE dtx.saga_step
            SET state = CASE WHEN st.state = 'completed' THEN 'compensated' ELSE st.state END,
