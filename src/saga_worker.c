@@ -167,6 +167,7 @@ typedef struct FirstRowReceiver
 {
 	DestReceiver pub;
 	MemoryContext cxt;			/* for the row */
+	TupleDesc	desc;			/* of the rows */
 	bool		found;
 	Datum		first;			/* as jsonb */
 } FirstRowReceiver;
@@ -1319,6 +1320,11 @@ run_commands(Step *step, MemoryContext cxt, Datum *result, bool *isnull)
 static void
 first_row_startup(DestReceiver *self, int operation, TupleDesc typeinfo)
 {
+	FirstRowReceiver *receiver = (FirstRowReceiver *) self;
+	MemoryContext old = MemoryContextSwitchTo(receiver->cxt);
+
+	receiver->desc = BlessTupleDesc(CreateTupleDescCopy(typeinfo));
+	MemoryContextSwitchTo(old);
 }
 
 static bool
@@ -1327,17 +1333,20 @@ first_row_receive(TupleTableSlot *slot, DestReceiver *self)
 	FirstRowReceiver *receiver = (FirstRowReceiver *) self;
 	Datum		json;
 	MemoryContext old;
-	TupleDesc	desc;
 	HeapTuple	tuple;
 	bool		free_tuple;
 
 	if (receiver->found)
 		return true;
 	old = MemoryContextSwitchTo(receiver->cxt);
-	desc = BlessTupleDesc(CreateTupleDescCopy(slot->tts_tupleDescriptor));
+
+	/*
+	 * The slot may be one of a scan, as it is: then the names in its descriptor
+	 * are those of the table, or none, and not those of the query.
+	 */
 	tuple = ExecFetchSlotHeapTuple(slot, false, &free_tuple);
 	json = DirectFunctionCall1(row_to_json,
-							   heap_copy_tuple_as_datum(tuple, desc));
+							   heap_copy_tuple_as_datum(tuple, receiver->desc));
 	receiver->first = DirectFunctionCall1(jsonb_in,
 										  CStringGetDatum(TextDatumGetCString(json)));
 	MemoryContextSwitchTo(old);

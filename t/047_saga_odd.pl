@@ -41,7 +41,9 @@ my @texts = (
 	q{SELECT 1 AS a; SELECT 1 AS c WHERE false},
 	q{DO $x$ BEGIN PERFORM 1; END $x$; ; SELECT ';' AS ";", $1 = '{}' AS "$1"; -- end},
 	q{SELECT NULL; UPDATE acct SET bal = bal WHERE id = 1 RETURNING id},
-	q{SELECT ROW(1, 2) IS NULL AS r, NULL::int AS n});
+	q{SELECT ROW(1, 2) IS NULL AS r, NULL::int AS n},
+	q{SELECT id AS one, bal AS two FROM acct WHERE id = 1},
+	q{SELECT g FROM generate_series(7, 9) AS g});
 my $n = 0;
 my $id = start('texts',
 	map { $n++; ("dtx.step('here $n', execute => \$e\$$_\$e\$, min_rows => 0)",
@@ -63,7 +65,11 @@ there 4 {";": ";", "$1": true}
 here 5 {"id": 1}
 there 5 {"id": 1}
 here 6 {"n": null, "r": false}
-there 6 {"n": null, "r": false}), 'the result is the first row of the last statement');
+there 6 {"n": null, "r": false}
+here 7 {"one": 1, "two": 1}
+there 7 {"one": 1, "two": 100}
+here 8 {"g": 7}
+there 8 {"g": 7}), 'the result is the first row of the last statement');
 
 $id = start('min_rows', q{dtx.step('a', execute => 'SELECT 1; SELECT 1 WHERE false', min_rows => 1)});
 is($books->state($id), 'compensated', 'min_rows is about the last statement');
