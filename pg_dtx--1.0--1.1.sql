@@ -1964,6 +1964,12 @@ BEGIN
       MESSAGE = format('role "%s" is not permitted to log in', pg_get_userbyid(caller)),
       DETAIL = 'The steps of a saga run in a session of the role that has started it.',
       HINT = format('ALTER ROLE %I LOGIN, or start the saga as another role.', pg_get_userbyid(caller));
+  ELSIF NOT has_database_privilege(caller, current_database(), 'CONNECT') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'object_not_in_prerequisite_state',
+      MESSAGE = format('role "%s" is not permitted to connect to database "%s"', pg_get_userbyid(caller), current_database()),
+      DETAIL = 'The steps of a saga run in a session of the role that has started it.',
+      HINT = format('GRANT CONNECT ON DATABASE %I TO %I, or start the saga as another role.', current_database(), pg_get_userbyid(caller));
   END IF;
   IF NOT isfinite(_start_saga.run_at) OR NOT isfinite(_start_saga.deadline) THEN
     RAISE EXCEPTION USING

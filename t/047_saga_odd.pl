@@ -156,6 +156,19 @@ DO 'BEGIN PERFORM dtx._wake_sagas(); END'});
 is($books->state($_), 'completed', '... and go on when that has gone') for @poison;
 
 # ----------------------------------------------------------------
+# Roles whose steps could never run
+# ----------------------------------------------------------------
+
+$dtx->sql(q{
+REVOKE CONNECT ON DATABASE postgres FROM PUBLIC;
+CREATE ROLE stranger LOGIN;
+GRANT EXECUTE ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz) TO stranger});
+my ($ret, undef, $stderr) = $coord->psql('postgres', q{SET ROLE stranger; SELECT dtx.start_saga('move')});
+like($stderr, qr/role "stranger" is not permitted to connect to database "postgres"/, 'a role that may not connect');
+like($stderr, qr/HINT:  GRANT CONNECT ON DATABASE postgres TO stranger, or/, '... and what to do');
+$dtx->sql('GRANT CONNECT ON DATABASE postgres TO PUBLIC');
+
+# ----------------------------------------------------------------
 # What is seen of all that
 # ----------------------------------------------------------------
 
