@@ -857,26 +857,20 @@ DECLARE
   compensations text[];
   due integer := 0;
   is_open boolean := false;
+  not_yet smallint[] := '{}';   -- all that come before a step that is not settled
 BEGIN
   -- Step numbers are such that this comes to a step after all that come after it.
   FOR st IN
     SELECT s.* FROM dtx.saga_step s WHERE s.saga = sg.id AND s.step > 0 ORDER BY s.step DESC
   LOOP
+    -- (what comes before this one is in there, too)
+    CONTINUE WHEN st.step = ANY (not_yet);
     IF st.state IN ('pending', 'running', 'waiting', 'compensating')
        OR (st.state = 'failed' AND st.compensation) THEN
       is_open := true;
+      not_yet := not_yet || (SELECT a.ancestors FROM dtx.saga_definition_step a
+                              WHERE a.definition = sg.definition AND a.step = st.step);
     ELSIF st.state = 'completed' OR st.doubt THEN
-      IF EXISTS (SELECT
-                   FROM dtx.saga_definition_step a
-                   JOIN dtx.saga_step s ON s.saga = sg.id AND s.step = a.step
-                  WHERE a.definition = sg.definition
-                    AND st.step = ANY (a.ancestors)
-                    AND (s.state IN ('pending', 'running', 'waiting', 'compensating', 'completed')
-                         OR (s.state = 'failed' AND s.compensation)
-                         OR s.doubt)) THEN
-        is_open := true;
-        CONTINUE;
-      END IF;
       SELECT a.* INTO STRICT d FROM dtx.saga_definition_step a
        WHERE a.definition = sg.definition AND a.step = st.step;
       compensations := array_remove(d.compensate, NULL);
@@ -889,6 +883,7 @@ BEGIN
          WHERE saga = sg.id AND step = st.step;
         due := due + 1;
         is_open := true;
+        not_yet := not_yet || d.ancestors;
       ELSE
         UPDATE dtx.saga_step
            SET state = CASE WHEN st.state = 'completed' THEN 'compensated' ELSE st.state END,
@@ -1007,6 +1002,10 @@ DECLARE
 BEGIN
   SELECT a.* INTO STRICT d FROM dtx.saga_definition_step a
    WHERE a.definition = sg.definition AND a.step = st.step;
+  -- They get into several tables, and into the server's log.
+  message := left(message, 8000);
+  detail := left(detail, 8000);
+  hint := left(hint, 8000);
   again := NOT final
     AND st.attempt < CASE WHEN st.compensation THEN d.compensate_attempts ELSE d.max_attempts END
     AND (retryable OR st.compensation OR d.kind = 'retriable')
@@ -1288,7 +1287,49 @@ REVOKE ALL ON FUNCTION dtx._saga_try(bigint, smallint, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION dtx._saga_try(bigint, smallint, boolean) IS
   'internal: looks at a step that may be due, and takes it or does what is to be done without a worker';
 
-CREATE FUNCTION dtx._saga_take(role oid, of_saga bigint DEFAULT NULL,
+-- Something is wrong with a saga such that nobody can even look whether a step of
+-- it is to be executed.  The others must not wait for that.
+CREATE FUNCTION dtx._saga_postpone(saga bigint, step smallint, sqlstate text, message text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  sg dtx.saga;
+  st dtx.saga_step;
+  now_at timestamptz := clock_timestamp();
+  retry_at timestamptz;
+BEGIN
+  SELECT g.* INTO sg FROM dtx.saga g WHERE g.id = _saga_postpone.saga FOR UPDATE SKIP LOCKED;
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
+  SELECT s.* INTO st FROM dtx.saga_step s
+   WHERE s.saga = _saga_postpone.saga AND s.step = _saga_postpone.step FOR UPDATE;
+  IF NOT FOUND OR st.due_at IS NULL OR st.due_at > now_at THEN
+    RETURN;
+  END IF;
+  -- The longer it lasts, the more seldom it is tried.
+  retry_at := now_at + greatest(least(now_at - st.since, '1 hour'), '1 minute');
+  UPDATE dtx.saga_step SET due_at = retry_at WHERE saga = sg.id AND step = st.step;
+  INSERT INTO dtx.saga_history_record (saga, step, action, attempt, outcome, sqlstate, message, started_at, finished_at, retry_at)
+  VALUES (sg.id, nullif(st.step, 0),
+          CASE WHEN st.step = 0 THEN 'deadline' WHEN st.compensation THEN 'compensate' ELSE 'execute' END,
+          nullif(st.attempt, 0), CASE WHEN st.step = 0 THEN sg.state::text ELSE 'failed' END,
+          _saga_postpone.sqlstate, _saga_postpone.message, now_at, now_at, retry_at);
+  PERFORM dtx._wake_sagas();
+  RAISE WARNING USING
+    MESSAGE = format('saga %s can''t go on: %s', sg.id, _saga_postpone.message),
+    DETAIL = format('It is looked at again at %s.', retry_at),
+    HINT = 'If that does not help, end the saga with dtx.force_saga().';
+END
+$$;
+
+REVOKE ALL ON FUNCTION dtx._saga_postpone(bigint, smallint, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_postpone(bigint, smallint, text, text) IS
+  'internal: leaves for later a step that can''t be looked at because of an error';
+
+-- careful: an error is no reason to stop (see above); costs a subtransaction.
+CREATE FUNCTION dtx._saga_take(role oid, of_saga bigint DEFAULT NULL, careful boolean DEFAULT false,
   OUT saga bigint, OUT step smallint, OUT attempt integer, OUT direction text, OUT servers name[], OUT commands text[],
   OUT min_rows integer[], OUT input jsonb, OUT results jsonb, OUT timeout interval, OUT more boolean
 )
@@ -1341,7 +1382,16 @@ BEGIN
                 FROM dtx.saga_step s
                WHERE s.saga = of_saga AND s.due_at <= now_at AND NOT s.taken) AS q
     LOOP
-      t := dtx._saga_try(due.saga, due.step, of_saga IS NOT NULL);
+      IF careful THEN
+        BEGIN
+          t := dtx._saga_try(due.saga, due.step, of_saga IS NOT NULL);
+        EXCEPTION WHEN OTHERS THEN
+          PERFORM dtx._saga_postpone(due.saga, due.step, SQLSTATE, SQLERRM);
+          CONTINUE;
+        END;
+      ELSE
+        t := dtx._saga_try(due.saga, due.step, of_saga IS NOT NULL);
+      END IF;
       IF t.verdict = 'take' THEN
         saga := due.saga;
         step := due.step;
@@ -1364,8 +1414,8 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION dtx._saga_take(oid, bigint) FROM PUBLIC;
-COMMENT ON FUNCTION dtx._saga_take(oid, bigint) IS
+REVOKE ALL ON FUNCTION dtx._saga_take(oid, bigint, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_take(oid, bigint, boolean) IS
   'internal: gives a worker a step that is due';
 
 CREATE FUNCTION dtx._saga_untake(saga bigint, step smallint, attempt integer, direction text) RETURNS void
@@ -1647,6 +1697,11 @@ BEGIN
       RAISE EXCEPTION USING
         ERRCODE = 'invalid_parameter_value',
         MESSAGE = format('timeout of step "%s" must be positive and finite', s.name);
+    ELSIF greatest(s.backoff, s.delay, s.timeout) > '1000 years' THEN
+      -- (what is added to the present time must be a time)
+      RAISE EXCEPTION USING
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format('times of step "%s" must not be longer than 1000 years', s.name);
     END IF;
     IF s.action = 'sql' THEN
       IF coalesce(cardinality(s."execute"), 0) NOT BETWEEN 1 AND 100 OR array_ndims(s."execute") <> 1 THEN
@@ -1725,7 +1780,8 @@ BEGIN
         IF s.after[j] IS NULL OR array_position(names, s.after[j]) IS NULL THEN
           RAISE EXCEPTION USING
             ERRCODE = 'undefined_object',
-            MESSAGE = format('there is no step "%s", after which step "%s" is to come', s.after[j], s.name);
+            MESSAGE = CASE WHEN s.after[j] IS NULL THEN format('names of steps after which step "%s" is to come must not be null', s.name)
+                           ELSE format('there is no step "%s", after which step "%s" is to come', s.after[j], s.name) END;
         END IF;
         after := after || array_position(names, s.after[j]);
       END LOOP;
@@ -1827,7 +1883,9 @@ BEGIN
   SELECT d.* INTO old FROM dtx.saga_definition d
    WHERE d.name = _define_saga.name ORDER BY d.version DESC LIMIT 1;
   IF FOUND THEN
-    IF NOT pg_has_role(caller, old.owner, 'USAGE') THEN
+    IF NOT EXISTS (SELECT FROM pg_authid r WHERE r.oid = old.owner) AND pg_has_role(caller, old.owner, 'USAGE') THEN
+      old.owner := caller;      -- a superuser, after the owner was dropped
+    ELSIF NOT pg_has_role(caller, old.owner, 'USAGE') THEN
       RAISE EXCEPTION USING
         ERRCODE = 'insufficient_privilege',
         MESSAGE = format('must be owner of saga definition "%s"', _define_saga.name);
@@ -1882,13 +1940,22 @@ DECLARE
   now_at timestamptz := clock_timestamp();
   begin_at timestamptz := greatest(now_at, _start_saga.run_at);
 BEGIN
+  IF _start_saga.name IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'name of the saga must not be null';
+  ELSIF octet_length(_start_saga.key) > 1000 THEN
+    -- (it is part of an index)
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'key of a saga must not be longer than 1000 bytes';
+  END IF;
   SELECT d.id INTO def FROM dtx.saga_definition d
    WHERE d.name = _start_saga.name ORDER BY d.version DESC LIMIT 1;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = 'undefined_object',
-      MESSAGE = CASE WHEN _start_saga.name IS NULL THEN 'name of the saga must not be null'
-                     ELSE format('there is no definition of a saga "%s"', _start_saga.name) END,
+      MESSAGE = format('there is no definition of a saga "%s"', _start_saga.name),
       HINT = 'Define it with dtx.define_saga().';
   END IF;
   IF NOT (SELECT r.rolcanlogin FROM pg_authid r WHERE r.oid = caller) THEN
@@ -1897,6 +1964,12 @@ BEGIN
       MESSAGE = format('role "%s" is not permitted to log in', pg_get_userbyid(caller)),
       DETAIL = 'The steps of a saga run in a session of the role that has started it.',
       HINT = format('ALTER ROLE %I LOGIN, or start the saga as another role.', pg_get_userbyid(caller));
+  ELSIF NOT has_database_privilege(caller, current_database(), 'CONNECT') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'object_not_in_prerequisite_state',
+      MESSAGE = format('role "%s" is not permitted to connect to database "%s"', pg_get_userbyid(caller), current_database()),
+      DETAIL = 'The steps of a saga run in a session of the role that has started it.',
+      HINT = format('GRANT CONNECT ON DATABASE %I TO %I, or start the saga as another role.', current_database(), pg_get_userbyid(caller));
   END IF;
   IF NOT isfinite(_start_saga.run_at) OR NOT isfinite(_start_saga.deadline) THEN
     RAISE EXCEPTION USING
@@ -2975,7 +3048,8 @@ BEGIN
   IF v IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = 'undefined_object',
-      MESSAGE = format('there is no definition of a saga "%s"', explain_saga.name);
+      MESSAGE = CASE WHEN explain_saga.name IS NULL THEN 'name of the saga must not be null'
+                     ELSE format('there is no definition of a saga "%s"', explain_saga.name) END;
   END IF;
   RETURN NEXT format('definition of saga "%s", version %s', explain_saga.name, v);
   RETURN QUERY
@@ -3024,7 +3098,7 @@ BEGIN
                      ELSE format('saga %s does not exist, or is not yours', explain_saga.saga) END;
   END IF;
   RETURN NEXT format('saga %s "%s", version %s: %s', sg.id, sg.name, sg.version, sg.state)
-    || coalesce(format(' after %s s', round(extract(epoch FROM sg.finished_at - sg.started_at), 3)), '');
+    || coalesce(' after ' || round(extract(epoch FROM sg.finished_at - sg.started_at), 3) || ' s', '');
   RETURN NEXT concat_ws(', ', 'key "' || sg.key || '"', 'started at ' || sg.started_at,
                         'to run at ' || sg.run_at, 'deadline ' || sg.deadline);
   IF sg.reason IS NOT NULL THEN

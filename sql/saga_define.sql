@@ -163,6 +163,9 @@ SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1', timeout => '-1 s'));
 SELECT dtx.define_saga('x', dtx.step_sleep('a', '-1 s'));
 SELECT dtx.define_saga('x', dtx.step_sleep('a', NULL));
 SELECT dtx.define_saga('x', dtx.step_signal('a', timeout => '0'));
+SELECT dtx.define_saga('x', dtx.step_sleep('a', '300000 years'));
+SELECT dtx.define_saga('x', dtx.step_signal('a', timeout => '300000 years'));
+SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1', backoff => '300000 years'));
 -- errors: queues
 SELECT dtx.define_saga('x', dtx.step_external('a', ''));
 SELECT dtx.define_saga('x', dtx.step_external('a', NULL));
@@ -213,7 +216,15 @@ SELECT dtx.define_saga('theirs', dtx.step('a', NULL, 'SELECT 3'));
 RESET ROLE;
 SELECT dtx.define_saga('theirs', dtx.step('a', NULL, 'SELECT 4'));
 SELECT name, version, owner FROM dtx.saga_definitions WHERE name = 'theirs' ORDER BY version;
-DROP OWNED BY regress_dtx_definer, regress_dtx_friend, regress_dtx_other;
-DROP ROLE regress_dtx_definer, regress_dtx_friend, regress_dtx_other;
+-- whose owner was dropped has a new one when a superuser defines it
+DROP OWNED BY regress_dtx_definer;
+DROP ROLE regress_dtx_definer;
+SET ROLE regress_dtx_other;
+SELECT dtx.define_saga('theirs', dtx.step('a', NULL, 'SELECT 5'));
+RESET ROLE;
+SELECT dtx.define_saga('theirs', dtx.step('a', NULL, 'SELECT 5'));
+SELECT version, owner = current_user AS mine FROM dtx.saga_definitions WHERE name = 'theirs' ORDER BY version DESC LIMIT 1;
+DROP OWNED BY regress_dtx_friend, regress_dtx_other;
+DROP ROLE regress_dtx_friend, regress_dtx_other;
 -- not through the trampoline
 SELECT dtx._define_saga('direct', ARRAY[dtx.step('a', NULL, 'SELECT 1')]);

@@ -56,6 +56,7 @@ SELECT * FROM steps(:new);
 -- errors
 SELECT dtx.start_saga('no such saga');
 SELECT dtx.start_saga(NULL);
+SELECT dtx.start_saga('chain', key => repeat('k', 1001));
 SELECT dtx.start_saga('chain', deadline => '2020-01-01 00:00Z');
 SELECT dtx.start_saga('chain', run_at => '2100-01-01 00:00Z', deadline => '2099-12-31 23:59:59Z');
 SELECT dtx.start_saga('chain', run_at => 'infinity');

@@ -117,6 +117,16 @@ static const char *const before_command[] = {
 	" pg_catalog.set_config('extra_float_digits', '3', false)," \
 	" pg_catalog.set_config('client_encoding', '%s', false)"
 
+/*
+ * Before that, for the steps of sagas: the next transaction of the session may be
+ * one of another saga, which must not find a default_transaction_read_only or a
+ * statement_timeout that it does not know of, or wait for an advisory lock.
+ */
+static const char *const tidy_command[] = {
+	"RESET ALL",
+	"SELECT pg_catalog.pg_advisory_unlock_all()"
+};
+
 /* What to run; the same on all servers. */
 typedef struct RemoteCommand
 {
@@ -124,6 +134,7 @@ typedef struct RemoteCommand
 	int			nparams;
 	const Oid  *types;			/* their types, or NULL: the server finds out */
 	const char **params;		/* their values as text, or NULL for null */
+	bool		tidy;			/* leave no settings and locks in the session? */
 } RemoteCommand;
 
 /* What went wrong, other than an error that the server reported. */
@@ -141,8 +152,8 @@ typedef struct Execution
 	Oid			serverid;
 	Participant *p;				/* its connection */
 	int			step;			/* which results are due: up to 0 START TRANSACTION
-								 * and settings, 1 to n statements, n + 1
-								 * settings, n + 2 Sync */
+								 * and settings, 1 to n statements, then
+								 * settings and the Sync */
 	bool		ended;			/* was the last result a NULL? */
 	bool		done;			/* Sync seen, and pipeline mode left */
 	bool		wants_write;	/* does the wait set look for writability? */
@@ -360,6 +371,7 @@ DtxRemoteExecute(const char *server, const char *text, int nparams,
 	command.nparams = nparams;
 	command.types = types;
 	command.params = params;
+	command.tidy = true;
 	find_server(e, server);
 	sink.rows = take_first_row;
 	sink.optional = true;
@@ -394,6 +406,7 @@ get_command(FunctionCallInfo fcinfo, RemoteCommand *command)
 				 errmsg("array of parameters must not be null"),
 				 errhint("An element of the array can be null.")));
 
+	command->tidy = false;
 	array = PG_GETARG_ARRAYTYPE_P(2);
 	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT,
 					  &values, &nulls, &command->nparams);
@@ -992,6 +1005,11 @@ start(Execution *e, const RemoteCommand *command)
 		ok = ok && PQsendQueryParams(conn, (const char *) lfirst(lc),
 									 command->nparams, command->types,
 									 command->params,
+									 NULL, NULL, 0);
+	}
+	for (int i = 0; i < (command->tidy ? (int) lengthof(tidy_command) : 0); i++)
+	{
+		ok = ok && PQsendQueryParams(conn, tidy_command[i], 0, NULL, NULL,
 									 NULL, NULL, 0);
 	}
 	ok = ok &&

@@ -114,6 +114,9 @@ static uint64 finished_asked = 0;	/* partitions of sagas that end, a bit each */
 static bool claims_made = false;	/* are there provisional claims of ours? */
 static bool committed = false;	/* is the transaction past its local commit? */
 
+/* Is this process a worker that executes steps? */
+static bool saga_worker = false;
+
 /* Wait event, see DtxWaitEvent(). */
 static uint32 we_wait_saga = 0;
 
@@ -775,6 +778,15 @@ dtx_sql_saga_finished(PG_FUNCTION_ARGS)
 }
 
 /*
+ * This process executes steps of sagas, and must not wait for sagas in them.
+ */
+void
+DtxSagaWorkerHere(void)
+{
+	saga_worker = true;
+}
+
+/*
  * dtx.wait_saga(saga, timeout): wait until a saga has ended, and return its
  * state; after the timeout, the state that it is in.
  */
@@ -796,6 +808,14 @@ dtx_sql_wait_saga(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	saga = (uint64) PG_GETARG_INT64(0);
 	args[0] = PG_GETARG_DATUM(0);
+
+	/* It might be its own saga, or one that needs the worker that waits. */
+	if (saga_worker)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot wait for a saga in a step of a saga"),
+				 errdetail("There might be no worker left to execute what is waited for."),
+				 errhint("Use dtx.step_signal(), and let the last step of the other saga call dtx.signal_saga().")));
 	if (!PG_ARGISNULL(1))
 		deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 														   TimestampTzGetDatum(GetCurrentTimestamp()),

@@ -41,6 +41,9 @@ extern void DtxSagaProbe(void);
 extern void DtxSagaKeepClaim(int64 saga, int16 step);
 extern void DtxSagaDropClaims(void);
 
+/* This process executes steps of sagas. */
+extern void DtxSagaWorkerHere(void);
+
 /* Is the second phase of this transaction confirmed on all its servers? */
 extern bool DtxSagaConfirmed(uint64 boot_id, uint64 xid);
 

@@ -49,6 +49,8 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/params.h"
+#include "nodes/parsenodes.h"
+#include "parser/parser.h"
 #include "participant.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -165,6 +167,7 @@ typedef struct FirstRowReceiver
 {
 	DestReceiver pub;
 	MemoryContext cxt;			/* for the row */
+	TupleDesc	desc;			/* of the rows */
 	bool		found;
 	Datum		first;			/* as jsonb */
 } FirstRowReceiver;
@@ -198,10 +201,10 @@ static bool start_worker(Scheduler *s, Oid role);
 static bool send_one_away(Scheduler *s, Oid for_role);
 
 static void pause_after_error(int errors);
-static bool worker_round(MemoryContext cxt, bool *gone);
+static bool worker_round(MemoryContext cxt, bool careful, bool *gone);
 static void begin(void);
 static void clean_session(void);
-static Step *take_step(int64 only, bool *more);
+static Step *take_step(int64 only, bool careful, bool *more);
 static Step *read_step(Datum taken, bool *more);
 static void free_step(Step *step);
 static Step *execute_step(Step *step);
@@ -815,6 +818,7 @@ dtx_saga_worker_main(Datum arg)
 
 	/* Atomicity is not for a step's SQL to switch off. */
 	CoordinatorInsist();
+	DtxSagaWorkerHere();
 	we_worker = DtxWaitEvent("DtxSagaWorkerMain");
 	cxt = AllocSetContextCreate(TopMemoryContext, "pg_dtx saga worker",
 								ALLOCSET_DEFAULT_SIZES);
@@ -846,7 +850,7 @@ dtx_saga_worker_main(Datum arg)
 			MemoryContextReset(cxt);
 			MemoryContextSwitchTo(cxt);
 			MemoryContextReset(steps_cxt);
-			worked = worker_round(cxt, &gone);
+			worked = worker_round(cxt, errors > 0, &gone);
 			leave = gone;
 			errors = 0;
 		}
@@ -922,10 +926,11 @@ pause_after_error(int errors)
 
 /*
  * Take steps and execute them, as long as one leads to the next.  Returns false
- * if there was nothing to do.  *gone says that there never will be.
+ * if there was nothing to do.  *gone says that there never will be.  After an
+ * error one is careful: a saga that nobody can take must not stop all others.
  */
 static bool
-worker_round(MemoryContext cxt, bool *gone)
+worker_round(MemoryContext cxt, bool careful, bool *gone)
 {
 	Step	   *step = NULL;
 	bool		more = false;
@@ -934,7 +939,7 @@ worker_round(MemoryContext cxt, bool *gone)
 	clean_session();
 	*gone = !DtxSagaInstalled() || !may_log_in(GetSessionUserId());
 	if (!*gone)
-		step = take_step(0, &more);
+		step = take_step(0, careful, &more);
 
 	/* The attempt is counted, whatever becomes of it. */
 	if (step != NULL)
@@ -1019,21 +1024,23 @@ clean_session(void)
 
 /*
  * In a transaction: take a step that is due, of saga "only" if that is not 0.
- * If there is none, *more says whether to ask again.
+ * If there is none, *more says whether to ask again.  If it is to be careful, a
+ * step that can't even be looked at is left for later; that costs a
+ * subtransaction for each one.
  */
 static Step *
-take_step(int64 only, bool *more)
+take_step(int64 only, bool careful, bool *more)
 {
-	static const Oid types[] = {OIDOID, INT8OID};
-	Datum		args[2];
-	bool		nulls[2];
+	static const Oid types[] = {OIDOID, INT8OID, BOOLOID};
+	Datum		args[lengthof(types)];
+	bool		nulls[lengthof(types)] = {0};
 	Datum		taken;
 	bool		isnull;
 
 	args[0] = ObjectIdGetDatum(GetSessionUserId());
-	nulls[0] = false;
 	args[1] = Int64GetDatum(only);
 	nulls[1] = only == 0;
+	args[2] = BoolGetDatum(careful);
 	taken = DtxSagaCall("_saga_take", lengthof(args), types, args, nulls,
 						&isnull);
 	*more = false;
@@ -1199,7 +1206,7 @@ execute_step(Step *step)
 		run_commands(step, cxt, &result, &isnull);
 		DTX_FAULT("saga-executed", NULL);
 		mark_done(step, result, isnull);
-		next = take_step(step->saga, &more);
+		next = take_step(step->saga, false, &more);
 		disable_timeout(STATEMENT_TIMEOUT, false);
 
 		/* If it has struck, then now, and not after the commit. */
@@ -1233,12 +1240,13 @@ execute_step(Step *step)
 		if (next != NULL)
 			free_step(next);
 		next = NULL;
-		if (edata->sqlerrcode != ERRCODE_DTX_STEP_LOST)
-			report_error(step, edata);
-		else
-			ereport(DEBUG1,
-					(errmsg_internal("step %d of saga " INT64_FORMAT " is not this worker's any more",
-									 step->step, step->saga)));
+
+		/*
+		 * If it is not ours any more (ERRCODE_DTX_STEP_LOST), that changes
+		 * nothing.  But who knows: the step's own SQL may have said so, or
+		 * have done what was rolled back with it.
+		 */
+		report_error(step, edata);
 	}
 	else if (next != NULL && CoordinatorUnconfirmed())
 	{
@@ -1312,6 +1320,11 @@ run_commands(Step *step, MemoryContext cxt, Datum *result, bool *isnull)
 static void
 first_row_startup(DestReceiver *self, int operation, TupleDesc typeinfo)
 {
+	FirstRowReceiver *receiver = (FirstRowReceiver *) self;
+	MemoryContext old = MemoryContextSwitchTo(receiver->cxt);
+
+	receiver->desc = BlessTupleDesc(CreateTupleDescCopy(typeinfo));
+	MemoryContextSwitchTo(old);
 }
 
 static bool
@@ -1320,17 +1333,20 @@ first_row_receive(TupleTableSlot *slot, DestReceiver *self)
 	FirstRowReceiver *receiver = (FirstRowReceiver *) self;
 	Datum		json;
 	MemoryContext old;
-	TupleDesc	desc;
 	HeapTuple	tuple;
 	bool		free_tuple;
 
 	if (receiver->found)
 		return true;
 	old = MemoryContextSwitchTo(receiver->cxt);
-	desc = BlessTupleDesc(CreateTupleDescCopy(slot->tts_tupleDescriptor));
+
+	/*
+	 * The slot may be one of a scan, as it is: then the names in its descriptor
+	 * are those of the table, or none, and not those of the query.
+	 */
 	tuple = ExecFetchSlotHeapTuple(slot, false, &free_tuple);
 	json = DirectFunctionCall1(row_to_json,
-							   heap_copy_tuple_as_datum(tuple, desc));
+							   heap_copy_tuple_as_datum(tuple, receiver->desc));
 	receiver->first = DirectFunctionCall1(jsonb_in,
 										  CStringGetDatum(TextDatumGetCString(json)));
 	MemoryContextSwitchTo(old);
@@ -1350,26 +1366,23 @@ first_row_destroy(DestReceiver *self)
 
 /*
  * Run a statement, or several, in this database.  Returns the number of rows of
- * the last one.
+ * the last one, and its first row, as DtxRemoteExecute() does: so they are run
+ * one by one.
  */
 static int64
 run_local(const char *command, Step *step, MemoryContext cxt, Datum *row,
 		  bool *isnull)
 {
-	FirstRowReceiver receiver = {0};
-	SPIExecuteOptions options = {0};
+	List	   *statements = raw_parser(command, RAW_PARSE_DEFAULT);
+	ListCell   *lc;
 	ParamListInfo params = makeParamList(2);
-	int			code;
-	int64		rows;
+	int64		rows = 0;
 
 	session_used = true;
-	receiver.pub.receiveSlot = first_row_receive;
-	receiver.pub.rStartup = first_row_startup;
-	receiver.pub.rShutdown = first_row_shutdown;
-	receiver.pub.rDestroy = first_row_destroy;
-	receiver.pub.mydest = DestNone;
-	receiver.cxt = cxt;
-
+	if (statements == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("the SQL of a step is empty")));
 	params->params[0].value = step->input;
 	params->params[0].isnull = !step->has_input;
 	params->params[1].value = step->results;
@@ -1379,31 +1392,48 @@ run_local(const char *command, Step *step, MemoryContext cxt, Datum *row,
 		params->params[i].pflags = PARAM_FLAG_CONST;
 		params->params[i].ptype = JSONBOID;
 	}
-	options.params = params;
-	options.dest = &receiver.pub;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
-	code = SPI_execute_extended(command, &options);
-	if (code == SPI_ERROR_TRANSACTION)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
-				 errmsg("cannot use transaction control statements in a step of a saga"),
-				 errdetail("Each step is a transaction.")));
-	if (code == SPI_ERROR_COPY)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot use COPY from or to the client in a step of a saga")));
-	if (code < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("could not execute the statement of a step: %s",
-						SPI_result_code_string(code))));
-	rows = (int64) SPI_processed;
-	SPI_finish();
+	foreach(lc, statements)
+	{
+		RawStmt    *stmt = lfirst_node(RawStmt, lc);
+		const char *begin = command + stmt->stmt_location;
+		FirstRowReceiver receiver = {0};
+		SPIExecuteOptions options = {0};
+		int			code;
 
-	*row = receiver.first;
-	*isnull = !receiver.found;
+		receiver.pub.receiveSlot = first_row_receive;
+		receiver.pub.rStartup = first_row_startup;
+		receiver.pub.rShutdown = first_row_shutdown;
+		receiver.pub.rDestroy = first_row_destroy;
+		receiver.pub.mydest = DestNone;
+		receiver.cxt = cxt;
+		options.params = params;
+		options.dest = &receiver.pub;
+
+		code = SPI_execute_extended(stmt->stmt_len > 0 ?
+									pnstrdup(begin, stmt->stmt_len) : begin,
+									&options);
+		if (code == SPI_ERROR_TRANSACTION)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+					 errmsg("cannot use transaction control statements in a step of a saga"),
+					 errdetail("Each step is a transaction.")));
+		if (code == SPI_ERROR_COPY)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot use COPY from or to the client in a step of a saga")));
+		if (code < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_SYNTAX_ERROR),
+					 errmsg("could not execute the statement of a step: %s",
+							SPI_result_code_string(code))));
+		rows = (int64) SPI_processed;
+		*row = receiver.first;
+		*isnull = !receiver.found;
+	}
+	SPI_finish();
 	return rows;
 }
 

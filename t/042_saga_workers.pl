@@ -323,6 +323,7 @@ is($books->state($id), 'completed', 'a saga of a role without two-phase commit')
 is($dtx->sql("SELECT string_agg(attempt || ' ' || outcome, ', ') FROM dtx.saga_history WHERE saga = $id"),
 	'1 completed', '... at the first attempt');
 cmp_ok($dtx->sql('SELECT two_phase FROM dtx.stat'), '>', $prepares, '... in two phases');
+is($dtx->sql(q{SELECT count(*) FROM dtx.decision d, unnest(d.system_ids) s WHERE s = 0}), 0, '... on clusters that are known');
 $dtx->sql('ALTER ROLE r3 RESET pg_dtx.two_phase_commit');
 
 # The attempt at a step is on disk before it begins, though the step before it
