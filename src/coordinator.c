@@ -1076,7 +1076,19 @@ CoordinatorSettle(Participant *p)
 		CHECK_FOR_INTERRUPTS();
 	}
 	if (p->unsettled)
+	{
+		bool		confirmed = p->state == PARTICIPANT_FINISHED;
+		char		server_name[NAMEDATALEN];
+
+		strlcpy(server_name, p->server_name, NAMEDATALEN);
 		settled(p);
+		if (!confirmed)
+			ereport(WARNING,
+					(errcode(ERRCODE_WARNING),
+					 errmsg("the previous transaction has committed, but server \"%s\" has not confirmed it yet",
+							server_name),
+					 errhint("The resolver goes on until it has; view \"dtx.in_doubt\" shows what is left.")));
+	}
 }
 
 /*

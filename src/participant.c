@@ -779,7 +779,14 @@ ParticipantReceive(Participant *p)
 			p->remote_xid = DtxNumberParse(PQgetvalue(result, 0, 0), PG_INT64_MAX);
 		PQclear(p->result);
 		p->result = result;
-		if (PQstatus(p->conn) == CONNECTION_BAD || is_copy(result))
+
+		/*
+		 * An error in a pipeline is the reply already.  If it says that the
+		 * server goes down, nothing else is going to come.
+		 */
+		if (p->pipelined && PQresultStatus(result) == PGRES_FATAL_ERROR)
+			p->broken = true;
+		if (PQstatus(p->conn) == CONNECTION_BAD || is_copy(result) || p->broken)
 		{
 			reply_complete(p);
 			return;

@@ -151,6 +151,27 @@ $s->run('ROLLBACK');
 is($s->run('SELECT bal FROM acct2'), '101', '... and the session goes on');
 is($s->stderr, '', '... without a word');
 
+# The server is restarted before the confirmation was even sent: the next transaction
+# gets another connection.
+$s->close;
+$s = $dtx->session;
+$s->run('SET pg_dtx.commit_wait = off; SELECT * FROM acct1, acct2');
+$dtx->arm;
+$s->run($dtx->hold);
+$s->start($dtx->transfer(1, 1, 2));
+$dtx->wait_held($s);
+$dtx->p(2)->restart;
+$dtx->release;
+$s->finish;
+is($s->run('SELECT i FROM (SELECT 1 AS i) a, acct2'), '1', 'restarted before COMMIT PREPARED: the session goes on');
+like($s->stderr, qr/^[^\n]*WARNING:  01000: the previous transaction has committed, but server "s2" has not confirmed it yet\n/, '... with a warning');
+unlike($s->stderr, qr/ERROR/, '... and nothing else');
+$s->run('SELECT bal FROM acct1');
+$dtx->sql('SELECT dtx.resolve()');
+$dtx->clean('restarted before COMMIT PREPARED');
+is($s->run('UPDATE acct2 SET bal = bal; SELECT bal FROM acct2'), '102', '... and is confirmed later');
+is($s->stderr, '', '... without a word');
+
 # The connection is lost, the session killed, the command canceled.
 for my $what ('lost', 'killed', 'canceled', 'killed before')
 {
