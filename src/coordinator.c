@@ -62,6 +62,12 @@
  */
 #define SETTLE_WAIT_MS	1000
 
+/*
+ * How often somebody who waits for the resolver looks whether it has done its work,
+ * in milliseconds.
+ */
+#define CATCH_UP_INTERVAL_MS	10
+
 /* Replies taken per WaitEventSetWait() call. */
 #define EVENTS_AT_ONCE	16
 
@@ -121,7 +127,27 @@ static struct
 	ItemPointerData row;		/* its decision row */
 	int			due;			/* replies still to come */
 	bool		failed;			/* has the resolver got some of them? */
+	TimestampTz takeover_at;	/* from then on the resolver may finish it */
 }			unsettled;
+
+/* Participants with "unsettled" set. */
+static int	nunsettled = 0;
+
+/*
+ * What this session has committed without waiting, and then left to the resolver:
+ * it must be visible in the session's next transactions.
+ */
+#define MAX_BEHIND	16
+static struct
+{
+	DtxGid		gid;
+	uint64		system_id;		/* of the cluster, 0 if not known */
+	char		server_name[NAMEDATALEN];
+}			behind[MAX_BEHIND];
+static int	nbehind = 0;
+
+/* For whom CoordinatorCatchUp() settles others; NULL: all of them. */
+static Participant *catching_up = NULL;
 
 /* Wait events, see DtxWaitEvent(). */
 static uint32 we_prepare;
@@ -171,6 +197,11 @@ static void release(Participant *p);
 static void settled(Participant *p);
 static void account_for(Participant *p, bool confirmed);
 static void still_owing(Participant *p);
+static void set_unsettled(Participant *p, bool value);
+static void settle_for(Participant *p);
+static bool may_be_same_cluster(uint64 a, uint64 b);
+static void note_behind(Participant *p);
+static void forget_behind(int i);
 static bool must_wait(void);
 static void leave_unsettled(Participant *p);
 static void leave_unsettled_transaction(void);
@@ -526,6 +557,12 @@ check_member(Participant *p)
 {
 	PGTransactionStatusType status = PQtransactionStatus(p->conn);
 
+	if (p->broken && p->used)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("connection to server \"%s\" was lost",
+						p->server_name),
+				 errdetail("The transaction on that server can't be committed.")));
 	if (status == PQTRANS_INTRANS)
 		return;
 
@@ -829,7 +866,7 @@ finish_commit(void)
 		{
 			if (!wait)
 			{
-				p->unsettled = true;
+				set_unsettled(p, true);
 				due++;
 				continue;
 			}
@@ -856,6 +893,8 @@ finish_commit(void)
 		unsettled.row = current_row;
 		unsettled.due = due;
 		unsettled.failed = handed_over > 0;
+		unsettled.takeover_at = TimestampTzPlusMilliseconds(phase_start,
+															dtx_commit_timeout);
 		if (handed_over > 0)
 			DtxActivityForgetRow();
 		activity_begun = false; /* shown until the next transaction begins */
@@ -1043,10 +1082,11 @@ CoordinatorAbandon(Participant *p)
  */
 
 /*
- * A connection with a reply outstanding is about to be used: wait for that
- * reply.  For a confirmation of an earlier transaction not longer than
+ * A connection with a reply outstanding is about to be used, or its session must
+ * not miss what it stands for: wait for that reply.  For a confirmation of an earlier transaction not longer than
  * pg_dtx.commit_timeout, or SETTLE_WAIT_MS if that is longer; for other replies as
- * long as postgres_fdw would wait for its own command.  Throws on interrupts, and can be called again then.
+ * long as postgres_fdw would wait for its own command.  Throws on interrupts;
+ * postgres_fdw drops the connection then, and CoordinatorCatchUp() goes on.
  */
 void
 CoordinatorSettle(Participant *p)
@@ -1077,18 +1117,129 @@ CoordinatorSettle(Participant *p)
 	}
 	if (p->unsettled)
 	{
-		bool		confirmed = p->state == PARTICIPANT_FINISHED;
-		char		server_name[NAMEDATALEN];
+		bool		gone = p->abandoned;
 
-		strlcpy(server_name, p->server_name, NAMEDATALEN);
 		settled(p);
-		if (!confirmed)
+
+		/* That may have sent a DEALLOCATE ALL that was put off. */
+		if (!gone && p->reply_due)
+			CoordinatorSettle(p);
+	}
+}
+
+/*
+ * A remote transaction is about to begin on a connection: whatever this session
+ * has committed on that cluster has to be visible in it, also what it has done on
+ * connections that are closed now, or as somebody else.  Waits for that, for
+ * pg_dtx.commit_timeout at most, and warns if it was in vain.  Throws on
+ * interrupts.  Must not look at catalogs, see CoordinatorEnlist().
+ */
+void
+CoordinatorCatchUp(Participant *p)
+{
+	TimestampTz deadline;
+
+	if (nunsettled > 0)
+	{
+		catching_up = p;
+		ParticipantForEach(settle_for);
+	}
+	if (nbehind == 0)
+		return;
+
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										   Max(dtx_commit_timeout, SETTLE_WAIT_MS));
+	for (int i = 0; i < nbehind;)
+	{
+		DtxInDoubt	entry;
+		bool		late = GetCurrentTimestamp() >= deadline;
+
+		if (!may_be_same_cluster(behind[i].system_id, p->system_id))
+		{
+			i++;
+			continue;
+		}
+		if (!DtxInDoubtGet(&behind[i].gid, &entry))
+		{
+			forget_behind(i);
+			continue;
+		}
+		if (late)
+		{
 			ereport(WARNING,
 					(errcode(ERRCODE_WARNING),
-					 errmsg("the previous transaction has committed, but server \"%s\" has not confirmed it yet",
-							server_name),
+					 errmsg("an earlier transaction of this session has committed, but server \"%s\" has not confirmed it yet",
+							behind[i].server_name),
 					 errhint("The resolver goes on until it has; view \"dtx.in_doubt\" shows what is left.")));
+			forget_behind(i);
+			continue;
+		}
+
+		/* As long as we are responsible, the resolver keeps away from it. */
+		if (behind[i].gid.xid == unsettled.xid)
+		{
+			catching_up = NULL;
+			ParticipantForEach(settle_for);
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 CATCH_UP_INTERVAL_MS, we_settle);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
 	}
+}
+
+/*
+ * A callback of ParticipantForEach(): wait for an outstanding confirmation, if
+ * that matters to the one for whom we do that.
+ */
+static void
+settle_for(Participant *p)
+{
+	if (p->unsettled &&
+		(catching_up == NULL || p->abandoned ||
+		 (p != catching_up &&
+		  may_be_same_cluster(p->system_id, catching_up->system_id))))
+		CoordinatorSettle(p);
+}
+
+static bool
+may_be_same_cluster(uint64 a, uint64 b)
+{
+	return a == b || a == 0 || b == 0;
+}
+
+static void
+set_unsettled(Participant *p, bool value)
+{
+	if (p->unsettled != value)
+		nunsettled += value ? 1 : -1;
+	p->unsettled = value;
+}
+
+/*
+ * A transaction that COMMIT did not wait for is the resolver's business now.
+ */
+static void
+note_behind(Participant *p)
+{
+	for (int i = 0; i < nbehind; i++)
+	{
+		if (memcmp(&behind[i].gid, &p->gid, sizeof(DtxGid)) == 0)
+			return;
+	}
+	if (nbehind == MAX_BEHIND)
+		forget_behind(0);
+	behind[nbehind].gid = p->gid;
+	behind[nbehind].system_id = p->system_id;
+	strlcpy(behind[nbehind].server_name, p->server_name, NAMEDATALEN);
+	nbehind++;
+}
+
+static void
+forget_behind(int i)
+{
+	nbehind--;
+	memmove(&behind[i], &behind[i + 1], sizeof(behind[0]) * (nbehind - i));
 }
 
 /*
@@ -1098,7 +1249,7 @@ static void
 settled(Participant *p)
 {
 	account_for(p, p->state == PARTICIPANT_FINISHED);
-	p->unsettled = false;
+	set_unsettled(p, false);
 	release(p);
 }
 
@@ -1113,6 +1264,7 @@ account_for(Participant *p, bool confirmed)
 	if (!confirmed)
 	{
 		hand_over(p);
+		note_behind(p);
 		DtxLauncherWakeResolver(MyDatabaseId);
 	}
 
@@ -1144,15 +1296,20 @@ bool
 CoordinatorOwe(Participant *p)
 {
 	if (!p->unsettled || !p->pipelined || p->abandoned || p->broken ||
-		!p->introduced)
+		!p->introduced || p->deallocate_due)
 		return false;
 
-	/* Perhaps it is here, or the connection is gone. */
+	/* The resolver may have finished it, which looks like a failure here. */
+	if (p->gid.xid != unsettled.xid ||
+		GetCurrentTimestamp() >= unsettled.takeover_at)
+		return false;
+
+	/* Perhaps it is here, or a part of it, or the connection is gone. */
 	ParticipantReceive(p);
-	if (!p->reply_due)
+	if (!p->reply_due || p->result != NULL)
 		return false;
 	DTX_FAULT("settle-wait", p->conn);
-	p->unsettled = false;
+	set_unsettled(p, false);
 	p->reply_due = false;
 	p->owing = true;
 	p->owed_is_in = false;
@@ -1163,8 +1320,8 @@ CoordinatorOwe(Participant *p)
 
 /*
  * The transaction during which a connection owes a reply, or that connection, is
- * over.  If nothing was sent, all is as it was before; otherwise nobody is going
- * to see the reply.
+ * over.  If nothing was sent, the connection is unsettled again; otherwise nobody
+ * is going to see the reply.
  */
 static void
 still_owing(Participant *p)
@@ -1172,12 +1329,13 @@ still_owing(Participant *p)
 	p->owing = false;
 	if (!p->folded && !p->broken)
 	{
-		p->unsettled = true;
+		set_unsettled(p, true);
 		p->reply_due = true;
 		p->state = PARTICIPANT_FINISHING;
 	}
 	else
 	{
+		p->pipelined = false;
 		strlcpy(p->error, "no reply", sizeof(p->error));
 		account_for(p, false);
 	}
@@ -1216,7 +1374,7 @@ CoordinatorCollect(Participant *p)
 			if (!confirmed)
 				p->broken = true;
 			account_for(p, confirmed);
-			if (!confirmed)
+			if (p->broken)
 				ereport(ERROR,
 						(errcode(ERRCODE_CONNECTION_FAILURE),
 						 errmsg("server \"%s\" has not confirmed the previous transaction",
@@ -1255,6 +1413,7 @@ leave_unsettled(Participant *p)
 	{
 		/* taken when the reply to the first command is, if ever */
 		hand_over(p);
+		note_behind(p);
 		unsettled.failed = true;
 	}
 	if (!p->unsettled)
@@ -1267,13 +1426,14 @@ leave_unsettled(Participant *p)
 		if (p->gid.xid == unsettled.xid)
 		{
 			hand_over(p);
+			note_behind(p);
 			unsettled.failed = true;
 		}
 		if (p->abandoned)
 		{
 			/* nobody will ever come for the reply */
 			ParticipantGiveUp(p, "no reply");
-			p->unsettled = false;
+			set_unsettled(p, false);
 			release(p);
 		}
 	}

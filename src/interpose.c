@@ -167,7 +167,7 @@ static bool opening = false;
 static Participant *opened = NULL;
 
 /* Wait event, see DtxWaitEvent(). */
-static uint32 we_result;
+static uint32 we_result = 0;
 
 /* Where postgres_fdw.so is mapped; 0 as long as it has made no connection. */
 static uintptr_t fdw_start = 0;
@@ -374,7 +374,8 @@ before_connect(const void *caller, const char *const *keywords,
 	/* Catalogs can be looked at now: there is no connection to be closed. */
 	wanted = DtxExtensionInstalled();
 	CoordinatorPrepareBackend();
-	we_result = DtxWaitEvent("PostgresFdwGetResult");	/* as in postgres_fdw */
+	if (we_result == 0)
+		we_result = DtxWaitEvent("PostgresFdwGetResult");	/* as in postgres_fdw */
 	p = ParticipantCreate(keywords, values);
 	p->wanted = wanted;
 	return p;
@@ -421,7 +422,15 @@ judge(PGconn *conn, const char *command)
 	if (is_deallocate)
 		StatementForgetAll(p);
 
-	/* Not in a pipeline, and nothing else has been sent yet. */
+	if (p->start_command[0] != '\0' && (is_commit || is_abort))
+	{
+		/* Nothing has begun there, whatever an earlier transaction owes. */
+		p->start_command[0] = '\0';
+		p->synthetic = 2;
+		return SWALLOW;
+	}
+
+	/* It is put off, too, while the connection is in a pipeline. */
 	if (is_deallocate && p->owing && !p->folded)
 	{
 		p->deallocate_due = true;
@@ -454,6 +463,13 @@ judge(PGconn *conn, const char *command)
 				 errdetail("The remote transaction has been prepared or ended already.")));
 	}
 
+	/* Likewise if that is known to the coordinator already. */
+	if (p->unsettled && (is_commit || is_abort))
+	{
+		p->synthetic = 2;
+		return SWALLOW;
+	}
+
 	/*
 	 * An earlier transaction may still owe a reply on this connection.  The first
 	 * command need not wait for it, if it can be sent after it in the same
@@ -483,20 +499,12 @@ judge(PGconn *conn, const char *command)
 		check_not_piped(p);
 	}
 
-	if (p->start_command[0] != '\0' && (is_commit || is_abort))
-	{
-		/* Nothing has begun there. */
-		p->start_command[0] = '\0';
-		p->synthetic = 2;
-		return SWALLOW;
-	}
-
 	/*
-	 * What ends the transaction closes its cursors, though for deferred
-	 * triggers of the server they had better be closed before.  A command that
+	 * What ends the transaction closes its cursors, though if it wrote they had
+	 * better be closed before its deferred triggers run.  A command that
 	 * repairs a failed transaction must not have anything before it.
 	 */
-	if (is_abort || (is_commit && !p->wrote) ||
+	if (is_abort || (is_commit && p->asked && !p->wrote) ||
 		(starts_with(command, "ROLLBACK") &&
 		 PQtransactionStatus(conn) != PQTRANS_INTRANS))
 		p->ncloses = 0;
@@ -509,6 +517,7 @@ judge(PGconn *conn, const char *command)
 				CoordinatorIntroduce(p);
 			if (p->broken)
 				return REFUSE;
+			CoordinatorCatchUp(p);
 			CoordinatorEnlist(p);
 			return put_off_start(p, command) ? SWALLOW : SEND_START;
 		}
@@ -714,6 +723,11 @@ before_data_command(PGconn *conn, const char *command, bool writes)
 				 errmsg("cannot use server \"%s\" while the transaction is being committed",
 						p->server_name),
 				 errdetail("The remote transaction has been prepared or ended already.")));
+	if (p->broken)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("connection to server \"%s\" was lost",
+						p->server_name)));
 	check_not_piped(p);
 	note_command(p, writes || is_write(command));
 	return p;

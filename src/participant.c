@@ -70,14 +70,15 @@ typedef struct ParticipantEntry
 /* All connections of postgres_fdw in this backend. */
 static HTAB *participants = NULL;
 
-/* Participants that have a wait_set. */
+/* Participants that have a wait_set; is there no room for more? */
 static int	nwait_sets = 0;
+static bool no_more_wait_sets = false;
 
 static bool send_command(Participant *p, const char *command,
 						 ParticipantState next);
 static void reply_complete(Participant *p);
 static bool confirms(const Participant *p, const PGresult *result);
-static bool take_owed(Participant *p, PGresult *result);
+static bool take_owed(Participant *p, PGresult *result, bool ended);
 static void make_wait_set(Participant *p);
 static void free_wait_set(Participant *p);
 static bool descriptors_left(int n);
@@ -233,6 +234,7 @@ ParticipantReset(Participant *p)
 	p->used = false;
 	p->seen = false;
 	p->wrote = false;
+	p->asked = false;
 	p->index = -1;
 	p->error[0] = '\0';
 	p->start_command[0] = '\0';
@@ -318,8 +320,14 @@ make_wait_set(Participant *p)
 
 	free_wait_set(p);
 	if (PQsocket(p->conn) < 0 || nwait_sets >= MAX_WAIT_SETS ||
-		!descriptors_left(MAX_WAIT_SETS))
+		no_more_wait_sets)
 		return;
+	if (!descriptors_left(MAX_WAIT_SETS))
+	{
+		/* Until a connection is closed: asking is not cheap. */
+		no_more_wait_sets = true;
+		return;
+	}
 
 	set = DtxCreateWaitEventSet(3);
 	PG_TRY();
@@ -342,11 +350,12 @@ make_wait_set(Participant *p)
 }
 
 /*
- * The descriptor of a connection that is closed has left the set by itself.
+ * The connection is closed, or has another socket now.
  */
 static void
 free_wait_set(Participant *p)
 {
+	no_more_wait_sets = false;
 	if (p->wait_set == NULL)
 		return;
 	FreeWaitEventSet(p->wait_set);
@@ -829,6 +838,7 @@ reply_complete(Participant *p)
 				PQntuples(p->result) == 1 && PQnfields(p->result) == 1)
 			{
 				p->wrote = PQgetvalue(p->result, 0, 0)[0] == 't';
+				p->asked = true;
 				p->state = PARTICIPANT_OPEN;
 			}
 			else
@@ -1010,7 +1020,7 @@ ParticipantUnfold(Participant *p, bool wait)
 			return false;
 		result = PQgetResult(p->conn);
 		status = PQresultStatus(result);
-		if (p->owing && take_owed(p, result))
+		if (p->owing && take_owed(p, result, ended))
 		{
 			ended = result == NULL;
 			continue;
@@ -1052,15 +1062,17 @@ ParticipantUnfold(Participant *p, bool wait)
 }
 
 /*
- * A result, or NULL, of a connection that owes the reply to an earlier command.
+ * A result, or NULL, of a connection that owes the reply to an earlier command;
+ * "ended": the one before it was NULL, and two of them are the end of everything.
  * Returns false if it is the caller's, because the connection is lost.
  */
 static bool
-take_owed(Participant *p, PGresult *result)
+take_owed(Participant *p, PGresult *result, bool ended)
 {
 	ExecStatusType status = PQresultStatus(result);
 
-	if (PQstatus(p->conn) == CONNECTION_BAD || is_copy(result))
+	if (PQstatus(p->conn) == CONNECTION_BAD || is_copy(result) ||
+		(result == NULL && ended))
 	{
 		p->broken = true;
 		strlcpy(p->error, "connection lost", sizeof(p->error));
@@ -1079,8 +1091,10 @@ take_owed(Participant *p, PGresult *result)
 		p->broken = true;
 		set_error(p, "unexpected reply");
 		PQclear(p->answer);
-		p->answer = p->result;
-		p->result = NULL;
+		p->answer = PQresultStatus(p->result) == PGRES_FATAL_ERROR ? p->result :
+			PQmakeEmptyPGresult(p->conn, PGRES_FATAL_ERROR);
+		if (p->answer == p->result)
+			p->result = NULL;
 	}
 
 	/* That was all of it. */

@@ -77,6 +77,7 @@ typedef struct Participant
 	bool		used;			/* was anything sent after START TRANSACTION? */
 	bool		seen;			/* has CoordinatorSeen() been called? */
 	bool		wrote;			/* sent data-modifying SQL, or said it wrote */
+	bool		asked;			/* has it said whether it wrote? */
 	int			index;			/* position in the list, for dtx.transactions */
 	DtxGid		gid;			/* valid from PREPARING on */
 	char		gid_text[DTX_GID_SIZE];
@@ -88,10 +89,11 @@ typedef struct Participant
 
 	/* replies */
 	bool		reply_due;		/* a command of ours is unanswered */
-	bool		pipelined;		/* FINISHING: was sent as a pipeline of its own */
-	bool		owing;			/* OPEN: the reply to that command, for "gid",
-								 * precedes those to the commands of the
-								 * current remote transaction */
+	bool		pipelined;		/* COMMIT PREPARED was sent as a pipeline of its
+								 * own, and is unanswered */
+	bool		owing;			/* the reply to that command, for "gid", precedes
+								 * those to the commands of the current remote
+								 * transaction, or of the one about to begin */
 	bool		owed_is_in;		/* has it come meanwhile?  Then "confirmed" is
 								 * valid, and the coordinator is to be told */
 	bool		confirmed;		/* was it the confirmation? */
@@ -106,6 +108,7 @@ typedef struct Participant
 	bool		piped;			/* in pipeline mode, with results due */
 
 	StatementCache *statements; /* prepared by statement.c, or NULL */
+	uint32		last_statement; /* number in the name of the last of them */
 
 	/* what the wrappers have to pretend */
 	bool		folded;			/* a command of postgres_fdw is on its way in
@@ -114,7 +117,8 @@ typedef struct Participant
 	PGresult   *answer;			/* what to give instead of that OK, or NULL */
 	bool		deallocate_due; /* DEALLOCATE ALL was put off */
 	bool		abandoned;		/* postgres_fdw called PQfinish */
-	bool		unsettled;		/* FINISHING, and COMMIT has returned */
+	bool		unsettled;		/* COMMIT has returned without the reply to
+								 * COMMIT PREPARED */
 	bool		broken;			/* must not be used again */
 } Participant;
 
@@ -171,6 +175,7 @@ extern void CoordinatorSeen(Participant *p);
 extern void CoordinatorForget(Participant *p);
 extern void CoordinatorAbandon(Participant *p);
 extern void CoordinatorSettle(Participant *p);
+extern void CoordinatorCatchUp(Participant *p);
 extern bool CoordinatorOwe(Participant *p);
 extern void CoordinatorCollect(Participant *p);
 extern void CoordinatorTakeOwed(Participant *p);

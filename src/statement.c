@@ -54,7 +54,6 @@ struct StatementCache
 													 * that have a text */
 	int			next;			/* entry at which the search for one to give
 								 * way begins */
-	uint32		last_number;	/* names are never used twice */
 	int			executing;		/* entry whose result is due, or -1 */
 	bool		preparing;		/* was it sent to be prepared, too? */
 };
@@ -108,7 +107,8 @@ StatementUse(Participant *p, const char *sql, bool *prepare)
 		if (++cache->entries[i].uses <= MIN_USES)
 			return NULL;
 		cache->entries[i].sql = MemoryContextStrdup(TopMemoryContext, sql);
-		snprintf(cache->names[i], NAME_SIZE, "dtx_s%u", ++cache->last_number);
+		/* Never used twice: DEALLOCATE ALL may be on its way yet. */
+		snprintf(cache->names[i], NAME_SIZE, "dtx_s%u", ++p->last_statement);
 		*prepare = true;
 	}
 	cache->executing = i;

@@ -48,9 +48,10 @@ $sent = sent(1, sub { $s->run('BEGIN; INSERT INTO acct1 VALUES (5, 5); DELETE FR
 is($sent->[0], '+START TRANSACTION ISOLATION LEVEL REPEATABLE READ', 'folded with PREPARE of an INSERT');
 
 # Opened, but never used: nothing is sent at all.
-$sent = sent(1, sub { $s->run("BEGIN; SELECT * FROM dtx.exec_all('{s1,s2}', 'SELECT 1', VARIADIC ARRAY['x']) WHERE false; COMMIT") });
-$sent = sent(1, sub { $s->run('PREPARE p AS SELECT * FROM acct1 WHERE $1; BEGIN; EXPLAIN EXECUTE p(false); COMMIT; DEALLOCATE p') });
+$s->run('SET plan_cache_mode = force_generic_plan; PREPARE p AS SELECT * FROM acct1 WHERE $1');
+$sent = sent(1, sub { $s->run('BEGIN; EXECUTE p(false); COMMIT; BEGIN; EXECUTE p(false); ROLLBACK') });
 is_deeply($sent, [], 'nothing for nothing');
+$s->run('RESET plan_cache_mode');
 
 # Switched off.
 $s->run('SET pg_dtx.fold_start = off');
@@ -124,8 +125,8 @@ sub closes
 	return join(' | ', @$sent);
 }
 is(closes('BEGIN; SELECT bal FROM acct1; SELECT bal FROM acct1; COMMIT'),
-	"${start}+DECLARE c1 | FETCH | +CLOSE c1 | +DECLARE c2 | FETCH | COMMIT TRANSACTION",
-	'CLOSE goes with what comes next, or is not needed');
+	"${start}+DECLARE c1 | FETCH | +CLOSE c1 | +DECLARE c2 | FETCH | CLOSE c2; COMMIT TRANSACTION",
+	'CLOSE goes with what comes next');
 is(closes('BEGIN; SELECT bal FROM acct1; SAVEPOINT a; SELECT bal FROM acct1; ROLLBACK TO a; SELECT bal FROM acct1; COMMIT'),
 	"${start}+DECLARE c1 | FETCH | CLOSE c1; SAVEPOINT s2 | +DECLARE c2 | FETCH | "
 	  . 'CLOSE c2; ROLLBACK TO SAVEPOINT s2; RELEASE SAVEPOINT s2 | SAVEPOINT s2 | +DECLARE c3 | FETCH | '
@@ -153,6 +154,11 @@ $s->run(q{BEGIN; UPDATE acct1 SET bal = bal; UPDATE acct2 SET bal = bal; SELECT 
 is($s->stderr, '', '... by a deferred trigger, in two phases');
 $s->run(q{BEGIN; UPDATE acct1 SET bal = bal; SELECT * FROM t; COMMIT});
 is($s->stderr, '', '... in one phase');
+$dtx->p(1)->safe_psql('postgres', q{CREATE FUNCTION w() RETURNS int LANGUAGE sql AS 'UPDATE public.acct SET bal = bal RETURNING 1';
+CREATE VIEW v AS SELECT public.w() AS i});
+$dtx->sql('CREATE FOREIGN TABLE v (i int) SERVER s1');
+$s->run(q{BEGIN; SELECT * FROM v; SELECT * FROM t; COMMIT});
+is($s->stderr, '', '... of a reader that wrote');
 $dtx->p(1)->safe_psql('postgres', 'DROP TRIGGER late ON acct');
 
 # Many cursors at once, and one again and again.

@@ -107,11 +107,28 @@ $proxy->clear;
 $s->run('ROLLBACK');
 is($s->run('SELECT bal FROM acct2'), '101', '... and tried again');
 
-# Begun and ended with nothing sent, in between.
+# Begun and ended with nothing sent, in between: neither waits.
+my $nothing = 'EXECUTE nothing(false);';
+my $prepare = 'SET plan_cache_mode = force_generic_plan; PREPARE nothing AS SELECT * FROM acct2 WHERE $1;';
 session();
-$s->run('PREPARE p AS SELECT * FROM acct2 WHERE $1; EXPLAIN EXECUTE p(false); BEGIN; EXPLAIN EXECUTE p(false); ROLLBACK');
+$s->run("$prepare BEGIN; $nothing COMMIT; BEGIN; $nothing ROLLBACK");
 is($s->stderr, '', 'a transaction that sends nothing');
+$s->run("BEGIN; $nothing UPDATE acct1 SET bal = bal; UPDATE acct0 SET bal = bal; COMMIT");
+is($s->stderr, '', '... to one server');
+session();
+$dtx->p(1)->safe_psql('postgres', q{CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $a$no$a$; END';
+CREATE CONSTRAINT TRIGGER no AFTER UPDATE ON acct DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION no()});
+$s->run("$prepare BEGIN; $nothing UPDATE acct1 SET bal = bal; UPDATE acct0 SET bal = bal; COMMIT");
+like($s->stderr, qr/ERROR:  P0001: could not prepare transaction on server "s1": no/, '... and fails on another');
+$dtx->p(1)->safe_psql('postgres', 'DROP TRIGGER no ON acct');
 ok(!$proxy->happened('behind'), '... sends nothing');
+
+# (the one on another server has left it to the resolver)
+$proxy->clear;
+is($s->run('SELECT bal FROM acct2'), '101', '... and the next one sees what the transaction did');
+is($s->stderr, '', '... without a word');
+session();
+$s->run("$prepare BEGIN; $nothing COMMIT");
 $s->start('SELECT bal FROM acct2');
 behind(qr/START TRANSACTION/, 'the next one sends something');
 $proxy->clear;
@@ -119,8 +136,103 @@ is($s->finish, '101', '... and sees what the transaction did');
 is($s->stderr, '', '... without a word');
 
 # ----------------------------------------------------------------
+# What would lead past the transaction waits for it
+# ----------------------------------------------------------------
+
+$dtx->sql(q{
+CREATE SERVER s2b FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '} . $proxy->host . q{', port '} . $dtx->p(2)->port . q{', dbname 'postgres');
+CREATE USER MAPPING FOR CURRENT_USER SERVER s2b;
+CREATE FOREIGN TABLE acct2b (id int, bal int) SERVER s2b OPTIONS (table_name 'acct')});
+for my $case (
+	[ 'closed by its session', sub { $s->run('SELECT count(postgres_fdw_disconnect_all())') } ],
+	[ 'closed by ALTER SERVER', sub { $dtx->sql(q{ALTER SERVER s2 OPTIONS (ADD fetch_size '101')}); $dtx->sql(q{ALTER SERVER s2 OPTIONS (DROP fetch_size)}) } ],
+	[ 'closed because a command was canceled', sub {
+		$s->start('BEGIN; SAVEPOINT a; SELECT bal FROM acct2');
+		$dtx->poll($dtx->coord, q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event IN ('Extension', 'DtxSettle') AND pid = } . $s->pid,
+			1, 'it waits');
+		$dtx->sql($cancel . $s->pid);
+		$s->finish;
+		$s->run('ROLLBACK');
+	} ],
+	[ 'of another foreign server', sub { }, 'acct2b' ])
+{
+	my ($name, $code, $table) = @$case;
+	session();
+	$code->();
+	$s->start('SELECT bal FROM ' . ($table // 'acct2'));
+	$dtx->poll($dtx->coord, q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event IN ('Extension', 'DtxSettle') AND pid = } . $s->pid,
+		1, "connection $name: it waits");
+	ok(!$proxy->happened('behind'), '... and is not sent');
+	$proxy->clear;
+	is($s->finish, '101', '... and sees what the transaction did');
+	is($s->stderr, '', '... without a word');
+}
+
+# The connection is lost while the session is idle: the resolver is waited for.
+$s->close;
+$dtx->clean('before');
+$s = $dtx->session;
+$s->run('SET pg_dtx.commit_wait = off; UPDATE acct1 SET bal = 100; UPDATE acct2 SET bal = 100');
+$proxy->rule(cut => 'COMMIT PREPARED');
+$s->run($dtx->transfer(1, 1, 2));
+$proxy->wait_for('cut');
+$proxy->clear;
+is($s->run('SELECT bal FROM acct2'), '101', 'connection lost: the session sees what the transaction did');
+is($s->stderr, '', '... without a word');
+
+# ... but not for ever.
+$s->run('UPDATE acct1 SET bal = 100; UPDATE acct2 SET bal = 100');
+$proxy->rule(cut => 'COMMIT PREPARED');
+$s->run($dtx->transfer(1, 1, 2));
+$proxy->wait_for('cut');
+$s->run(q{SET pg_dtx.commit_timeout = '100ms'});
+is($s->run('SELECT bal FROM acct2'), '100', '... unless that takes too long');
+like($s->stderr, qr/WARNING:  01000: an earlier transaction of this session has committed, but server "s2" has not confirmed it yet/, '... which it is told');
+
+# The resolver was faster, rightly.
+session();
+$proxy->rule(hold => 'never matches, and keeps what is held');
+$s->run('BEGIN; UPDATE acct1 SET bal = bal; UPDATE acct0 SET bal = bal; COMMIT');
+$dtx->prepared_is(2, 0, 'the resolver has committed it');
+$s->start('SELECT bal FROM acct2');
+$proxy->clear;
+is($s->finish, '101', '... and the session sees what the transaction did');
+is($s->stderr, '', '... without a word');
+
+# DEALLOCATE ALL of postgres_fdw is due as well, because a command has failed.
+my $failing = 'BEGIN; INSERT INTO acct2 VALUES (7, 7); SAVEPOINT a; INSERT INTO acct2 VALUES (7, 7); ROLLBACK TO a; UPDATE acct1 SET bal = bal; COMMIT;';
+for my $hold (0, 1)
+{
+	$proxy->clear;
+	$s->run('UPDATE acct2 SET bal = bal WHERE id = 1;' x 3);
+	$proxy->rule(hold => 'COMMIT PREPARED') if $hold;
+	$s->run($failing);
+	$hold ? $proxy->wait_for('hold') : $dtx->prepared_is(2, 0, 'DEALLOCATE ALL is due');
+	$s->start('BEGIN;' . 'UPDATE acct2 SET bal = bal WHERE id = 1;' x 3 . 'COMMIT');
+	$proxy->clear;
+	$s->finish;
+	is($s->stderr, '', '... and the next transaction is none the worse');
+	$s->run('UPDATE acct2 SET bal = bal WHERE id = 1; DELETE FROM acct2 WHERE id = 7');
+	is($s->stderr, '', '... nor is the one after that');
+}
+
+# ----------------------------------------------------------------
 # What goes wrong
 # ----------------------------------------------------------------
+
+# The reply comes in two pieces.
+for my $piece ('COMMIT PREPARED', 'does not exist')
+{
+	session();
+	$dtx->p(2)->safe_psql('postgres', "COMMIT PREPARED '" . $dtx->gid(2) . "'")
+	  if $piece ne 'COMMIT PREPARED';
+	$proxy->rule(split => $piece);
+	$proxy->wait_for('split');
+	$s->start('SELECT bal FROM acct2');
+	$proxy->clear;
+	is($s->finish, '101', "half a reply, $piece: the session sees what the transaction did");
+	is($s->stderr, '', '... without a word');
+}
 
 # Somebody else has finished it.
 session();
@@ -163,14 +275,9 @@ $dtx->wait_held($s);
 $dtx->p(2)->restart;
 $dtx->release;
 $s->finish;
-is($s->run('SELECT i FROM (SELECT 1 AS i) a, acct2'), '1', 'restarted before COMMIT PREPARED: the session goes on');
-like($s->stderr, qr/^[^\n]*WARNING:  01000: the previous transaction has committed, but server "s2" has not confirmed it yet\n/, '... with a warning');
-unlike($s->stderr, qr/ERROR/, '... and nothing else');
-$s->run('SELECT bal FROM acct1');
-$dtx->sql('SELECT dtx.resolve()');
-$dtx->clean('restarted before COMMIT PREPARED');
-is($s->run('UPDATE acct2 SET bal = bal; SELECT bal FROM acct2'), '102', '... and is confirmed later');
+is($s->run('SELECT bal FROM acct2'), '102', 'restarted before COMMIT PREPARED: the session waits for the resolver');
 is($s->stderr, '', '... without a word');
+$dtx->clean('restarted before COMMIT PREPARED');
 
 # The connection is lost, the session killed, the command canceled.
 for my $what ('lost', 'killed', 'canceled', 'killed before')
@@ -183,7 +290,7 @@ for my $what ('lost', 'killed', 'canceled', 'killed before')
 	}
 	else
 	{
-		$s->run('BEGIN; EXPLAIN (COSTS off) SELECT * FROM acct2');
+		$s->run("$prepare BEGIN; $nothing");
 	}
 	if ($what eq 'lost')
 	{

@@ -15,6 +15,11 @@
 #	hold		keep this and all that follows until the rule is cleared; then
 #				deliver, even if the client is gone meanwhile
 #
+# and one that applies to what a server sends:
+#
+#	split		deliver all but the final ReadyForQuery, and that when the rule is
+#				cleared
+#
 # The events of a rule have its name; "behind" is data that is kept behind what is
 # held.
 #
@@ -201,6 +206,17 @@ sub _serve
 			}
 		}
 
+		if (!grep { $_->[0] eq 'split' } @rules)
+		{
+			my %seen;
+			for my $conn (grep { !$seen{$_}++ } values %peer)
+			{
+				next unless defined $conn->{reply_held} && $conn->{client};
+				syswrite $conn->{client}, $conn->{reply_held};
+				$conn->{reply_held} = undef;
+			}
+		}
+
 		for my $socket (@ready)
 		{
 			if ($socket == $listener)
@@ -275,6 +291,21 @@ sub _serve
 				{
 					$self->_event('cut_reply', $data);
 					$drop->($conn);
+					next;
+				}
+				if (defined $conn->{reply_held})
+				{
+					$conn->{reply_held} .= $data;
+					next;
+				}
+				my ($split) =
+				  grep { $_->[0] eq 'split' && $data =~ /$_->[1]/s } @rules;
+				if ($split && $data =~ /^(.+?)(Z\0\0\0\x05.*)$/s)
+				{
+					my ($now, $later) = ($1, $2);
+					syswrite $conn->{client}, $now;
+					$conn->{reply_held} = $later;
+					$self->_event('split', $now);
 					next;
 				}
 				syswrite $conn->{client}, $data if $conn->{client};
