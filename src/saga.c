@@ -140,7 +140,7 @@ static Oid	internal_function(const char *name, oidvector *types, Oid *owner);
 static SagaTarget *call_target(FmgrInfo *flinfo);
 static Datum call_as(Oid userid, FmgrInfo *finfo, int nargs,
 					 const NullableDatum *args, Oid collation,
-					 fmNodePtr resultinfo, bool *isnull);
+					 struct Node *resultinfo, bool *isnull);
 static bool lane_open(Oid lane);
 static void drop_claims(bool provisional_only, int64 saga, int16 step,
 						bool keep);
@@ -327,7 +327,7 @@ internal_function(const char *name, oidvector *types, Oid *owner)
  */
 static Datum
 call_as(Oid userid, FmgrInfo *finfo, int nargs, const NullableDatum *args,
-		Oid collation, fmNodePtr resultinfo, bool *isnull)
+		Oid collation, struct Node *resultinfo, bool *isnull)
 {
 	LOCAL_FCINFO(fcinfo, FUNC_MAX_ARGS);
 	Oid			save_userid;
