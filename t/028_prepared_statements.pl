@@ -68,10 +68,10 @@ is(names(1, 'EXECUTE w(100);' x 4), '<unnamed> <unnamed> dtx_s6 dtx_s6', '... it
 # with them.
 $s->run(q{BEGIN; INSERT INTO acct1 VALUES (7, 7); INSERT INTO acct1 VALUES (7, 7); ROLLBACK});
 like($s->stderr, qr/ERROR:  23505/, 'an error that makes postgres_fdw say DEALLOCATE ALL');
-is(names(1, $update x 3), '<unnamed> <unnamed> dtx_s1', '... and all names are forgotten');
+is(names(1, $update x 3), '<unnamed> <unnamed> dtx_s7', '... and all names are forgotten');
 is($s->stderr, '', '... by us, too');
 $s->run(q{BEGIN; UPDATE acct2 SET bal = bal; EXECUTE w(100); SAVEPOINT a; INSERT INTO acct1 VALUES (1, 7); ROLLBACK TO a; EXECUTE u(1, 0); COMMIT;});
-is(names(1, $update x 3), '<unnamed> <unnamed> dtx_s1', '... also after two phases');
+is(names(1, $update x 3), '<unnamed> <unnamed> dtx_s8', '... also after two phases');
 
 # A canceled one.
 my $blocker = $dtx->session;
@@ -80,14 +80,14 @@ $s->run("SET statement_timeout = '200ms'; $update RESET statement_timeout");
 like($s->stderr, qr/ERROR:  57014/, 'canceled');
 $blocker->run('ROLLBACK');
 $blocker->close;
-is(names(1, $update), 'dtx_s1', '... the name is still good');
+is(names(1, $update), 'dtx_s8', '... the name is still good');
 is($s->stderr, '', '... and so is the connection');
 
 # Statements that are never the same, and those that return something.
 my $many = join ';', map { "UPDATE acct1 SET bal = bal + $_ WHERE id = 1; UPDATE acct1 SET bal = bal - $_ WHERE id = 1" } 1 .. 150;
 unlike(names(1, $many), qr/dtx_s/, 'no statement is used again');
 is($s->stderr, '', '... without a word');
-is(names(1, $update), 'dtx_s1', '... what is prepared stays');
+is(names(1, $update), 'dtx_s8', '... what is prepared stays');
 $s->run('PREPARE r (int) AS UPDATE acct1 SET bal = bal + $1 RETURNING bal');
 is(names(1, 'EXECUTE r(0);' x 4), '<unnamed> <unnamed> <unnamed> <unnamed>', 'not with RETURNING');
 

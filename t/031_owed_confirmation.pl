@@ -41,6 +41,17 @@ sub behind
 	return like($proxy->wait_for('behind'), $pattern, $name);
 }
 
+# The session waits for something of the server, which is not its command.
+sub waits
+{
+	my $name = shift;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return $dtx->poll($dtx->coord,
+		q{SELECT count(*) FROM pg_stat_activity
+WHERE state = 'active' AND wait_event IN ('Extension', 'DtxSettle') AND pid = } . $s->pid,
+		1, $name);
+}
+
 # What server 2 got while $code ran, in order.
 sub sent
 {
@@ -89,8 +100,7 @@ for my $command ('SAVEPOINT a; SELECT bal FROM acct2', q{SELECT dtx.query_json('
 {
 	session();
 	$s->start("BEGIN; $command; ROLLBACK");
-	$dtx->poll($dtx->coord, q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event IN ('Extension', 'DtxSettle') AND pid = } . $s->pid,
-		1, 'it waits');
+	waits('it waits');
 	ok(!$proxy->happened('behind'), '... and is not sent');
 	$proxy->clear;
 	is($s->finish, '101', '... and sees what the transaction did');
@@ -98,8 +108,7 @@ for my $command ('SAVEPOINT a; SELECT bal FROM acct2', q{SELECT dtx.query_json('
 }
 session();
 $s->start('BEGIN; SAVEPOINT a; SELECT bal FROM acct2');
-$dtx->poll($dtx->coord, q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event IN ('Extension', 'DtxSettle') AND pid = } . $s->pid,
-	1, 'it waits');
+waits('it waits');
 $dtx->sql($cancel . $s->pid);
 $s->finish;
 like($s->stderr, qr/ERROR:  57014/, '... and can be canceled');
@@ -148,8 +157,7 @@ for my $case (
 	[ 'closed by ALTER SERVER', sub { $dtx->sql(q{ALTER SERVER s2 OPTIONS (ADD fetch_size '101')}); $dtx->sql(q{ALTER SERVER s2 OPTIONS (DROP fetch_size)}) } ],
 	[ 'closed because a command was canceled', sub {
 		$s->start('BEGIN; SAVEPOINT a; SELECT bal FROM acct2');
-		$dtx->poll($dtx->coord, q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event IN ('Extension', 'DtxSettle') AND pid = } . $s->pid,
-			1, 'it waits');
+		waits('it waits');
 		$dtx->sql($cancel . $s->pid);
 		$s->finish;
 		$s->run('ROLLBACK');
@@ -160,8 +168,7 @@ for my $case (
 	session();
 	$code->();
 	$s->start('SELECT bal FROM ' . ($table // 'acct2'));
-	$dtx->poll($dtx->coord, q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event IN ('Extension', 'DtxSettle') AND pid = } . $s->pid,
-		1, "connection $name: it waits");
+	waits("connection $name: it waits");
 	ok(!$proxy->happened('behind'), '... and is not sent');
 	$proxy->clear;
 	is($s->finish, '101', '... and sees what the transaction did');
@@ -252,8 +259,7 @@ $dtx->balances_are('100 99 101', 'nothing of the command is left');
 
 session();
 $s->start('BEGIN; SAVEPOINT a; UPDATE acct2 SET bal = bal + 1');
-$dtx->poll($dtx->coord, q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event IN ('Extension', 'DtxSettle') AND pid = } . $s->pid,
-	1, 'it waits');
+waits('it waits');
 $dtx->p(2)->safe_psql('postgres', "COMMIT PREPARED '" . $dtx->gid(2) . "'");
 $proxy->clear;
 $s->finish;
