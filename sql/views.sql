@@ -28,7 +28,7 @@ SELECT count(*) FROM dtx.transactions;
 -- servers, after a visit
 SELECT count(*) >= 0 AS visited FROM dtx.resolve();
 SELECT server, reachable, checked_at > now() - interval '1 hour' AS checked,
-	current_setting('server_version') LIKE version || '%' AS same_version,
+	split_part(version, '.', 1)::int = current_setting('server_version_num')::int / 10000 AS same_version,
 	slots_used, slots_total = current_setting('max_prepared_transactions')::int AS slots,
 	in_doubt, last_error
 FROM dtx.servers ORDER BY server;
