@@ -158,7 +158,7 @@ sub sagas
 
 	sql('coordinator', "ALTER SYSTEM SET pg_dtx.saga_workers = $workers");
 	sql('coordinator', 'SELECT pg_reload_conf()');
-	my $n = 300 * $duration;
+	my $n = 1000 * $duration;
 	sql('coordinator', "SELECT count(dtx.start_saga('transfer', jsonb_build_object('id', 1 + i * 7919 % $rows))) FROM generate_series(1, $n) i");
 
 	# until all of them are at work
