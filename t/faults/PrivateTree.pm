@@ -89,6 +89,9 @@ sub make
 						return;
 					}
 					return if $name =~ m{/pg_dtx[^/]*$};
+
+					# one directory may lie in another
+					return if -l "$root$name";
 					symlink $name, "$root$name" or croak "$root$name: $!";
 				},
 			},
