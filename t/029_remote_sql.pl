@@ -139,7 +139,7 @@ for my $sql ("SELECT dtx.exec_all('{s1,s2,s3}', 'SELECT pg_sleep(2)')",
 SKIP:
 {
 	skip 'no /proc', 9 unless memory($s->pid);
-	skip 'a sanitizer keeps what is freed', 9 if ($ENV{ASAN_OPTIONS} // '') ne '';
+	skip 'a sanitizer keeps what is freed', 9 if $ENV{DTX_CHECKER};
 	my $rows = 'SELECT i, repeat(md5(i::text), 6) AS t FROM generate_series(1, 1000000) i';
 	my $small = $rows =~ s/1000000/10/r;
 	my $query = sub { "SELECT count(*), max(length(t)) FROM dtx.query('s1', \$\$$_[0]\$\$) AS t(i int, t text)" };
