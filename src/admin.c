@@ -144,8 +144,9 @@ dtx_sql_wake_resolver(PG_FUNCTION_ARGS)
 
 /*
  * With the decision table the decisions are dropped, and with the table of sagas
- * what is to become of them.  Refuse while one is needed.  (When the extension is dropped, its tables go before it does:
- * catalog/dependency.c, deleteObjectsInList.)
+ * what is to become of them.  Refuse while one is needed.  (When the extension
+ * is dropped, its tables go before it does: catalog/dependency.c,
+ * deleteObjectsInList.)
  */
 static void
 dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,

@@ -142,9 +142,9 @@ static struct
 {
 	DtxGid		gid;
 	uint64		system_id;		/* of the cluster, 0 if not known */
-	char		server_name[NAMEDATALEN];
-}			behind[MAX_BEHIND];
-static int	nbehind = 0;
+	char		server_name[NAMEDATALEN];	/* for the warning */
+}			behind[MAX_BEHIND]; /* oldest first */
+static int	nbehind = 0;		/* used elements */
 
 /* For whom CoordinatorCatchUp() settles others; NULL: all of them. */
 static Participant *catching_up = NULL;
@@ -1083,10 +1083,11 @@ CoordinatorAbandon(Participant *p)
 
 /*
  * A connection with a reply outstanding is about to be used, or its session must
- * not miss what it stands for: wait for that reply.  For a confirmation of an earlier transaction not longer than
- * pg_dtx.commit_timeout, or SETTLE_WAIT_MS if that is longer; for other replies as
- * long as postgres_fdw would wait for its own command.  Throws on interrupts;
- * postgres_fdw drops the connection then, and CoordinatorCatchUp() goes on.
+ * not miss what it stands for: wait for that reply.  For a confirmation of an
+ * earlier transaction not longer than pg_dtx.commit_timeout, or SETTLE_WAIT_MS if
+ * that is longer; for other replies as long as postgres_fdw would wait for its own
+ * command.  Throws on interrupts; postgres_fdw drops the connection then, and
+ * CoordinatorCatchUp() goes on when it has made another one.
  */
 void
 CoordinatorSettle(Participant *p)

@@ -300,9 +300,11 @@ sub _serve
 				}
 				my ($split) =
 				  grep { $_->[0] eq 'split' && $data =~ /$_->[1]/s } @rules;
-				if ($split && $data =~ /^(.+?)(Z\0\0\0\x05.*)$/s)
+				if ($split)
 				{
-					my ($now, $later) = ($1, $2);
+					# of an error, ReadyForQuery may come by itself
+					my ($now, $later) =
+					  $data =~ /^(.+?)(Z\0\0\0\x05.*)$/s ? ($1, $2) : ($data, '');
 					syswrite $conn->{client}, $now;
 					$conn->{reply_held} = $later;
 					$self->_event('split', $now);
