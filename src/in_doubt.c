@@ -120,10 +120,15 @@ DtxInDoubtShmemInit(void)
  * one, which keeps its age and its history.  A decision may turn out to be
  * commit, but commit stays commit: a decision row that was seen is final.
  *
+ * seen_on is the cluster on which the gid was seen prepared, 0 if that is not
+ * how the caller knows of it.  An entry that says on which cluster its session
+ * prepared it is not touched because somebody uses its gid on another one: it
+ * would become the business of a server that can never confirm it.
+ *
  * Returns false if there is no room.  Never throws; any process, any time.
  */
 bool
-DtxInDoubtAdd(const DtxInDoubt *entry)
+DtxInDoubtAdd(const DtxInDoubt *entry, uint64 seen_on)
 {
 	DtxInDoubt *old;
 	bool		found;
@@ -158,7 +163,7 @@ DtxInDoubtAdd(const DtxInDoubt *entry)
 		if (old->since == 0)
 			old->since = GetCurrentTimestamp();
 	}
-	else
+	else if (seen_on == 0 || old->system_id == 0 || old->system_id == seen_on)
 	{
 		if (OidIsValid(entry->serverid))
 			old->serverid = entry->serverid;

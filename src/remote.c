@@ -62,9 +62,11 @@
 /*
  * Reads from one socket without any result coming out of them.  The longest
  * honest message that we ask for is a few hundred bytes; a server that goes on
- * sending without completing one tries to fill our memory.
+ * sending without completing one tries to fill our memory.  One read takes all
+ * that arrives while it lasts (fe-misc.c, pqReadData), megabytes if the server
+ * is fast, so there must not be many.
  */
-#define MAX_FRUITLESS_READS		256
+#define MAX_FRUITLESS_READS		64
 
 /* Longest text of a remote error that we keep, bytes. */
 #define MAX_ERROR_TEXT			1000

@@ -1775,12 +1775,19 @@ found_failed(Visit *v, Found *f)
 	{
 		DtxInDoubt	entry;
 		int			attempts = 0;
+		bool		strangers = false;
 
 		add_entry(v, &f->gid, f->owner, InvalidOid, f->decision, "", 0);
 		if (DtxInDoubtGet(&f->gid, &entry))
+		{
 			attempts = entry.attempts;
-		DtxInDoubtFailed(&f->gid, f->error.message,
-						 backoff_until(attempts + 1));
+			strangers = leads_elsewhere(v, entry.system_id);
+		}
+
+		/* The entry of another cluster's gid tells what is wrong there. */
+		if (!strangers)
+			DtxInDoubtFailed(&f->gid, f->error.message,
+							 backoff_until(attempts + 1));
 		if (attempts == 0)
 		{
 			char		gid[DTX_GID_SIZE];
@@ -1829,7 +1836,7 @@ add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
 	entry.since = GetCurrentTimestamp();
 	entry.next_attempt = next_attempt;
 	strlcpy(entry.last_error, error, sizeof(entry.last_error));
-	(void) DtxInDoubtAdd(&entry);
+	(void) DtxInDoubtAdd(&entry, v->system_id);
 }
 
 /*
@@ -2937,8 +2944,16 @@ note_unconfirmed(Resolver *r, Note *note, int index, const char *error)
 	DtxInDoubt	entry;
 	DtxGid		gid;
 
+	if (note->confirmed[index])
+		return;
 	note_gid(r, note, index, &gid);
-	if (note->confirmed[index] || DtxInDoubtGet(&gid, &entry))
+
+	/*
+	 * An entry that does not say where it was prepared came from a server
+	 * that has something of this gid, maybe not the one that we miss.
+	 */
+	if (DtxInDoubtGet(&gid, &entry) &&
+		(entry.system_id != 0 || note->row.system_ids[index] == 0))
 		return;
 
 	memset(&entry, 0, sizeof(entry));
@@ -2951,7 +2966,7 @@ note_unconfirmed(Resolver *r, Note *note, int index, const char *error)
 	entry.userid = note->row.userid;
 	entry.decision = DTX_COMMIT;
 	entry.since = note->row.decided_at;
-	if (DtxInDoubtAdd(&entry))
+	if (DtxInDoubtAdd(&entry, 0))
 		DtxInDoubtFailed(&gid, error, backoff_until(1));
 }
 

@@ -227,6 +227,27 @@ COMMIT;});
 		$b2 + 10, '... and committed on s2');
 }
 
+# The same in a database to which no server leads.  What can't be finished on
+# s1 hides nothing: the entry stays that of s2, and goes when s2 has confirmed.
+{
+	$dtx->p(1)->safe_psql('postgres', 'CREATE DATABASE elsewhere');
+	make_doubt();
+	my $gid = $dtx->gid(2);
+	$dtx->p(2)->stop('fast');
+	$dtx->p(1)->safe_psql('elsewhere', "BEGIN; PREPARE TRANSACTION '$gid'");
+	resolver('on');
+	$dtx->wait_passes(2);
+	is($dtx->sql("SELECT server, decision FROM dtx.in_doubt WHERE gid = '$gid'"),
+		's2|commit', "a stranger's gid that can't be finished does not take the place of the one in doubt");
+	$dtx->p(2)->start;
+	$dtx->prepared_is(2, 0, '... which is committed when its server is back');
+	ok($dtx->coord->poll_query_until('postgres',
+			"SELECT count(*) FROM dtx.in_doubt WHERE gid = '$gid' AND server <> 's2'", '1'),
+		'... and then it is said what is left on the other server');
+	$dtx->p(1)->safe_psql('elsewhere', "ROLLBACK PREPARED '$gid'");
+	$dtx->clean('gid of a stranger');
+}
+
 # The extension disappears in the middle of a transaction: not silently.
 $s = $dtx->session;
 $s->run('BEGIN; INSERT INTO acct1 VALUES (9, 9); INSERT INTO acct2 VALUES (9, 9); DROP EXTENSION pg_dtx; COMMIT;');
