@@ -22,9 +22,8 @@
  *	 blocks.  Option hostaddr avoids that.
  *
  * - What a server sends is not trusted.  Rows are read one at a time, the
- *	 number of reads without a result is limited, text is checked for encoding
- *	 and length before it is shown.  What is left is libpq's own limit: it
- *	 reads a message as a whole, and one may claim to be 1 GB long.
+ *	 number of bytes without a result is limited, text is checked for encoding
+ *	 and length before it is shown.
  *
  * - Whatever is thrown, all connections of a set are closed and all results
  *	 freed by the reset callback of the set's memory context.
@@ -35,6 +34,8 @@
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
+
+#include <sys/ioctl.h>
 
 #include "access/htup_details.h"
 #include "access/reloptions.h"
@@ -60,13 +61,15 @@
 #define MAX_CONNECTIONS			100
 
 /*
- * Reads from one socket without any result coming out of them.  The longest
- * honest message that we ask for is a few hundred bytes; a server that goes on
- * sending without completing one tries to fill our memory.  One read takes all
- * that arrives while it lasts (fe-misc.c, pqReadData), megabytes if the server
- * is fast, so there must not be many.
+ * Bytes that arrive without any result coming out of them.  The longest honest
+ * message that we ask for is a few hundred bytes; a server that goes on sending
+ * without completing one tries to fill our memory.
+ *
+ * It must be noticed after one read, and what libpq's buffer holds at first is
+ * one read: once a long message is announced, libpq makes room for all of it
+ * and then reads as long as something arrives (fe-misc.c, pqReadData).
  */
-#define MAX_FRUITLESS_READS		64
+#define MAX_FRUITLESS_BYTES		(16 * 1024)
 
 /* Longest text of a remote error that we keep, bytes. */
 #define MAX_ERROR_TEXT			1000
@@ -100,7 +103,7 @@ struct DtxRemote
 	uint32		events;			/* WL_SOCKET_xxx that we wait for */
 	int			position;		/* in the wait-event set, -1 if not there */
 	int			statement;		/* results seen of the current command */
-	int			reads;			/* reads since the last result */
+	int			fruitless;		/* bytes that came since the last result */
 	TimestampTz deadline;		/* of the current step */
 	DtxRemoteError error;		/* of the current command */
 };
@@ -126,6 +129,7 @@ static const char *rotate_list(const char *value, int by);
 static void remote_start(DtxRemote *remote);
 static void remote_connect_step(DtxRemote *remote);
 static void remote_connected(DtxRemote *remote);
+static int	bytes_waiting(DtxRemote *remote);
 static void remote_io_step(DtxRemote *remote);
 static void remote_take_error(DtxRemote *remote, const PGresult *res);
 static void remote_fail(DtxRemote *remote, DtxRemoteFailure failure,
@@ -497,7 +501,7 @@ DtxRemoteSend(DtxRemote *remote, const char *sql)
 	Assert(remote->state == REMOTE_IDLE);
 
 	remote->statement = 0;
-	remote->reads = 0;
+	remote->fruitless = 0;
 	memset(&remote->error, 0, sizeof(remote->error));
 	remote->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 												   DTX_REMOTE_COMMAND_TIMEOUT);
@@ -873,12 +877,28 @@ remote_connected(DtxRemote *remote)
 }
 
 /*
+ * How many bytes will the next read find, at least?  At most
+ * MAX_FRUITLESS_BYTES are counted.
+ */
+static int
+bytes_waiting(DtxRemote *remote)
+{
+	int			waiting;
+
+	/* if the system does not tell, it takes some more reads to notice */
+	if (ioctl(PQsocket(remote->conn), FIONREAD, &waiting) < 0 || waiting < 0)
+		waiting = MAX_FRUITLESS_BYTES / 64;
+	return Min(waiting, MAX_FRUITLESS_BYTES);
+}
+
+/*
  * Write what is left, read what is there, hand out what is complete.
  */
 static void
 remote_io_step(DtxRemote *remote)
 {
 	PGnotify   *notify;
+	int			waiting;
 
 	if (remote->unflushed)
 	{
@@ -895,6 +915,7 @@ remote_io_step(DtxRemote *remote)
 					(remote->unflushed ? WL_SOCKET_WRITEABLE : 0));
 	}
 
+	waiting = bytes_waiting(remote);
 	if (!PQconsumeInput(remote->conn))
 	{
 		remote_fail(remote, DTX_REMOTE_UNREACHABLE,
@@ -906,7 +927,8 @@ remote_io_step(DtxRemote *remote)
 
 	while (remote->state == REMOTE_BUSY && !PQisBusy(remote->conn))
 	{
-		remote->reads = 0;
+		waiting = 0;
+		remote->fruitless = 0;
 		remote->result = PQgetResult(remote->conn);
 
 		if (remote->result == NULL)
@@ -962,8 +984,9 @@ remote_io_step(DtxRemote *remote)
 		remote->result = NULL;
 	}
 
+	remote->fruitless += waiting;
 	if (remote->state == REMOTE_BUSY &&
-		++remote->reads > MAX_FRUITLESS_READS)
+		remote->fruitless >= MAX_FRUITLESS_BYTES)
 		remote_fail(remote, DTX_REMOTE_UNREACHABLE,
 					"the server sends more than it was asked for");
 }
