@@ -1315,10 +1315,10 @@ BEGIN
   VALUES (sg.id, nullif(st.step, 0),
           CASE WHEN st.step = 0 THEN 'deadline' WHEN st.compensation THEN 'compensate' ELSE 'execute' END,
           nullif(st.attempt, 0), CASE WHEN st.step = 0 THEN sg.state::text ELSE 'failed' END,
-          _saga_postpone.sqlstate, _saga_postpone.message, now_at, now_at, retry_at);
+          _saga_postpone.sqlstate, left(_saga_postpone.message, 8000), now_at, now_at, retry_at);
   PERFORM dtx._wake_sagas();
   RAISE WARNING USING
-    MESSAGE = format('saga %s can''t go on: %s', sg.id, _saga_postpone.message),
+    MESSAGE = format('saga %s can''t go on: %s', sg.id, left(_saga_postpone.message, 8000)),
     DETAIL = format('It is looked at again at %s.', retry_at),
     HINT = 'If that does not help, end the saga with dtx.force_saga().';
 END

@@ -9,7 +9,7 @@ use PostgreSQL::Test::Utils;
 use SagaBooks;
 use Test::More;
 
-my $books = SagaBooks->new(conf => "max_prepared_transactions = 5\n");
+my $books = SagaBooks->new(conf => "max_prepared_transactions = 5\nshared_buffers = '32 MB'\n");
 my $dtx = $books->dtx;
 my $coord = $dtx->coord;
 
@@ -327,18 +327,24 @@ is($dtx->sql(q{SELECT count(*) FROM dtx.decision d, unnest(d.system_ids) s WHERE
 $dtx->sql('ALTER ROLE r3 RESET pg_dtx.two_phase_commit');
 
 # The attempt at a step is on disk before it begins, though the step before it
-# was committed asynchronously.
+# was committed asynchronously.  Nobody may come to write WAL out meanwhile, nor
+# may a dirty buffer be evicted, which would write it out, too.
 $dtx->sql(q{ALTER ROLE r1 SET synchronous_commit = off;
 SELECT dtx.define_saga('lazy',
+	dtx.step('gate', execute => $$SELECT pg_advisory_xact_lock(4713)$$),
 	dtx.step('a', execute => $$INSERT INTO who VALUES (2, current_user)$$),
 	dtx.step('b', execute => $$SELECT pg_advisory_xact_lock(4711)$$, max_attempts => 1))});
 workers_are('worker', 0, 'nobody there, once more');
 $lock = $dtx->session;
-$lock->run('SELECT pg_advisory_lock(4711)');
-$dtx->stop_process($dtx->sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'}));
+$lock->run('SELECT pg_advisory_lock(l) FROM unnest(ARRAY[4711, 4713]) l');
 $id = $dtx->sql(q{SET ROLE r1; SELECT dtx.start_saga('lazy')});
-$dtx->poll($coord, q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}, 1,
-	'the second step is being executed');
+$dtx->poll($coord, q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4713 AND NOT granted}, 1,
+	'a worker is there');
+$dtx->stop_process(split /\n/, $dtx->sql(q{
+SELECT pid FROM pg_stat_activity WHERE backend_type NOT IN ('client backend', 'pg_dtx saga worker')}));
+$lock->run('SELECT pg_advisory_unlock(4713)');
+$dtx->poll($coord, q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted}, 1,
+	'the last step is being executed');
 kill 'KILL', $dtx->sql(q{SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted});
 $lock->close;
 is($books->state($id), 'compensated', 'a step that has crashed the server once, and may once, is not begun again');
