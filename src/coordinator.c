@@ -1612,7 +1612,15 @@ wait_replies(int timeout_ms, uint32 wait_event)
 		if (may_throw && first_failed() != NULL)
 			return WAIT_FAILED;
 		if (!any_reply_due())
+		{
+			/*
+			 * Even if there was nothing to wait for: what comes next may be a
+			 * COMMIT, which can't be taken back.
+			 */
+			if (may_throw)
+				CHECK_FOR_INTERRUPTS();
 			return WAIT_COMPLETE;
+		}
 
 		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
 		if (timeout <= 0)

@@ -397,7 +397,8 @@ sub _disaster
 	}
 	elsif ($what =~ /^kill a process/)
 	{
-		my ($postmaster, @children) = $dtx->processes($node);
+		# Without the startup process, PostgreSQL shuts down (postmaster.c, reaper).
+		my @children = $self->_named($node, qr/^postgres: (?!.*\bstartup\b)/);
 		return unless @children;
 		my $pid = $children[ $pick % @children ];
 		kill 'KILL', $pid;
