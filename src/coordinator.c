@@ -1488,7 +1488,7 @@ hand_over(Participant *p)
 	entry.decision = p->decision;
 	entry.since = GetCurrentTimestamp();
 	strlcpy(entry.last_error, p->error, sizeof(entry.last_error));
-	(void) DtxInDoubtAdd(&entry, 0);
+	(void) DtxInDoubtAdd(&entry);
 	DtxStatsAdd(DTX_STAT_HANDED_OVER, 1);
 }
 

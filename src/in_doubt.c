@@ -62,6 +62,8 @@ static InDoubtShared *shared = NULL;
 static HTAB *in_doubt_hash = NULL;	/* of DtxInDoubt */
 static HTAB *server_hash = NULL;	/* of DtxServerStatus */
 
+static bool add_entry(const DtxInDoubt *entry, bool seen, uint64 seen_on);
+static bool may_be_seen(const DtxInDoubt *entry, Oid serverid, uint64 seen_on);
 static void report_overflow(void);
 static void copy_text(char *dest, const char *source, int size);
 static void evict_stalest_server(void);
@@ -120,16 +122,35 @@ DtxInDoubtShmemInit(void)
  * one, which keeps its age and its history.  A decision may turn out to be
  * commit, but commit stays commit: a decision row that was seen is final.
  *
- * seen_on is the cluster on which the gid was seen prepared, 0 if that is not
- * how the caller knows of it.  An entry that says on which cluster its session
- * prepared it is not touched because somebody uses its gid on another one: it
- * would become the business of a server that can never confirm it.
- *
  * Returns false if there is no room.  Never throws; any process, any time.
  */
 bool
-DtxInDoubtAdd(const DtxInDoubt *entry, uint64 seen_on)
+DtxInDoubtAdd(const DtxInDoubt *entry)
 {
+	return add_entry(entry, false, 0);
+}
+
+/*
+ * The same for what a visit has seen prepared on its server, which leads to the
+ * cluster "seen_on" (0 if that does not tell).
+ *
+ * An entry of another server that says on which cluster it was prepared is not
+ * touched because somebody uses its gid on a different one: it would become the
+ * business of a server that can never confirm it.
+ *
+ * Returns false if the entry is not this server's now.
+ */
+bool
+DtxInDoubtSeen(const DtxInDoubt *entry, uint64 seen_on)
+{
+	return add_entry(entry, true, seen_on);
+}
+
+/* What both have in common. */
+static bool
+add_entry(const DtxInDoubt *entry, bool seen, uint64 seen_on)
+{
+	bool		added = true;
 	DtxInDoubt *old;
 	bool		found;
 	bool		log_overflow = false;
@@ -163,7 +184,9 @@ DtxInDoubtAdd(const DtxInDoubt *entry, uint64 seen_on)
 		if (old->since == 0)
 			old->since = GetCurrentTimestamp();
 	}
-	else if (seen_on == 0 || old->system_id == 0 || old->system_id == seen_on)
+	else if (seen && !may_be_seen(old, entry->serverid, seen_on))
+		added = false;
+	else
 	{
 		if (OidIsValid(entry->serverid))
 			old->serverid = entry->serverid;
@@ -196,7 +219,20 @@ DtxInDoubtAdd(const DtxInDoubt *entry, uint64 seen_on)
 			report_overflow();
 	}
 
-	return old != NULL;
+	return added && old != NULL;
+}
+
+/*
+ * Can this entry, which the caller has locked, be what was seen on a server and
+ * its cluster?
+ */
+static bool
+may_be_seen(const DtxInDoubt *entry, Oid serverid, uint64 seen_on)
+{
+	uint64		home = entry->system_id != 0 ? entry->system_id :
+		entry->xid_system_id;
+
+	return entry->serverid == serverid || home == 0 || home == seen_on;
 }
 
 /*

@@ -220,7 +220,8 @@ extern Size DtxInDoubtShmemSize(void);
 extern void DtxInDoubtShmemInit(void);
 
 /* never throw: they are called after the local commit */
-extern bool DtxInDoubtAdd(const DtxInDoubt *entry, uint64 seen_on);
+extern bool DtxInDoubtAdd(const DtxInDoubt *entry);
+extern bool DtxInDoubtSeen(const DtxInDoubt *entry, uint64 seen_on);
 extern void DtxInDoubtRemove(const DtxGid *gid);
 extern void DtxInDoubtFailed(const DtxGid *gid, const char *error,
 							 TimestampTz next_attempt);

@@ -23,7 +23,9 @@
  *
  * - What a server sends is not trusted.  Rows are read one at a time, the
  *	 number of bytes without a result is limited, text is checked for encoding
- *	 and length before it is shown.
+ *	 and length before it is shown.  What is left is libpq's own limit: a
+ *	 message may claim to be 1 GB long, and once it has, one read lasts as long
+ *	 as its bytes come fast enough; while connecting, only time is limited.
  *
  * - Whatever is thrown, all connections of a set are closed and all results
  *	 freed by the reset callback of the set's memory context.
@@ -67,9 +69,13 @@
  *
  * It must be noticed after one read, and what libpq's buffer holds at first is
  * one read: once a long message is announced, libpq makes room for all of it
- * and then reads as long as something arrives (fe-misc.c, pqReadData).
+ * and then reads as long as something arrives (fe-misc.c, pqReadData).  With
+ * encryption a read may take one record only of what waits.  So not more than
+ * half a record counts then, and it takes some reads to notice.
  */
 #define MAX_FRUITLESS_BYTES		(16 * 1024)
+#define MAX_FRUITLESS_ENCRYPTED	(24 * 1024)
+#define MAX_COUNTED_ENCRYPTED	(8 * 1024)
 
 /* Longest text of a remote error that we keep, bytes. */
 #define MAX_ERROR_TEXT			1000
@@ -130,6 +136,7 @@ static void remote_start(DtxRemote *remote);
 static void remote_connect_step(DtxRemote *remote);
 static void remote_connected(DtxRemote *remote);
 static int	bytes_waiting(DtxRemote *remote);
+static bool is_encrypted(DtxRemote *remote);
 static void remote_io_step(DtxRemote *remote);
 static void remote_take_error(DtxRemote *remote, const PGresult *res);
 static void remote_fail(DtxRemote *remote, DtxRemoteFailure failure,
@@ -877,8 +884,7 @@ remote_connected(DtxRemote *remote)
 }
 
 /*
- * How many bytes will the next read find, at least?  At most
- * MAX_FRUITLESS_BYTES are counted.
+ * How many bytes will the next read find, at least?
  */
 static int
 bytes_waiting(DtxRemote *remote)
@@ -888,7 +894,14 @@ bytes_waiting(DtxRemote *remote)
 	/* if the system does not tell, it takes some more reads to notice */
 	if (ioctl(PQsocket(remote->conn), FIONREAD, &waiting) < 0 || waiting < 0)
 		waiting = MAX_FRUITLESS_BYTES / 64;
-	return Min(waiting, MAX_FRUITLESS_BYTES);
+	return Min(waiting, is_encrypted(remote) ? MAX_COUNTED_ENCRYPTED :
+			   MAX_FRUITLESS_BYTES);
+}
+
+static bool
+is_encrypted(DtxRemote *remote)
+{
+	return PQsslInUse(remote->conn) || PQgssEncInUse(remote->conn);
 }
 
 /*
@@ -986,7 +999,8 @@ remote_io_step(DtxRemote *remote)
 
 	remote->fruitless += waiting;
 	if (remote->state == REMOTE_BUSY &&
-		remote->fruitless >= MAX_FRUITLESS_BYTES)
+		remote->fruitless >= (is_encrypted(remote) ? MAX_FRUITLESS_ENCRYPTED :
+							  MAX_FRUITLESS_BYTES))
 		remote_fail(remote, DTX_REMOTE_UNREACHABLE,
 					"the server sends more than it was asked for");
 }

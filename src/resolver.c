@@ -395,7 +395,7 @@ static void settle_gone(Visit *v, DtxInDoubt *entry, Found *f);
 static void settle_notes(Visit *v);
 static void found_failed(Visit *v, Found *f);
 static bool seen_since_judged(Visit *v, const DtxGid *gid);
-static void add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
+static bool add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
 					  DtxDecision decision, const char *error,
 					  TimestampTz next_attempt);
 static void add_result(Visit *v, Found *f);
@@ -918,7 +918,8 @@ visit_send_list(Visit *v, DtxRemote *remote)
 	appendStringInfo(&sql,
 					 "SELECT pid::pg_catalog.text, query "
 					 "FROM pg_catalog.pg_stat_activity "
-					 "WHERE state = 'active' AND (query LIKE 'PREPARE TRANSACTION ''%s%s' "
+					 "WHERE state = 'active' AND pg_catalog.octet_length(query) <= 1024 "
+					 "AND (query LIKE 'PREPARE TRANSACTION ''%s%s' "
 					 "OR query LIKE '" DTX_ASK_XID "PREPARE TRANSACTION ''%s%s') "
 					 "LIMIT %d; ",
 					 pattern, v->has_only ? "''%" : "",
@@ -1775,17 +1776,14 @@ found_failed(Visit *v, Found *f)
 	{
 		DtxInDoubt	entry;
 		int			attempts = 0;
-		bool		strangers = false;
+		bool		ours;
 
-		add_entry(v, &f->gid, f->owner, InvalidOid, f->decision, "", 0);
+		ours = add_entry(v, &f->gid, f->owner, InvalidOid, f->decision, "", 0);
 		if (DtxInDoubtGet(&f->gid, &entry))
-		{
 			attempts = entry.attempts;
-			strangers = leads_elsewhere(v, entry.system_id);
-		}
 
-		/* The entry of another cluster's gid tells what is wrong there. */
-		if (!strangers)
+		/* The entry of another server's gid tells what is wrong there. */
+		if (ours)
 			DtxInDoubtFailed(&f->gid, f->error.message,
 							 backoff_until(attempts + 1));
 		if (attempts == 0)
@@ -1806,9 +1804,9 @@ found_failed(Visit *v, Found *f)
 
 /*
  * Enter a gid that a visit has found into the in-doubt table.  No server may
- * fill it alone.
+ * fill it alone.  Returns false if there is no entry of this server.
  */
-static void
+static bool
 add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
 		  DtxDecision decision, const char *error, TimestampTz next_attempt)
 {
@@ -1817,7 +1815,7 @@ add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
 
 	if (visit_entry(v, gid) == NULL &&
 		list_length(v->entries) + ++v->nadded > Max(16, dtx_max_in_doubt / 4))
-		return;
+		return false;
 
 	memset(&entry, 0, sizeof(entry));
 	entry.gid = *gid;
@@ -1836,7 +1834,7 @@ add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
 	entry.since = GetCurrentTimestamp();
 	entry.next_attempt = next_attempt;
 	strlcpy(entry.last_error, error, sizeof(entry.last_error));
-	(void) DtxInDoubtAdd(&entry, v->system_id);
+	return DtxInDoubtSeen(&entry, v->system_id);
 }
 
 /*
@@ -2966,7 +2964,7 @@ note_unconfirmed(Resolver *r, Note *note, int index, const char *error)
 	entry.userid = note->row.userid;
 	entry.decision = DTX_COMMIT;
 	entry.since = note->row.decided_at;
-	if (DtxInDoubtAdd(&entry, 0))
+	if (DtxInDoubtAdd(&entry))
 		DtxInDoubtFailed(&gid, error, backoff_until(1));
 }
 

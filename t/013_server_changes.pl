@@ -239,6 +239,15 @@ COMMIT;});
 	$dtx->wait_passes(2);
 	is($dtx->sql("SELECT server, decision FROM dtx.in_doubt WHERE gid = '$gid'"),
 		's2|commit', "a stranger's gid that can't be finished does not take the place of the one in doubt");
+
+	# s2 itself is made to lead there: it is tried more and more seldom.
+	$dtx->sql("ALTER SERVER s2 OPTIONS (SET host '$new_host', SET port '$new_port')");
+	$dtx->poll($dtx->coord, "SELECT attempts >= 3 AND last_error LIKE '%elsewhere%' FROM dtx.in_doubt WHERE gid = '$gid'",
+		't', '... nor hide what is wrong when its server leads there');
+	my $log = -s $dtx->coord->logfile;
+	$dtx->wait_passes(3);
+	unlike(slurp_file($dtx->coord->logfile, $log), qr/could not commit prepared/, '... and the log is told once');
+	$dtx->sql("ALTER SERVER s2 OPTIONS (SET host '$old_host', SET port '$old_port')");
 	$dtx->p(2)->start;
 	$dtx->prepared_is(2, 0, '... which is committed when its server is back');
 	ok($dtx->coord->poll_query_until('postgres',
