@@ -138,7 +138,7 @@ DtxInDoubtAdd(const DtxInDoubt *entry)
  * touched because somebody uses its gid on a different one: it would become the
  * business of a server that can never confirm it.
  *
- * Returns false if the entry is not this server's now.
+ * Returns false if there is no room, or the entry is not this server's.
  */
 bool
 DtxInDoubtSeen(const DtxInDoubt *entry, uint64 seen_on)
