@@ -92,7 +92,7 @@ TAP_TESTS = 1
 
 PG_CPPFLAGS = -I$(libpq_srcdir)
 
-EXTRA_CLEAN = bench/proxy bench/client2pc
+EXTRA_CLEAN = bench/proxy bench/client2pc bench/own_disk.so
 
 # "make FAULTS=1" compiles in the points at which tests make things go wrong.
 ifdef FAULTS
@@ -120,7 +120,7 @@ dev_targets = test demo setup faults chaos races fuzz leaks load sanitize valgri
 
 # What may be given to them on the command line.
 export VERSIONS TESTS JOBS KEEP CASES DURATION SEED SAGAS INTERLEAVINGS
-export SESSIONS SECONDS_EACH PLANT TRANSACTIONS PASSES ROUNDS CLIENTS SERVERS DELAYS SAMPLE LOAD PUBLISH RESULTS
+export SESSIONS SECONDS_EACH PLANT TRANSACTIONS PASSES ROUNDS CLIENTS SERVERS DELAYS SAMPLE LOAD FLUSH PUBLISH RESULTS
 
 ifneq ($(filter-out $(dev_targets),$(or $(MAKECMDGOALS),all)),)
 
@@ -147,7 +147,10 @@ $(CURDIR)/src:
 
 # Programs of the benchmark, not installed.
 .PHONY: bench-programs
-bench-programs: bench/proxy bench/client2pc
+bench-programs: bench/proxy bench/client2pc bench/own_disk.so
+bench/%.so: $(top_dir)/bench/%.c
+	@$(MKDIR_P) bench
+	$(CC) -O2 -Wall -Wextra -shared -fPIC -o $@ $<
 bench/%: $(top_dir)/bench/%.c
 	@$(MKDIR_P) bench
 	$(CC) -O2 -Wall -Wextra -I$(libpq_srcdir) -o $@ $< $(libpq) -pthread

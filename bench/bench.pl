@@ -8,7 +8,7 @@
 #
 # DIRECTORY gets the servers, and results/ with the table, CSV and chart.  What is
 # measured is chosen by ROUNDS, DURATION, CLIENTS, SERVERS, DELAYS, CASES, SAMPLE,
-# LOAD, which dev/bench explains.
+# LOAD, FLUSH, which dev/bench explains.
 #
 use strict;
 use warnings;
@@ -60,6 +60,7 @@ my @clients = numbers('CLIENTS', '1 8 16', qr/[1-9]\d*/);
 my @servers = numbers('SERVERS', '1 2 4', qr/[1-9]/);
 my @delays = numbers('DELAYS', '0 1 5', qr/\d+(?:\.\d+)?/);
 my $cases = knob('CASES', '');
+my ($flush) = numbers('FLUSH', 0, qr/\d*\.?\d+/);
 my $nservers = max @servers;
 
 # How transactions are committed: which coordinator, which database of it, which
@@ -173,6 +174,16 @@ sub run_quietly
 	return;
 }
 
+sub capture
+{
+	my @command = @_;
+	open my $fh, '-|', @command or die "$command[0]: $!\n";
+	local $/;
+	my $output = <$fh> // '';
+	close $fh or die "\"$command[0]\" failed\n";
+	return $output;
+}
+
 # Ports that nobody uses.
 sub free_ports
 {
@@ -253,8 +264,18 @@ CONF
 	print $conf "max_prepared_transactions = 150\n" if $n->{name} =~ /^s\d/;
 	print $conf "shared_preload_libraries = 'pg_dtx'\n" if $n->{name} eq 'dtx';
 	close $conf;
+	own_disk();
 	run_quietly("$n->{dir}/start.log", 'pg_ctl', '-D', "$n->{dir}/data", '-l',
 		"$n->{dir}/log", '-w', '-s', 'start');
+	return;
+}
+
+# With FLUSH, what this process starts from now on has a disk of its own.
+sub own_disk
+{
+	return unless $flush > 0;
+	$ENV{OWN_DISK_US} = int($flush * 1000 + 0.5);
+	$ENV{LD_PRELOAD} = join ' ', "$here/own_disk.so", $ENV{LD_PRELOAD} // ();
 	return;
 }
 
@@ -1162,22 +1183,23 @@ sub check_balances
 	return;
 }
 
+# How long a flush takes, as a server's process has it.
 sub fsync_time
 {
-	my @times;
-
-	open my $fh, '+>', "$work/fsync" or die "$!\n";
-	for (1 .. 100)
-	{
-		sysseek $fh, 0, 0;
-		syswrite $fh, 'x' x 8192;
-		my $begun = time;
-		$fh->sync;
-		push @times, (time - $begun) * 1000;
-	}
-	close $fh;
+	local %ENV = %ENV;
+	own_disk();
+	my $times = capture('perl', '-MIO::Handle', '-MTime::HiRes=time', '-e', q{
+open my $fh, '+>', $ARGV[0] or die "$!\n";
+for (1 .. 100)
+{
+	sysseek $fh, 0, 0;
+	syswrite $fh, 'x' x 8192;
+	my $begun = time;
+	$fh->sync;
+	print +(time - $begun) * 1000, "\n";
+}}, "$work/fsync");
 	unlink "$work/fsync";
-	return median(@times);
+	return median(split /\n/, $times);
 }
 
 # ----------------------------------------------------------------
@@ -1231,7 +1253,8 @@ die "no case matches \"$cases\"\n" unless @plan;
 say_and_keep(sprintf '%s, %d processors, Linux %s',
 	sql('dtx', q{SELECT 'PostgreSQL ' || current_setting('server_version')}),
 	scalar(() = slurp('/proc/cpuinfo') =~ /^processor\s*:/mg), `uname -r` =~ s/^(\d+\.\d+).*/$1/sr);
-say_and_keep(sprintf 'writing 8 kB to disk (fsync) takes %.2f ms', fsync_time());
+say_and_keep(sprintf '%swriting 8 kB to disk (fsync) takes %.2f ms',
+	$flush > 0 ? 'disks of their own for all servers: ' : '', fsync_time());
 for my $delay (grep { $_ > 0 } @delays)
 {
 	my ($median, $p99, $without) = check_delay($delay);

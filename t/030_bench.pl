@@ -30,19 +30,25 @@ local @ENV{qw(PATH ROUNDS DURATION CLIENTS SERVERS DELAYS CASES SAMPLE LOAD)} = 
 my $output = `perl bench/bench.pl '$dir' 2>&1`;
 is($?, 0, 'the benchmark runs') or diag($output);
 
-my $csv = slurp_file("$dir/results/performance.csv");
-my ($header, @lines) = split /\n/, $csv;
-my @names = split /,/, $header;
-my %found;
-for my $line (@lines)
+# The CSV file of a run: by shape and mode.
+sub read_csv
 {
-	my %field;
-	@field{@names} =
-	  map { s/^"|"$//gr } $line =~ /("[^"]*"|[^,]*)(?:,|$)/g;
-	$found{"$field{shape}: $field{mode}"} = \%field;
+	my ($header, @lines) = split /\n/, slurp_file("$_[0]/results/performance.csv");
+	my @names = split /,/, $header;
+	my %found;
+	for my $line (@lines)
+	{
+		my %field;
+		@field{@names} =
+		  map { s/^"|"$//gr } $line =~ /("[^"]*"|[^,]*)(?:,|$)/g;
+		$found{"$field{shape}: $field{mode}"} = \%field;
+	}
+	return %found;
 }
-is(scalar @lines, 5, 'every case that was asked for is in the CSV file')
-  or diag($csv);
+
+my %found = read_csv($dir);
+is(scalar keys %found, 5, 'every case that was asked for is in the CSV file')
+  or diag(slurp_file("$dir/results/performance.csv"));
 is((grep { $_->{tps} > 0 && $_->{mean_ms} >= 2 } values %found), 5,
 	'and took longer than the network');
 
@@ -71,5 +77,20 @@ SKIP:
 	skip 'gnuplot is not installed', 1 unless $has_gnuplot;
 	like(slurp_file("$dir/results/performance.svg"), qr/<svg/, 'there is a chart');
 }
+
+# Disks of their own: transactions wait for two flushes one after the other, or for
+# three; and the two servers flush at the same time.
+my $own = PostgreSQL::Test::Utils::tempdir_short();
+local @ENV{qw(CLIENTS DELAYS CASES SAMPLE LOAD FLUSH)} = (
+	'1', '0', '^2 servers, write, (postgres_fdw|pg_dtx), [0-9]', 0, 0, '20');
+$output = `perl bench/bench.pl '$own' 2>&1`;
+is($?, 0, 'the benchmark runs with disks of their own') or diag($output);
+%found = read_csv($own);
+cmp_ok($found{'2 servers, write: postgres_fdw'}{mean_ms}, '>=', 40,
+	'postgres_fdw waits for two flushes');
+cmp_ok($found{'2 servers, write: pg_dtx'}{mean_ms}, '>=', 60,
+	'pg_dtx waits for three');
+like($output, qr/disks of their own for all servers: writing 8 kB .* takes [2-9]\d/,
+	'and it says how long a flush takes');
 
 done_testing();
