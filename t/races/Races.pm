@@ -218,6 +218,25 @@ sub _fork
 	POSIX::_exit($status);
 }
 
+# Disks of all kinds: while a node flushes, its transactions are neither here nor
+# there, and that is when a look at them is worth most.  Each round has another
+# disk for each node, from one that costs nothing to a slow one.
+sub _slow_disks
+{
+	my $self = shift;
+	for my $i (0 .. 3)
+	{
+		my $delay = (0, 500, 2_000, 5_000)[ ($i + $self->{round} * 3) % 4 ];
+		my $node = $self->{dtx}{nodes}[$i];
+		$node->safe_psql('postgres',
+			"ALTER SYSTEM SET commit_delay = $delay;"
+			  . 'ALTER SYSTEM SET commit_siblings = 0;'
+			  . "ALTER SYSTEM SET fsync = " . ($delay ? 'on' : 'off'));
+		$node->reload;
+	}
+	return;
+}
+
 # So many seconds of it.
 sub round
 {
@@ -230,6 +249,7 @@ sub round
 
 	$self->{round}++;
 	unlink glob("$dir/*");
+	$self->_slow_disks;
 	PostgreSQL::Test::Utils::append_to_file("$dir/resolve.sql",
 		"SELECT count(*) FROM dtx.resolve();\n");
 	truncate $dtx->p($_)->logfile, 0 for 1 .. 3;
