@@ -12,6 +12,7 @@ use Test::More;
 my $dtx = DtxTest->new(
 	servers => 2,
 	proxy => [2],
+	participant_conf => "track_activity_query_size = 100kB\n",
 	conf => "max_parallel_workers = 4\n");
 my ($ret, $out, $err);
 
@@ -139,5 +140,29 @@ lead_to($dtx->proxy(2)->host . "/.s.PGSQL.$port");
 $dtx->clean('the server leads back');
 is($dtx->p(2)->safe_psql('postgres', 'SELECT count(*) FROM acct WHERE id = 33'), '1',
 	'... it is committed');
+
+# Somebody's own query on a server begins like a PREPARE of ours, is long, and comes
+# through a slow network: the resolver does not take that for an attack.
+$dtx->p(2)->safe_psql('postgres', 'GRANT pg_read_all_stats TO looker, writer');
+my $own = join ':', (split /:/, $gid)[ 1, 2 ];
+my $long = $dtx->session(node => $dtx->p(2));
+$long->run('BEGIN');
+$long->start("PREPARE TRANSACTION 'dtx:$own:none'\\; SELECT pg_sleep(1000), '" . 'x' x 60_000 . "'");
+$dtx->poll($dtx->p(2),
+	q{SELECT max(octet_length(query)) > 60000 FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'PREPARE%'},
+	't', 'a long query runs');
+my $offset = -s $dtx->coord->logfile;
+$dtx->proxy(2)->rule(pieces => q{.});
+$dtx->wait_passes(2);
+$dtx->proxy(2)->wait_for('pieces');
+$dtx->proxy(2)->clear;
+unlike(slurp_file($dtx->coord->logfile, $offset), qr/sends more than it was asked for/,
+	'... and the resolver goes on with its server');
+$dtx->p(2)->safe_psql('postgres', q{
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'PREPARE%';
+});
+$long->finish;
+$dtx->p(2)->safe_psql('postgres', "ROLLBACK PREPARED 'dtx:$own:none'");
+$long->close;
 
 done_testing();

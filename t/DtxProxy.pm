@@ -19,6 +19,7 @@
 #
 #	split		deliver all but the final ReadyForQuery, and that when the rule is
 #				cleared
+#	pieces		deliver in pieces of 1000 bytes, with a pause after each
 #
 # The events of a rule have its name; "behind" is data that is kept behind what is
 # held.
@@ -308,6 +309,17 @@ sub _serve
 					syswrite $conn->{client}, $now;
 					$conn->{reply_held} = $later;
 					$self->_event('split', $now);
+					next;
+				}
+				if (grep { $_->[0] eq 'pieces' && $data =~ /$_->[1]/s } @rules)
+				{
+					for my $piece (unpack '(a1000)*', $data)
+					{
+						last unless $conn->{client};
+						syswrite $conn->{client}, $piece;
+						usleep(5_000);
+					}
+					$self->_event('pieces', length $data);
 					next;
 				}
 				syswrite $conn->{client}, $data if $conn->{client};
