@@ -43,16 +43,17 @@ BEGIN
 	RETURN (SELECT g.state FROM dtx.sagas g WHERE g.id = error.id);
 END
 $$;
--- Time passes: what would become due later is due now.
+-- Time passes: what would become due later is due now.  Time is that of the
+-- transaction, so what becomes due soon does not while a slow machine is in it.
 CREATE FUNCTION later(id bigint) RETURNS bigint LANGUAGE sql AS $$
-	UPDATE dtx.saga_external SET available_at = clock_timestamp() WHERE saga = id AND available_at > clock_timestamp();
-	WITH u AS (UPDATE dtx.saga_step SET due_at = clock_timestamp(), since = since - interval '1 day'
-		WHERE saga = id AND due_at > clock_timestamp() RETURNING 1)
+	UPDATE dtx.saga_external SET available_at = now() WHERE saga = id AND available_at > now();
+	WITH u AS (UPDATE dtx.saga_step SET due_at = now(), since = since - interval '1 day'
+		WHERE saga = id AND due_at > now() RETURNING 1)
 	SELECT count(*) FROM u
 $$;
 CREATE FUNCTION steps(id bigint, OUT step text, OUT state text, OUT attempts int, OUT due text, OUT result jsonb, OUT error text)
 RETURNS SETOF record LANGUAGE sql AS $$
-	SELECT step, state, attempts, CASE WHEN due_at <= clock_timestamp() THEN 'now' WHEN due_at IS NOT NULL THEN 'later' END,
+	SELECT step, state, attempts, CASE WHEN due_at <= now() THEN 'now' WHEN due_at IS NOT NULL THEN 'later' END,
 		result, error FROM dtx.saga_steps WHERE saga = steps.id ORDER BY position
 $$;
 CREATE FUNCTION history(id bigint, OUT step text, OUT action text, OUT attempt int, OUT outcome text, OUT sqlstate text,

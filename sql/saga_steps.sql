@@ -302,10 +302,12 @@ SELECT * FROM take();
 \set SHOW_CONTEXT never
 SELECT format('SELECT NOT dtx._saga_claimed(%s, 1::smallint)', :id) AS gone \gset
 CALL wait_until(:'gone');
+BEGIN;
 SELECT * FROM take();
 SELECT * FROM history(:id);
 SELECT * FROM steps(:id);
 SELECT later(:id);
+COMMIT;
 SELECT step, attempt FROM take();
 -- reports that come too late, or twice
 SELECT dtx._saga_done(:id, 1::smallint, 1, 'execute', NULL);
@@ -323,10 +325,12 @@ SELECT done(:id, 'a');
 SELECT dtx._saga_done(:id, 1::smallint, 2, 'execute', NULL);
 -- a worker gives a step back
 SELECT step, attempt FROM take();
+BEGIN;
 SELECT dtx._saga_untake(:id, 2::smallint, 1, 'execute');
 SELECT dtx._saga_untake(:id, 2::smallint, 1, 'execute');
 SELECT * FROM steps(:id);
 SELECT later(:id);
+COMMIT;
 SELECT step, attempt FROM take();
 -- the next step of a saga can be taken in the transaction that has done the last one
 BEGIN;
