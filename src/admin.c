@@ -33,6 +33,7 @@
 #include "in_doubt.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "participant.h"
 #include "pg_dtx.h"
 #include "remote.h"
 #include "resolver.h"
@@ -175,6 +176,9 @@ check_nothing_in_doubt(void)
 	Snapshot	snapshot;
 	List	   *rows;
 	ListCell   *lc;
+
+	/* What this session has not waited for; it can't show as somebody else's. */
+	CoordinatorSettleAll();
 
 	/*
 	 * DROP has locked the table, so nobody records a decision any more.  But

@@ -146,7 +146,8 @@ static struct
 }			behind[MAX_BEHIND]; /* oldest first */
 static int	nbehind = 0;		/* used elements */
 
-/* For whom CoordinatorCatchUp() settles others; NULL: all of them. */
+/* For whom settle_for() settles others, and whether it settles all of them. */
+static bool catch_up_all;
 static Participant *catching_up = NULL;
 
 /* Wait events, see DtxWaitEvent(). */
@@ -181,6 +182,7 @@ static void ask_readers(void);
 static void end_readers(void);
 static void prepare_writers(void);
 static void send_commits(void);
+static void warn_unconfirmed(WaitEnd end);
 static void finish_commit(void);
 static void begin_abort(void);
 static void finish_abort(void);
@@ -844,6 +846,60 @@ must_wait(void)
 	return false;
 }
 
+/*
+ * Tell the client who has not confirmed.
+ *
+ * A message is converted to the client's encoding when it is sent, and an error
+ * there would be one after the commit: PANIC.  A server's name may contain
+ * anything, and so may translations.  So whatever goes wrong is caught, and then
+ * names are told without what the client can't take, or nothing.
+ */
+static void
+warn_unconfirmed(WaitEnd end)
+{
+	volatile bool sent = false;
+	MemoryContext cxt = CurrentMemoryContext;
+	uint32		holdoff = InterruptHoldoffCount;
+	uint32		cancel_holdoff = QueryCancelHoldoffCount;
+
+	for (volatile int attempt = 0; !sent && attempt < 2; attempt++)
+	{
+		if (attempt > 0)
+		{
+			for (char *c = unconfirmed; *c != '\0'; c++)
+			{
+				if (IS_HIGHBIT_SET(*c))
+					*c = '?';
+			}
+		}
+		PG_TRY();
+		{
+			ereport(WARNING,
+					(errcode(ERRCODE_WARNING),
+					 errmsg("transaction has committed, but not every server has confirmed it yet: %s",
+							unconfirmed),
+					 end == WAIT_CANCELED ?
+					 errdetail("The wait was canceled due to user request.") :
+					 end == WAIT_TERMINATED ?
+					 errdetail("The wait was ended by a request to terminate the connection.") :
+					 end == WAIT_TIMED_OUT ?
+					 errdetail("There was no confirmation within %d ms (\"pg_dtx.commit_timeout\").",
+							   dtx_commit_timeout) : 0,
+					 errhint("The resolver goes on until they have; view \"dtx.in_doubt\" shows what is left.")));
+			sent = true;
+		}
+		PG_CATCH();
+		{
+			/* errfinish() has let interrupts in: keep them out. */
+			MemoryContextSwitchTo(cxt);
+			FlushErrorState();
+			InterruptHoldoffCount = holdoff;
+			QueryCancelHoldoffCount = cancel_holdoff;
+		}
+		PG_END_TRY();
+	}
+}
+
 static void
 finish_commit(void)
 {
@@ -911,18 +967,7 @@ finish_commit(void)
 	if (handed_over > 0)
 	{
 		DtxLauncherWakeResolver(MyDatabaseId);
-		ereport(WARNING,
-				(errcode(ERRCODE_WARNING),
-				 errmsg("transaction has committed, but not every server has confirmed it yet: %s",
-						unconfirmed),
-				 end == WAIT_CANCELED ?
-				 errdetail("The wait was canceled due to user request.") :
-				 end == WAIT_TERMINATED ?
-				 errdetail("The wait was ended by a request to terminate the connection.") :
-				 end == WAIT_TIMED_OUT ?
-				 errdetail("There was no confirmation within %d ms (\"pg_dtx.commit_timeout\").",
-						   dtx_commit_timeout) : 0,
-				 errhint("The resolver goes on until they have; view \"dtx.in_doubt\" shows what is left.")));
+		warn_unconfirmed(end);
 	}
 
 	end_transaction();
@@ -1140,11 +1185,11 @@ CoordinatorCatchUp(Participant *p)
 {
 	TimestampTz deadline;
 
-	if (nunsettled > 0)
-	{
-		catching_up = p;
+	/* A connection that owes is not unsettled, but its transaction is. */
+	catching_up = p;
+	catch_up_all = false;
+	if (nunsettled > 0 || unsettled.xid != 0)
 		ParticipantForEach(settle_for);
-	}
 	if (nbehind == 0)
 		return;
 
@@ -1179,7 +1224,7 @@ CoordinatorCatchUp(Participant *p)
 		/* As long as we are responsible, the resolver keeps away from it. */
 		if (behind[i].gid.xid == unsettled.xid)
 		{
-			catching_up = NULL;
+			catch_up_all = true;
 			ParticipantForEach(settle_for);
 		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -1192,15 +1237,45 @@ CoordinatorCatchUp(Participant *p)
 /*
  * A callback of ParticipantForEach(): wait for an outstanding confirmation, if
  * that matters to the one for whom we do that.
+ *
+ * The one that a connection owes whose first command is on its way is left alone:
+ * it comes with the reply to that, which is waited for before anything else is
+ * sent.
  */
 static void
 settle_for(Participant *p)
 {
-	if (p->unsettled &&
-		(catching_up == NULL || p->abandoned ||
-		 (p != catching_up &&
-		  may_be_same_cluster(p->system_id, catching_up->system_id))))
+	bool		matters = catch_up_all ||
+		(p != catching_up &&
+		 may_be_same_cluster(p->system_id, catching_up->system_id));
+
+	if (p->owing && !p->folded && matters)
+	{
+		if (p == catching_up)
+		{
+			/* it has not begun, so it can be as if it had never been asked to */
+			still_owing(p);
+			CoordinatorSettle(p);
+		}
+		else
+			CoordinatorCollect(p);
+	}
+	else if (p->unsettled && (matters || p->abandoned))
 		CoordinatorSettle(p);
+}
+
+/*
+ * The extension is about to be dropped: settle what this session has left open.
+ * On return it is confirmed or handed over.  Throws on interrupts, and if a
+ * server can't confirm.
+ */
+void
+CoordinatorSettleAll(void)
+{
+	catching_up = NULL;
+	catch_up_all = true;
+	ParticipantForEach(settle_for);
+	leave_unsettled_transaction();
 }
 
 static bool
@@ -1756,7 +1831,13 @@ note_unconfirmed(Participant *p)
 {
 	size_t		len = strlen(unconfirmed);
 
-	/* one mapping of a server may do for all of them */
+	/* whole names only, because a character that is cut can't be sent */
+	if (len + strlen(p->server_name) + 16 > sizeof(unconfirmed))
+	{
+		if (len < 3 || strcmp(unconfirmed + len - 3, "...") != 0)
+			strlcat(unconfirmed, ", ...", sizeof(unconfirmed));
+		return;
+	}
 	snprintf(unconfirmed + len, sizeof(unconfirmed) - len, "%s\"%s\"",
 			 len > 0 ? ", " : "", p->server_name);
 }

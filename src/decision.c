@@ -176,6 +176,17 @@ DtxDecisionLock(void)
 
 	if (rel == NULL)
 		throw_not_installed();
+
+	/*
+	 * If we failed, nothing would be left of the table, nor of the
+	 * coordinator's id by which a resolver recognizes what is to be rolled back.
+	 */
+	if (rel->rd_createSubid != InvalidSubTransactionId)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot commit on several servers in the transaction that creates extension \"%s\"",
+						"pg_dtx"),
+				 errhint("Commit CREATE EXTENSION first, and write on the servers in another transaction.")));
 	table_close(rel, NoLock);	/* keep the lock until the end of transaction */
 }
 

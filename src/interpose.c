@@ -159,6 +159,9 @@ static const struct
  */
 #define FOLD_MAX_IDLE_MS	60000
 
+/* The longest command that is sent before the reply to COMMIT PREPARED is here. */
+#define MAX_BEHIND_OWED		(32 * 1024)
+
 #define START_REPEATABLE_READ	"START TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 #define START_READ_COMMITTED	"START TRANSACTION ISOLATION LEVEL READ COMMITTED"
 
@@ -518,6 +521,8 @@ judge(PGconn *conn, const char *command)
 			if (p->broken)
 				return REFUSE;
 			CoordinatorCatchUp(p);
+			if (p->broken)
+				return REFUSE;
 			CoordinatorEnlist(p);
 			return put_off_start(p, command) ? SWALLOW : SEND_START;
 		}
@@ -681,6 +686,19 @@ end_folded(Participant *p, int sent)
 }
 
 /*
+ * About how many bytes is a command with its parameters (in text)?
+ */
+static size_t
+params_size(const char *command, int nParams, const char *const *paramValues)
+{
+	size_t		size = strlen(command);
+
+	for (int i = 0; i < nParams; i++)
+		size += paramValues[i] != NULL ? strlen(paramValues[i]) : 0;
+	return size;
+}
+
+/*
  * Send a command with parameters, whose types the server is to infer, and text
  * as result: by name if statement.c knows it, with what has to precede it.
  */
@@ -690,10 +708,19 @@ send_params(Participant *p, const char *command, int nParams,
 			const int *paramFormats)
 {
 	bool		prepare;
-	const char *name = StatementUse(p, command, &prepare);
-	bool		folded = begin_folded(p, prepare);
+	const char *name;
+	bool		folded;
 	int			sent = 1;
 
+	/*
+	 * libpq blocks, and no cancel reaches it, when a socket can't take all of a
+	 * command; and a server that owes us a reply may not be reading.
+	 */
+	if (p->owing && params_size(command, nParams, paramValues) > MAX_BEHIND_OWED)
+		CoordinatorCollect(p);
+
+	name = StatementUse(p, command, &prepare);
+	folded = begin_folded(p, prepare);
 	if (prepare)
 		sent = real_PQsendPrepare(p->conn, name, command, nParams, NULL);
 	if (sent && name != NULL)

@@ -176,6 +176,7 @@ extern void CoordinatorForget(Participant *p);
 extern void CoordinatorAbandon(Participant *p);
 extern void CoordinatorSettle(Participant *p);
 extern void CoordinatorCatchUp(Participant *p);
+extern void CoordinatorSettleAll(void);
 extern bool CoordinatorOwe(Participant *p);
 extern void CoordinatorCollect(Participant *p);
 extern void CoordinatorTakeOwed(Participant *p);

@@ -920,8 +920,10 @@ visit_send_list(Visit *v, DtxRemote *remote)
 					 "FROM pg_catalog.pg_stat_activity "
 					 "WHERE state = 'active' AND pg_catalog.octet_length(query) <= 1024 "
 					 "AND (query LIKE 'PREPARE TRANSACTION ''%s%s' "
-					 "OR query LIKE '" DTX_ASK_XID "PREPARE TRANSACTION ''%s%s') "
+					 "OR query LIKE '" DTX_ASK_XID "PREPARE TRANSACTION ''%s%s' "
+					 "OR query LIKE 'CLOSE c%%PREPARE TRANSACTION ''%s%s') "
 					 "LIMIT %d; ",
+					 pattern, v->has_only ? "''%" : "",
 					 pattern, v->has_only ? "''%" : "",
 					 pattern, v->has_only ? "''%" : "", MAX_IN_FLIGHT);
 	appendStringInfo(&sql,
@@ -1012,6 +1014,8 @@ row_in_flight(Visit *v, const PGresult *res)
 	char		text[DTX_GID_SIZE];
 	const char *end;
 	InFlight   *item;
+	unsigned int cursor;
+	int			len = 0;
 
 	if (PQnfields(res) != 2 || list_length(v->in_flight) >= MAX_IN_FLIGHT)
 		return;
@@ -1019,6 +1023,12 @@ row_in_flight(Visit *v, const PGresult *res)
 	query = DtxRemoteValue(res, 1, 1024);
 	if (pid == NULL || query == NULL || DtxNumberParse(pid, PG_INT32_MAX) == 0)
 		return;
+	/* what ParticipantPrepare() puts in front */
+	while (sscanf(query, "CLOSE c%9u; %n", &cursor, &len) == 1 && len > 0)
+	{
+		query += len;
+		len = 0;
+	}
 	if (strncmp(query, DTX_ASK_XID, strlen(DTX_ASK_XID)) == 0)
 		query += strlen(DTX_ASK_XID);
 	if (strncmp(query, command, strlen(command)) != 0)
@@ -1435,8 +1445,9 @@ visit_continue(Visit *v, DtxRemote *remote)
 				 "FROM pg_catalog.pg_stat_activity "
 				 "WHERE pid = %d AND state = 'active' "
 				 "AND (query LIKE 'PREPARE TRANSACTION ''%s''%%' "
-				 "OR query LIKE '" DTX_ASK_XID "PREPARE TRANSACTION ''%s''%%')",
-				 item->pid, gid, gid);
+				 "OR query LIKE '" DTX_ASK_XID "PREPARE TRANSACTION ''%s''%%' "
+				 "OR query LIKE 'CLOSE c%%PREPARE TRANSACTION ''%s''%%')",
+				 item->pid, gid, gid, gid);
 		v->phase = PHASE_CANCEL;
 	}
 	else if (v->todo != NIL)

@@ -66,6 +66,29 @@ $dtx->poll($dtx->p(2),
 $dtx->clean('a stopped backend');
 $dtx->balances_are('100 100 100', 'nothing is left');
 
+# It hangs on the server, in a deferred trigger, and closes a cursor before: the
+# resolver cancels it.
+$dtx->p(2)->safe_psql('postgres', q{
+CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS
+	$$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER hang AFTER UPDATE ON acct DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW EXECUTE FUNCTION hang();
+});
+my $locker = $dtx->session(node => $dtx->p(2));
+$locker->run('SELECT pg_advisory_lock(4711)');
+$offset = -s $dtx->p(2)->logfile;
+$s->run("$work SELECT bal FROM acct2; COMMIT");
+like($s->stderr, qr/ERROR:.*"s2"/, 'a deferred trigger hangs: prepare_timeout');
+like(slurp_file($dtx->p(2)->logfile, $offset), qr/statement: CLOSE c\d+; SELECT [^;]*; PREPARE TRANSACTION/,
+	'... in a PREPARE that closes a cursor');
+$dtx->poll($dtx->p(2),
+	'SELECT count(*) FROM pg_stat_activity WHERE application_name = $$postgres_fdw$$',
+	'0', '... which is canceled by the resolver');
+$dtx->clean('canceled');
+$dtx->balances_are('100 100 100', 'nothing is left');
+$locker->close;
+$dtx->p(2)->safe_psql('postgres', 'DROP FUNCTION hang() CASCADE');
+
 # While the PREPARE of the first attempt is still out, a second one commits:
 # the late one must not be mistaken for it.
 $dtx->proxy(2)->rule(hold => q{PREPARE TRANSACTION 'dtx});

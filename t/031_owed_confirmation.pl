@@ -175,6 +175,56 @@ for my $case (
 	is($s->stderr, '', '... without a word');
 }
 
+# ... also while that connection has been asked to begin, and has sent nothing yet.
+session();
+$s->start("$prepare BEGIN; $nothing SELECT bal FROM acct2b; COMMIT");
+waits('another foreign server while the connection owes: it waits');
+ok(!$proxy->happened('behind'), '... and is not sent');
+$proxy->clear;
+is($s->finish, '101', '... and sees what the transaction did');
+is($s->stderr, '', '... without a word');
+
+# One connection is lost, and another one to the same cluster owes: the resolver
+# can't help before the session has taken what the other one owes.
+$s->close;
+$dtx->clean('before');
+$dtx->p(2)->safe_psql('postgres', 'INSERT INTO acct VALUES (2, 100)');
+$s = $dtx->session;
+$s->run('SET pg_dtx.commit_wait = off; SELECT * FROM acct2, acct2b');
+$proxy->rule(cut => q{COMMIT PREPARED '[^']*:2'}, hold => 'COMMIT PREPARED');
+$s->run('BEGIN; UPDATE acct2 SET bal = 200 WHERE id = 1; UPDATE acct2b SET bal = 200 WHERE id = 2; COMMIT');
+is($s->stderr, '', 'two connections to one cluster');
+$proxy->wait_for($_) for 'cut', 'hold';
+my $began = time;
+$s->start('SELECT sum(bal) FROM acct2');
+waits('one is lost, the other one owes: it waits');
+$proxy->clear;
+is($s->finish, '400', '... and sees what the transaction did on both');
+is($s->stderr, '', '... without a word');
+cmp_ok(time - $began, '<', 45, '... not only after pg_dtx.commit_timeout');
+$dtx->p(2)->safe_psql('postgres', 'DELETE FROM acct WHERE id = 2');
+
+# A session can't drop what it needs itself.
+$s->run('UPDATE acct1 SET bal = 100; UPDATE acct2 SET bal = 100');
+$proxy->rule(cut => 'COMMIT PREPARED');
+$s->run($dtx->transfer(1, 1, 2));
+$proxy->wait_for('cut');
+$s->run('DROP EXTENSION pg_dtx');
+like($s->stderr, qr/ERROR:  55006: cannot drop the decisions of "pg_dtx"/, 'DROP EXTENSION while something is not confirmed');
+$proxy->clear;
+$dtx->clean('... it is finished');
+$dtx->balances_are('100 99 101', '... everywhere');
+
+# A long command does not go behind the confirmation: libpq could not be interrupted.
+session();
+$s->start(q{SET plan_cache_mode = force_generic_plan; PREPARE long(bytea) AS UPDATE acct2 SET bal = octet_length($1) WHERE id = 1; EXECUTE long(convert_to(repeat('x', 1000000), 'UTF8'))});
+waits('a long command: it waits');
+ok(!$proxy->happened('behind'), '... and is not sent');
+$dtx->sql($cancel . $s->pid);
+$s->finish;
+like($s->stderr, qr/ERROR:  57014/, '... and can be canceled');
+$proxy->clear;
+
 # The connection is lost while the session is idle: the resolver is waited for.
 $s->close;
 $dtx->clean('before');
@@ -325,6 +375,15 @@ for my $what ('lost', 'killed', 'canceled', 'killed before')
 	$dtx->clean($what);
 	$dtx->balances_are('100 99 101', '... and the transaction is committed everywhere');
 }
+$s->close;
+
+# When all is confirmed, a session can drop the extension, though it has not waited.
+$dtx->sql(q{ALTER SYSTEM SET pg_dtx.resolve_interval = '100ms'});
+$dtx->coord->reload;
+$dtx->wait_passes(2);
+$s = $dtx->session;
+$s->run('SET pg_dtx.commit_wait = off; BEGIN; UPDATE acct1 SET bal = 100; UPDATE acct2 SET bal = 100; COMMIT; BEGIN; DROP EXTENSION pg_dtx; ROLLBACK');
+is($s->stderr, '', 'DROP EXTENSION when all is confirmed');
 $s->close;
 
 done_testing();

@@ -79,12 +79,18 @@ sub host
 	return $_[0]->{dir};
 }
 
-# Replace all rules by this one.
+# Replace all rules by this one, or by several, of which the first that matches
+# applies.
 sub rule
 {
-	my ($self, $action, $regex) = @_;
+	my ($self, @rules) = @_;
+	my $text = '';
+	while (my ($action, $regex) = splice @rules, 0, 2)
+	{
+		$text .= "$action $regex\n";
+	}
 	$self->{offset} = -s $self->{events};
-	return $self->_write_rules("$action $regex\n");
+	return $self->_write_rules($text);
 }
 
 sub clear
