@@ -266,6 +266,16 @@ CoordinatorTwoPhaseCommit(void)
 }
 
 /*
+ * May what is called from inside of libpq throw?
+ */
+bool
+CoordinatorMayThrow(void)
+{
+	return phase != PHASE_COMMIT && phase != PHASE_ABORT &&
+		phase != PHASE_PLAIN_ABORT;
+}
+
+/*
  * A connection is about to begin its first remote transaction: find out which
  * cluster it leads to.  Once per connection, like the settings that postgres_fdw
  * makes.  Throws on interrupts only; a failure shows in the next command.

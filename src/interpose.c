@@ -93,6 +93,9 @@ static int	(*real_PQisBusy) (PGconn *conn);
 static int	(*real_PQconsumeInput) (PGconn *conn);
 static ConnStatusType (*real_PQstatus) (const PGconn *conn);
 static PGTransactionStatusType (*real_PQtransactionStatus) (const PGconn *conn);
+static PQnoticeReceiver (*real_PQsetNoticeReceiver) (PGconn *conn,
+													 PQnoticeReceiver proc,
+													 void *arg);
 
 static const struct
 {
@@ -140,6 +143,9 @@ static const struct
 	{
 		"PQtransactionStatus", (void **) &real_PQtransactionStatus
 	},
+	{
+		"PQsetNoticeReceiver", (void **) &real_PQsetNoticeReceiver
+	},
 };
 
 /*
@@ -168,6 +174,9 @@ static const struct
 /* Is DtxInterposeOpen() under way, and which connection has it got? */
 static bool opening = false;
 static Participant *opened = NULL;
+
+/* What postgres_fdw does with a notice of a server, from 19 on; see below. */
+static PQnoticeReceiver fdw_notice_receiver = NULL;
 
 /* Wait event, see DtxWaitEvent(). */
 static uint32 we_result = 0;
@@ -1241,4 +1250,29 @@ PQtransactionStatus(const PGconn *conn)
 			return PQTRANS_IDLE;
 	}
 	return real_PQtransactionStatus(conn);
+}
+
+/*
+ * From 19 on postgres_fdw writes a server's notices to the log and to the client
+ * (libpqsrv_notice_receiver in libpq/libpq-be-fe-helpers.h).  That throws if the
+ * client can't take what the server says, and comes from inside of libpq whenever
+ * something is received.  After the local commit it must not: notices are not
+ * passed on then.
+ */
+static void
+receive_notice(void *arg, const PGresult *res)
+{
+	if (CoordinatorMayThrow())
+		fdw_notice_receiver(arg, res);
+}
+
+PGDLLEXPORT PQnoticeReceiver
+PQsetNoticeReceiver(PGconn *conn, PQnoticeReceiver proc, void *arg)
+{
+	if (CALLED_BY_FDW() && proc != NULL)
+	{
+		fdw_notice_receiver = proc;
+		proc = receive_notice;
+	}
+	return real_PQsetNoticeReceiver(conn, proc, arg);
 }

@@ -165,6 +165,7 @@ extern int64 DtxRemoteExecute(const char *server, const char *text,
 /* coordinator.c, called by saga_worker.c */
 extern void CoordinatorInsist(void);
 extern bool CoordinatorTwoPhaseCommit(void);
+extern bool CoordinatorMayThrow(void);
 extern bool CoordinatorUnconfirmed(void);
 
 /* coordinator.c, called by interpose.c */
