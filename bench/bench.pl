@@ -1090,9 +1090,10 @@ sub write_chart
 		grep { $_->{shape} == $shape } @table
 	} @wide;
 	return unless @wide;
+	# without postgres_fdw's own figures there is nothing to compare with
 	@bars = grep {
 		my $mode = $_;
-		grep { $_->{mode} eq $mode } @table
+		grep { $_->{mode} eq $mode && defined $_->{tps_ratio} } @table
 	} @bars;
 	return unless @bars;
 	for my $delay (@delays)
