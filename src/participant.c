@@ -318,7 +318,9 @@ make_wait_set(Participant *p)
 {
 	WaitEventSet *set;
 
-	free_wait_set(p);
+	/* (not always: it forgets that there was no room) */
+	if (p->wait_set != NULL)
+		free_wait_set(p);
 	if (PQsocket(p->conn) < 0 || nwait_sets >= MAX_WAIT_SETS ||
 		no_more_wait_sets)
 		return;

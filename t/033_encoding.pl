@@ -25,14 +25,29 @@ sub finished
 	return ok($good, $name);
 }
 
+# Run a transaction, of which no server confirms its part.
+sub unconfirmed
+{
+	my $sql = shift;
+	$dtx->arm;
+	$s->run($dtx->hold);
+	$s->start($sql);
+	$dtx->wait_held($s);
+	$dtx->freeze($dtx->p($_)) for 1, 2;
+	$dtx->release;
+	$s->finish;
+	$dtx->thaw($dtx->p($_)) for 1, 2;
+	return;
+}
+
 # In the letters of another alphabet.
 $s->run(q{ALTER SERVER s2 RENAME TO U&"\043C\043E\0441\043A\0432\0430"; SET pg_dtx.commit_timeout = 0});
-$s->run("SET client_encoding = latin1; $transfer");
+unconfirmed("SET client_encoding = latin1; $transfer");
 like($s->stderr, qr/WARNING:  01000: transaction has committed, but not every server has confirmed it yet: "s1", "\?{12}"\n/,
 	'a name that the client can not take');
 is($s->run('SELECT 1'), '1', '... the session is alive');
 finished('... and the transaction is finished');
-$s->run("SET client_encoding = utf8; $transfer");
+unconfirmed("SET client_encoding = utf8; $transfer");
 like($s->stderr, qr/confirmed it yet: "s1", "\xd0\xbc\xd0\xbe\xd1\x81\xd0\xba\xd0\xb2\xd0\xb0"\n/, 'a name that it can take');
 finished('... and the transaction is finished');
 
@@ -48,15 +63,8 @@ $s->run(join '', map {
 is($s->stderr, '', 'eighteen servers with long names');
 for my $encoding ('latin1', 'utf8')
 {
-	$dtx->arm;
-	$s->run($dtx->hold);
-	$s->start("SET client_encoding = $encoding; BEGIN; "
+	unconfirmed("SET client_encoding = $encoding; BEGIN; "
 		  . join('', map { "INSERT INTO many$_ VALUES (" . (1000 + $_) . ', 0);' } 1 .. 18) . 'COMMIT');
-	$dtx->wait_held($s);
-	$dtx->freeze($dtx->p(2));
-	$dtx->release;
-	$s->finish;
-	$dtx->thaw($dtx->p(2));
 	like($s->stderr, qr/WARNING:  01000: .*"n01[^"]*", .*", \.\.\.\n/, "$encoding: the list of names is cut between two names");
 	is($s->run('SELECT 1'), '1', '... the session is alive');
 	finished('... and the transaction is finished');
