@@ -66,7 +66,7 @@ $$;
 -- a chain; after: the previous step
 SELECT dtx.define_saga('chain',
 	dtx.step('a', server => 'one', execute => 'UPDATE acct SET bal = bal - 1 WHERE id = 1 RETURNING bal',
-		compensate => 'UPDATE acct SET bal = bal + 1 WHERE id = 1', min_rows => 1),
+		compensate => 'UPDATE acct SET bal = bal + 1 WHERE id = 1', min_rows => 1, backoff => '10 s'),
 	dtx.step('b', 'two', 'UPDATE acct SET bal = bal + 1 WHERE id = 1', 'UPDATE acct SET bal = bal - 1 WHERE id = 1',
 		max_attempts => 3, backoff => '10 s', timeout => '1 min', compensate_attempts => 2),
 	dtx.step('c', NULL, 'INSERT INTO acct0 VALUES (10, 1)', kind => 'pivot'),
