@@ -147,8 +147,8 @@ static struct
 static int	nbehind = 0;		/* used elements */
 
 /* For whom settle_for() settles others, and whether it settles all of them. */
-static bool catch_up_all;
 static Participant *catching_up = NULL;
+static bool catch_up_all = false;
 
 /* Wait events, see DtxWaitEvent(). */
 static uint32 we_prepare;
