@@ -69,6 +69,7 @@ static object_access_hook_type prev_object_access_hook = NULL;
 
 static void dtx_object_access(ObjectAccessType access, Oid classId,
 							  Oid objectId, int subId, void *arg);
+static bool ask_for_pass_if_decisions(void);
 static void check_nothing_in_doubt(void);
 static ErrorData *try_finish(Oid serverid, Oid umid, const char *gid,
 							 DtxDecision decision, uint64 system_id);
@@ -169,13 +170,36 @@ dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,
 				 errhint("Wait until view \"dtx.sagas\" shows no others than completed and compensated ones, or end them with dtx.force_saga().")));
 }
 
+/*
+ * Are there decision rows that may be needed?  A full pass finds out, and deletes
+ * those that are not: let one begin soon.
+ */
+static bool
+ask_for_pass_if_decisions(void)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	List	   *rows = DtxDecisionScan(snapshot);
+	ListCell   *lc;
+
+	UnregisterSnapshot(snapshot);
+	foreach(lc, rows)
+	{
+		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
+
+		/* The row of a backend that waits to use it again is not needed. */
+		if (!DtxActivityOwnsRow(row->boot_id, row->xid))
+		{
+			DtxLauncherAskPass();
+			return true;
+		}
+	}
+	return false;
+}
+
 static void
 check_nothing_in_doubt(void)
 {
 	bool		in_doubt;
-	Snapshot	snapshot;
-	List	   *rows;
-	ListCell   *lc;
 
 	/* What this session has not waited for; it can't show as somebody else's. */
 	CoordinatorSettleAll();
@@ -188,17 +212,8 @@ check_nothing_in_doubt(void)
 	in_doubt = DtxActivityAnyCommitting();
 	if (DtxInDoubtList(MyDatabaseId) != NIL)
 		in_doubt = true;
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	rows = DtxDecisionScan(snapshot);
-	UnregisterSnapshot(snapshot);
-	foreach(lc, rows)
-	{
-		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
-
-		/* The row of a backend that waits to use it again is not needed. */
-		if (!DtxActivityOwnsRow(row->boot_id, row->xid))
-			in_doubt = true;
-	}
+	if (ask_for_pass_if_decisions())
+		in_doubt = true;
 
 	if (in_doubt)
 		ereport(ERROR,
@@ -956,6 +971,9 @@ dtx_sql_resolve(PG_FUNCTION_ARGS)
 			nulls[4] = true;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
+
+	/* Decisions nobody needs any more are deleted by the worker, if by anyone. */
+	(void) ask_for_pass_if_decisions();
 
 	return (Datum) 0;
 }

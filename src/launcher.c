@@ -122,6 +122,7 @@ typedef struct WorkerEntry
 	Latch	   *latch;			/* if running */
 	int			rounds;			/* of its main loop, up to 2: past its start? */
 	bool		work;			/* woken since it last looked */
+	bool		pass;			/* of a resolver: asked for a full pass */
 	bool		stop;			/* asked to leave */
 	bool		not_needed;		/* left because there was nothing to do for it */
 	bool		idle;			/* of a worker of sagas: has nothing to do; of
@@ -198,6 +199,9 @@ static Oid	my_blocked = InvalidOid;
  */
 static Oid	wake_at_end = InvalidOid;
 
+/* Backend: ask that resolver for a full pass, too? */
+static bool pass_at_end = false;
+
 static void launcher_exit(int code, Datum arg);
 static void launcher_collect(void);
 static void launcher_scan(void);
@@ -214,7 +218,7 @@ static WorkerEntry *find_entry(DtxWorkerKind kind, Oid dbid, WorkerState first,
 							   WorkerState last);
 static WorkerEntry *saga_entry(const DtxSagaWorker *worker);
 static bool is_blocked(Oid dbid);
-static void wake_now(DtxWorkerKind kind, Oid dbid, bool running_only);
+static void wake_now(DtxWorkerKind kind, Oid dbid, bool running_only, bool pass);
 static void wake_scheduler(Oid dbid);
 static void worker_detach(int code, Datum arg);
 static void next_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
@@ -831,6 +835,7 @@ register_worker(DtxWorkerKind kind, Oid dbid, Oid role, WorkerKey *key,
 	entry->latch = NULL;
 	entry->rounds = 0;
 	entry->work = false;
+	entry->pass = false;
 	entry->stop = false;
 	entry->not_needed = false;
 	entry->idle = false;
@@ -922,10 +927,22 @@ DtxLauncherWakeResolver(Oid dbid)
 	if (IsTransactionState())
 	{
 		wake_at_end = dbid;
-		wake_now(DTX_WORKER_RESOLVER, dbid, true);
+		wake_now(DTX_WORKER_RESOLVER, dbid, true, false);
 	}
 	else
-		wake_now(DTX_WORKER_RESOLVER, dbid, false);
+		wake_now(DTX_WORKER_RESOLVER, dbid, false, false);
+}
+
+/*
+ * The resolver of this database is to begin a full pass once the current
+ * transaction is over, be it a commit or not: there are decision rows that it
+ * may find to be needed no more.  In a transaction; never throws.
+ */
+void
+DtxLauncherAskPass(void)
+{
+	wake_at_end = MyDatabaseId;
+	pass_at_end = true;
 }
 
 /*
@@ -936,7 +953,7 @@ void
 DtxLauncherWakeSagas(Oid dbid)
 {
 	if (shared != NULL)
-		wake_now(DTX_WORKER_SCHEDULER, dbid, false);
+		wake_now(DTX_WORKER_SCHEDULER, dbid, false, false);
 }
 
 /*
@@ -952,8 +969,11 @@ DtxLauncherSagasPrepared(void)
 	LWLockRelease(&shared->lock);
 }
 
+/*
+ * A worker that is not running yet begins with a full pass anyway.
+ */
 static void
-wake_now(DtxWorkerKind kind, Oid dbid, bool running_only)
+wake_now(DtxWorkerKind kind, Oid dbid, bool running_only, bool pass)
 {
 	WorkerEntry *entry;
 
@@ -962,6 +982,7 @@ wake_now(DtxWorkerKind kind, Oid dbid, bool running_only)
 	if (entry != NULL)
 	{
 		entry->work = true;
+		entry->pass |= pass;
 		if (entry->latch != NULL)
 			SetLatch(entry->latch);
 	}
@@ -1110,6 +1131,21 @@ DtxWorkerTakeWork(void)
 		SetLatch(shared->launcher_latch);
 	LWLockRelease(&shared->lock);
 	return work;
+}
+
+/*
+ * Has this resolver been asked for a full pass?  The answer is given once.
+ */
+bool
+DtxWorkerTakePass(void)
+{
+	bool		pass;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	pass = my_entry->pass;
+	my_entry->pass = false;
+	LWLockRelease(&shared->lock);
+	return pass;
 }
 
 /*
@@ -1642,7 +1678,8 @@ launcher_xact_callback(XactEvent event, void *arg)
 				Oid			dbid = wake_at_end;
 
 				wake_at_end = InvalidOid;
-				wake_now(DTX_WORKER_RESOLVER, dbid, false);
+				wake_now(DTX_WORKER_RESOLVER, dbid, false, pass_at_end);
+				pass_at_end = false;
 			}
 			break;
 		default:

@@ -296,6 +296,7 @@ extern void DtxLauncherShmemInit(void);
 extern void DtxLauncherRegister(void);
 extern void DtxLauncherInstallHooks(void);
 extern void DtxLauncherWakeResolver(Oid dbid);	/* never throws */
+extern void DtxLauncherAskPass(void);	/* never throws */
 extern void DtxLauncherWakeSagas(Oid dbid); /* never throws */
 extern void DtxLauncherSagasPrepared(void); /* never throws */
 PGDLLEXPORT extern void dtx_launcher_main(Datum arg);

@@ -125,6 +125,9 @@
 /* Pause before a server that left something undone is visited again, ms. */
 #define REVISIT_PAUSE		200
 
+/* Pause between full passes, however often somebody asks for one, ms. */
+#define ASKED_PASS_PAUSE	1000
+
 /*
  * An entry that is to be rolled back is kept for this time, milliseconds, even
  * if nothing is seen of it: its PREPARE may be under way.
@@ -336,6 +339,7 @@ struct Resolver
 
 	/* worker only */
 	TimestampTz pass_began;		/* last full pass, 0: none yet */
+	bool		pass_asked;		/* somebody wants one before its time */
 	bool		pass_open;		/* not counted as completed yet */
 	MemoryContext notes_cxt;
 	List	   *notes;			/* Note */
@@ -408,6 +412,7 @@ static void entry_finished(Visit *v, const DtxGid *gid);
 static void run_to_end(Resolver *r);
 
 static ServerState *server_state(Oid serverid);
+static TimestampTz next_pass(Resolver *r);
 static long worker_step(Resolver *r, bool *leave);
 static List *worker_begin_pass(Resolver *r, List *starts);
 static void worker_take_notes(Resolver *r);
@@ -2584,6 +2589,19 @@ server_state(Oid serverid)
 }
 
 /*
+ * When is the next full pass due, if the clock is right?
+ */
+static TimestampTz
+next_pass(Resolver *r)
+{
+	int			ms = dtx_resolve_interval;
+
+	if (r->pass_asked)
+		ms = Min(ms, ASKED_PASS_PAUSE);
+	return TimestampTzPlusMilliseconds(r->pass_began, ms);
+}
+
+/*
  * Look what is to be done now and begin it.  Returns how long to wait for
  * something to happen, in milliseconds (-1: no limit).  Sets *leave if the
  * extension is not installed any more.
@@ -2606,7 +2624,7 @@ worker_step(Resolver *r, bool *leave)
 
 	/* At once if the clock was set back. */
 	need_pass = r->pass_began == 0 || r->pass_began > now ||
-		now >= TimestampTzPlusMilliseconds(r->pass_began, dtx_resolve_interval);
+		now >= next_pass(r);
 
 	/* Read before any visit begins: see settle_entries(). */
 	entries = DtxInDoubtList(MyDatabaseId);
@@ -2700,8 +2718,7 @@ static long
 worker_timeout(Resolver *r, List *entries)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz next = TimestampTzPlusMilliseconds(r->pass_began,
-												   dtx_resolve_interval);
+	TimestampTz next = next_pass(r);
 	ListCell   *lc;
 
 	foreach(lc, entries)
@@ -2773,6 +2790,7 @@ worker_begin_pass(Resolver *r, List *starts)
 	}
 
 	r->pass_began = now;
+	r->pass_asked = false;
 	r->pass_open = true;
 	return starts;
 }
@@ -3154,6 +3172,7 @@ dtx_resolver_main(Datum arg)
 
 				if (r == NULL)
 					r = resolver_create(TopMemoryContext, true);
+				r->pass_asked |= DtxWorkerTakePass();
 				timeout = worker_step(r, &gone);
 				leave = gone;
 
