@@ -200,6 +200,7 @@ static void
 check_nothing_in_doubt(void)
 {
 	bool		in_doubt;
+	bool		decisions;
 
 	/* What this session has not waited for; it can't show as somebody else's. */
 	CoordinatorSettleAll();
@@ -212,16 +213,17 @@ check_nothing_in_doubt(void)
 	in_doubt = DtxActivityAnyCommitting();
 	if (DtxInDoubtList(MyDatabaseId) != NIL)
 		in_doubt = true;
-	if (ask_for_pass_if_decisions())
-		in_doubt = true;
+	decisions = ask_for_pass_if_decisions();
 
-	if (in_doubt)
+	if (in_doubt || decisions)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("cannot drop the decisions of \"%s\", because transactions may be in doubt",
 						"pg_dtx"),
 				 errdetail("Not all prepared foreign transactions are known to be finished, and the record of what is to become of them would be lost."),
-				 errhint("Wait until view \"dtx.in_doubt\" is empty, run dtx.resolve(), or finish them with dtx.force().")));
+				 in_doubt || !dtx_resolver ?
+				 errhint("Wait until view \"dtx.in_doubt\" is empty, run dtx.resolve(), or finish them with dtx.force().") :
+				 errhint("The resolver has been told to look at them. Try again in a few seconds.")));
 }
 
 /*
