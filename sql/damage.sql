@@ -35,9 +35,8 @@ CALL decide(5, '{two}', format('{%s}', :'committed'::bigint + 1000000));
 CALL decide(7, '{two}', '{0}');
 CALL decide(8, '{two}', '{}');
 COMMIT;
--- A resolver makes a pass when it starts.
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE backend_type = 'pg_dtx resolver' AND datname = current_database();
+-- The resolver makes a pass if it is asked for one.
+DO 'BEGIN PERFORM dtx.resolve(); END';
 CALL wait_until('SELECT count(*) = 0 FROM dtx.decision WHERE boot_id = 221');
 SELECT replace(gid, :'stem', '') AS gid, server, decided, found, since > now() - interval '1 hour' AS lately,
 	remote_xid = :'aborted1' AS one, remote_xid = :'aborted2' AS two, detail
@@ -92,8 +91,7 @@ SELECT replace(gid, :'stem', '') AS gid, acknowledged_by = current_user AS by_me
 FROM dtx.damage_record ORDER BY gid;
 -- found again: on record already
 CALL decide(2, '{one}', format('{%s}', :'aborted1'));
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE backend_type = 'pg_dtx resolver' AND datname = current_database();
+DO 'BEGIN PERFORM dtx.resolve(); END';
 CALL wait_until('SELECT count(*) = 0 FROM dtx.decision WHERE boot_id = 221');
 SELECT replace(gid, :'stem', '') AS gid FROM dtx.damage ORDER BY gid;
 -- clean up

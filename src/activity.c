@@ -447,23 +447,25 @@ DtxActivityAdoptRow(uint64 boot_id, uint64 xid)
 }
 
 /*
- * Is another backend of this database answering for a transaction?
+ * Is another backend of this database answering for a transaction?  Returns its
+ * process id, or 0.
  */
-bool
+int
 DtxActivityAnyCommitting(void)
 {
-	bool		committing = false;
+	int			pid = 0;
 
-	for (int i = 0; i < activity->nslots && !committing; i++)
+	for (int i = 0; i < activity->nslots && pid == 0; i++)
 	{
 		ActivitySlot *slot = &activity->slots[i];
 
 		LWLockAcquire(&slot->lock, LW_SHARED);
-		committing = slot->pub.pid != 0 && slot->pub.pid != MyProcPid &&
-			slot->pub.dbid == MyDatabaseId && slot->committing_xid != 0;
+		if (slot->pub.pid != MyProcPid && slot->pub.dbid == MyDatabaseId &&
+			slot->committing_xid != 0)
+			pid = slot->pub.pid;
 		LWLockRelease(&slot->lock);
 	}
-	return committing;
+	return pid;
 }
 
 /*

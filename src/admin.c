@@ -199,6 +199,7 @@ ask_for_pass_if_decisions(void)
 static void
 check_nothing_in_doubt(void)
 {
+	int			pid;
 	bool		in_doubt;
 	bool		decisions;
 
@@ -210,17 +211,19 @@ check_nothing_in_doubt(void)
 	 * locks are released before phase two and before the end of an abort, and
 	 * a session makes its entries before it lets go: look in this order.
 	 */
-	in_doubt = DtxActivityAnyCommitting();
-	if (DtxInDoubtList(MyDatabaseId) != NIL)
-		in_doubt = true;
+	pid = DtxActivityAnyCommitting();
+	in_doubt = DtxInDoubtList(MyDatabaseId) != NIL;
 	decisions = ask_for_pass_if_decisions();
 
-	if (in_doubt || decisions)
+	if (pid != 0 || in_doubt || decisions)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("cannot drop the decisions of \"%s\", because transactions may be in doubt",
 						"pg_dtx"),
 				 errdetail("Not all prepared foreign transactions are known to be finished, and the record of what is to become of them would be lost."),
+				 pid != 0 ?
+				 errhint("Wait for the session with process ID %d. If it is idle, its COMMIT has not waited for the servers (\"%s\" is off); its next command on a foreign table will, or its end.",
+						 pid, "pg_dtx.commit_wait") :
 				 in_doubt || !dtx_resolver ?
 				 errhint("Wait until view \"dtx.in_doubt\" is empty, run dtx.resolve(), or finish them with dtx.force().") :
 				 errhint("The resolver has been told to look at them. Try again in a few seconds.")));

@@ -120,7 +120,7 @@ typedef struct WorkerEntry
 	Oid			role;			/* of a worker of sagas */
 	pid_t		pid;			/* if running */
 	Latch	   *latch;			/* if running */
-	int			rounds;			/* of its main loop, up to 2: past its start? */
+	bool		started;		/* has had its first look, and stays */
 	bool		work;			/* woken since it last looked */
 	bool		pass;			/* of a resolver: asked for a full pass */
 	bool		stop;			/* asked to leave */
@@ -147,6 +147,7 @@ typedef struct LauncherShared
 	Woken		woken[MAX_WOKEN];	/* workers to start if not there */
 	bool		woken_all;		/* there were more of them */
 	bool		prepared;		/* may COMMIT PREPARED start sagas? */
+	bool		launched;		/* was there a launcher before? */
 	int			nblocked;		/* constant: size of blocked[] */
 	Oid		   *blocked;		/* per PGPROC number: database in which its
 								 * backend wants no worker, or InvalidOid */
@@ -373,6 +374,14 @@ dtx_launcher_main(Datum arg)
 	}
 	shared->launcher_pid = MyProcPid;
 	shared->launcher_latch = MyLatch;
+
+	/*
+	 * An earlier launcher may have been about to start a scheduler again: let
+	 * one have a look in each database.
+	 */
+	if (shared->launched)
+		shared->woken_all = true;
+	shared->launched = true;
 
 	/*
 	 * Those that an earlier launcher was starting: we have no handle to learn
@@ -704,7 +713,7 @@ launcher_start_due(TimestampTz *no_slot_since, TimestampTz *no_slot_until,
 
 				if (entry->kind < LAUNCHED_KINDS &&
 					(entry->state == WORKER_STARTING ||
-					 (entry->state == WORKER_RUNNING && entry->rounds < 2)))
+					 (entry->state == WORKER_RUNNING && !entry->started)))
 					starting++;
 			}
 			LWLockRelease(&shared->lock);
@@ -833,7 +842,7 @@ register_worker(DtxWorkerKind kind, Oid dbid, Oid role, WorkerKey *key,
 	entry->role = role;
 	entry->pid = 0;
 	entry->latch = NULL;
-	entry->rounds = 0;
+	entry->started = false;
 	entry->work = false;
 	entry->pass = false;
 	entry->stop = false;
@@ -1117,20 +1126,32 @@ DtxWorkerMustStop(void)
 bool
 DtxWorkerTakeWork(void)
 {
-	bool		started = false;
 	bool		work;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	work = my_entry->work;
 	my_entry->work = false;
-	if (my_entry->rounds < 2)
-		started = ++my_entry->rounds == 2;
-
-	/* The launcher may be waiting to start the next one. */
-	if (started && shared->launcher_latch != NULL)
-		SetLatch(shared->launcher_latch);
 	LWLockRelease(&shared->lock);
 	return work;
+}
+
+/*
+ * This worker has had its first look, or failed to, and is going to wait: the
+ * launcher may start the next one.  To be called before every wait.
+ */
+void
+DtxWorkerStarted(void)
+{
+	static bool started = false;
+
+	if (started)
+		return;
+	started = true;
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	my_entry->started = true;
+	if (shared->launcher_latch != NULL)
+		SetLatch(shared->launcher_latch);
+	LWLockRelease(&shared->lock);
 }
 
 /*

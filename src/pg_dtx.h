@@ -168,7 +168,7 @@ extern bool DtxActivityResponsible(const DtxGid *gid);
 extern bool DtxActivityOwnsRow(uint64 boot_id, uint64 xid);
 extern bool DtxActivityAdoptRow(uint64 boot_id, uint64 xid);
 extern bool DtxActivityConfirmed(uint64 boot_id, uint64 xid);
-extern bool DtxActivityAnyCommitting(void);
+extern int	DtxActivityAnyCommitting(void);
 extern int	DtxActivityCount(void);
 extern bool DtxActivityGet(int index, DtxActivity *copy);
 

@@ -94,7 +94,7 @@ struct DtxRemote
 {
 	dlist_node	node;			/* in DtxRemoteSet.remotes */
 	DtxRemoteSet *set;			/* the set it belongs to */
-	MemoryContext cxt;			/* this struct and what hangs off it */
+	MemoryContext cxt;			/* what hangs off this struct */
 	const DtxTarget *target;	/* the owner's */
 	const DtxRemoteHandler *handler;	/* the owner's */
 	void	   *arg;			/* for the handler */
@@ -327,6 +327,7 @@ DtxTargetMake(Oid serverid, Oid umid, int attempt, Oid on_behalf_of)
 	ListCell   *lc;
 	bool		password_required = true;
 	bool		have_password = false;
+	bool		entitled;
 	int			nhosts = 1;
 	int			n;
 
@@ -405,14 +406,23 @@ DtxTargetMake(Oid serverid, Oid umid, int attempt, Oid on_behalf_of)
 	 * Whoever wrote the options must be entitled to this server's own
 	 * identity, or bring a password.  For a user's mapping that is the user;
 	 * postgres_fdw asks the same.  For a PUBLIC mapping postgres_fdw asks who
-	 * is connecting.  If that is a resolver it is nobody, and the owner of the
-	 * server, who controls both the server and its PUBLIC mapping, counts.
+	 * is connecting.
+	 *
+	 * A resolver connects though nobody has asked for it, and the owner of the
+	 * server may make mappings for anybody (commands/foreigncmds.c,
+	 * user_mapping_ddl_aclcheck): a superuser's, too, without a password, and
+	 * to wherever he likes.  So the owner must be entitled as well.
 	 */
-	target->need_password = password_required &&
-		!superuser_arg(OidIsValid(um_userid) ? um_userid :
-					   OidIsValid(on_behalf_of) ? on_behalf_of : server->owner);
+	entitled = superuser_arg(OidIsValid(um_userid) ? um_userid :
+							 OidIsValid(on_behalf_of) ? on_behalf_of :
+							 server->owner);
+	if (!OidIsValid(on_behalf_of))
+		entitled = entitled && superuser_arg(server->owner);
+	target->need_password = password_required && !entitled;
 	if (target->need_password && !have_password)
-		target->error = pstrdup("password is required: a user mapping of somebody who is not a superuser must contain a password");
+		target->error = OidIsValid(um_userid) && superuser_arg(um_userid) ?
+			pstrdup("password is required: a user mapping of a server whose owner is not a superuser must contain a password") :
+			pstrdup("password is required: a user mapping of somebody who is not a superuser must contain a password");
 
 	return target;
 }
@@ -452,6 +462,9 @@ DtxRemoteSetDestroy(DtxRemoteSet *set)
 
 /*
  * Release what is not palloc'd.  Must not throw: it runs during error cleanup.
+ * When a context is deleted, its children go before its callbacks are called
+ * (utils/mmgr/mcxt.c, MemoryContextDelete), so this looks at nothing that is not
+ * allocated in the set's own context.
  */
 static void
 set_reset(void *arg)
@@ -482,7 +495,7 @@ DtxRemoteOpen(DtxRemoteSet *set, const DtxTarget *target,
 {
 	MemoryContext cxt = AllocSetContextCreate(set->cxt, "pg_dtx connection",
 											  ALLOCSET_SMALL_SIZES);
-	DtxRemote  *remote = MemoryContextAllocZero(cxt, sizeof(DtxRemote));
+	DtxRemote  *remote = MemoryContextAllocZero(set->cxt, sizeof(DtxRemote));
 
 	Assert(target->error == NULL);
 
@@ -683,6 +696,7 @@ set_sweep(DtxRemoteSet *set)
 		{
 			dlist_delete(&remote->node);
 			MemoryContextDelete(remote->cxt);
+			pfree(remote);
 		}
 	}
 }

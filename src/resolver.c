@@ -222,10 +222,12 @@ typedef struct Visit
 	uint64		coordinator_id; /* Resolver.coordinator_id when it began */
 	TimestampTz began_at;
 	int			failures;		/* failed visits before this one */
+	int			turn;			/* visits before this one, modulo a lot */
 	bool		in_pass;		/* part of a full pass */
 	DtxGid		only;			/* VISIT_FORCE, VISIT_LOOK: only this gid */
 	bool		has_only;		/* is "only" set? */
-	DtxDecision forced;			/* VISIT_FORCE: what is to become of it */
+	DtxDecision forced;			/* VISIT_FORCE: what is to become of it, ... */
+	uint64		forced_system_id;	/* ... in this cluster only, unless 0 */
 	Oid			fixed_umid;		/* only this mapping, or InvalidOid */
 	Oid			on_behalf_of;	/* user who wants to look, or InvalidOid */
 	List	   *entries;		/* in-doubt entries when it began */
@@ -268,6 +270,7 @@ typedef struct Visit
 	HTAB	   *found_hash;		/* Found */
 	List	   *found;			/* the same, in the order of the lists */
 	List	   *in_flight;		/* InFlight of the current list */
+	List	   *seen_in_flight; /* InFlight of all lists of this visit */
 	List	   *todo;			/* Found, to be finished on this connection */
 	Found	   *current;		/* of them, the one being finished */
 	List	   *cancels;		/* InFlight, to be canceled */
@@ -300,6 +303,7 @@ typedef struct ServerState
 	Visit	   *visit;			/* running now, or NULL */
 	bool		exists;			/* in the catalogs at the last pass */
 	int			failures;		/* failed visits in a row */
+	int			visits;			/* begun, modulo a lot */
 	TimestampTz pass_after;		/* passes leave it alone until then */
 	TimestampTz hurry_after;	/* in-doubt entries leave it alone until then */
 	Oid			good_umid;		/* the mapping that worked last */
@@ -360,6 +364,7 @@ static void xact_end(Resolver *r);
 static List *list_servers(void);
 static char *server_name_if_usable(Oid serverid);
 static TimestampTz backoff_until(int failures);
+static bool is_due(TimestampTz at, TimestampTz now);
 
 static Visit *visit_create(Resolver *r, VisitPurpose purpose, Oid serverid,
 						   const char *name);
@@ -367,7 +372,8 @@ static void visit_set_entries(Visit *v, List *entries);
 static void visit_next(Visit *v);
 static bool visit_connect(Visit *v, Oid umid);
 static Oid	choose_mapping(Visit *v);
-static Oid	choose_mapping_for(Visit *v, const char *owner, Oid known_umid);
+static Oid	find_mapping(Visit *v, const char *owner, Oid known_umid);
+static Oid	guess_mapping(Visit *v);
 static void load_mappings(Visit *v);
 static void visit_ready(DtxRemote *remote, void *arg,
 						const DtxRemoteError *error);
@@ -381,6 +387,7 @@ static void row_in_flight(Visit *v, const PGresult *res);
 static void row_prepared(Visit *v, DtxRemote *remote, const PGresult *res);
 static void visit_listed(Visit *v, DtxRemote *remote);
 static bool visit_judge(Visit *v);
+static HTAB *row_keys(List *rows, MemoryContext cxt);
 static void visit_continue(Visit *v, DtxRemote *remote);
 static bool may_finish(Visit *v, Found *f);
 static void visit_finished_one(Visit *v, const DtxRemoteError *error);
@@ -408,6 +415,7 @@ static DtxInDoubt *visit_entry(Visit *v, const DtxGid *gid);
 static bool is_in_flight(Visit *v, const DtxGid *gid);
 static bool found_here(Visit *v);
 static bool leads_elsewhere(const Visit *v, uint64 system_id);
+static bool server_exists(Resolver *r, Oid serverid);
 static void entry_finished(Visit *v, const DtxGid *gid);
 static void run_to_end(Resolver *r);
 
@@ -416,6 +424,7 @@ static TimestampTz next_pass(Resolver *r);
 static long worker_step(Resolver *r, bool *leave);
 static List *worker_begin_pass(Resolver *r, List *starts);
 static void worker_take_notes(Resolver *r);
+static List *unowned_rows(void);
 static void worker_prune(Resolver *r);
 static void worker_start_visit(Resolver *r, Start *start, List *entries);
 static long worker_timeout(Resolver *r, List *entries);
@@ -523,6 +532,15 @@ backoff_until(int failures)
 		pause *= 2;
 	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 									   Min(pause, limit));
+}
+
+/*
+ * Has the time come that backoff_until() has set, or was the clock set back since?
+ */
+static bool
+is_due(TimestampTz at, TimestampTz now)
+{
+	return at <= now || at > TimestampTzPlusMilliseconds(now, 2 * MAX_BACKOFF);
 }
 
 /*
@@ -722,10 +740,19 @@ choose_mapping(Visit *v)
 		if (OidIsValid(v->fixed_umid))
 			return list_member_oid(v->tried, v->fixed_umid) ?
 				InvalidOid : v->fixed_umid;
-		foreach(lc, v->preferred)
+
+
+		/*
+		 * Every other time without them: those who are refused there must not
+		 * be all who are ever tried.
+		 */
+		if (v->failures % 2 == 0)
 		{
-			if (!list_member_oid(v->tried, lfirst_oid(lc)))
-				return lfirst_oid(lc);
+			foreach(lc, v->preferred)
+			{
+				if (!list_member_oid(v->tried, lfirst_oid(lc)))
+					return lfirst_oid(lc);
+			}
 		}
 		load_mappings(v);
 
@@ -746,20 +773,34 @@ choose_mapping(Visit *v)
 	if (v->purpose == VISIT_LOOK || OidIsValid(v->fixed_umid))
 		return InvalidOid;
 
-	/* Is there something that another user could finish? */
-	foreach(lc, v->found)
+	/*
+	 * Is there something that another user could finish?  First those whose
+	 * mapping is known, so that guesses for one gid do not use up the tries of
+	 * another; and it is another gid that comes first each time.
+	 */
+	for (int guess = 0; guess <= 1; guess++)
 	{
-		Found	   *f = (Found *) lfirst(lc);
-		DtxInDoubt *entry;
-		Oid			umid;
+		int			n = list_length(v->found);
 
-		if (f->state != FOUND_DECIDED)
-			continue;
-		entry = visit_entry(v, &f->gid);
-		umid = choose_mapping_for(v, f->owner,
-								  entry ? entry->umid : InvalidOid);
-		if (OidIsValid(umid))
-			return umid;
+		for (int i = 0; i < n; i++)
+		{
+			Found	   *f = (Found *) list_nth(v->found, (v->turn + i) % n);
+			DtxInDoubt *entry;
+			Oid			umid;
+
+			if (f->state != FOUND_DECIDED)
+				continue;
+
+			/* The server says which database it is, not the mapping. */
+			if (guess && (f->database == NULL ||
+						  strcmp(f->database, v->database) != 0))
+				continue;
+			entry = visit_entry(v, &f->gid);
+			umid = guess ? guess_mapping(v) :
+				find_mapping(v, f->owner, entry ? entry->umid : InvalidOid);
+			if (OidIsValid(umid))
+				return umid;
+		}
 	}
 
 	/*
@@ -782,13 +823,13 @@ choose_mapping(Visit *v)
 }
 
 /*
- * A mapping, not tried yet, that may lead to the role "owner".
+ * The mapping, not tried yet, through which a gid was prepared, or that names the
+ * role that owns it.
  */
 static Oid
-choose_mapping_for(Visit *v, const char *owner, Oid known_umid)
+find_mapping(Visit *v, const char *owner, Oid known_umid)
 {
 	ListCell   *lc;
-	Oid			guess = InvalidOid;
 
 	if (OidIsValid(known_umid) && !list_member_oid(v->tried, known_umid))
 		return known_umid;
@@ -798,17 +839,36 @@ choose_mapping_for(Visit *v, const char *owner, Oid known_umid)
 	{
 		Mapping    *mapping = (Mapping *) lfirst(lc);
 
-		if (list_member_oid(v->tried, mapping->umid))
-			continue;
 		if (owner != NULL && mapping->user != NULL &&
-			strcmp(mapping->user, owner) == 0)
+			strcmp(mapping->user, owner) == 0 &&
+			!list_member_oid(v->tried, mapping->umid))
 			return mapping->umid;
+	}
+	return InvalidOid;
+}
 
-		/*
-		 * No user named: libpq's default, whoever that is.  A user that is
-		 * not the owner may still become it (ALTER ROLE ... SET role).
-		 */
-		if (mapping->user == NULL || !OidIsValid(guess))
+/*
+ * A mapping, not tried yet, that may lead to any role.  One that names no user
+ * has libpq's default, whoever that is.  One that names another user than the
+ * owner of a gid may still become it (ALTER ROLE ... SET role).
+ */
+static Oid
+guess_mapping(Visit *v)
+{
+	Oid			guess = InvalidOid;
+	int			n;
+
+	load_mappings(v);
+	n = list_length(v->mappings);
+	for (int i = 0; i < n; i++)
+	{
+		/* Every other time from another one on: there may be too many. */
+		int			start = v->turn % 2 == 0 ? 0 : v->turn / 2 * MAX_TRIES % n;
+		Mapping    *mapping = (Mapping *) list_nth(v->mappings,
+												   (start + i) % n);
+
+		if (!list_member_oid(v->tried, mapping->umid) &&
+			(mapping->user == NULL || !OidIsValid(guess)))
 			guess = mapping->umid;
 	}
 	return guess;
@@ -1056,6 +1116,7 @@ row_in_flight(Visit *v, const PGresult *res)
 		return;
 	}
 	v->in_flight = lappend(v->in_flight, item);
+	v->seen_in_flight = lappend(v->seen_in_flight, item);
 }
 
 /* A prepared transaction of ours. */
@@ -1252,7 +1313,8 @@ visit_listed(Visit *v, DtxRemote *remote)
 			continue;
 		}
 
-		if (v->purpose == VISIT_FORCE && f->state == FOUND_NEW)
+		if (v->purpose == VISIT_FORCE && f->state == FOUND_NEW &&
+			!leads_elsewhere(v, v->forced_system_id))
 		{
 			f->state = FOUND_DECIDED;
 			f->decision = v->forced;
@@ -1335,7 +1397,6 @@ visit_judge(Visit *v)
 	Snapshot	snapshot;
 	List	   *rows;
 	HTAB	   *committed;
-	HASHCTL		info;
 	ListCell   *lc;
 	bool		ok;
 	bool		any = false;
@@ -1379,21 +1440,7 @@ visit_judge(Visit *v)
 		return false;
 	}
 
-	/* Two uint64, boot id and xid: no padding. */
-	memset(&info, 0, sizeof(info));
-	info.keysize = 2 * sizeof(uint64);
-	info.entrysize = 2 * sizeof(uint64);
-	info.hcxt = scratch;
-	committed = hash_create("pg_dtx committed", 64, &info,
-							HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	foreach(lc, rows)
-	{
-		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
-		uint64		key[2] = {row->boot_id, row->xid};
-
-		(void) hash_search(committed, key, HASH_ENTER, NULL);
-	}
-
+	committed = row_keys(rows, scratch);
 	foreach(lc, v->found)
 	{
 		Found	   *f = (Found *) lfirst(lc);
@@ -1415,6 +1462,34 @@ visit_judge(Visit *v)
 	}
 	MemoryContextDelete(scratch);
 	return true;
+}
+
+/*
+ * A hash table, in this memory context, of the keys of a list of DtxDecisionRow:
+ * boot id and xid.
+ */
+static HTAB *
+row_keys(List *rows, MemoryContext cxt)
+{
+	HTAB	   *keys;
+	HASHCTL		info;
+	ListCell   *lc;
+
+	/* Two uint64: no padding. */
+	memset(&info, 0, sizeof(info));
+	info.keysize = 2 * sizeof(uint64);
+	info.entrysize = 2 * sizeof(uint64);
+	info.hcxt = cxt;
+	keys = hash_create("pg_dtx decisions", 64, &info,
+					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	foreach(lc, rows)
+	{
+		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
+		uint64		key[2] = {row->boot_id, row->xid};
+
+		(void) hash_search(keys, key, HASH_ENTER, NULL);
+	}
+	return keys;
 }
 
 /*
@@ -1793,16 +1868,18 @@ found_failed(Visit *v, Found *f)
 		DtxInDoubt	entry;
 		int			attempts = 0;
 		bool		ours;
+		bool		known;
 
 		ours = add_entry(v, &f->gid, f->owner, InvalidOid, f->decision, "", 0);
-		if (DtxInDoubtGet(&f->gid, &entry))
+		known = DtxInDoubtGet(&f->gid, &entry);
+		if (known)
 			attempts = entry.attempts;
 
 		/* The entry of another server's gid tells what is wrong there. */
 		if (ours)
 			DtxInDoubtFailed(&f->gid, f->error.message,
 							 backoff_until(attempts + 1));
-		if (attempts == 0)
+		if (attempts == 0 && (ours || !known))
 		{
 			char		gid[DTX_GID_SIZE];
 
@@ -1828,6 +1905,11 @@ add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
 {
 	DtxInDoubt	entry;
 	Found	   *f;
+
+	/* Another server of the same cluster sees it, too: leave it to that one. */
+	if (DtxInDoubtGet(gid, &entry) && entry.serverid != v->serverid &&
+		server_exists(v->resolver, entry.serverid))
+		return false;
 
 	if (visit_entry(v, gid) == NULL &&
 		list_length(v->entries) + ++v->nadded > Max(16, dtx_max_in_doubt / 4))
@@ -1886,12 +1968,16 @@ add_result(Visit *v, Found *f)
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * Was a PREPARE of this gid seen running?  By any connection of the visit: the
+ * next one may be that of a user who does not see it.
+ */
 static bool
 is_in_flight(Visit *v, const DtxGid *gid)
 {
 	ListCell   *lc;
 
-	foreach(lc, v->in_flight)
+	foreach(lc, v->seen_in_flight)
 	{
 		if (memcmp(&((InFlight *) lfirst(lc))->gid, gid, sizeof(DtxGid)) == 0)
 			return true;
@@ -2345,6 +2431,7 @@ DtxFinishGid(Oid serverid, Oid umid, const char *gid, DtxDecision decision,
 		v->has_only = true;
 		v->only = parsed;
 		v->forced = decision;
+		v->forced_system_id = system_id;
 		v->fixed_umid = umid;
 		visit_set_entries(v, DtxInDoubtList(MyDatabaseId));
 		visit_next(v);
@@ -2401,6 +2488,18 @@ leads_elsewhere(const Visit *v, uint64 system_id)
 }
 
 /*
+ * Does this foreign server exist?  The worker, which is not in a transaction,
+ * knows from its last pass.
+ */
+static bool
+server_exists(Resolver *r, Oid serverid)
+{
+	if (r->worker)
+		return server_state(serverid)->exists;
+	return GetForeignServerExtended(serverid, FSV_MISSING_OK) != NULL;
+}
+
+/*
  * We have finished a gid: forget its entry, if it was this server's, or that of
  * a server that was dropped and led to the same cluster.
  */
@@ -2414,8 +2513,7 @@ entry_finished(Visit *v, const DtxGid *gid)
 		return;
 	same = entry.serverid == v->serverid;
 	if (!same && entry.system_id != 0)
-		same = v->resolver->worker ? !server_state(entry.serverid)->exists :
-			GetForeignServerExtended(entry.serverid, FSV_MISSING_OK) == NULL;
+		same = !server_exists(v->resolver, entry.serverid);
 	if (same)
 		DtxInDoubtRemove(gid);
 }
@@ -2615,6 +2713,7 @@ worker_step(Resolver *r, bool *leave)
 	List	   *due = NIL;
 	List	   *starts = NIL;
 	bool		need_pass;
+	bool		refresh;
 	long		timeout;
 	ListCell   *lc;
 
@@ -2628,34 +2727,42 @@ worker_step(Resolver *r, bool *leave)
 
 	/* Read before any visit begins: see settle_entries(). */
 	entries = DtxInDoubtList(MyDatabaseId);
+	refresh = need_pass;
 	foreach(lc, entries)
 	{
 		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
-		ServerState *state;
+		ServerState *state = server_state(entry->serverid);
 
-		/* Of an extension that was dropped since: nobody can finish it. */
-		if (r->coordinator_id != 0 &&
-			entry->gid.coordinator_id != r->coordinator_id)
-		{
-			DtxInDoubtRemove(&entry->gid);
-			continue;
-		}
-		if (entry->next_attempt > now)
-			continue;
-		state = server_state(entry->serverid);
-		if (state->visit == NULL && state->hurry_after <= now)
+		if (is_due(entry->next_attempt, now) && state->visit == NULL &&
+			is_due(state->hurry_after, now))
 			due = list_append_unique_oid(due, entry->serverid);
+
+		/* Of an extension that was dropped since, or created since. */
+		if (due != NIL || entry->gid.coordinator_id != r->coordinator_id)
+			refresh = true;
 	}
 
-	if (need_pass || due != NIL)
+	if (refresh)
 	{
 		xact_begin(r);
 		if (!resolver_refresh(r))
 		{
 			*leave = true;
 			xact_end(r);
+
+			/* Nobody can finish what was entered while it was dropped. */
+			foreach(lc, entries)
+				DtxInDoubtRemove(&((DtxInDoubt *) lfirst(lc))->gid);
 			MemoryContextSwitchTo(old);
 			return 0;
+		}
+		foreach(lc, entries)
+		{
+			DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
+
+			/* They are older than what we have just learned. */
+			if (entry->gid.coordinator_id != r->coordinator_id)
+				DtxInDoubtRemove(&entry->gid);
 		}
 		if (need_pass)
 			starts = worker_begin_pass(r, starts);
@@ -2676,7 +2783,7 @@ worker_step(Resolver *r, bool *leave)
 					DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc2);
 
 					if (entry->serverid == serverid &&
-						entry->next_attempt <= now)
+						is_due(entry->next_attempt, now))
 						DtxInDoubtFailed(&entry->gid, error,
 										 backoff_until(entry->attempts + 1));
 				}
@@ -2765,7 +2872,7 @@ worker_begin_pass(Resolver *r, List *starts)
 
 		state = server_state(server->serverid);
 		state->exists = true;
-		if (state->visit == NULL && state->pass_after <= now)
+		if (state->visit == NULL && is_due(state->pass_after, now))
 		{
 			Start	   *start = palloc0(sizeof(Start));
 
@@ -2812,9 +2919,14 @@ worker_start_visit(Resolver *r, Start *start, List *entries)
 	v = visit_create(r, VISIT_RESOLVE, start->serverid, start->name);
 	state->visit = v;
 	v->failures = state->failures;
+	v->turn = state->visits;
+	state->visits = (state->visits + 1) % 1000000;
 	v->in_pass = start->in_pass;
 	if (v->in_pass)
 		r->nin_pass++;
+
+	/* It was there a moment ago, maybe made since the last pass. */
+	state->exists = true;
 	r->report_activity = true;
 	visit_set_entries(v, entries);
 
@@ -2857,6 +2969,76 @@ note_gid(Resolver *r, Note *note, int index, DtxGid *gid)
 	gid->n = (uint32) index + 1;
 }
 
+/* A decision row that no live backend owns. */
+typedef struct UnownedRow
+{
+	DtxDecisionRow *row;
+	bool		adopted;		/* known to be confirmed by all participants */
+} UnownedRow;
+
+/*
+ * The decision rows that no live backend owns: a list of UnownedRow in the current
+ * memory context.  In a transaction of the worker.
+ */
+static List *
+unowned_rows(void)
+{
+	List	   *result = NIL;
+	List	   *rows;
+	Snapshot	snapshot;
+	bool		doubtful = false;
+	ListCell   *lc;
+
+	snapshot = RegisterSnapshot(GetTransactionSnapshot());
+	rows = DtxDecisionScan(snapshot);
+	UnregisterSnapshot(snapshot);
+	foreach(lc, rows)
+	{
+		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
+		UnownedRow *unowned;
+		bool		adopted;
+
+		/*
+		 * The row of a session that has gone is deleted while it is known
+		 * that everybody has confirmed.  After a restart servers would be
+		 * asked, and one that was dropped meanwhile can't be.
+		 */
+		adopted = DtxActivityAdoptRow(row->boot_id, row->xid);
+		if (!adopted && DtxActivityOwnsRow(row->boot_id, row->xid))
+			continue;
+		unowned = palloc(sizeof(UnownedRow));
+		unowned->row = row;
+		unowned->adopted = adopted;
+		result = lappend(result, unowned);
+		doubtful |= !adopted && row->boot_id == DtxBootId();
+	}
+
+	/*
+	 * A session may have overwritten its row between the snapshot and our look at
+	 * its slot, which names the new one then.  The old one is not visible any
+	 * more, while one that was handed over stays.
+	 */
+	if (doubtful)
+	{
+		HTAB	   *keys;
+
+		snapshot = RegisterSnapshot(GetTransactionSnapshot());
+		rows = DtxDecisionScan(snapshot);
+		UnregisterSnapshot(snapshot);
+		keys = row_keys(rows, CurrentMemoryContext);
+		foreach(lc, result)
+		{
+			UnownedRow *unowned = (UnownedRow *) lfirst(lc);
+			uint64		key[2] = {unowned->row->boot_id, unowned->row->xid};
+
+			if (!unowned->adopted &&
+				hash_search(keys, key, HASH_FIND, NULL) == NULL)
+				result = foreach_delete_current(result, lc);
+		}
+	}
+	return result;
+}
+
 /*
  * Read the decision rows that no live backend owns, keeping what is known of
  * those read before.  In a transaction of the worker.
@@ -2866,10 +3048,8 @@ worker_take_notes(Resolver *r)
 {
 	MemoryContext cxt;
 	MemoryContext old;
-	Snapshot	snapshot;
 	HTAB	   *known;
 	HASHCTL		info;
-	List	   *rows;
 	List	   *notes = NIL;
 	ListCell   *lc;
 	typedef struct KnownNote
@@ -2897,26 +3077,15 @@ worker_take_notes(Resolver *r)
 		entry->note = note;
 	}
 
-	snapshot = RegisterSnapshot(GetTransactionSnapshot());
-	rows = DtxDecisionScan(snapshot);
-	UnregisterSnapshot(snapshot);
-
-	foreach(lc, rows)
+	foreach(lc, unowned_rows())
 	{
-		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
+		UnownedRow *unowned = (UnownedRow *) lfirst(lc);
+		DtxDecisionRow *row = unowned->row;
 		uint64		key[2] = {row->boot_id, row->xid};
 		KnownNote  *entry;
 		Note	   *note;
-		bool		adopted;
+		bool		adopted = unowned->adopted;
 
-		/*
-		 * The row of a session that has gone is deleted while it is known
-		 * that everybody has confirmed.  After a restart servers would be
-		 * asked, and one that was dropped meanwhile can't be.
-		 */
-		adopted = DtxActivityAdoptRow(row->boot_id, row->xid);
-		if (!adopted && DtxActivityOwnsRow(row->boot_id, row->xid))
-			continue;
 		note = palloc0(sizeof(Note));
 		note->row = *row;
 		note->confirmed = palloc0(sizeof(bool) * Max(row->nparticipants, 1));
@@ -3112,6 +3281,22 @@ dtx_resolver_main(Datum arg)
 	SetConfigOption("lock_timeout", "5s", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("application_name", "pg_dtx resolver", PGC_USERSET,
 					PGC_S_OVERRIDE);
+
+	/*
+	 * Nor may a synchronous standby that is away.  Nothing is lost with what is
+	 * not replicated: a decision row that comes back on a promoted standby is
+	 * asked for again.
+	 */
+	SetConfigOption("synchronous_commit", "local", PGC_USERSET,
+					PGC_S_OVERRIDE);
+
+	/* What the database's defaults are is for its users. */
+	SetConfigOption("default_transaction_isolation", "read committed",
+					PGC_USERSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET,
+					PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_deferrable", "off", PGC_USERSET,
+					PGC_S_OVERRIDE);
 	pgstat_report_appname("pg_dtx resolver");
 	wait_event_idle = DtxWaitEvent("DtxResolverMain");
 
@@ -3163,7 +3348,7 @@ dtx_resolver_main(Datum arg)
 				leave = !DtxExtensionInstalled();
 				CommitTransactionCommand();
 			}
-			else if (pause_until > GetCurrentTimestamp())
+			else if (!is_due(pause_until, GetCurrentTimestamp()))
 				timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
 														  pause_until);
 			else
@@ -3191,6 +3376,7 @@ dtx_resolver_main(Datum arg)
 
 			if (!leave)
 			{
+				DtxWorkerStarted();
 				if (r != NULL)
 				{
 					MemoryContextSwitchTo(r->step_cxt);

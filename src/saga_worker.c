@@ -375,9 +375,12 @@ dtx_saga_scheduler_main(Datum arg)
 							  TimestampDifferenceMilliseconds(s->idle_since, now),
 							  1);
 			if (!leave)
+			{
+				DtxWorkerStarted();
 				(void) WaitLatch(MyLatch, WL_LATCH_SET |
 								 (timeout >= 0 ? WL_TIMEOUT : 0) |
 								 WL_EXIT_ON_PM_DEATH, timeout, we_scheduler);
+			}
 		}
 		PG_CATCH();
 		{
@@ -386,6 +389,7 @@ dtx_saga_scheduler_main(Datum arg)
 			recover_from_error();
 			s->next_look = 0;
 			errors++;
+			DtxWorkerStarted();
 			(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 							 error_pause(errors), we_scheduler);
 		}

@@ -26,6 +26,7 @@ extern bool DtxWorkerAttach(DtxWorkerKind kind, Oid dbid);
 extern bool DtxWorkerMustStop(void);
 extern bool DtxWorkerTakeWork(void);
 extern bool DtxWorkerTakePass(void);
+extern void DtxWorkerStarted(void);
 extern void DtxWorkerNotNeeded(void);
 extern Oid	DtxWorkerRole(void);
 extern void DtxWorkerSetIdle(bool idle, bool had_work);

@@ -24,10 +24,8 @@ $s->run('BEGIN; UPDATE acct1 SET bal = 0; UPDATE acct2 SET bal = 0; UPDATE acct0
 $dtx->stop_process($dtx->remote_pids(2));
 $s->start('COMMIT');
 $dtx->prepared_is(1, 1, 's1 is prepared while s2 is not');
-is($dtx->sql('SELECT state FROM dtx.transactions'),
-	'preparing', 'dtx.transactions: preparing');
-like($dtx->sql('SELECT waiting_for FROM dtx.transactions'),
-	qr/^\{?s2\}?$/, '... waiting for s2');
+$dtx->poll($dtx->coord, 'SELECT state, waiting_for::text FROM dtx.transactions',
+	'preparing|{s2}', 'dtx.transactions: preparing, waiting for s2');
 $dtx->crash($dtx->p(2));
 $s->finish;
 like($s->stderr, qr/ERROR: .*"s2"/, 'dead in PREPARE: an error');

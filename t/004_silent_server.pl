@@ -68,7 +68,7 @@ $s->close;
 # silent before the decision is released.
 my %second = (
 	timeout => {
-		set => "SET pg_dtx.commit_timeout = '1s';",
+		set => "SET pg_dtx.commit_timeout = '5s';",
 		act => sub { },
 		alive => 1
 	},

@@ -198,7 +198,7 @@ like($s->stderr, qr/ERROR:  08001: could not connect to server "s2"/,
 $dtx->p(2)->start;
 $dtx->balances_are(join(' ', 100, $balance, 200 - $balance),
 	'... that leaves nothing');
-$s->run($dtx->transfer(10, 1, 2));
+$s->run(q{SET pg_dtx.commit_timeout = '1min';} . $dtx->transfer(10, 1, 2));
 succeeds('reachable again', 0);
 $s->close;
 

@@ -125,6 +125,7 @@ $dtx->sql($dtx->transfer(2, 2, 0, 1));
 
 # The extension appears in the middle of a transaction.
 $dtx->poll($dtx->coord, q{SELECT count(*) FROM dtx.in_doubt}, '0', 'nothing in doubt');
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', '0', 'no decision is left');
 $dtx->sql('DROP EXTENSION pg_dtx');
 my $s = $dtx->session;
 $s->run(
@@ -175,8 +176,8 @@ is($dtx->sql('SELECT count(*) FROM dtx.transactions'), '0',
 	'keep_connections off: no transaction is shown when it is over');
 $s->run('SET pg_dtx.commit_wait = off');
 $s->run($dtx->transfer(1, 1, 2)) for 1 .. 5;
-is(scalar($dtx->remote_pids(1)), 0,
-	'keep_connections off, commit_wait off: no connection is kept');
+$dtx->poll($dtx->p(1), q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name = 'postgres_fdw'},
+	'0', 'keep_connections off, commit_wait off: no connection is kept');
 $dtx->sql('ALTER SERVER s1 OPTIONS (DROP keep_connections)');
 $dtx->sql($dtx->transfer(5, 2, 0, 1));
 

@@ -17,7 +17,7 @@ my $dtx = DtxTest->new(
 	conf => q{
 pg_dtx.resolve_interval = '100ms'
 pg_dtx.prepare_timeout = '5s'
-pg_dtx.commit_timeout = '2s'
+pg_dtx.commit_timeout = '30s'
 });
 my $evil = HostileServer->new($dtx->p(1)->port + 1);
 $dtx->sql(sprintf q{

@@ -161,7 +161,7 @@ cmp_ok($last->{rss} - $first->{rss}, '<', 1024, 'resolver: memory (kB)');
 cmp_ok(abs($last->{fds} - $first->{fds}), '<=', 4, 'resolver: descriptors');
 cmp_ok($last->{live}, '<', 20, 'resolver: results that are not freed') if $counting && defined $last->{live};
 is($dtx->sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'}), $pid, 'resolver: the same all the time');
-is($dtx->p(1)->safe_psql('postgres', 'SELECT count(*) FROM pg_prepared_xacts'), '0', 'nothing stays prepared');
+$dtx->prepared_is(1, 0, 'nothing stays prepared');
 
 diag(join "\n", '', sprintf('%-10s %12s %13s %13s %6s %12s %6s', 'who', 'transactions', 'memory', 'contexts', 'files', 'results made', 'live'),
 	'           or passes', @table) if $ENV{DTX_LEAK_TRANSACTIONS};

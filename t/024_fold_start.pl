@@ -109,7 +109,7 @@ $dtx->balances_are('100 100 100', '... and the session goes on');
 # Canceled under the first command.
 $dtx->p(2)->safe_psql('postgres', 'CREATE VIEW slow AS SELECT 1 AS i FROM pg_sleep(3600)');
 $dtx->sql(q{CREATE FOREIGN TABLE slow (i int) SERVER s2});
-$s->run(q{BEGIN; UPDATE acct1 SET bal = 50; SAVEPOINT a; SET LOCAL statement_timeout = '200ms'; SELECT * FROM slow; ROLLBACK TO a; UPDATE acct2 SET bal = 150; COMMIT});
+$s->run(q{BEGIN; UPDATE acct1 SET bal = 50; SAVEPOINT a; SET LOCAL statement_timeout = '2s'; SELECT * FROM slow; ROLLBACK TO a; UPDATE acct2 SET bal = 150; COMMIT});
 like($s->stderr, qr/ERROR:  57014/, 'canceled under the first command');
 unlike($s->stderr, qr/ERROR.*ERROR/s, '... and only that');
 $dtx->balances_are('100 50 150', '... the transaction goes on');

@@ -65,8 +65,10 @@ sub good
 }
 
 # ---- enough is enough
+my $handed = $dtx->sql('SELECT handed_over FROM dtx.stat');
 my $run = $load->start(name => 'everything as documented');
 $load->watch($run, $seconds);
+$handed = $dtx->sql('SELECT handed_over FROM dtx.stat') - $handed;
 $load->stop($run);
 my $journal = $load->check($run);
 good($run, 'all transactions are where they should be');
@@ -80,10 +82,14 @@ my %limits = (
 	'prepared' => $sessions,
 	'locks per session' => 2,    # the second one for a moment, in its first COMMIT
 	'workers' => 2,
-	'in doubt' => 0);
+
+
+	# with commit_wait off, what is not confirmed when another transaction needs
+	# the session's row; none on a machine that is fast enough
+	'in doubt' => $handed);
 cmp_ok($run->{max}{$_} // 0, '<=', $limits{$_}, "... at most $limits{$_} $_")
   for sort keys %limits;
-cmp_ok($run->{max}{'decision rows'}, '<=', $sessions + 1, '... at most as many decision rows as sessions');
+cmp_ok($run->{max}{'decision rows'}, '<=', $sessions + 1 + $handed, '... at most as many decision rows as sessions');
 
 # ---- too few slots for prepared transactions on one server
 sub slots
@@ -139,7 +145,7 @@ $load->stop($held);
 cmp_ok($dtx->sql('SELECT count(*) FROM dtx.in_doubt'), '<=', $room, 'dtx.in_doubt is not larger than allowed');
 cmp_ok($dtx->sql('SELECT not_remembered FROM dtx.stat') - $before, '>=', $sessions - $room,
 	'... what was not remembered is counted');
-is($dtx->sql('SELECT count(*) FROM dtx.decision'), $sessions, '... all decisions are on record');
+$dtx->poll($coord, 'SELECT count(*) FROM dtx.decision', $sessions, '... all decisions are on record');
 like(slurp_file($coord->logfile, $log_offset),
 	qr/too many prepared foreign transactions are in doubt to remember them all\n.*DETAIL:  There is room for $room of them\..*\n.*HINT:  Consider increasing the configuration parameter "pg_dtx.max_in_doubt"\./,
 	'... the log says what to do');

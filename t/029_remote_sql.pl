@@ -121,10 +121,10 @@ $locked->close;
 # The time of the slowest, not the sum.
 #
 my $start = time;
-$s->run("SELECT dtx.exec('s1', 'SELECT pg_sleep(2)')");
+$s->run("SELECT dtx.exec('s1', 'SELECT pg_sleep(5)')");
 my $one = time - $start;
-for my $sql ("SELECT dtx.exec_all('{s1,s2,s3}', 'SELECT pg_sleep(2)')",
-	"SELECT * FROM dtx.query_all('{s1,s2,s3}', 'SELECT 1 FROM pg_sleep(2)') AS t(s name, i int)")
+for my $sql ("SELECT dtx.exec_all('{s1,s2,s3}', 'SELECT pg_sleep(5)')",
+	"SELECT * FROM dtx.query_all('{s1,s2,s3}', 'SELECT 1 FROM pg_sleep(5)') AS t(s name, i int)")
 {
 	$start = time;
 	$s->run($sql);

@@ -87,7 +87,10 @@ SELECT dtx.start_saga('move');
 DO $$
 BEGIN
 	FOR i IN 1 .. 6000 LOOP
-		EXIT WHEN EXISTS (SELECT FROM dtx.saga_steps WHERE queue = 'news');
+		-- a worker is not idle before it has notified
+		EXIT WHEN EXISTS (SELECT FROM dtx.saga_steps WHERE queue = 'news')
+			AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+				AND backend_type = 'pg_dtx saga worker' AND state = 'active');
 		PERFORM pg_sleep(0.01);
 		COMMIT;
 	END LOOP;

@@ -552,12 +552,12 @@ sub _pump
 		{
 			$self->_answered($client, $psql->outcome) if $psql->answered;
 		}
-		if ($client->{state} =~ /^(?:busy|connecting)$/ && time - $client->{since} > 90)
+		if ($client->{state} =~ /^(?:busy|connecting)$/ && time - $client->{since} > 180)
 		{
 			my $id = $client->{transfer} ? $client->{transfer}{id} : 'none';
 			$self->_problem("client $client->{n}, process "
 				  . ($client->{pid} // '?')
-				  . ", is $client->{state} for more than 90 seconds, transfer $id");
+				  . ", is $client->{state} for more than 180 seconds, transfer $id");
 			return;
 		}
 	}

@@ -757,7 +757,7 @@ sub _session_case
 	my $session = $self->_session;
 	my $pid = $self->{pid};
 	my $sql = $self->_statements($shape, $id);
-	$sql .= "SET LOCAL pg_dtx.prepare_timeout = '700ms'; SET LOCAL pg_dtx.commit_timeout = '700ms';\n"
+	$sql .= "SET LOCAL pg_dtx.prepare_timeout = '1500ms'; SET LOCAL pg_dtx.commit_timeout = '1500ms';\n"
 	  if $action->{name} eq 'silent';
 	if ($shape->{again})
 	{
@@ -896,7 +896,7 @@ sub _do
 		$dtx->continue_process($pid);
 
 		# With the session's own timeouts, or postgres_fdw's, which are long.
-		_wait_until('an answer', sub { $session->answered }, 3);
+		_wait_until('an answer', sub { $session->answered }, 5);
 		$dtx->thaw($node);
 		return;
 	}
