@@ -245,4 +245,18 @@ is($s->stderr, '', 'the right order works');
 $dtx->clean('the right order');
 $s->close;
 
+# Databases that have nothing to do keep no others waiting when the server starts,
+# however seldom their resolvers look.
+for my $name (map { "idle$_" } 1 .. 5)
+{
+	db('postgres', "CREATE DATABASE $name");
+	db($name, 'CREATE EXTENSION pg_dtx');
+}
+db('postgres', q{ALTER SYSTEM SET pg_dtx.resolve_interval = '1h'});
+$coord->restart;
+$dtx->poll($coord, $resolvers, 'idle1,idle2,idle3,idle4,idle5,postgres', 'every database has its resolver soon');
+db('postgres', 'ALTER SYSTEM SET pg_dtx.resolver = off');
+$coord->restart;
+$dtx->poll($coord, $resolvers, 'idle1,idle2,idle3,idle4,idle5,postgres', '... also if none is to do anything');
+
 done_testing();

@@ -80,9 +80,13 @@ is($dtx->sql('SELECT count(*) FROM dtx.decision WHERE remote_xids[1] > 0 AND rem
 $s->close;
 repair();
 
-# Committed; while the session waits for its standby, somebody rolls back.
+# Committed; while the session waits for its standby, somebody rolls back.  What
+# is the default of others in this database does not bind the resolver.
 $s = $dtx->session;
 $dtx->arm;
+$dtx->sql('ALTER DATABASE postgres SET default_transaction_read_only = on');
+$dtx->sql(q{SET default_transaction_read_only = off;
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'});
 $s->run($dtx->hold);
 $offset = -s $dtx->coord->logfile;
 $s->start($dtx->transfer(10, 1, 0, 2));
@@ -95,6 +99,7 @@ like($s->stderr, qr/WARNING:.*not every server has confirmed/, 'the session is w
 $s->close;
 $dtx->clean('rolled back before COMMIT PREPARED');
 is($dtx->sql($what), 's2|commit|rollback', '... and it is found');
+$dtx->sql('SET default_transaction_read_only = off; ALTER DATABASE postgres RESET default_transaction_read_only');
 is($dtx->sql("SELECT gid = '$gid' AND since <= now() AND remote_xid <> '0' FROM dtx.damage"),
 	't', '... by its name');
 $dtx->wait_passes(2);

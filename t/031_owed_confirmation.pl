@@ -409,4 +409,30 @@ $s->run('SET pg_dtx.commit_wait = off; BEGIN; UPDATE acct1 SET bal = 100; UPDATE
 is($s->stderr, '', 'DROP EXTENSION when all is confirmed');
 $s->close;
 
+# While a session that does not wait has not taken its confirmation, the others are
+# told who that is.
+session();
+my ($status, undef, $hint) = $dtx->coord->psql('postgres', $drop, on_error_stop => 1);
+isnt($status, 0, 'DROP EXTENSION while another session owes');
+my $pid = $s->pid;
+like($hint, qr/HINT:  Wait for the session with process ID $pid\./, '... which is named');
+$proxy->clear;
+$s->run('SELECT count(*) FROM acct2');
+$s->close;
+$dtx->clean('it has taken its confirmation');
+
+# Dropped and created again: what is handed over then is not forgotten.  (No pass
+# comes in between.)
+$dtx->sql('DROP EXTENSION pg_dtx; CREATE EXTENSION pg_dtx');
+$s = $dtx->session;
+$s->run('SELECT * FROM acct1, acct2');
+$proxy->rule(cut => 'COMMIT PREPARED', hold => 'current_database');
+$s->run($dtx->transfer(1, 1, 2));
+like($s->stderr, qr/WARNING:.*"s2"/, 'a new extension: a confirmation is lost');
+$proxy->wait_for('hold');
+is($dtx->sql('SELECT server, decision FROM dtx.in_doubt'), 's2|commit', '... which is in doubt');
+$proxy->clear;
+$dtx->clean('... until it is finished');
+$s->close;
+
 done_testing();
