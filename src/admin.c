@@ -67,12 +67,19 @@ PG_FUNCTION_INFO_V1(dtx_sql_force);
 
 static object_access_hook_type prev_object_access_hook = NULL;
 
+/* What dtx.forced tells, besides the gid and what was done. */
+typedef struct Forced
+{
+	const char *server;			/* its name */
+	DtxDecision decided;		/* what was on record */
+	const char *reason;
+	const char *by_user;
+} Forced;
+
 static void dtx_object_access(ObjectAccessType access, Oid classId,
 							  Oid objectId, int subId, void *arg);
 static bool ask_for_pass_if_decisions(void);
 static void check_nothing_in_doubt(void);
-static ErrorData *try_finish(Oid serverid, Oid umid, const char *gid,
-							 DtxDecision decision, uint64 system_id);
 static List *recorded_in_doubt(void);
 static bool may_see(Oid userid);
 static const char *state_name(DtxState state);
@@ -102,6 +109,9 @@ static void forget_dropped(const DtxGid *gid, DtxDecision decision,
 						   const DtxDecisionRow *row, const char *reason,
 						   const char *by_user);
 static void confirm_commit(Oid serverid, const char *gid, uint64 system_id);
+static ErrorData *try_finish(Oid serverid, Oid umid, const char *gid,
+							 DtxDecision decision, uint64 system_id,
+							 const Forced *forced);
 static void audit(const char *gid, const char *server, DtxDecision decision,
 				  DtxDecision decided, const char *reason, const char *by_user);
 
@@ -1087,8 +1097,9 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 
 	if (known && override)
 	{
+		Forced		forced = {server, decided, reason, by_user};
 		ErrorData  *error = try_finish(serverid, usable_mapping(umid, serverid),
-									   gid_text, decision, 0);
+									   gid_text, decision, 0, &forced);
 
 		/*
 		 * The server was asked and does not have it: a human says that this is
@@ -1103,10 +1114,12 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 			PG_RETURN_VOID();
 		}
 	}
-	audit(gid_text, server, decision, decided, reason, by_user);
-	if (!known || !override)
+	else
+	{
+		audit(gid_text, server, decision, decided, reason, by_user);
 		DtxFinishGid(serverid, usable_mapping(umid, serverid), gid_text,
 					 decision, known ? entry.system_id : 0);
+	}
 
 	/* Nothing can undo it now, so say so before anything else can fail. */
 	DtxInDoubtRemove(&gid);
@@ -1335,7 +1348,7 @@ static void
 confirm_commit(Oid serverid, const char *gid, uint64 system_id)
 {
 	ErrorData  *error = try_finish(serverid, InvalidOid, gid, DTX_COMMIT,
-								   system_id);
+								   system_id, NULL);
 
 	if (error != NULL && error->sqlerrcode != ERRCODE_UNDEFINED_OBJECT)
 		ereport(ERROR,
@@ -1347,12 +1360,12 @@ confirm_commit(Oid serverid, const char *gid, uint64 system_id)
 }
 
 /*
- * DtxFinishGid() in a subtransaction.  Returns the error in the current memory
- * context, or NULL.
+ * DtxFinishGid() in a subtransaction, and before that, unless it is NULL, the row
+ * in dtx.forced.  Returns the error in the current memory context, or NULL.
  */
 static ErrorData *
 try_finish(Oid serverid, Oid umid, const char *gid, DtxDecision decision,
-		   uint64 system_id)
+		   uint64 system_id, const Forced *forced)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -1362,6 +1375,9 @@ try_finish(Oid serverid, Oid umid, const char *gid, DtxDecision decision,
 	MemoryContextSwitchTo(cxt);
 	PG_TRY();
 	{
+		if (forced != NULL)
+			audit(gid, forced->server, decision, forced->decided,
+				  forced->reason, forced->by_user);
 		DtxFinishGid(serverid, umid, gid, decision, system_id);
 		ReleaseCurrentSubTransaction();
 	}

@@ -205,6 +205,13 @@ my ($ret, undef, $err) = $dtx->coord->psql('postgres', "SELECT dtx.force('$gid',
 isnt($ret, 0, 'dtx.force() where the cluster can not be identified: an error');
 like($err, qr/can't tell about prepared transaction/, '... that says why');
 $dtx->prepared_is(1, 1, '... and it has done nothing');
+$dtx->sql(q{
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no room on record'; END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON dtx.forced EXECUTE FUNCTION refuse()});
+($ret, undef, $err) = $dtx->coord->psql('postgres', "SELECT dtx.force('$gid', 'rollback', 'test', override => true)");
+like($err, qr/ERROR:  no room on record/, 'what can not be put on record ...');
+$dtx->prepared_is(1, 1, '... is not done');
+$dtx->sql('DROP FUNCTION refuse() CASCADE');
 $p1->safe_psql('postgres', 'GRANT EXECUTE ON FUNCTION pg_control_system() TO PUBLIC');
 resolver('on');
 $dtx->clean('it can be identified again');
