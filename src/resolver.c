@@ -2992,6 +2992,7 @@ unowned_rows(void)
 	snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	rows = DtxDecisionScan(snapshot);
 	UnregisterSnapshot(snapshot);
+	DTX_FAULT("resolver-rows", NULL);
 	foreach(lc, rows)
 	{
 		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);

@@ -245,6 +245,15 @@ is($s->stderr, '', 'the right order works');
 $dtx->clean('the right order');
 $s->close;
 
+# A launcher that is started again takes up what the one before it had in hand: the
+# scheduler of sagas has died, too.
+db('postgres', q{SELECT dtx.define_saga('later', dtx.step_sleep('nap', '3 s'), dtx.step('work', NULL, 'SELECT 1'))});
+my $saga = db('postgres', q{SELECT dtx.start_saga('later')});
+$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga scheduler'}, 1, 'a saga waits');
+db('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE backend_type IN ('pg_dtx saga worker', 'pg_dtx saga scheduler', 'pg_dtx launcher')});
+$dtx->poll($coord, "SELECT state FROM dtx.sagas WHERE id = $saga", 'completed', 'scheduler and launcher terminated: it goes on');
+
 # Databases that have nothing to do keep no others waiting when the server starts,
 # however seldom their resolvers look.
 for my $name (map { "idle$_" } 1 .. 5)
