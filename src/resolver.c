@@ -741,7 +741,6 @@ choose_mapping(Visit *v)
 			return list_member_oid(v->tried, v->fixed_umid) ?
 				InvalidOid : v->fixed_umid;
 
-
 		/*
 		 * Every other time without them: those who are refused there must not
 		 * be all who are ever tried.
