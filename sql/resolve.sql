@@ -58,11 +58,11 @@ FROM pg_user_mappings WHERE srvname IN ('one', 'two');
 SELECT server, replace(gid, :'stem', 'stem') AS gid, decision, done, error
 FROM dtx.resolve() WHERE done ORDER BY 1, 2;
 TABLE balances;
--- nothing is left to do
-SELECT * FROM dtx.resolve();
 -- The decision is forgotten by a pass of the resolver that finds nothing of it.
 -- dtx.resolve() has asked for one.
 CALL wait_until('SELECT count(*) = 0 FROM dtx.decision WHERE boot_id = 170');
+-- nothing is left to do
+SELECT * FROM dtx.resolve();
 -- in a transaction of one's own
 BEGIN;
 UPDATE acct1 SET bal = 4 WHERE id = 4;

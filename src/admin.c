@@ -858,9 +858,14 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 					   clashes) : pstrdup("no other server has these options"),
 			  "Transactions that use several of these servers do not see their own changes through the others, and can wait for themselves. Use one of them only.");
 
-	add_check(rsinfo, "resolver", dtx_resolver,
-			  psprintf("pg_dtx.resolver is %s", dtx_resolver ? "on" : "off"),
-			  "What is in doubt is not finished until \"pg_dtx.resolver\" is on.");
+	if (dtx_resolver && probe.resolver_error != NULL)
+		add_check(rsinfo, "resolver", 0, probe.resolver_error,
+				  "The resolver can't finish through this user mapping what is in doubt. Add a password to it, or let a superuser set \"password_required\" to \"false\" in it.");
+	else
+		add_check(rsinfo, "resolver", dtx_resolver,
+				  psprintf("pg_dtx.resolver is %s",
+						   dtx_resolver ? "on" : "off"),
+				  "What is in doubt is not finished until \"pg_dtx.resolver\" is on.");
 
 	return (Datum) 0;
 }

@@ -237,6 +237,7 @@ typedef struct Visit
 	List	   *preferred;		/* Oids, to be tried first */
 	List	   *mappings;		/* all of the server's, once loaded */
 	bool		mappings_loaded;
+	bool		names_database; /* does the server, then?  (default: the user) */
 	List	   *tried;			/* Oids */
 	int			ntries;			/* connections made */
 	int			nrefusals;		/* users that were not let in */
@@ -688,9 +689,18 @@ load_mappings(Visit *v)
 	SysScanDesc scan;
 	ScanKeyData key;
 	HeapTuple	tuple;
+	ForeignServer *server;
+	ListCell   *lc;
 
 	if (v->mappings_loaded)
 		return;
+
+	server = GetForeignServerExtended(v->serverid, FSV_MISSING_OK);
+	foreach(lc, server != NULL ? server->options : NIL)
+	{
+		if (strcmp(((DefElem *) lfirst(lc))->defname, "dbname") == 0)
+			v->names_database = true;
+	}
 
 	/* The index begins with umuser, so this is a sequential scan. */
 	ScanKeyInit(&key, Anum_pg_user_mapping_umserver, BTEqualStrategyNumber,
@@ -789,10 +799,11 @@ choose_mapping(Visit *v)
 
 			if (f->state != FOUND_DECIDED)
 				continue;
+			load_mappings(v);
 
-			/* The server says which database it is, not the mapping. */
-			if (guess && (f->database == NULL ||
-						  strcmp(f->database, v->database) != 0))
+			/* No other user leads to another database, if the server says which. */
+			if (guess && v->names_database &&
+				(f->database == NULL || strcmp(f->database, v->database) != 0))
 				continue;
 			entry = visit_entry(v, &f->gid);
 			umid = guess ? guess_mapping(v) :
@@ -862,7 +873,7 @@ guess_mapping(Visit *v)
 	for (int i = 0; i < n; i++)
 	{
 		/* Every other time from another one on: there may be too many. */
-		int			start = v->turn % 2 == 0 ? 0 : v->turn / 2 * MAX_TRIES % n;
+		int			start = v->turn % 2 == 0 ? 0 : v->turn / 2 % n;
 		Mapping    *mapping = (Mapping *) list_nth(v->mappings,
 												   (start + i) % n);
 
@@ -1905,9 +1916,17 @@ add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
 	DtxInDoubt	entry;
 	Found	   *f;
 
-	/* Another server of the same cluster sees it, too: leave it to that one. */
+	f = hash_search(v->found_hash, gid, HASH_FIND, NULL);
+
+	/*
+	 * Is it the business of another server of the same cluster?  If a session
+	 * or a decision row says so, or if it is not in our database; otherwise
+	 * that other one has merely seen it first.
+	 */
 	if (DtxInDoubtGet(gid, &entry) && entry.serverid != v->serverid &&
-		server_exists(v->resolver, entry.serverid))
+		server_exists(v->resolver, entry.serverid) &&
+		(entry.system_id != 0 || f == NULL || f->database == NULL ||
+		 strcmp(f->database, v->database) != 0))
 		return false;
 
 	if (visit_entry(v, gid) == NULL &&
@@ -1921,7 +1940,6 @@ add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
 	if (owner != NULL)
 		strlcpy(entry.remote_user, owner, sizeof(entry.remote_user));
 	entry.decision = decision;
-	f = hash_search(v->found_hash, gid, HASH_FIND, NULL);
 	if (f != NULL && f->remote_xid != 0 && !v->mixed)
 	{
 		entry.remote_xid = f->remote_xid;
@@ -2615,6 +2633,7 @@ DtxProbeServer(Oid serverid, Oid userid, DtxProbe *probe)
 		HeapTuple	tuple;
 		Visit	   *v;
 		const char *error = NULL;
+		const char *unusable = NULL;
 
 		MemoryContextSwitchTo(r->cxt);
 		v = visit_create(r, VISIT_LOOK, serverid, server->servername);
@@ -2635,6 +2654,10 @@ DtxProbeServer(Oid serverid, Oid userid, DtxProbe *probe)
 		{
 			v->fixed_umid = ((Form_pg_user_mapping) GETSTRUCT(tuple))->oid;
 			ReleaseSysCache(tuple);
+
+			/* A resolver is not here on anybody's behalf. */
+			unusable = DtxTargetMake(serverid, v->fixed_umid, 0,
+									 InvalidOid)->error;
 			visit_next(v);
 			run_to_end(r);
 			error = v->error;
@@ -2644,6 +2667,7 @@ DtxProbeServer(Oid serverid, Oid userid, DtxProbe *probe)
 
 		MemoryContextSwitchTo(caller);
 		probe->reachable = v->listed;
+		probe->resolver_error = unusable ? pstrdup(unusable) : NULL;
 		if (v->listed)
 		{
 			probe->remote_user = pstrdup(v->remote_user);
@@ -2850,8 +2874,8 @@ worker_timeout(Resolver *r, List *entries)
 }
 
 /*
- * Begin a full pass: all servers that are not being visited and have not
- * failed lately.  In a transaction; the visits are appended to "starts".
+ * Begin a full pass: all servers that are not being visited and, unless somebody
+ * has asked for the pass, have not failed lately.  In a transaction; the visits are appended to "starts".
  */
 static List *
 worker_begin_pass(Resolver *r, List *starts)
@@ -2860,6 +2884,7 @@ worker_begin_pass(Resolver *r, List *starts)
 	HASH_SEQ_STATUS seq;
 	ServerState *state;
 	ListCell   *lc;
+	bool		again = false;
 
 	hash_seq_init(&seq, server_states);
 	while ((state = hash_seq_search(&seq)) != NULL)
@@ -2871,7 +2896,11 @@ worker_begin_pass(Resolver *r, List *starts)
 
 		state = server_state(server->serverid);
 		state->exists = true;
-		if (state->visit == NULL && is_due(state->pass_after, now))
+
+		/* What a running visit sees is older than what this pass is to know. */
+		if (state->visit != NULL)
+			again = r->pass_asked;
+		else if (r->pass_asked || is_due(state->pass_after, now))
 		{
 			Start	   *start = palloc0(sizeof(Start));
 
@@ -2896,7 +2925,7 @@ worker_begin_pass(Resolver *r, List *starts)
 	}
 
 	r->pass_began = now;
-	r->pass_asked = false;
+	r->pass_asked = again;
 	r->pass_open = true;
 	return starts;
 }

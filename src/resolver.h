@@ -27,6 +27,7 @@ typedef struct DtxProbe
 {
 	bool		reachable;
 	char	   *error;			/* why not reachable; never has a password */
+	char	   *resolver_error; /* why a resolver can't use the mapping, or NULL */
 	char	   *remote_user;	/* current_user there */
 	char	   *database;		/* current_database() there */
 	int			version;		/* as PQserverVersion() */

@@ -13,7 +13,7 @@ use Time::HiRes qw(time usleep);
 
 my $dir = PostgreSQL::Test::Utils::tempdir();
 $ENV{PATH} = PrivateTree::make(dir => $dir, flags => ['FAULTS=1']) . ":$ENV{PATH}";
-my $dtx = DtxTest->new(servers => 2, conf => "synchronous_standby_names = ''\n");
+my $dtx = DtxTest->new(servers => 2, conf => "synchronous_standby_names = ''\npg_dtx.commit_timeout = '5min'\n");
 my $coord = $dtx->coord;
 
 my $s = $dtx->session;
