@@ -100,6 +100,7 @@ typedef struct SagaCall
 typedef struct SagaTarget
 {
 	Oid			owner;			/* whose rights the internal function has */
+	bool		old_snapshot_ok;	/* may its transaction have an old snapshot? */
 	FmgrInfo	finfo;			/* the internal function */
 } SagaTarget;
 
@@ -138,6 +139,7 @@ static void saga_resource_callback(ResourceReleasePhase release_phase,
 static void give_wakeups(void);
 static Oid	internal_function(const char *name, oidvector *types, Oid *owner);
 static SagaTarget *call_target(FmgrInfo *flinfo);
+static bool old_snapshot_ok(const char *name);
 static Datum call_as(Oid userid, FmgrInfo *finfo, int nargs,
 					 const NullableDatum *args, Oid collation,
 					 struct Node *resultinfo, bool *isnull);
@@ -378,11 +380,31 @@ call_target(FmgrInfo *flinfo)
 
 	target = MemoryContextAllocZero(flinfo->fn_mcxt, sizeof(SagaTarget));
 	target->owner = owner;
+	target->old_snapshot_ok = old_snapshot_ok(name + 1);
 	fmgr_info_cxt(funcid, &target->finfo, flinfo->fn_mcxt);
 	if (target->finfo.fn_strict)
 		elog(ERROR, "internal function \"%s\" must not be strict", name);
 	flinfo->fn_extra = target;
 	return target;
+}
+
+/*
+ * May a function be called in a transaction that keeps its snapshot?
+ *
+ * What becomes of a saga is decided by what its steps are, with its row locked.
+ * That lock is no update, so nobody learns in REPEATABLE READ that another
+ * transaction had it meanwhile, and has changed steps that this one sees as they
+ * were.  Two steps that end at the same time would each find that the other one
+ * is still running, and what comes after both would never begin; a pivot that is
+ * done would look as if it were not.  Making a saga, and forgetting one that has
+ * come to its end, decides nothing of that kind, and unique keys do the rest.
+ */
+static bool
+old_snapshot_ok(const char *name)
+{
+	return strcmp(name, "define_saga") == 0 ||
+		strcmp(name, "start_saga") == 0 ||
+		strcmp(name, "purge_sagas") == 0;
 }
 
 /*
@@ -395,6 +417,12 @@ dtx_sql_saga_call(PG_FUNCTION_ARGS)
 	SagaCall	call;
 	Datum		result;
 
+	if (IsolationUsesXactSnapshot() && !target->old_snapshot_ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("cannot change a saga in a transaction with isolation level REPEATABLE READ or SERIALIZABLE"),
+				 errdetail("The transaction would not see what others have done with the saga since it began."),
+				 errhint("Use READ COMMITTED.")));
 	call.caller = GetUserId();
 	call.previous = calls;
 	calls = &call;
