@@ -1156,8 +1156,10 @@ BEGIN
     RETURN;
   END IF;
 
-  IF st.attempt = 0 AND st.state IN ('pending', 'compensating') THEN
-    -- Not before the servers show what was done before.
+  IF st.state IN ('pending', 'compensating') THEN
+    -- Not before the servers show what was done before.  At whatever attempt: the
+    -- first one may have been lost before it was begun, with the worker that had
+    -- taken it in the commit of the step before.
     IF st.compensation THEN
       confirmed := dtx._saga_confirmed(st.boot_id, st.xid)
         AND NOT EXISTS (SELECT
@@ -2228,7 +2230,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'a compensation has no result';
-  ELSIF NOT sg.compensating AND st.attempt = 0 AND st.state = 'pending'
+  ELSIF NOT sg.compensating
     AND EXISTS (SELECT
                   FROM dtx.saga_definition_step d
                   JOIN dtx.saga_step p ON p.saga = sg.id AND p.step = ANY (d.after)

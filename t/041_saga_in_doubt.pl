@@ -30,14 +30,25 @@ sub waits
 			"$name: put off, time $time");
 	}
 
-	# the last step of "refused" does
+	# the last step of "refused" does, and what a dead worker had in hands is lost
 	is( $dtx->sql(
-			"SELECT count(*) FROM dtx.saga_history WHERE saga = $id AND outcome <> 'completed' AND step <> 'four'"
+			"SELECT count(*) FROM dtx.saga_history WHERE saga = $id AND outcome NOT IN ('completed', 'lost') AND step <> 'four'"
 		),
 		0,
 		"$name: nothing failed meanwhile");
 	is($dtx->sql('SELECT count(*) FROM dtx.in_doubt'),
 		1, "$name: the earlier step is in doubt");
+	return;
+}
+
+# An operator can't go ahead, either.
+sub refuses_skip
+{
+	my ($id, $step, $name) = @_;
+	my ($status, undef, $stderr) =
+	  $dtx->coord->psql('postgres', "SELECT dtx.skip_step($id, '$step', 'test')");
+	isnt($status, 0, "$name: that step can't be skipped");
+	like($stderr, qr/not confirmed by all servers yet/, '... and why');
 	return;
 }
 
@@ -60,16 +71,39 @@ for my $saga (qw(move refused))
 		"$saga: it is in doubt there");
 	waits($id, $waiting, "$saga, step $waiting");
 
-	# An operator can't go ahead, either.
-	my $name = $waiting == 3 ? 'three' : 'two';
-	my ($status, undef, $stderr) =
-	  $dtx->coord->psql('postgres', "SELECT dtx.skip_step($id, '$name', 'test')");
-	isnt($status, 0, "$saga: that step can't be skipped");
-	like($stderr, qr/not confirmed by all servers yet/, '... and why');
+	refuses_skip($id, $waiting == 3 ? 'three' : 'two', $saga);
 	$dtx->p(1)->start;
 	$books->ended($id, $saga eq 'move' ? 'completed' : 'compensated', $saga);
 	is( $dtx->sql("SELECT max(attempt) FROM dtx.saga_history WHERE saga = $id"),
 		1, "$saga: waiting is no attempt");
+}
+
+# The same, but the worker dies before it can give back the next step, which it
+# has taken in the commit of the one before.  That step is not at its first
+# attempt any more then.
+for my $death (qw(TERM KILL))
+{
+	for my $saga (qw(move refused))
+	{
+		my $n = $saga eq 'move' ? 1 : 3;
+		my $waiting = $saga eq 'move' ? 3 : 2;
+		my $name = "SIG$death, $saga";
+
+		$books->arm("local-commit:hang:$n");
+		my $id = $books->start($saga);
+		my $pid = $books->reached('local-commit');
+		ok($pid, "$name: a step has committed here");
+		$books->arm('');
+		$dtx->p(1)->stop('immediate');
+		kill $death, $pid;
+		kill 'CONT', $pid;
+		ok($dtx->coord->poll_query_until('postgres', 'SELECT count(*) = 1 FROM dtx.in_doubt'),
+			"$name: it is in doubt there");
+		waits($id, $waiting, "$name, step $waiting");
+		refuses_skip($id, $waiting == 3 ? 'three' : 'two', $name);
+		$dtx->p(1)->start;
+		$books->ended($id, $saga eq 'move' ? 'completed' : 'compensated', $name);
+	}
 }
 
 # The transaction that starts a saga is itself in doubt: the first step waits.
