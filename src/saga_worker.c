@@ -90,6 +90,9 @@
 /* Longest wait for a saga's row by a worker that has executed a step. */
 #define SAGA_LOCK_TIMEOUT	"10s"
 
+/* ... and of one that gives back a step because it is to leave. */
+#define GIVE_BACK_LOCK_TIMEOUT	"2s"
+
 /* A worker is not sent away for the sake of another role before that, ms. */
 #define MIN_TENURE	1000
 
@@ -967,17 +970,16 @@ worker_round(MemoryContext cxt, bool careful, bool *gone)
 	{
 		MemoryContextReset(cxt);
 		MemoryContextSwitchTo(cxt);
-		step = execute_step(step);
 
-		/* Between two steps one may leave, or listen. */
-		if (step != NULL && (ProcDiePending || ConfigReloadPending ||
-							 DtxWorkerMustStop()))
+		/* Before each step one may leave, or listen. */
+		if (ProcDiePending || ConfigReloadPending || DtxWorkerMustStop())
 		{
 			give_back(step);
 			free_step(step);
 			DtxSagaDropClaims();
-			step = NULL;
+			break;
 		}
+		step = execute_step(step);
 	}
 	return true;
 }
@@ -1210,7 +1212,8 @@ execute_step(Step *step)
 		run_commands(step, cxt, &result, &isnull);
 		DTX_FAULT("saga-executed", NULL);
 		mark_done(step, result, isnull);
-		next = take_step(step->saga, false, &more);
+		if (!DtxWorkerMustStop())
+			next = take_step(step->saga, false, &more);
 		disable_timeout(STATEMENT_TIMEOUT, false);
 
 		/* If it has struck, then now, and not after the commit. */
@@ -1479,24 +1482,54 @@ mark_done(Step *step, Datum result, bool isnull)
 }
 
 /*
- * A step that was taken is not going to be executed now.
+ * A step that was taken is not going to be executed now, so it was no attempt.
+ * If this throws, the attempt counts, as one that was lost.
+ *
+ * That has to be said by a worker that was asked to die, too: it was asked while
+ * it committed the step before, perhaps.  Then it does not die before this is
+ * done; but it does not wait for long either, neither for a lock nor for disks
+ * and standbys.
  */
 static void
 give_back(Step *step)
 {
 	static const Oid types[] = {INT8OID, INT2OID, INT4OID, TEXTOID};
-	Datum		args[lengthof(types)];
-	bool		nothing;
+	bool		must_die = ProcDiePending;
 
-	begin();
-	args[0] = Int64GetDatum(step->saga);
-	args[1] = Int16GetDatum(step->step);
-	args[2] = Int32GetDatum(step->attempt);
-	args[3] = CStringGetTextDatum(step->direction);
-	(void) DtxSagaCall("_saga_untake", lengthof(types), types, args, NULL,
-					   &nothing);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	PG_TRY();
+	{
+		Datum		args[lengthof(types)];
+		bool		nothing;
+
+		ProcDiePending = false; /* asked once more, it dies at once */
+		begin();
+		if (must_die)
+		{
+			(void) set_config_option("lock_timeout", GIVE_BACK_LOCK_TIMEOUT,
+									 PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_LOCAL, true, 0, false);
+			(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
+									 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0,
+									 false);
+		}
+		args[0] = Int64GetDatum(step->saga);
+		args[1] = Int16GetDatum(step->step);
+		args[2] = Int32GetDatum(step->attempt);
+		args[3] = CStringGetTextDatum(step->direction);
+		(void) DtxSagaCall("_saga_untake", lengthof(types), types, args, NULL,
+						   &nothing);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	PG_FINALLY();
+	{
+		if (must_die)
+		{
+			ProcDiePending = true;
+			InterruptPending = true;
+		}
+	}
+	PG_END_TRY();
 }
 
 /*

@@ -97,6 +97,32 @@ for my $case (@cases)
 		$books->ended($id, outcome(@$case), $name);
 	}
 }
+
+# A worker that is asked to leave before it has begun a step gives it back: that
+# is no attempt, so steps that may be tried once only are done.
+$dtx->sql(q{
+SELECT dtx.define_saga('once',
+	dtx.step('one', server => 's1', max_attempts => 1,
+		execute => $$INSERT INTO saga_log VALUES (($1->>'id')::int, 1, 'execute')$$),
+	dtx.step('two', max_attempts => 1,
+		execute => $$INSERT INTO saga_log VALUES (($1->>'id')::int, 2, 'execute')$$),
+	dtx.step('three', server => 's1', max_attempts => 1,
+		execute => $$INSERT INTO saga_log VALUES (($1->>'id')::int, 3, 'execute')$$))});
+for my $case (qw(saga-taken:1 prepared:1 local-commit:1 commit-sent:1 commit-wait:1
+	saga-committed:1 saga-committed:2 commit-sent:2))
+{
+	my ($point, $n) = split /:/, $case;
+	my $name = "terminate at $point, time $n, steps that may be tried once";
+
+	$books->arm("$point:terminate:$n");
+	my $id = $books->start('once');
+	ok($books->reached($point), "$name: reached");
+	$books->arm('');
+	is($books->state($id), 'completed', "$name: completed");
+	is( $dtx->sql("SELECT string_agg(step || ' ' || outcome, ', ' ORDER BY id) FROM dtx.saga_history WHERE saga = $id"),
+		'one completed, two completed, three completed', "$name: no attempt was lost");
+	is(join('; ', $books->lines($id)), '2 execute; 1 execute,3 execute; ', "$name: every step once");
+}
 $books->balanced('at last');
 $dtx->clean('at last');
 
