@@ -278,6 +278,7 @@ COMMENT ON SEQUENCE dtx.saga_id IS
 
 CREATE TABLE dtx.saga (
   id bigint PRIMARY KEY,
+  database oid NOT NULL,
   definition bigint NOT NULL,
   role oid NOT NULL,
   boot_id bigint NOT NULL,
@@ -293,6 +294,8 @@ COMMENT ON TABLE dtx.saga IS
   'sagas; see view dtx.sagas';
 COMMENT ON COLUMN dtx.saga.id IS
   'number of the saga';
+COMMENT ON COLUMN dtx.saga.database IS
+  'database in which it was started: another one, if this is a copy of that (CREATE DATABASE ... TEMPLATE); then nobody here goes on with it';
 COMMENT ON COLUMN dtx.saga.definition IS
   'dtx.saga_definition.id, the version with which it was started';
 COMMENT ON COLUMN dtx.saga.role IS
@@ -361,6 +364,7 @@ COMMENT ON COLUMN dtx.saga_key.saga IS
 CREATE TABLE dtx.saga_step (
   saga bigint NOT NULL,
   step smallint NOT NULL,
+  database oid NOT NULL,
   role oid NOT NULL,
   lane oid NOT NULL,
   state dtx.saga_step_state NOT NULL,
@@ -376,8 +380,8 @@ CREATE TABLE dtx.saga_step (
 ) USING heap WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 
 -- The only queue.  It is as large as the work that is due or scheduled, because
--- what is done is due never more.
-CREATE INDEX saga_step_due ON dtx.saga_step (role, lane, due_at) WHERE due_at IS NOT NULL;
+-- what is done is due never more.  What belongs to another database is never met.
+CREATE INDEX saga_step_due ON dtx.saga_step (database, role, lane, due_at) WHERE due_at IS NOT NULL;
 
 REVOKE ALL ON dtx.saga_step FROM PUBLIC;
 COMMENT ON TABLE dtx.saga_step IS
@@ -386,6 +390,8 @@ COMMENT ON COLUMN dtx.saga_step.saga IS
   'dtx.saga.id';
 COMMENT ON COLUMN dtx.saga_step.step IS
   'number of the step in its definition';
+COMMENT ON COLUMN dtx.saga_step.database IS
+  'dtx.saga.database';
 COMMENT ON COLUMN dtx.saga_step.role IS
   'dtx.saga.role';
 COMMENT ON COLUMN dtx.saga_step.lane IS
@@ -545,6 +551,7 @@ COMMENT ON COLUMN dtx.saga_signal.received_at IS
 CREATE TABLE dtx.saga_external (
   saga bigint NOT NULL,
   step smallint NOT NULL,
+  database oid NOT NULL,
   role oid NOT NULL,
   queue text NOT NULL,
   available_at timestamptz NOT NULL,
@@ -555,7 +562,7 @@ CREATE TABLE dtx.saga_external (
   PRIMARY KEY (saga, step)
 ) USING heap WITH (fillfactor = 70);
 
-CREATE INDEX saga_external_queue ON dtx.saga_external (role, queue, available_at);
+CREATE INDEX saga_external_queue ON dtx.saga_external (database, role, queue, available_at);
 CREATE UNIQUE INDEX saga_external_token ON dtx.saga_external (token) WHERE token IS NOT NULL;
 
 REVOKE ALL ON dtx.saga_external FROM PUBLIC;
@@ -565,6 +572,8 @@ COMMENT ON COLUMN dtx.saga_external.saga IS
   'dtx.saga.id';
 COMMENT ON COLUMN dtx.saga_external.step IS
   'number of the step in its definition';
+COMMENT ON COLUMN dtx.saga_external.database IS
+  'dtx.saga.database';
 COMMENT ON COLUMN dtx.saga_external.role IS
   'dtx.saga.role';
 COMMENT ON COLUMN dtx.saga_external.queue IS
@@ -631,6 +640,14 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION dtx._saga_confirmed(bigint, bigint) FROM PUBLIC;
 COMMENT ON FUNCTION dtx._saga_confirmed(bigint, bigint) IS
   'internal: have all servers confirmed the second phase of a transaction?';
+
+CREATE FUNCTION dtx._saga_database() RETURNS oid
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_database'
+LANGUAGE C STABLE PARALLEL SAFE;
+
+REVOKE ALL ON FUNCTION dtx._saga_database() FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_database() IS
+  'internal: the current database';
 
 CREATE FUNCTION dtx._boot_id() RETURNS bigint
 AS 'MODULE_PATHNAME', 'dtx_sql_boot_id'
@@ -701,8 +718,32 @@ REVOKE ALL ON FUNCTION dtx._saga_results(bigint, bigint) FROM PUBLIC;
 COMMENT ON FUNCTION dtx._saga_results(bigint, bigint) IS
   'internal: results of the steps of a saga by name';
 
+-- A copy of a database (CREATE DATABASE ... TEMPLATE) has the sagas of the original,
+-- which go on there, and there only: all of their work on servers would be done
+-- twice.  The identifier of a database survives whatever else makes it look like a
+-- copy: renaming, pg_upgrade, promotion of a standby.
+CREATE FUNCTION dtx._saga_check_database(sg dtx.saga) RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF sg.database <> dtx._saga_database() THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'object_not_in_prerequisite_state',
+      MESSAGE = format('saga %s belongs to another database', sg.id),
+      DETAIL = format('It was started in database %s, of which this one is a copy, and goes on there only.',
+        coalesce((SELECT format('"%s"', d.datname) FROM pg_database d WHERE d.oid = sg.database),
+                 format('with OID %s, which has been dropped', sg.database))),
+      HINT = 'To end what was copied, use dtx.force_saga() with completed or compensated; that changes nothing there.';
+  END IF;
+END
+$$;
+
+REVOKE ALL ON FUNCTION dtx._saga_check_database(dtx.saga) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_check_database(dtx.saga) IS
+  'internal: an error if a saga belongs to the database that this one is a copy of';
+
 -- The saga, locked, for somebody who may act on it.
-CREATE FUNCTION dtx._saga_lock(saga bigint) RETURNS dtx.saga
+CREATE FUNCTION dtx._saga_lock(saga bigint, of_any_database boolean DEFAULT false) RETURNS dtx.saga
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -728,12 +769,15 @@ BEGIN
       ERRCODE = 'undefined_object',
       MESSAGE = format('saga %s does not exist', _saga_lock.saga);
   END IF;
+  IF NOT of_any_database AND sg.state NOT IN ('completed', 'compensated') THEN
+    PERFORM dtx._saga_check_database(sg);
+  END IF;
   RETURN sg;
 END
 $$;
 
-REVOKE ALL ON FUNCTION dtx._saga_lock(bigint) FROM PUBLIC;
-COMMENT ON FUNCTION dtx._saga_lock(bigint) IS
+REVOKE ALL ON FUNCTION dtx._saga_lock(bigint, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_lock(bigint, boolean) IS
   'internal: locks a saga for the caller of the public function';
 
 CREATE FUNCTION dtx._saga_audit(sg dtx.saga, step smallint, action text, outcome text, reason text) RETURNS void
@@ -817,8 +861,8 @@ AS $$
 DECLARE
   n integer;
 BEGIN
-  INSERT INTO dtx.saga_step (saga, step, role, lane, state, due_at, since)
-  SELECT sg.id, d.step, sg.role, dtx._saga_lane(d.servers, d.execute), 'pending', clock_timestamp(), clock_timestamp()
+  INSERT INTO dtx.saga_step (saga, step, database, role, lane, state, due_at, since)
+  SELECT sg.id, d.step, sg.database, sg.role, dtx._saga_lane(d.servers, d.execute), 'pending', clock_timestamp(), clock_timestamp()
     FROM dtx.saga_definition_step d
    WHERE d.definition = sg.definition
      AND done = ANY (d.after)
@@ -1110,7 +1154,8 @@ DECLARE
   payload jsonb;
 BEGIN
   verdict := 'skip';
-  SELECT g.* INTO sg FROM dtx.saga g WHERE g.id = _saga_try.saga FOR UPDATE SKIP LOCKED;
+  SELECT g.* INTO sg FROM dtx.saga g
+   WHERE g.id = _saga_try.saga AND g.database = dtx._saga_database() FOR UPDATE SKIP LOCKED;
   IF NOT FOUND THEN
     RETURN;
   END IF;
@@ -1249,8 +1294,8 @@ BEGIN
   ELSIF st.state = 'pending' OR (st.compensation AND NOT EXISTS (
           SELECT FROM dtx.saga_external x WHERE x.saga = sg.id AND x.step = st.step)) THEN
     -- Offer it to external workers.
-    INSERT INTO dtx.saga_external (saga, step, role, queue, available_at)
-    VALUES (sg.id, st.step, sg.role, CASE WHEN st.compensation THEN d.compensate_queue ELSE d.queue END, now_at);
+    INSERT INTO dtx.saga_external (saga, step, database, role, queue, available_at)
+    VALUES (sg.id, st.step, sg.database, sg.role, CASE WHEN st.compensation THEN d.compensate_queue ELSE d.queue END, now_at);
     UPDATE dtx.saga_step
        SET state = CASE WHEN st.compensation THEN 'compensating' ELSE 'waiting' END::dtx.saga_step_state,
            due_at = CASE WHEN NOT st.compensation THEN now_at + d.timeout END, since = now_at
@@ -1345,6 +1390,7 @@ DECLARE
   bound integer := coalesce(current_setting('pg_dtx.saga_workers', true)::integer, 0) + 50;
   -- (a variable, because a volatile function would not be a condition of the index)
   now_at timestamptz := clock_timestamp();
+  here oid := dtx._saga_database();
   lanes oid[];
   this_lane oid;
   due record;
@@ -1358,12 +1404,12 @@ BEGIN
     SELECT array_agg(x.lane ORDER BY random()) INTO lanes
       FROM (WITH RECURSIVE l (lane) AS (
               (SELECT s.lane FROM dtx.saga_step s
-                WHERE s.role = _saga_take.role AND s.due_at IS NOT NULL
-                ORDER BY s.role, s.lane, s.due_at LIMIT 1)
+                WHERE s.database = here AND s.role = _saga_take.role AND s.due_at IS NOT NULL
+                ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1)
               UNION ALL
               SELECT (SELECT s.lane FROM dtx.saga_step s
-                       WHERE s.role = _saga_take.role AND s.lane > l.lane AND s.due_at IS NOT NULL
-                       ORDER BY s.role, s.lane, s.due_at LIMIT 1)
+                       WHERE s.database = here AND s.role = _saga_take.role AND s.lane > l.lane AND s.due_at IS NOT NULL
+                       ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1)
                 FROM l WHERE l.lane IS NOT NULL)
             SELECT l.lane FROM l WHERE l.lane IS NOT NULL) AS x;
   END IF;
@@ -1373,10 +1419,10 @@ BEGIN
       SELECT q.saga, q.step
         FROM (SELECT s.saga, s.step
                 FROM dtx.saga_step s
-               WHERE of_saga IS NULL AND s.role = _saga_take.role AND s.lane = this_lane
+               WHERE of_saga IS NULL AND s.database = here AND s.role = _saga_take.role AND s.lane = this_lane
                  AND s.due_at <= now_at AND s.due_at IS NOT NULL
                  AND NOT (s.taken AND dtx._saga_claimed(s.saga, s.step))
-               ORDER BY s.role, s.lane, s.due_at
+               ORDER BY s.database, s.role, s.lane, s.due_at
                LIMIT bound) AS q
       UNION ALL
       SELECT q.saga, q.step
@@ -1515,6 +1561,7 @@ DECLARE
   enough integer := greatest(coalesce(current_setting('pg_dtx.saga_workers', true)::integer, 0), 1);
   -- (a variable, because a volatile function would not be a condition of the index)
   now_at timestamptz := clock_timestamp();
+  here oid := dtx._saga_database();
   this_role oid;
   this_lane oid;
   n bigint;
@@ -1523,8 +1570,8 @@ BEGIN
   -- From one (role, lane) to the next, each at one end of its part of the index.
   SELECT s.role, s.lane INTO this_role, this_lane
     FROM dtx.saga_step s
-   WHERE s.due_at IS NOT NULL
-   ORDER BY s.role, s.lane, s.due_at LIMIT 1;
+   WHERE s.database = here AND s.due_at IS NOT NULL
+   ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1;
   WHILE this_role IS NOT NULL LOOP
     IF role IS DISTINCT FROM this_role THEN
       IF role IS NOT NULL THEN
@@ -1538,27 +1585,27 @@ BEGIN
       SELECT count(*) INTO n
         FROM (SELECT
                 FROM dtx.saga_step s
-               WHERE s.role = this_role AND s.lane = this_lane AND s.due_at <= now_at AND s.due_at IS NOT NULL
+               WHERE s.database = here AND s.role = this_role AND s.lane = this_lane AND s.due_at <= now_at AND s.due_at IS NOT NULL
                  AND NOT (s.taken AND dtx._saga_claimed(s.saga, s.step))
                LIMIT enough - due) AS x;
       due := due + n;
     ELSIF due < enough AND EXISTS (
             SELECT
               FROM dtx.saga_step s
-             WHERE s.role = this_role AND s.lane = this_lane AND s.due_at <= now_at AND s.due_at IS NOT NULL
+             WHERE s.database = here AND s.role = this_role AND s.lane = this_lane AND s.due_at <= now_at AND s.due_at IS NOT NULL
                AND NOT (s.taken AND dtx._saga_claimed(s.saga, s.step))) THEN
       -- Others are on this server: soon again.
       next_due := least(next_due, now_at + interval '200 milliseconds');
     END IF;
     SELECT s.due_at INTO t
       FROM dtx.saga_step s
-     WHERE s.role = this_role AND s.lane = this_lane AND s.due_at > now_at AND s.due_at IS NOT NULL
-     ORDER BY s.role, s.lane, s.due_at LIMIT 1;
+     WHERE s.database = here AND s.role = this_role AND s.lane = this_lane AND s.due_at > now_at AND s.due_at IS NOT NULL
+     ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1;
     next_due := least(next_due, t);
     SELECT s.role, s.lane INTO this_role, this_lane
       FROM dtx.saga_step s
-     WHERE (s.role, s.lane) > (this_role, this_lane) AND s.due_at IS NOT NULL
-     ORDER BY s.role, s.lane, s.due_at LIMIT 1;
+     WHERE s.database = here AND (s.role, s.lane) > (this_role, this_lane) AND s.due_at IS NOT NULL
+     ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1;
   END LOOP;
   IF role IS NOT NULL THEN
     RETURN NEXT;
@@ -1575,7 +1622,10 @@ LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
 BEGIN
-  PERFORM FROM dtx.saga_step s WHERE s.due_at IS NOT NULL ORDER BY s.role, s.lane, s.due_at LIMIT 1;
+  PERFORM
+     FROM dtx.saga_step s
+    WHERE s.database = dtx._saga_database() AND s.due_at IS NOT NULL
+    ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1;
   RETURN FOUND;
 END
 $$;
@@ -1591,7 +1641,7 @@ AS $$
 DECLARE
   sg record;
 BEGIN
-  SELECT g.state, g.role, g.xmin AS made_by, g.xmax AS locked_by INTO sg
+  SELECT g.state, g.role, g.xmin AS made_by, g.xmax AS locked_by, g AS row INTO sg
     FROM dtx.saga g WHERE g.id = _saga_look.saga;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
@@ -1603,6 +1653,9 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = 'insufficient_privilege',
       MESSAGE = format('permission denied for saga %s', _saga_look.saga);
+  END IF;
+  IF sg.state NOT IN ('completed', 'compensated') THEN
+    PERFORM dtx._saga_check_database(sg.row);
   END IF;
   -- Nobody else can go on with a saga that this transaction has made or locked.
   IF sg.state NOT IN ('completed', 'compensated', 'failed')
@@ -1937,6 +1990,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
   caller oid := dtx._saga_caller();
+  here oid := dtx._saga_database();
   def bigint;
   id bigint;
   now_at timestamptz := clock_timestamp();
@@ -1987,6 +2041,10 @@ BEGIN
       SELECT k.saga INTO id FROM dtx.saga_key k
        WHERE k.role = caller AND k.name = _start_saga.name AND k.key = _start_saga.key;
       IF FOUND THEN
+        PERFORM dtx._saga_check_database(g)
+           FROM dtx.saga_key k JOIN dtx.saga g ON g.id = k.saga
+          WHERE k.role = caller AND k.name = _start_saga.name AND k.key = _start_saga.key
+            AND g.state NOT IN ('completed', 'compensated');
         RETURN id;
       END IF;
     END IF;
@@ -1998,17 +2056,17 @@ BEGIN
     ON CONFLICT DO NOTHING;
     EXIT WHEN FOUND;
   END LOOP;
-  INSERT INTO dtx.saga (id, definition, role, boot_id, xid, state, started_at)
-  VALUES (id, def, caller, dtx._boot_id(), dtx._saga_xid(), 'pending', now_at);
+  INSERT INTO dtx.saga (id, database, definition, role, boot_id, xid, state, started_at)
+  VALUES (id, here, def, caller, dtx._boot_id(), dtx._saga_xid(), 'pending', now_at);
   INSERT INTO dtx.saga_data (saga, input, key, run_at, deadline)
   VALUES (id, coalesce(_start_saga.input, '{}'), _start_saga.key, _start_saga.run_at, _start_saga.deadline);
-  INSERT INTO dtx.saga_step (saga, step, role, lane, state, due_at, since)
-  SELECT id, d.step, caller, dtx._saga_lane(d.servers, d.execute), 'pending', begin_at, now_at
+  INSERT INTO dtx.saga_step (saga, step, database, role, lane, state, due_at, since)
+  SELECT id, d.step, here, caller, dtx._saga_lane(d.servers, d.execute), 'pending', begin_at, now_at
     FROM dtx.saga_definition_step d
    WHERE d.definition = def AND d.after = '{}';
   IF _start_saga.deadline IS NOT NULL THEN
-    INSERT INTO dtx.saga_step (saga, step, role, lane, state, due_at, since)
-    VALUES (id, 0, caller, 0, 'waiting', _start_saga.deadline, now_at);
+    INSERT INTO dtx.saga_step (saga, step, database, role, lane, state, due_at, since)
+    VALUES (id, 0, here, caller, 0, 'waiting', _start_saga.deadline, now_at);
   END IF;
   PERFORM dtx._wake_sagas();
   RETURN id;
@@ -2302,7 +2360,7 @@ BEGIN
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'a saga can be forced to be completed, compensated, or compensating only';
   END IF;
-  sg := dtx._saga_lock(_force_saga.saga);
+  sg := dtx._saga_lock(_force_saga.saga, _force_saga.state <> 'compensating');
   PERFORM dtx._saga_check_unfinished(sg);
   IF _force_saga.state = 'compensating' THEN
     IF sg.compensating THEN
@@ -2410,6 +2468,7 @@ DECLARE
   d dtx.saga_definition_step;
   e dtx.saga_external;
   now_at timestamptz := clock_timestamp();
+  here oid := dtx._saga_database();
   got integer := 0;
 BEGIN
   IF coalesce(_claim.queue, '') = '' OR coalesce(_claim.worker, '') = '' THEN
@@ -2427,22 +2486,23 @@ BEGIN
   END IF;
   -- Whose steps may he have?  Begin with the role that has waited longest.
   WITH RECURSIVE r (role) AS (
-    (SELECT x.role FROM dtx.saga_external x ORDER BY x.role LIMIT 1)
+    (SELECT x.role FROM dtx.saga_external x WHERE x.database = here ORDER BY x.database, x.role LIMIT 1)
     UNION ALL
-    SELECT (SELECT x.role FROM dtx.saga_external x WHERE x.role > r.role ORDER BY x.role LIMIT 1)
+    SELECT (SELECT x.role FROM dtx.saga_external x WHERE x.database = here AND x.role > r.role
+             ORDER BY x.database, x.role LIMIT 1)
       FROM r WHERE r.role IS NOT NULL)
   SELECT array_agg(r.role ORDER BY h.available_at) INTO roles
     FROM r
     CROSS JOIN LATERAL (SELECT x.available_at FROM dtx.saga_external x
-                         WHERE x.role = r.role AND x.queue = _claim.queue
-                         ORDER BY x.role, x.queue, x.available_at LIMIT 1) AS h
+                         WHERE x.database = here AND x.role = r.role AND x.queue = _claim.queue
+                         ORDER BY x.database, x.role, x.queue, x.available_at LIMIT 1) AS h
    WHERE pg_has_role(caller, r.role, 'USAGE');
   FOREACH this_role IN ARRAY coalesce(roles, '{}') LOOP
     FOR due IN
       SELECT x.saga, x.step
         FROM dtx.saga_external x
-       WHERE x.role = this_role AND x.queue = _claim.queue AND x.available_at <= now_at
-       ORDER BY x.role, x.queue, x.available_at
+       WHERE x.database = here AND x.role = this_role AND x.queue = _claim.queue AND x.available_at <= now_at
+       ORDER BY x.database, x.role, x.queue, x.available_at
        LIMIT _claim.n + 50      -- others may be claiming some of them
     LOOP
       SELECT g.* INTO sg FROM dtx.saga g WHERE g.id = due.saga FOR UPDATE SKIP LOCKED;
@@ -2744,7 +2804,13 @@ CREATE VIEW dtx.sagas WITH (security_barrier) AS
          x.deadline,
          g.finished_at,
          NULLIF(pg_catalog.concat_ws('; ', x.reason, x.failure), '') AS reason,
-         CASE WHEN g.state = 'failed' THEN
+         CASE WHEN g.state NOT IN ('completed', 'compensated') AND g.database <> h.oid THEN
+           pg_catalog.format(
+             'It belongs to database %2$s, of which this one is a copy, and goes on there only. To end it here, SELECT dtx.force_saga(%1$s, ''compensated'', ''why''), which changes nothing there.',
+             g.id,
+             COALESCE((SELECT pg_catalog.format('"%s"', o.datname) FROM pg_catalog.pg_database AS o WHERE o.oid = g.database),
+                      pg_catalog.format('%s, which has been dropped', g.database)))
+              WHEN g.state = 'failed' THEN
            pg_catalog.format(
              CASE WHEN g.compensating
                   THEN 'Remove the cause and SELECT dtx.retry_saga(%1$s); or undo it by hand and SELECT dtx.skip_step(%1$s, %2$L, ''why''); or end the saga with dtx.force_saga(%1$s, ''compensated'', ''why'').'
@@ -2760,6 +2826,7 @@ CREATE VIEW dtx.sagas WITH (security_barrier) AS
     FROM dtx.saga AS g
     JOIN dtx.saga_data AS x ON x.saga = g.id
     JOIN dtx.saga_definition AS d ON d.id = g.definition
+    JOIN pg_catalog.pg_database AS h ON h.datname = pg_catalog.current_database()
    WHERE pg_catalog.pg_has_role(g.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 
 REVOKE ALL ON dtx.sagas FROM PUBLIC;
@@ -2791,7 +2858,7 @@ COMMENT ON COLUMN dtx.sagas.finished_at IS
 COMMENT ON COLUMN dtx.sagas.reason IS
   'why it compensates, has failed, or was forced';
 COMMENT ON COLUMN dtx.sagas.hint IS
-  'what to do, if it has failed';
+  'what to do, if it has failed, or belongs to the database that this one is a copy of';
 
 CREATE VIEW dtx.saga_steps WITH (security_barrier) AS
   SELECT g.id AS saga,
@@ -2807,7 +2874,7 @@ CREATE VIEW dtx.saga_steps WITH (security_barrier) AS
                 THEN 'pending' ELSE 'skipped' END::dtx.saga_step_state) AS state,
          COALESCE(s.attempt, 0) AS attempts,
          s.since,
-         s.due_at,
+         CASE WHEN g.database = h.oid THEN s.due_at END AS due_at,
          e.queue,
          e.worker,
          r.result,
@@ -2821,6 +2888,7 @@ CREATE VIEW dtx.saga_steps WITH (security_barrier) AS
     LEFT JOIN dtx.saga_step AS s ON s.saga = g.id AND s.step = d.step
     LEFT JOIN dtx.saga_external AS e ON e.saga = g.id AND e.step = d.step
     LEFT JOIN dtx.saga_result AS r ON r.saga = g.id AND r.step = d.step
+    JOIN pg_catalog.pg_database AS h ON h.datname = pg_catalog.current_database()
    WHERE pg_catalog.pg_has_role(g.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 
 REVOKE ALL ON dtx.saga_steps FROM PUBLIC;

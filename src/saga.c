@@ -129,6 +129,7 @@ PG_FUNCTION_INFO_V1(dtx_sql_saga_own_xid);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_lane_open);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_confirmed);
 PG_FUNCTION_INFO_V1(dtx_sql_boot_id);
+PG_FUNCTION_INFO_V1(dtx_sql_saga_database);
 PG_FUNCTION_INFO_V1(dtx_sql_wake_sagas);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_finished);
 PG_FUNCTION_INFO_V1(dtx_sql_wait_saga);
@@ -489,22 +490,29 @@ DtxSagaTable(void)
 }
 
 /*
- * Is there a saga that is neither completed nor compensated?  The table is read as
- * it is, because its indexes and the functions may have been dropped already.  To
- * be called in a transaction that has locked the table.
+ * Is there a saga of this database that is neither completed nor compensated?
+ * (Those that were copied with the database go on in the original.)  The table is
+ * read as it is, because its indexes and the functions may have been dropped
+ * already.  To be called in a transaction that has locked the table.
  */
 bool
 DtxSagaUnfinished(void)
 {
 	Relation	rel = table_open(DtxSagaTable(), NoLock);
 	AttrNumber	finished_at = get_attnum(RelationGetRelid(rel), "finished_at");
+	AttrNumber	database = get_attnum(RelationGetRelid(rel), "database");
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	TableScanDesc scan = DtxTableBeginScan(rel, snapshot);
 	bool		found = false;
 
 	while (!found && table_scan_getnextslot(scan, ForwardScanDirection, slot))
-		found = slot_attisnull(slot, finished_at);
+	{
+		bool		isnull;
+
+		found = slot_attisnull(slot, finished_at) &&
+			DatumGetObjectId(slot_getattr(slot, database, &isnull)) == MyDatabaseId;
+	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
@@ -775,6 +783,15 @@ Datum
 dtx_sql_boot_id(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_INT64((int64) DtxBootId());
+}
+
+/*
+ * dtx._saga_database()
+ */
+Datum
+dtx_sql_saga_database(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_OID(MyDatabaseId);
 }
 
 /* ----------------------------------------------------------------

@@ -22,7 +22,10 @@
 /* Does this database have the tables of sagas (SQL version 1.1 or later)? */
 extern bool DtxSagaInstalled(void);
 
-/* The table of sagas, InvalidOid if there is none; and has some saga not ended? */
+/*
+ * The table of sagas, InvalidOid if there is none; and has some saga of this
+ * database not ended?
+ */
 extern Oid	DtxSagaTable(void);
 extern bool DtxSagaUnfinished(void);
 

@@ -418,6 +418,55 @@ $dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE datname = 'anot
 $dtx->sql('DROP DATABASE another');
 cmp_ok(time - $begin, '<', 300, 'or dropped');
 
+# A copy of the database has the sagas of the original, which go on there, and
+# there only: their steps would be done twice on the servers.
+$dtx->sql(q{
+SELECT dtx.define_saga('charge', dtx.step_sleep('wait', '1 hour'),
+	dtx.step('charge', server => 's1', execute => $$INSERT INTO saga_log VALUES (($1->>'id')::int, 1, current_setting('application_name'))$$));
+SELECT dtx.define_saga('mail', dtx.step_external('mail', 'letters'))});
+my ($sleeper, $mail) = map { $dtx->sql("SELECT dtx.start_saga('$_', '{\"id\": 5000}', key => 'of the original')") } qw(charge mail);
+$dtx->poll($coord, "SELECT string_agg(state::text, ' ' ORDER BY position) FROM dtx.saga_steps WHERE saga IN ($sleeper, $mail)",
+	'waiting waiting pending', 'a saga sleeps, and another one waits for a program');
+$coord->safe_psql('template1', 'CREATE DATABASE copy TEMPLATE postgres');
+my $in_copy = sub {
+	my $sql = shift;
+	my ($ret, $stdout, $stderr) = $coord->psql('copy', $sql);
+	return $ret == 0 ? $stdout : $stderr;
+};
+my $finish = "UPDATE dtx.saga_step SET due_at = clock_timestamp() WHERE saga = $sleeper";
+my $one = q{SELECT dtx.start_saga('charge', '{"id": 5001}', key => 'of the copy');};
+my $copied = "SELECT count(*) FROM dtx.sagas WHERE id IN ($sleeper, $mail) AND hint LIKE 'It belongs to database \"postgres\"%'";
+is($in_copy->($copied), 2, 'the copy knows them');
+$in_copy->($finish);
+my $own = $in_copy->($one);
+cmp_ok($own, '>', $mail, 'sagas of its own are started there');
+ok($coord->poll_query_until('copy', "SELECT state = 'waiting' FROM dtx.saga_steps WHERE saga = $own AND position = 1"),
+	'... and go on');
+$in_copy->("SELECT dtx.skip_step($own, 'wait', 'test')");
+is($in_copy->("SELECT dtx.wait_saga($own, '60 s')"), 'completed', '... and end');
+is($in_copy->("SELECT state FROM dtx.sagas WHERE id = $sleeper"), 'running', 'that of the original does not');
+is($dtx->p(1)->safe_psql('postgres', 'SELECT count(*) FROM saga_log WHERE saga IN (5000)'),
+	0, '... and has done nothing on the server');
+is($in_copy->(q{SELECT count(*) FROM dtx.claim('letters', 'me')}), 0, 'nor can a program claim its step');
+for my $call ("dtx.cancel_saga($sleeper, 'test')", "dtx.retry_saga($sleeper)", "dtx.skip_step($sleeper, 'wait', 'test')",
+	"dtx.signal_saga($sleeper, 'wait')", "dtx.wait_saga($sleeper)", "dtx.force_saga($sleeper, 'compensating', 'test')",
+	q{dtx.start_saga('charge', key => 'of the original')})
+{
+	like($in_copy->("SELECT $call"),
+		qr/ERROR:  saga $sleeper belongs to another database\nDETAIL:  .*"postgres".*HINT:  .*force_saga/s, "in the copy: $call");
+}
+like($in_copy->("SELECT dtx.explain_saga($sleeper)"), qr/belongs to database "postgres"/, 'dtx.explain_saga() says so');
+is($in_copy->("SELECT count(due_at) FROM dtx.saga_steps WHERE saga = $sleeper"), 0, 'none of its steps is due there');
+is($in_copy->("SELECT dtx.force_saga($sleeper, 'compensated', 'is a copy')"), 'compensated', 'it can be ended');
+is($in_copy->($copied), 1, '... one by one');
+is($in_copy->('DROP EXTENSION pg_dtx CASCADE'), '', 'and is no reason to keep the extension');
+$dtx->sql($finish);
+$dtx->sql(q{SELECT dtx.start_saga('mail')});
+is($books->state($sleeper), 'completed', 'the original has gone on');
+is($dtx->p(1)->safe_psql('postgres', 'SELECT count(*) FROM saga_log WHERE saga = 5000'), 1, '... once');
+$dtx->sql('DROP DATABASE copy');
+$dtx->sql(q{SELECT dtx.force_saga(id, 'compensated', 'test') FROM dtx.sagas WHERE name = 'mail'});
+
 $log = -s $coord->logfile;
 $dtx->sql(q{SELECT dtx.define_saga('hang', dtx.step('s', execute => $$SELECT pg_sleep(600)$$))});
 $id = $dtx->sql(q{SELECT dtx.start_saga('hang')});
