@@ -203,7 +203,6 @@ static void serve(Scheduler *s, List *work);
 static bool start_worker(Scheduler *s, Oid role);
 static bool send_one_away(Scheduler *s, Oid for_role);
 
-static void pause_after_error(int errors);
 static bool worker_round(MemoryContext cxt, bool careful, bool *gone);
 static void begin(void);
 static void clean_session(void);
@@ -318,6 +317,7 @@ dtx_saga_scheduler_main(Datum arg)
 	Scheduler  *s = &scheduler;
 	HASHCTL		info;
 	volatile int errors = 0;
+	volatile TimestampTz pause_until = 0;
 	volatile bool leave = false;
 
 	start_process(DTX_WORKER_SCHEDULER, DatumGetObjectId(arg),
@@ -364,19 +364,26 @@ dtx_saga_scheduler_main(Datum arg)
 				ProcessConfigFile(PGC_SIGHUP);
 				s->next_look = 0;
 			}
-			MemoryContextReset(s->round_cxt);
-			MemoryContextSwitchTo(s->round_cxt);
-			scheduler_look(s, &nothing);
-			leave = nothing;
-			errors = 0;
-
 			now = GetCurrentTimestamp();
-			if (s->next_look != DT_NOEND)
-				timeout = TimestampDifferenceMilliseconds(now, s->next_look);
-			if (s->idle_since != 0 && s->next_look == DT_NOEND)
-				timeout = Max(SCHEDULER_LINGER -
-							  TimestampDifferenceMilliseconds(s->idle_since, now),
+			if (pause_until > now)
+				timeout = Max(TimestampDifferenceMilliseconds(now, pause_until),
 							  1);
+			else
+			{
+				MemoryContextReset(s->round_cxt);
+				MemoryContextSwitchTo(s->round_cxt);
+				scheduler_look(s, &nothing);
+				leave = nothing;
+				errors = 0;
+
+				now = GetCurrentTimestamp();
+				if (s->next_look != DT_NOEND)
+					timeout = TimestampDifferenceMilliseconds(now, s->next_look);
+				if (s->idle_since != 0 && s->next_look == DT_NOEND)
+					timeout = Max(SCHEDULER_LINGER -
+								  TimestampDifferenceMilliseconds(s->idle_since, now),
+								  1);
+			}
 			if (!leave)
 			{
 				DtxWorkerStarted();
@@ -387,14 +394,15 @@ dtx_saga_scheduler_main(Datum arg)
 		}
 		PG_CATCH();
 		{
+			/* Where a lock is in the way, the wait for it was a pause, too. */
+			if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE || errors == 0)
+				errors++;
 			EmitErrorReport();
 			FlushErrorState();
 			recover_from_error();
 			s->next_look = 0;
-			errors++;
-			DtxWorkerStarted();
-			(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-							 error_pause(errors), we_scheduler);
+			pause_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													  error_pause(errors));
 		}
 		PG_END_TRY();
 	}
@@ -816,7 +824,9 @@ dtx_saga_worker_main(Datum arg)
 {
 	MemoryContext cxt;
 	volatile int errors = 0;
+	volatile TimestampTz pause_until = 0;
 	volatile bool worked = false;
+	volatile bool paused = false;
 	volatile bool fruitful = false;
 	volatile bool leave = false;
 	volatile TimestampTz idle_since = 0;
@@ -844,7 +854,7 @@ dtx_saga_worker_main(Datum arg)
 
 		PG_TRY();
 		{
-			bool		gone;
+			TimestampTz now = GetCurrentTimestamp();
 
 			CHECK_FOR_INTERRUPTS();
 			if (ConfigReloadPending)
@@ -852,14 +862,26 @@ dtx_saga_worker_main(Datum arg)
 				ConfigReloadPending = false;
 				ProcessConfigFile(PGC_SIGHUP);
 			}
-			(void) DtxWorkerTakeWork();
-			gone = false;
-			MemoryContextReset(cxt);
-			MemoryContextSwitchTo(cxt);
-			MemoryContextReset(steps_cxt);
-			worked = worker_round(cxt, errors > 0, &gone);
-			leave = gone;
-			errors = 0;
+
+			/* After an error nothing is done for a while, whoever wakes us. */
+			paused = pause_until > now;
+			if (paused)
+				(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
+								 WL_EXIT_ON_PM_DEATH,
+								 Max(TimestampDifferenceMilliseconds(now, pause_until),
+									 1), we_worker);
+			else
+			{
+				bool		gone = false;
+
+				(void) DtxWorkerTakeWork();
+				MemoryContextReset(cxt);
+				MemoryContextSwitchTo(cxt);
+				MemoryContextReset(steps_cxt);
+				worked = worker_round(cxt, errors > 0, &gone);
+				leave = gone;
+				errors = 0;
+			}
 		}
 		PG_CATCH();
 		{
@@ -873,13 +895,16 @@ dtx_saga_worker_main(Datum arg)
 			DtxSagaDropClaims();
 			session_used = true;
 			errors++;
+			pause_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													  error_pause(errors));
+			paused = true;
 			worked = false;
 		}
 		PG_END_TRY();
 
-		if (errors > 0)
-			pause_after_error(errors);
-		else if (worked)
+		if (paused)
+			continue;
+		if (worked)
 			fruitful = true;
 		else
 		{
@@ -907,28 +932,6 @@ dtx_saga_worker_main(Datum arg)
 		}
 	}
 	proc_exit(0);
-}
-
-/*
- * Don't do anything for a while, whoever wakes us.
- */
-static void
-pause_after_error(int errors)
-{
-	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													error_pause(errors));
-
-	for (;;)
-	{
-		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-														   until);
-
-		if (left <= 0 || ProcDiePending || DtxWorkerMustStop())
-			break;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
-						 WL_EXIT_ON_PM_DEATH, left, we_worker);
-		ResetLatch(MyLatch);
-	}
 }
 
 /*

@@ -4,6 +4,7 @@ use warnings FATAL => 'all';
 
 use FindBin;
 use lib $FindBin::RealBin, "$FindBin::RealBin/faults";
+use PostgreSQL::Test::Utils;
 use SagaBooks;
 use Test::More;
 
@@ -181,5 +182,47 @@ $id = start('long-winded', q{dtx.step('a', execute => $$DO $x$ BEGIN RAISE '%', 
 is($books->state($id), 'compensated', 'an error message of a million characters');
 cmp_ok($dtx->sql("SELECT max(length(l)) FROM dtx.explain_saga($id) AS l"), '<', 10000, '... is cut off');
 cmp_ok($dtx->sql("SELECT length(payload::text) FROM dtx.saga_outbox WHERE saga = $id"), '<', 10000, '... in the event, too');
+
+# ----------------------------------------------------------------
+# Errors that come again and again: whoever pauses for that is not deaf
+# ----------------------------------------------------------------
+
+# Waits until a process has said so seven times: then it pauses for 12.8 seconds.
+sub long_pause
+{
+	my ($offset, $pattern, $name) = @_;
+	my $errors = 0;
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		$errors = () = slurp_file($coord->logfile, $offset) =~ /$pattern/g;
+		last if $errors >= 7;
+		select undef, undef, undef, 0.1;
+	}
+	return cmp_ok($errors, '>=', 7, "$name: seven errors");
+}
+
+$dtx->sql('ALTER SYSTEM SET pg_dtx.saga_workers = 1');
+$coord->reload;
+for my $case ([ worker => '_saga_take', '(oid, bigint, boolean)', qr/ERROR: .*has no function "_saga_take"/ ],
+	[ scheduler => '_saga_schedule', '()', qr/ERROR: .*function dtx\._saga_schedule\(\) does not exist/ ])
+{
+	my ($name, $function, $arguments, $pattern) = @$case;
+
+	$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'pg_dtx saga%'}, 0, "$name: nobody there");
+	my $log = -s $coord->logfile;
+	$dtx->sql("ALTER FUNCTION dtx.$function$arguments RENAME TO away");
+	$dtx->sql('CREATE DATABASE other');
+	$id = $books->start('move');
+	long_pause($log, $pattern, $name);
+	my $begin = time;
+	$dtx->sql('DROP DATABASE other');
+	cmp_ok(time - $begin, '<', 8, "$name: meanwhile a database can be dropped");
+	$begin = time;
+	$coord->stop('fast');
+	cmp_ok(time - $begin, '<', 8, "$name: and the server stopped");
+	$coord->start;
+	$dtx->sql("ALTER FUNCTION dtx.away$arguments RENAME TO $function");
+	$books->ended($id, 'completed', "$name: then it goes on");
+}
 
 done_testing();
