@@ -2291,13 +2291,14 @@ BEGIN
   ELSIF NOT sg.compensating
     AND EXISTS (SELECT
                   FROM dtx.saga_definition_step d
-                  JOIN dtx.saga_step p ON p.saga = sg.id AND p.step = ANY (d.after)
+                  LEFT JOIN dtx.saga_step p ON p.saga = sg.id AND p.step = ANY (d.after)
                  WHERE d.definition = sg.definition AND d.step = number
-                   AND NOT dtx._saga_confirmed(p.boot_id, p.xid)) THEN
+                   AND NOT CASE WHEN d.after = '{}' THEN dtx._saga_confirmed(sg.boot_id, sg.xid)
+                                ELSE dtx._saga_confirmed(p.boot_id, p.xid) END) THEN
     -- What comes next asks for this step only.
     RAISE EXCEPTION USING
       ERRCODE = 'object_not_in_prerequisite_state',
-      MESSAGE = format('a step before "%s" is not confirmed by all servers yet', _skip_step.step),
+      MESSAGE = format('what was done before step "%s" is not confirmed by all servers yet', _skip_step.step),
       HINT = 'See view dtx.in_doubt.';
   ELSIF sg.compensating
     AND EXISTS (SELECT

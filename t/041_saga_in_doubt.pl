@@ -126,6 +126,7 @@ like($session->stderr, qr/not every server has confirmed it yet: "s1"/, '... and
 $session->close;
 my $id = $dtx->sql('SELECT max(id) FROM dtx.sagas');
 waits($id, 1, 'first step');
+refuses_skip($id, 'one', 'first step');
 $dtx->p(1)->start;
 $books->{number}{$id} = 100;
 $books->ended($id, 'completed', 'started by a transaction in doubt');
