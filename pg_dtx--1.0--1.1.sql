@@ -976,8 +976,9 @@ REVOKE ALL ON FUNCTION dtx._saga_compensate(dtx.saga, text) FROM PUBLIC;
 COMMENT ON FUNCTION dtx._saga_compensate(dtx.saga, text) IS
   'internal: begins to compensate a saga';
 
--- What makes it impossible to turn back, or null.
-CREATE FUNCTION dtx._saga_no_return(sg dtx.saga) RETURNS text
+-- What makes it impossible to turn back, or null.  A step that is being done does,
+-- unless only those that are done are asked for.
+CREATE FUNCTION dtx._saga_no_return(sg dtx.saga, only_done boolean DEFAULT false) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT d.name
@@ -985,16 +986,59 @@ AS $$
     JOIN dtx.saga_definition_step d ON d.definition = (sg).definition AND d.step = s.step
    WHERE s.saga = (sg).id
      AND d.kind IN ('pivot', 'retriable')
-     AND (s.state IN ('running', 'completed', 'skipped')
+     AND (s.state IN ('completed', 'skipped')
           OR s.doubt
-          OR EXISTS (SELECT FROM dtx.saga_external e WHERE e.saga = s.saga AND e.step = s.step AND e.token IS NOT NULL))
+          OR (NOT only_done
+              AND (s.state = 'running'
+                   OR EXISTS (SELECT FROM dtx.saga_external e
+                               WHERE e.saga = s.saga AND e.step = s.step AND e.token IS NOT NULL))))
    ORDER BY d.step
    LIMIT 1
 $$;
 
-REVOKE ALL ON FUNCTION dtx._saga_no_return(dtx.saga) FROM PUBLIC;
-COMMENT ON FUNCTION dtx._saga_no_return(dtx.saga) IS
+REVOKE ALL ON FUNCTION dtx._saga_no_return(dtx.saga, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_no_return(dtx.saga, boolean) IS
   'internal: the step that has been done, or may have been, and can''t be undone';
+
+-- The deadline has passed.  Returns whether the saga has turned back.
+--
+-- While the point of no return is just being tried, nobody knows whether it has
+-- been reached.  So this is asked again as soon as that is over (and, because an
+-- external worker may take days, more and more seldom until then).  The timer is
+-- pending then.
+CREATE FUNCTION dtx._saga_deadline(sg dtx.saga) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  now_at timestamptz := clock_timestamp();
+  blocker text := dtx._saga_no_return(sg);
+BEGIN
+  IF blocker IS NOT NULL AND dtx._saga_no_return(sg, true) IS NULL THEN
+    UPDATE dtx.saga_step AS s
+       SET state = 'pending', since = CASE WHEN s.state = 'pending' THEN s.since ELSE now_at END,
+           due_at = now_at + CASE WHEN s.state = 'pending'
+                                  THEN greatest(least((now_at - s.since) / 2, '1 minute'), '1 second')
+                                  ELSE interval '1 second' END
+     WHERE s.saga = sg.id AND s.step = 0;
+    PERFORM dtx._wake_sagas();
+    RETURN false;
+  END IF;
+  DELETE FROM dtx.saga_step WHERE saga = sg.id AND step = 0;
+  INSERT INTO dtx.saga_history_record (saga, action, outcome, message, started_at, finished_at)
+  VALUES (sg.id, 'deadline', CASE WHEN blocker IS NULL THEN 'compensating' ELSE sg.state::text END,
+          CASE WHEN blocker IS NOT NULL THEN format('step "%s" can''t be undone, so the saga goes on', blocker) END,
+          now_at, now_at);
+  IF blocker IS NULL THEN
+    PERFORM dtx._saga_compensate(sg, 'its deadline has passed');
+  END IF;
+  RETURN blocker IS NULL;
+END
+$$;
+
+REVOKE ALL ON FUNCTION dtx._saga_deadline(dtx.saga) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_deadline(dtx.saga) IS
+  'internal: the deadline of a saga has passed, so it turns back if that is possible';
 
 -- A step, or its compensation, has succeeded.
 CREATE FUNCTION dtx._saga_succeeded(sg dtx.saga, st dtx.saga_step, result jsonb, started_at timestamptz,
@@ -1018,6 +1062,9 @@ BEGIN
   END IF;
   IF sg.compensating THEN
     PERFORM dtx._saga_unwind(sg);
+  ELSIF EXISTS (SELECT FROM dtx.saga_step s WHERE s.saga = sg.id AND s.step = 0 AND s.state = 'pending')
+    AND dtx._saga_deadline(sg) THEN
+    NULL;                       -- it has turned back
   ELSE
     PERFORM dtx._saga_advance(sg, st.step);
   END IF;
@@ -1086,6 +1133,12 @@ BEGIN
        WHERE saga = sg.id AND step = st.step;
     END IF;
     PERFORM dtx._wake_sagas();
+    -- Now it can be said whether the deadline lets it be tried again.
+    IF NOT sg.compensating
+       AND EXISTS (SELECT FROM dtx.saga_step s
+                    WHERE s.saga = sg.id AND s.step = 0 AND (s.state = 'pending' OR s.due_at <= now_at)) THEN
+      PERFORM dtx._saga_deadline(sg);
+    END IF;
     RETURN;
   END IF;
 
@@ -1150,7 +1203,6 @@ DECLARE
   e dtx.saga_external;
   now_at timestamptz;
   confirmed boolean;
-  blocker text;
   payload jsonb;
 BEGIN
   verdict := 'skip';
@@ -1173,17 +1225,10 @@ BEGIN
       RETURN;
     END IF;
     verdict := 'did';
-    DELETE FROM dtx.saga_step WHERE saga = sg.id AND step = 0;
     IF sg.compensating THEN
-      RETURN;
-    END IF;
-    blocker := dtx._saga_no_return(sg);
-    INSERT INTO dtx.saga_history_record (saga, action, outcome, message, started_at, finished_at)
-    VALUES (sg.id, 'deadline', CASE WHEN blocker IS NULL THEN 'compensating' ELSE sg.state::text END,
-            CASE WHEN blocker IS NOT NULL THEN format('step "%s" can''t be undone, so the saga goes on', blocker) END,
-            now_at, now_at);
-    IF blocker IS NULL THEN
-      PERFORM dtx._saga_compensate(sg, 'its deadline has passed');
+      DELETE FROM dtx.saga_step WHERE saga = sg.id AND step = 0;
+    ELSE
+      PERFORM dtx._saga_deadline(sg);
     END IF;
     RETURN;
   END IF;

@@ -135,6 +135,36 @@ SELECT done(:id, 'c');
 SELECT step FROM take();
 SELECT done(:id, 'd');
 SELECT * FROM history(:id);
+-- while the point of no return is tried: that decides
+SELECT dtx.start_saga('chain', deadline => '2100-01-02 00:00Z') AS id \gset
+SELECT step FROM take();
+SELECT done(:id, 'a');
+SELECT step FROM take();
+SELECT done(:id, 'b');
+SELECT step FROM take();
+UPDATE dtx.saga_step SET due_at = clock_timestamp() WHERE saga = :id AND step = 0;
+SELECT step FROM take();
+SELECT state FROM dtx.sagas WHERE id = :id;
+SELECT dtx._saga_error(saga, position, attempts, 'execute', '08006', 'gone', NULL, NULL, NULL)
+	FROM dtx.saga_steps WHERE saga = :id AND step = 'c';
+SELECT state, reason FROM dtx.sagas WHERE id = :id;
+SELECT step, direction FROM take();
+SELECT done(:id, 'b');
+SELECT step, direction FROM take();
+SELECT done(:id, 'a');
+SELECT * FROM history(:id);
+-- it passes while the point of no return is tried, and nobody has looked yet
+SELECT dtx.start_saga('chain', deadline => '2100-01-02 00:00Z') AS id \gset
+SELECT step FROM take();
+SELECT done(:id, 'a');
+SELECT step FROM take();
+SELECT done(:id, 'b');
+SELECT step FROM take();
+UPDATE dtx.saga_step SET due_at = clock_timestamp() WHERE saga = :id AND step = 0;
+SELECT dtx._saga_error(saga, position, attempts, 'execute', '08006', 'gone', NULL, NULL, NULL)
+	FROM dtx.saga_steps WHERE saga = :id AND step = 'c';
+SELECT state, reason FROM dtx.sagas WHERE id = :id;
+CALL end_all();
 -- a saga that comes to its end in time has no deadline any more
 SELECT dtx.start_saga('chain', deadline => '2100-01-02 00:00Z') AS id \gset
 SELECT dtx.cancel_saga(:id, 'test');
