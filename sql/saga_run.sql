@@ -146,6 +146,14 @@ SELECT dtx.wait_saga(:id, '60 s');
 SELECT reason FROM dtx.sagas WHERE id = :id;
 SELECT * FROM balances WHERE id = 3;
 
+-- the rows of a compensation are of no use, so they need not be good jsonb
+SELECT dtx.define_saga('rows', dtx.step('here', NULL, 'SELECT 1', $$SELECT '{"a": "\u0000"}'::json AS doc$$, compensate_attempts => 1),
+	dtx.step('there', 'one', 'SELECT 1', $$SELECT '{"a": "\u0000"}'::json AS doc$$, compensate_attempts => 1), dtx.step('no', NULL, 'SELECT 1 / 0'));
+SELECT dtx.start_saga('rows') AS id \gset
+SELECT dtx.wait_saga(:id, '60 s');
+SELECT step, state, error FROM dtx.saga_steps WHERE saga = :id ORDER BY position;
+CALL end_all();
+
 -- as the role that has started it, on the coordinator and on the servers
 CREATE ROLE regress_dtx_app LOGIN;
 CREATE ROLE regress_dtx_remote LOGIN;

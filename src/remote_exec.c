@@ -356,7 +356,8 @@ dtx_sql_query_json(PG_FUNCTION_ARGS)
  * For the steps of sagas: run a command whose parameters have the given types,
  * and that may be several statements, all of which get the parameters.  Returns
  * the number of rows of the last one, and its first row as jsonb, in the current
- * memory context; *isnull says that there was none.
+ * memory context; *isnull says that there was none.  If "row" is NULL, nobody
+ * wants that row, so it need not be one that jsonb can hold.
  */
 int64
 DtxRemoteExecute(const char *server, const char *text, int nparams,
@@ -375,9 +376,13 @@ DtxRemoteExecute(const char *server, const char *text, int nparams,
 	find_server(e, server);
 	sink.rows = take_first_row;
 	sink.optional = true;
+	sink.found = row == NULL;
 	run(&command, e, 1, &sink);
-	*row = sink.first;
-	*isnull = !sink.found;
+	if (row != NULL)
+	{
+		*row = sink.first;
+		*isnull = !sink.found;
+	}
 	return e->affected_last;
 }
 

@@ -171,7 +171,7 @@ typedef struct FirstRowReceiver
 	DestReceiver pub;
 	MemoryContext cxt;			/* for the row */
 	TupleDesc	desc;			/* of the rows */
-	bool		found;
+	bool		found;			/* has it the row, or need it none? */
 	Datum		first;			/* as jsonb */
 } FirstRowReceiver;
 
@@ -1285,6 +1285,9 @@ run_commands(Step *step, MemoryContext cxt, Datum *result, bool *isnull)
 	const char *params[2] = {NULL, NULL};
 	int			nestlevel = NewGUCNestLevel();
 
+	/* A compensation has no result, so whatever its rows are is all right. */
+	bool		compensating = strcmp(step->direction, "compensate") == 0;
+
 	*result = (Datum) 0;
 	*isnull = true;
 	if (step->has_input)
@@ -1299,8 +1302,8 @@ run_commands(Step *step, MemoryContext cxt, Datum *result, bool *isnull)
 	for (int i = 0; i < step->ncommands; i++)
 	{
 		int64		rows;
-		Datum		row;
-		bool		norow;
+		Datum		row = (Datum) 0;
+		bool		norow = true;
 
 		if (step->commands[i] == NULL)
 			continue;
@@ -1308,9 +1311,10 @@ run_commands(Step *step, MemoryContext cxt, Datum *result, bool *isnull)
 		if (step->servers[i] != NULL)
 			rows = DtxRemoteExecute(step->servers[i], step->commands[i],
 									lengthof(types), types, params,
-									&row, &norow);
+									compensating ? NULL : &row, &norow);
 		else
-			rows = run_local(step->commands[i], step, cxt, &row, &norow);
+			rows = run_local(step->commands[i], step, cxt,
+							 compensating ? NULL : &row, &norow);
 
 		if (step->min_rows[i] >= 0 && rows < step->min_rows[i])
 			ereport(ERROR,
@@ -1377,7 +1381,7 @@ first_row_destroy(DestReceiver *self)
 /*
  * Run a statement, or several, in this database.  Returns the number of rows of
  * the last one, and its first row, as DtxRemoteExecute() does: so they are run
- * one by one.
+ * one by one.  NULL for the row: nobody wants it.
  */
 static int64
 run_local(const char *command, Step *step, MemoryContext cxt, Datum *row,
@@ -1419,6 +1423,7 @@ run_local(const char *command, Step *step, MemoryContext cxt, Datum *row,
 		receiver.pub.rDestroy = first_row_destroy;
 		receiver.pub.mydest = DestNone;
 		receiver.cxt = cxt;
+		receiver.found = row == NULL;
 		options.params = params;
 		options.dest = &receiver.pub;
 
@@ -1440,8 +1445,11 @@ run_local(const char *command, Step *step, MemoryContext cxt, Datum *row,
 					 errmsg("could not execute the statement of a step: %s",
 							SPI_result_code_string(code))));
 		rows = (int64) SPI_processed;
-		*row = receiver.first;
-		*isnull = !receiver.found;
+		if (row != NULL)
+		{
+			*row = receiver.first;
+			*isnull = !receiver.found;
+		}
 	}
 	SPI_finish();
 	return rows;
