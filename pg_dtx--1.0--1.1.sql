@@ -1430,9 +1430,10 @@ SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
-  -- There are no more steps in the hands of workers than that, and they are
-  -- left out; what else can't be taken is locked by others for a moment.
-  bound integer := coalesce(current_setting('pg_dtx.saga_workers', true)::integer, 0) + 50;
+  -- What is in the hands of workers is left out; what else can't be taken is
+  -- locked by others, mostly a few for a moment, but a transaction may hold many.
+  -- Rows are read as they are needed, so this costs nothing where none is locked.
+  bound constant integer := 5000;
   -- (a variable, because a volatile function would not be a condition of the index)
   now_at timestamptz := clock_timestamp();
   here oid := dtx._saga_database();
@@ -2549,7 +2550,7 @@ BEGIN
         FROM dtx.saga_external x
        WHERE x.database = here AND x.role = this_role AND x.queue = _claim.queue AND x.available_at <= now_at
        ORDER BY x.database, x.role, x.queue, x.available_at
-       LIMIT _claim.n + 50      -- others may be claiming some of them
+       LIMIT _claim.n + 5000    -- others may have locked some of them; rows are read as they are needed
     LOOP
       SELECT g.* INTO sg FROM dtx.saga g WHERE g.id = due.saga FOR UPDATE SKIP LOCKED;
       CONTINUE WHEN NOT FOUND;
