@@ -718,6 +718,41 @@ REVOKE ALL ON FUNCTION dtx._saga_results(bigint, bigint) FROM PUBLIC;
 COMMENT ON FUNCTION dtx._saga_results(bigint, bigint) IS
   'internal: results of the steps of a saga by name';
 
+-- All results of a saga are one jsonb object, for its steps and in its last event,
+-- which can't be larger than 256 MB.  A thousand steps whose results are not worth
+-- counting have 100 MB at most.  A signal is the result of a step later.
+CREATE FUNCTION dtx._saga_check_result(sg dtx.saga, result jsonb) RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  -- (in an array, because a value from a table may be compressed)
+  size bigint := pg_column_size(jsonb_build_array(result));
+BEGIN
+  IF size <= 100000 THEN
+    RETURN;
+  END IF;
+  size := size
+    + (SELECT coalesce(sum(pg_column_size(jsonb_build_array(r.result))), 0) FROM dtx.saga_result r WHERE r.saga = sg.id)
+    + (SELECT coalesce(sum(pg_column_size(jsonb_build_array(g.payload))), 0) FROM dtx.saga_signal g
+        WHERE g.saga = sg.id
+          AND NOT EXISTS (SELECT
+                            FROM dtx.saga_definition_step d
+                            JOIN dtx.saga_result r ON r.saga = g.saga AND r.step = d.step
+                           WHERE d.definition = sg.definition AND d.name = g.name));
+  IF size > 100000000 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'program_limit_exceeded',
+      MESSAGE = format('results of saga %s are too large', sg.id),
+      DETAIL = 'Together they may have 100 MB.',
+      HINT = 'Keep what is large in a table, and let the result say where it is.';
+  END IF;
+END
+$$;
+
+REVOKE ALL ON FUNCTION dtx._saga_check_result(dtx.saga, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_check_result(dtx.saga, jsonb) IS
+  'internal: an error if the results of a saga would become too large';
+
 -- A copy of a database (CREATE DATABASE ... TEMPLATE) has the sagas of the original,
 -- which go on there, and there only: all of their work on servers would be done
 -- twice.  The identifier of a database survives whatever else makes it look like a
@@ -1550,6 +1585,9 @@ BEGIN
       MESSAGE = format('attempt %s at step %s of saga %s is not valid any more',
                        _saga_done.attempt, _saga_done.step, _saga_done.saga);
   END IF;
+  IF NOT st.compensation THEN
+    PERFORM dtx._saga_check_result(sg, _saga_done.result);
+  END IF;
   PERFORM dtx._saga_succeeded(sg, st, result, st.since);
 END
 $$;
@@ -2358,6 +2396,7 @@ BEGIN
       MESSAGE = format('step "%s", or one after it, is not confirmed by all servers yet', _skip_step.step),
       HINT = 'See view dtx.in_doubt.';
   END IF;
+  PERFORM dtx._saga_check_result(sg, _skip_step.result);
   DELETE FROM dtx.saga_external e WHERE e.saga = sg.id AND e.step = number;
   UPDATE dtx.saga_step
      SET state = 'skipped', doubt = false, due_at = NULL, since = clock_timestamp(),
@@ -2467,6 +2506,7 @@ BEGIN
   IF sg.compensating OR sg.state IN ('completed', 'compensated') OR st.state NOT IN ('pending', 'waiting', 'failed') THEN
     RETURN false;               -- too late
   END IF;
+  PERFORM dtx._saga_check_result(sg, _signal_saga.payload);
   -- The first one counts.
   INSERT INTO dtx.saga_signal (saga, name, payload, received_at)
   VALUES (sg.id, _signal_saga.name, _signal_saga.payload, clock_timestamp())
@@ -2694,6 +2734,9 @@ DECLARE
   t record;
 BEGIN
   t := dtx._saga_token(_complete.token);
+  IF NOT (t.st).compensation THEN
+    PERFORM dtx._saga_check_result(t.sg, _complete.result);
+  END IF;
   DELETE FROM dtx.saga_external x WHERE x.saga = (t.sg).id AND x.step = (t.st).step;
   PERFORM dtx._saga_succeeded(t.sg, t.st, result, (t.e).claimed_at, (t.e).worker);
   PERFORM dtx._wake_sagas();

@@ -285,6 +285,25 @@ SELECT idx_tup_fetch - :fetched < 30 AS few, seq_tup_read - :read AS scanned
 	FROM pg_stat_xact_user_tables WHERE relid = 'dtx.saga_step'::regclass;
 COMMIT;
 CALL end_all();
+-- results that would be too large for the saga to end
+SELECT dtx.define_saga('large', dtx.step_external('a', 'large', after => '{}'), dtx.step_external('b', 'large', after => '{}'),
+	dtx.step_signal('c', after => '{}'), dtx.step('d', NULL, 'SELECT repeat($$x$$, 60000000)', after => '{}'));
+SELECT dtx.start_saga('large') AS id \gset
+SELECT step FROM take();
+SELECT count(*) FROM take();
+CREATE TEMP TABLE token AS SELECT step, token FROM dtx.claim('large', 'w', n => 2);
+SELECT dtx.complete(token, to_jsonb(repeat('x', 60000000))) FROM token WHERE step = 'a';
+SELECT dtx.complete(token, to_jsonb(repeat('x', 60000000))) FROM token WHERE step = 'b';
+SELECT dtx.signal_saga(:id, 'c', to_jsonb(repeat('x', 60000000)));
+SELECT dtx.skip_step(:id, 'c', 'test', to_jsonb(repeat('x', 60000000)));
+SELECT dtx._saga_done(saga, position, attempts, 'execute', to_jsonb(repeat('x', 60000000)))
+	FROM dtx.saga_steps WHERE saga = :id AND step = 'd';
+SELECT dtx.signal_saga(:id, 'c', to_jsonb(repeat('x', 30000000)));
+SELECT dtx.complete(token, to_jsonb(repeat('x', 60000000))) FROM token WHERE step = 'b';
+SELECT dtx.complete(token, '1') FROM token WHERE step = 'b';
+SELECT dtx.force_saga(:id, 'compensated', 'test');
+SELECT length(payload::text) FROM dtx.saga_outbox WHERE saga = :id;
+DROP TABLE token;
 
 -- errors
 SELECT * FROM dtx.claim(NULL, 'w');
