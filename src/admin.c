@@ -232,7 +232,7 @@ check_nothing_in_doubt(void)
 						"pg_dtx"),
 				 errdetail("Not all prepared foreign transactions are known to be finished, and the record of what is to become of them would be lost."),
 				 pid != 0 ?
-				 errhint("Wait for the session with process ID %d. If it is idle, its COMMIT has not waited for the servers (\"%s\" is off); its next command on a foreign table will, or its end.",
+				 errhint("Wait for the session with process ID %d. If it is idle, its COMMIT has not waited for the servers (\"%s\" is off); its next command on each of them will, or its end.",
 						 pid, "pg_dtx.commit_wait") :
 				 in_doubt || !dtx_resolver ?
 				 errhint("Wait until view \"dtx.in_doubt\" is empty, run dtx.resolve(), or finish them with dtx.force().") :
@@ -811,6 +811,8 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 				  probe.reachable ?
 				  psprintf("database \"%s\" as user \"%s\"",
 						   probe.database, probe.remote_user) : probe.error,
+				  probe.error != NULL && strncmp(probe.error, "password", 8) == 0 ?
+				  "Add a password to the user mapping, or let a superuser set \"password_required\" to \"false\" in it." :
 				  "Check the options of the server and of the user mapping, and that the server is running.");
 	}
 	else
@@ -1111,7 +1113,13 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 		 * the end.  A server that could not be asked may have it yet.
 		 */
 		if (error != NULL && error->sqlerrcode != ERRCODE_UNDEFINED_OBJECT)
+		{
+			if (error->sqlerrcode == ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION &&
+				error->hint == NULL)
+				error->hint = psprintf("If the server is lost for good, drop the foreign server \"%s\", and call dtx.force() again.",
+									   server);
 			ReThrowError(error);
+		}
 		if (error != NULL)
 		{
 			forget_dropped(&gid, decision, row, reason, by_user);
@@ -1321,7 +1329,9 @@ forget_dropped(const DtxGid *gid, DtxDecision decision,
 		ereport(NOTICE,
 				(errmsg("prepared transaction \"%s\" is forgotten, because it is not to be found",
 						text),
-				 errdetail("If that server still exists somewhere, the transaction has to be finished there by hand.")));
+				 decision == DTX_COMMIT ?
+				 errdetail("If a foreign server ever leads to where it is prepared, it is committed there.") :
+				 errdetail("If a foreign server ever leads to where it is prepared, it is rolled back there.")));
 		ereport(LOG,
 				(errmsg("user \"%s\" forced prepared transaction \"%s\" to be forgotten, because it is not to be found",
 						by_user, text),

@@ -10,25 +10,39 @@
  * Whatever dtx.force() did on the word of a human is no damage: it is on record
  * already, in dtx.forced.  dtx.force() locks that table before it does anything
  * on a server (DtxDamageLockForced), so whoever locks it against writers and
- * then looks sees the row of everything that was forced before.
+ * then looks sees the row of everything that was forced before.  What it has
+ * forgotten is finished as the human said if it appears after all.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "compat.h"
 #include "executor/spi.h"
+#include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "pg_dtx.h"
 #include "storage/lmgr.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 PG_FUNCTION_INFO_V1(dtx_sql_acknowledge);
+
+/* Columns of dtx.forced, in the order of the extension's script. */
+enum
+{
+	Anum_forced_gid = 1,
+	Anum_forced_server,
+	Anum_forced_decision
+};
 
 static Oid	forced_table(void);
 static const char *found_name(DtxFound found);
@@ -49,6 +63,48 @@ void
 DtxDamageLockForced(void)
 {
 	LockRelationOid(forced_table(), RowExclusiveLock);
+}
+
+/*
+ * The gids, as texts in the current memory context, that dtx.force() was told to
+ * commit and has forgotten because they were not to be found, as the snapshot sees
+ * them.  In a transaction.
+ */
+List *
+DtxForcedCommits(Snapshot snapshot)
+{
+	static Oid	verified = InvalidOid;
+	List	   *gids = NIL;
+	Oid			relid = DtxExtensionTable("forced", &verified);
+	Relation	rel;
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+
+	rel = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
+	if (rel == NULL)
+		return NIL;
+	slot = table_slot_create(rel, NULL);
+	scan = DtxTableBeginScan(rel, snapshot);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+		char	   *decision;
+
+		/* Forgotten: without a server. */
+		if (!slot_attisnull(slot, Anum_forced_server))
+			continue;
+		decision = TextDatumGetCString(slot_getattr(slot, Anum_forced_decision,
+													&isnull));
+		if (strcmp(decision, "commit") == 0)
+			gids = lappend(gids, TextDatumGetCString(slot_getattr(slot,
+																  Anum_forced_gid,
+																  &isnull)));
+		pfree(decision);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	return gids;
 }
 
 static const char *

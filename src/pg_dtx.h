@@ -286,6 +286,7 @@ extern bool DtxDamageRecord(const DtxGid *gid, const char *server,
 							DtxDecision decided, DtxFound found,
 							uint64 remote_xid, uint64 system_id);
 extern void DtxDamageLockForced(void);
+extern List *DtxForcedCommits(Snapshot snapshot);
 
 /* ----------------------------------------------------------------
  * launcher.c: the background workers of each database

@@ -201,6 +201,13 @@ typedef struct Outcome
 	OutcomeStatus status;
 } Outcome;
 
+/* A decision row by its key, in a hash table. */
+typedef struct RowKey
+{
+	uint64		key[2];			/* boot id, xid */
+	DtxDecisionRow *row;
+} RowKey;
+
 /* A PREPARE that is running on a server. */
 typedef struct InFlight
 {
@@ -389,6 +396,8 @@ static void row_prepared(Visit *v, DtxRemote *remote, const PGresult *res);
 static void visit_listed(Visit *v, DtxRemote *remote);
 static bool visit_judge(Visit *v);
 static HTAB *row_keys(List *rows, MemoryContext cxt);
+static RowKey *row_of(HTAB *keys, const DtxGid *gid);
+static bool is_forced_commit(List *forced, const DtxGid *gid);
 static void visit_continue(Visit *v, DtxRemote *remote);
 static bool may_finish(Visit *v, Found *f);
 static void visit_finished_one(Visit *v, const DtxRemoteError *error);
@@ -1406,6 +1415,7 @@ visit_judge(Visit *v)
 	MemoryContext old;
 	Snapshot	snapshot;
 	List	   *rows;
+	List	   *forced = NIL;
 	HTAB	   *committed;
 	ListCell   *lc;
 	bool		ok;
@@ -1437,6 +1447,9 @@ visit_judge(Visit *v)
 		snapshot = RegisterSnapshot(r->worker ? GetTransactionSnapshot() :
 									GetLatestSnapshot());
 		rows = DtxDecisionScan(snapshot);
+
+		/* With the same snapshot: there is the row, or what is left of it. */
+		forced = DtxForcedCommits(snapshot);
 		UnregisterSnapshot(snapshot);
 		ok = DtxExtensionInstalled() && DtxCoordinatorId() == v->coordinator_id;
 	}
@@ -1454,7 +1467,7 @@ visit_judge(Visit *v)
 	foreach(lc, v->found)
 	{
 		Found	   *f = (Found *) lfirst(lc);
-		uint64		key[2] = {f->gid.boot_id, f->gid.xid};
+		RowKey	   *found;
 
 		if (f->state != FOUND_ORPHAN)
 			continue;
@@ -1466,7 +1479,23 @@ visit_judge(Visit *v)
 			f->state = FOUND_LEFT;
 			continue;
 		}
-		f->decision = hash_search(committed, key, HASH_FIND, NULL) != NULL ?
+		found = row_of(committed, &f->gid);
+
+		/*
+		 * What was prepared through a server that was dropped since is confirmed
+		 * by nobody but the worker, and only if it commits it itself: see
+		 * settle_notes().
+		 */
+		if (!r->worker && found != NULL &&
+			f->gid.n <= (uint32) found->row->nparticipants &&
+			found->row->serverids[f->gid.n - 1] != v->serverid &&
+			!server_exists(r, found->row->serverids[f->gid.n - 1]))
+		{
+			DtxLauncherAskPass();
+			f->state = FOUND_LEFT;
+			continue;
+		}
+		f->decision = found != NULL || is_forced_commit(forced, &f->gid) ?
 			DTX_COMMIT : DTX_ROLLBACK;
 		f->state = FOUND_DECIDED;
 	}
@@ -1474,9 +1503,38 @@ visit_judge(Visit *v)
 	return true;
 }
 
+/* The decision row of a gid in row_keys()'s table, or NULL. */
+static RowKey *
+row_of(HTAB *keys, const DtxGid *gid)
+{
+	uint64		key[2] = {gid->boot_id, gid->xid};
+
+	return hash_search(keys, key, HASH_FIND, NULL);
+}
+
 /*
- * A hash table, in this memory context, of the keys of a list of DtxDecisionRow:
- * boot id and xid.
+ * Has a human let go of the decision to commit this gid, because it was not to be
+ * found?  When it appears after all, it is committed as he said.
+ */
+static bool
+is_forced_commit(List *forced, const DtxGid *gid)
+{
+	char		text[DTX_GID_SIZE];
+	ListCell   *lc;
+
+	if (forced == NIL)
+		return false;
+	DtxGidFormat(gid, text);
+	foreach(lc, forced)
+	{
+		if (strcmp((const char *) lfirst(lc), text) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A hash table of RowKey, in this memory context, for a list of DtxDecisionRow.
  */
 static HTAB *
 row_keys(List *rows, MemoryContext cxt)
@@ -1488,7 +1546,7 @@ row_keys(List *rows, MemoryContext cxt)
 	/* Two uint64: no padding. */
 	memset(&info, 0, sizeof(info));
 	info.keysize = 2 * sizeof(uint64);
-	info.entrysize = 2 * sizeof(uint64);
+	info.entrysize = sizeof(RowKey);
 	info.hcxt = cxt;
 	keys = hash_create("pg_dtx decisions", 64, &info,
 					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
@@ -1496,8 +1554,9 @@ row_keys(List *rows, MemoryContext cxt)
 	{
 		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
 		uint64		key[2] = {row->boot_id, row->xid};
+		RowKey	   *entry = hash_search(keys, key, HASH_ENTER, NULL);
 
-		(void) hash_search(keys, key, HASH_ENTER, NULL);
+		entry->row = row;
 	}
 	return keys;
 }

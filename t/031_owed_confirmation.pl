@@ -441,4 +441,46 @@ $proxy->clear;
 $dtx->clean('... until it is finished');
 $s->close;
 
+# A server that was dropped while something is in doubt on it, and made again.  In
+# between a human may say that it has to be committed: so it is.
+my $port = $dtx->p(2)->port;
+my $at = $proxy->host;
+$dtx->sql('DROP SERVER s2b CASCADE');
+$dtx->sql('SELECT dtx.resolve()');
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', 0, 'no decisions of before are left');
+for my $forced (0, 1)
+{
+	my $what = $forced ? 'dropped, forced and made again' : 'dropped and made again';
+	$s = $dtx->session;
+	$s->run('UPDATE acct1 SET bal = 100; UPDATE acct2 SET bal = 100');
+	$dtx->arm;
+	$s->run($dtx->hold);
+	$s->start($dtx->transfer(1, 1, 2));
+	$dtx->wait_held($s);
+	$dtx->p(2)->stop('immediate');
+	$dtx->release;
+	$s->finish;
+	like($s->stderr, qr/WARNING:.*"s2"/, "$what: in doubt");
+	$s->close;
+	my $gid = $dtx->sql('SELECT gid FROM dtx.in_doubt');
+	my (undef, undef, $error) = $dtx->coord->psql('postgres', "SELECT dtx.force('$gid', 'commit', 'lost', override => true)");
+	like($error, qr/HINT:  If the server is lost for good, drop the foreign server "s2"/, '... nobody knows without the server');
+	$dtx->sql('DROP SERVER s2 CASCADE');
+	if ($forced)
+	{
+		(undef, undef, $error) = $dtx->coord->psql('postgres', "SELECT dtx.force('$gid', 'commit', 'lost')");
+		like($error, qr/NOTICE:.*is forgotten.*DETAIL:  If a foreign server ever leads to where it is prepared, it is committed there/s, '... forgotten');
+		is($dtx->sql('SELECT count(*) FROM dtx.in_doubt'), 0, '... and not in doubt');
+	}
+	$dtx->p(2)->start;
+	$dtx->sql(qq{CREATE SERVER s2 FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$at', port '$port', dbname 'postgres');
+CREATE USER MAPPING FOR CURRENT_USER SERVER s2;
+CREATE FOREIGN TABLE acct2 (id int, bal int) SERVER s2 OPTIONS (table_name 'acct')});
+	$dtx->sql('SELECT dtx.resolve()');
+	$dtx->clean($what);
+	$dtx->balances_are('100 99 101', '... committed everywhere');
+	$dtx->sql('SELECT dtx.resolve()');
+	$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', 0, '... and the decision is forgotten');
+}
+
 done_testing();
