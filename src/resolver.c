@@ -309,7 +309,7 @@ typedef struct ServerState
 {
 	Oid			serverid;		/* hash key */
 	Visit	   *visit;			/* running now, or NULL */
-	bool		exists;			/* in the catalogs at the last pass */
+	bool		exists;			/* in the catalogs at the last pass or visit */
 	int			failures;		/* failed visits in a row */
 	int			visits;			/* begun, modulo a lot */
 	TimestampTz pass_after;		/* passes leave it alone until then */
@@ -808,9 +808,11 @@ choose_mapping(Visit *v)
 
 			if (f->state != FOUND_DECIDED)
 				continue;
-			load_mappings(v);
 
-			/* No other user leads to another database, if the server says which. */
+			/*
+			 * No other user leads to another database, if the server says
+			 * which.  (The mappings were loaded when none was known.)
+			 */
 			if (guess && v->names_database &&
 				(f->database == NULL || strcmp(f->database, v->database) != 0))
 				continue;
@@ -2565,7 +2567,7 @@ leads_elsewhere(const Visit *v, uint64 system_id)
 
 /*
  * Does this foreign server exist?  The worker, which is not in a transaction,
- * knows from its last pass.
+ * knows from its last look.
  */
 static bool
 server_exists(Resolver *r, Oid serverid)
@@ -2795,7 +2797,7 @@ worker_step(Resolver *r, bool *leave)
 	List	   *due = NIL;
 	List	   *starts = NIL;
 	bool		need_pass;
-	bool		refresh;
+	bool		strange = false;
 	long		timeout;
 	ListCell   *lc;
 
@@ -2809,7 +2811,6 @@ worker_step(Resolver *r, bool *leave)
 
 	/* Read before any visit begins: see settle_entries(). */
 	entries = DtxInDoubtList(MyDatabaseId);
-	refresh = need_pass;
 	foreach(lc, entries)
 	{
 		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
@@ -2820,11 +2821,10 @@ worker_step(Resolver *r, bool *leave)
 			due = list_append_unique_oid(due, entry->serverid);
 
 		/* Of an extension that was dropped since, or created since. */
-		if (due != NIL || entry->gid.coordinator_id != r->coordinator_id)
-			refresh = true;
+		strange |= entry->gid.coordinator_id != r->coordinator_id;
 	}
 
-	if (refresh)
+	if (need_pass || due != NIL || strange)
 	{
 		xact_begin(r);
 		if (!resolver_refresh(r))
@@ -2934,7 +2934,8 @@ worker_timeout(Resolver *r, List *entries)
 
 /*
  * Begin a full pass: all servers that are not being visited and, unless somebody
- * has asked for the pass, have not failed lately.  In a transaction; the visits are appended to "starts".
+ * has asked for the pass, have not failed lately.  In a transaction; the visits
+ * are appended to "starts".
  */
 static List *
 worker_begin_pass(Resolver *r, List *starts)

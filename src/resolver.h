@@ -39,7 +39,8 @@ typedef struct DtxProbe
 /*
  * Run a full pass in this backend, inside its transaction, and return a list
  * of DtxResolved in the current memory context.  Interruptible; throws if
- * pg_dtx.resolver is off.  Errors of single servers are rows, not throws.
+ * pg_dtx.resolver is off.  Errors of single servers are rows, not throws.  What
+ * was prepared through a server that was dropped since is left to the worker.
  */
 extern List *DtxResolveNow(void);
 

@@ -35,6 +35,25 @@ sub resolver
 	return;
 }
 
+# A commit that the server does not confirm, because it dies.  It is back, with what
+# it had prepared, and the resolver is off.
+sub leave_in_doubt
+{
+	my ($sql, %params) = @_;
+	$dtx->arm;
+	my $session = $dtx->session(%params);
+	$session->start($sql);
+	$dtx->wait_held($session);
+	$dtx->prepared_is(1, 1);
+	$p1->stop('immediate');
+	$dtx->release;
+	$session->finish;
+	$session->close;
+	resolver('off');
+	$p1->start;
+	return;
+}
+
 # A server, with mappings for these local users, each to the role of the same name.
 sub server
 {
@@ -151,17 +170,7 @@ $p1->safe_psql('b', 'CREATE TABLE acct AS SELECT 1 AS id, 100 AS bal');
 server('s_a', 'postgres', $superuser);
 server('s_b', 'b', $superuser);
 $dtx->sql(q{CREATE FOREIGN TABLE acct_b (id int, bal int) SERVER s_b OPTIONS (table_name 'acct')});
-$dtx->arm;
-$s = $dtx->session;
-$s->start('BEGIN; UPDATE acct0 SET bal = 90 WHERE id = 1; UPDATE acct_b SET bal = 110; COMMIT');
-$dtx->wait_held($s);
-$dtx->prepared_is(1, 1, 'prepared in the other database');
-$p1->stop('immediate');
-$dtx->release;
-$s->finish;
-$s->close;
-resolver('off');
-$p1->start;
+leave_in_doubt('BEGIN; UPDATE acct0 SET bal = 90 WHERE id = 1; UPDATE acct_b SET bal = 110; COMMIT');
 $p1->safe_psql('postgres', 'ALTER DATABASE b ALLOW_CONNECTIONS false');
 resolver('on');
 for my $time (1 .. 5)
@@ -228,16 +237,7 @@ $dtx->poll($dtx->coord, q{SELECT reachable FROM dtx.servers WHERE server = 'evil
 $dtx->sql('DROP SERVER evil CASCADE');
 
 # dtx.force() on a server that can't be identified any more: nothing is done.
-$dtx->arm;
-$s = $dtx->session(user => 'u3');
-$s->start('BEGIN; UPDATE acct0 SET bal = 95 WHERE id = 3; UPDATE acct1 SET bal = 105 WHERE id = 3; COMMIT');
-$dtx->wait_held($s);
-$p1->stop('immediate');
-$dtx->release;
-$s->finish;
-$s->close;
-resolver('off');
-$p1->start;
+leave_in_doubt('BEGIN; UPDATE acct0 SET bal = 95 WHERE id = 3; UPDATE acct1 SET bal = 105 WHERE id = 3; COMMIT', user => 'u3');
 $p1->safe_psql('postgres', 'REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC');
 my $gid = $dtx->gid(1);
 my ($ret, undef, $err) = $dtx->coord->psql('postgres', "SELECT dtx.force('$gid', 'commit', 'test')");
