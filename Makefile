@@ -9,8 +9,8 @@
 #   make bench                               what it costs, see docs/performance.md
 #   make bench-sagas                         how many sagas a second
 #
-# "make test" and "make demo" install what they need, so they also run where
-# PostgreSQL is not installed yet; see dev/setup.
+# "make test" and "make demo" install the packages they need, so they also run where
+# PostgreSQL is not installed yet (dev/setup), and use a private copy of it.
 
 EXTENSION = pg_dtx
 MODULE_big = pg_dtx

@@ -64,11 +64,35 @@ copy_source() {
 		tar -C "$1" -xf - --no-same-owner
 }
 
-# Build a copy of the source tree in $work/build, whoever owns the original,
-# and install it.
+# A PostgreSQL of one's own in $work/postgresql, and PG_CONFIG set to it: programs
+# are copied, because they look for their files from where they really are, all
+# other files are linked.  The installation that PG_CONFIG named is not changed.
+make_private_tree() {
+	local root=$work/postgresql bindir dir
+
+	bindir=$("$PG_CONFIG" --bindir)
+	mkdir -p "$root$bindir"
+	cp -aL "$bindir/." "$root$bindir/"
+	for dir in $("$PG_CONFIG" --pkglibdir) $("$PG_CONFIG" --sharedir); do
+		mkdir -p "$root$dir"
+		cp -rs "$dir/." "$root$dir/"
+		find "$root$dir" \( -name 'pg_dtx*' -o -path '*/bitcode/pg_dtx' \) \
+			-prune -exec rm -rf {} +
+	done
+	for dir in $("$PG_CONFIG" --libdir) $("$PG_CONFIG" --includedir); do
+		[ -e "$root$dir" ] && continue
+		mkdir -p "$(dirname "$root$dir")"
+		ln -s "$dir" "$root$dir"
+	done
+	PG_CONFIG=$root$bindir/pg_config
+}
+
+# Build a copy of the source tree in $work/build, whoever owns the original, and
+# install it into a private copy of PostgreSQL.
 build_and_install() {
 	local log=$work/build.log
 
+	make_private_tree
 	copy_source "$work/build"
 	if [ "$(id -u)" = 0 ]; then
 		chown -R "$test_user:" "$work"
@@ -77,11 +101,6 @@ build_and_install() {
 		cat "$log" >&2
 		die "the build failed"
 	fi
-	if [ -w "$("$PG_CONFIG" --pkglibdir)" ] && [ -w "$("$PG_CONFIG" --sharedir)/extension" ]; then
-		make -C "$work/build" install PG_CONFIG="$PG_CONFIG" >>"$log" 2>&1 ||
-			{ cat "$log" >&2; die "the installation failed"; }
-	else
-		as_root make -C "$work/build" install PG_CONFIG="$PG_CONFIG" >>"$log" 2>&1 ||
-			{ cat "$log" >&2; die "the installation failed"; }
-	fi
+	as_test_user make -C "$work/build" install PG_CONFIG="$PG_CONFIG" >>"$log" 2>&1 ||
+		{ cat "$log" >&2; die "the installation failed"; }
 }
