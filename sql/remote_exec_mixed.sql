@@ -262,13 +262,40 @@ BEGIN;
 SELECT dtx.exec('again', 'SELECT write_one()');
 SELECT dtx.exec('two', 'UPDATE acct SET bal = 0 WHERE id = 1');
 COMMIT;
+-- ... nor if it wrote there by something that does not look like it
+SELECT dtx.exec('one', 'CREATE FUNCTION quietly() RETURNS int LANGUAGE sql AS $$UPDATE public.acct SET bal = 0 WHERE id = 1 RETURNING bal$$');
+CREATE FUNCTION write_quietly() RETURNS bigint LANGUAGE sql AS $$SELECT dtx.exec('one', 'SELECT quietly()')$$;
+BEGIN;
+SELECT dtx.exec('again', 'SELECT write_quietly()');
+SELECT dtx.exec('two', 'UPDATE acct SET bal = 0 WHERE id = 1');
+COMMIT;
+-- who is asked is not asked again, unless something was sent meanwhile
+BEGIN;
+SHOW pg_dtx.wrote_elsewhere;
+SELECT read_one();
+SHOW pg_dtx.wrote_elsewhere;
+SELECT dtx.exec('one', 'SELECT quietly()');
+SHOW pg_dtx.wrote_elsewhere;
+ROLLBACK;
+-- a question that fails, in a subtransaction
+BEGIN;
+SELECT read_one();
+SAVEPOINT a;
+SELECT pid AS remote_pid FROM dtx.query('one', 'SELECT pg_backend_pid()') AS t(pid int) \gset
+SELECT pg_terminate_backend(:remote_pid, 10000);
+SET client_min_messages = error;
+SHOW pg_dtx.wrote_elsewhere;
+ROLLBACK TO a;
+COMMIT;
+RESET client_min_messages;
+SELECT dtx.exec('one', 'DROP FUNCTION quietly()');
 -- it may read there
 BEGIN;
 SELECT * FROM dtx.query('again', 'SELECT read_one()') AS t(bal int);
 SELECT dtx.exec('two', 'UPDATE acct SET bal = 99 WHERE id = 1');
 COMMIT;
 SHOW pg_dtx.wrote_elsewhere;
-DROP FUNCTION write_one(), read_one();
+DROP FUNCTION write_one(), read_one(), write_quietly();
 \set VERBOSITY default
 SELECT id, one, two FROM balances WHERE id = 1;
 DROP SERVER again CASCADE;

@@ -93,9 +93,24 @@ typedef enum Phase
 	PHASE_PLAIN_ABORT			/* aborted before */
 } Phase;
 
-/* Participants of the current local transaction, in order of appearance. */
+/*
+ * Participants of the current local transaction, in order of appearance, whose
+ * connections are open.
+ */
 static dlist_head members = DLIST_STATIC_INIT(members);
 static int	nmembers = 0;
+
+/*
+ * Who took part is a fact of the transaction, not of the connections that are
+ * still open: each remote transaction that began in it is a member, or has left
+ * because nothing was sent in it, or is lost.  One that is lost keeps the
+ * transaction from committing.
+ */
+static int	nstarted = 0;
+static int	nleft = 0;
+static int	nlost = 0;
+static char lost_server[NAMEDATALEN];	/* the first that is lost, or "" if its
+										 * name is not known */
 
 static Phase phase = PHASE_NONE;
 static uint64 current_xid = 0;	/* full xid under which gids were made, or 0 */
@@ -177,8 +192,11 @@ static void end_activity(uint64 xid);
 static void pre_commit(void);
 static void parallel_pre_commit(void);
 static void check_member(Participant *p);
+static void check_none_lost(void);
 static void check_not_enlisted(Participant *p);
 static void ask_readers(void);
+static bool can_be_asked(const Participant *p);
+static void stop_asking(void);
 static void end_readers(void);
 static void prepare_writers(void);
 static void send_commits(void);
@@ -306,7 +324,7 @@ CoordinatorEnlist(Participant *p)
 
 	ParticipantReset(p);
 	p->state = PARTICIPANT_OPEN;
-	p->index = nmembers;
+	p->index = nstarted++;
 	dlist_push_tail(&members, &p->node);
 	nmembers++;
 }
@@ -351,7 +369,14 @@ end_activity(uint64 xid)
 }
 
 /*
- * postgres_fdw closes a connection whose remote transaction is its own affair.
+ * A connection whose remote transaction is postgres_fdw's own affair is closed, or
+ * its remote transaction never began.  Does not throw.
+ *
+ * postgres_fdw may do that in the middle of the local transaction, when it has
+ * failed to begin or end a subtransaction there (releases before May 2026:
+ * pgfdw_reject_incomplete_xact_state_change in contrib/postgres_fdw/connection.c),
+ * and that error may be caught.  What was done there is gone then, so the
+ * transaction must not commit.  Where nothing was sent, nothing is missing.
  */
 void
 CoordinatorForget(Participant *p)
@@ -360,6 +385,10 @@ CoordinatorForget(Participant *p)
 	{
 		dlist_delete(&p->node);
 		nmembers--;
+		if (!p->used)
+			nleft++;
+		else if (nlost++ == 0)
+			strlcpy(lost_server, p->identified ? p->server_name : "", NAMEDATALEN);
 		p->state = PARTICIPANT_IDLE;
 	}
 	if (p->owing)
@@ -367,13 +396,57 @@ CoordinatorForget(Participant *p)
 }
 
 /*
- * Show hook of pg_dtx.wrote_elsewhere: has the current transaction sent
- * data-modifying SQL to a server?
+ * Show hook of pg_dtx.wrote_elsewhere: may the current transaction have written on
+ * a server?  Another coordinator, of which this server is a participant, asks
+ * that before it commits.
+ *
+ * What was sent may have written without looking like it, so whoever has not said
+ * that it did not is asked, which waits for the network.  Who can't be asked now
+ * counts as a writer.  Throws on interrupts, and what a failed question throws.
  */
 const char *
 DtxShowWroteElsewhere(void)
 {
+	bool		unknown = false;
 	dlist_iter	iter;
+
+	if (nlost > 0)
+		return "on";
+	dlist_foreach(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		if (p->wrote)
+			return "on";
+		if (p->used && !p->asked)
+			unknown = true;
+	}
+	if (!unknown)
+		return "off";
+
+	if (phase != PHASE_NONE || !IsTransactionState())
+		return "on";
+	dlist_foreach(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		if (p->used && !can_be_asked(p))
+			return "on";
+	}
+
+	PG_TRY();
+	{
+		make_wait_set();
+		ask_readers();
+	}
+	PG_CATCH();
+	{
+		wait_set_made = false;
+		stop_asking();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	wait_set_made = false;		/* others may become members */
 
 	dlist_foreach(iter, &members)
 	{
@@ -381,6 +454,17 @@ DtxShowWroteElsewhere(void)
 			return "on";
 	}
 	return "off";
+}
+
+/*
+ * Can a command of ours be sent in an open remote transaction?
+ */
+static bool
+can_be_asked(const Participant *p)
+{
+	return p->state == PARTICIPANT_OPEN && !p->broken && !p->reply_due &&
+		!p->owing && !p->folded && !p->piped && p->start_command[0] == '\0' &&
+		PQtransactionStatus(p->conn) == PQTRANS_INTRANS;
 }
 
 /* ----------------------------------------------------------------
@@ -394,7 +478,13 @@ dtx_xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			pre_commit();
+			{
+				/* The caller's, if it is a procedure, lives longer. */
+				MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+				pre_commit();
+				MemoryContextSwitchTo(old);
+			}
 			break;
 		case XACT_EVENT_COMMIT:
 			if (phase == PHASE_PREPARE)
@@ -409,8 +499,13 @@ dtx_xact_callback(XactEvent event, void *arg)
 			begin_abort();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
-			/* postgres_fdw refuses if it was used */
+			/* postgres_fdw refuses if it was used, and has not forgotten that */
+			if (CoordinatorTwoPhaseCommit() && DtxExtensionInstalled())
+				check_none_lost();
+			break;
 		case XACT_EVENT_PREPARE:
+			end_activity(0);
+			end_transaction();
 			break;
 
 			/*
@@ -467,7 +562,7 @@ pre_commit(void)
 	{
 		/* It was there when the first of several nodes was written to. */
 		if (CoordinatorTwoPhaseCommit() && activity_begun &&
-			nmembers + (TransactionIdIsValid(GetTopTransactionIdIfAny()) ? 1 : 0) > 1)
+			nmembers + nlost + (TransactionIdIsValid(GetTopTransactionIdIfAny()) ? 1 : 0) > 1)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("extension \"%s\" was dropped while the transaction ran",
@@ -480,6 +575,7 @@ pre_commit(void)
 
 	/* A remote transaction that we did not see start must not slip through. */
 	ParticipantForEach(check_not_enlisted);
+	check_none_lost();
 
 	dlist_foreach_modify(iter, &members)
 		check_member(dlist_container(Participant, node, iter.cur));
@@ -542,9 +638,10 @@ parallel_pre_commit(void)
 {
 	dlist_iter	iter;
 
-	if (nmembers == 0 || !CoordinatorTwoPhaseCommit() || !DtxExtensionInstalled())
+	if (nstarted == 0 || !CoordinatorTwoPhaseCommit() || !DtxExtensionInstalled())
 		return;
 
+	check_none_lost();
 	make_wait_set();
 	ask_readers();
 	dlist_foreach(iter, &members)
@@ -606,6 +703,37 @@ check_member(Participant *p)
 }
 
 /*
+ * Whatever remote transaction has begun must still be there, unless nothing was
+ * sent in it.
+ */
+static void
+check_none_lost(void)
+{
+	dlist_iter	iter;
+	int			n = 0;
+
+	if (nlost > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 lost_server[0] != '\0' ?
+				 errmsg("connection to server \"%s\" was lost", lost_server) :
+				 errmsg("connection to a server was lost"),
+				 errdetail("postgres_fdw has closed it in the middle of the transaction, and what the transaction did there is gone."),
+				 errhint("Try the transaction again.")));
+
+	dlist_foreach(iter, &members)
+		n++;
+	Assert(n == nmembers && nstarted == nmembers + nleft + nlost);
+	if (nstarted != n + nleft)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("pg_dtx has lost sight of a remote transaction"),
+				 errdetail("%d began, %d are open, and %d were not used.",
+						   nstarted, n, nleft),
+				 errhint("Report this to the developers of pg_dtx, and set \"pg_dtx.two_phase_commit\" to off to commit without atomicity.")));
+}
+
+/*
  * Fail closed: a connection in a transaction that began unseen.
  */
 static void
@@ -624,6 +752,10 @@ check_not_enlisted(Participant *p)
 				 errhint("Report this to the developers of pg_dtx, and set \"pg_dtx.two_phase_commit\" to off to commit without atomicity.")));
 }
 
+/*
+ * Ask all members that may have written, and have not said, whether they did.
+ * Throws if that can't be found out.
+ */
 static void
 ask_readers(void)
 {
@@ -634,7 +766,9 @@ ask_readers(void)
 	{
 		Participant *p = dlist_container(Participant, node, iter.cur);
 
-		if (!p->wrote && !ParticipantAsk(p))
+		if (p->wrote || !p->used)
+			continue;
+		if (!ParticipantAsk(p))
 			ParticipantThrow(p, "end transaction");
 		DTX_FAULT("ask-sent", p->conn);
 	}
@@ -649,6 +783,27 @@ ask_readers(void)
 			break;
 		default:
 			throw_timeout();
+	}
+}
+
+/*
+ * A question, or a COMMIT of a reader, that is still unanswered becomes a command
+ * that postgres_fdw cancels and drains, as it would one of its own.
+ */
+static void
+stop_asking(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+
+		if (p->state == PARTICIPANT_ASKED || p->state == PARTICIPANT_ENDING)
+		{
+			p->state = PARTICIPANT_OPEN;
+			p->reply_due = false;
+		}
 	}
 }
 
@@ -998,21 +1153,8 @@ begin_abort(void)
 
 	if (phase != PHASE_PREPARE)
 	{
-		/*
-		 * Nothing was prepared.  A question or a COMMIT of a reader that is
-		 * still unanswered becomes a command that postgres_fdw cancels and
-		 * drains, as it would one of its own.
-		 */
-		dlist_foreach(iter, &members)
-		{
-			Participant *p = dlist_container(Participant, node, iter.cur);
-
-			if (p->state == PARTICIPANT_ASKED || p->state == PARTICIPANT_ENDING)
-			{
-				p->state = PARTICIPANT_OPEN;
-				p->reply_due = false;
-			}
-		}
+		/* Nothing was prepared. */
+		stop_asking();
 		phase = PHASE_PLAIN_ABORT;
 		return;
 	}
@@ -1094,6 +1236,7 @@ end_transaction(void)
 	}
 	Assert(nmembers == 0);
 
+	nstarted = nleft = nlost = 0;
 	wait_set_made = false;
 	current_xid = 0;
 	phase = PHASE_NONE;

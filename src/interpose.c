@@ -792,6 +792,7 @@ static void
 note_command(Participant *p, bool writes)
 {
 	p->used = true;
+	p->asked = false;
 	if (writes)
 		p->wrote = true;
 	if (!p->seen)

@@ -839,7 +839,8 @@ reply_complete(Participant *p)
 			if (!lost && status == PGRES_TUPLES_OK &&
 				PQntuples(p->result) == 1 && PQnfields(p->result) == 1)
 			{
-				p->wrote = PQgetvalue(p->result, 0, 0)[0] == 't';
+				/* anything but a clear no */
+				p->wrote = strcmp(PQgetvalue(p->result, 0, 0), "f") != 0;
 				p->asked = true;
 				p->state = PARTICIPANT_OPEN;
 			}

@@ -136,7 +136,7 @@ define_settings(void)
 
 	/* For another coordinator, of which this server is a participant. */
 	DefineCustomBoolVariable("pg_dtx.wrote_elsewhere",
-							 "Shows whether the current transaction has written on foreign servers.",
+							 "Shows whether the current transaction may have written on foreign servers.",
 							 NULL,
 							 &dtx_wrote_elsewhere, false,
 							 PGC_INTERNAL,

@@ -995,6 +995,7 @@ start(Execution *e, const RemoteCommand *command)
 		throw_lost(e);
 	p->piped = true;
 	p->used = true;
+	p->asked = false;
 	ok = PQsetnonblocking(conn, 1) == 0;
 	if (ok)
 		npending = ParticipantSendPending(p);	/* see interpose.c */
