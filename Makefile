@@ -29,6 +29,7 @@ OBJS = \
 	src/interpose.o \
 	src/launcher.o \
 	src/participant.o \
+	src/passed_by.o \
 	src/pg_dtx.o \
 	src/remote.o \
 	src/remote_exec.o \
@@ -36,7 +37,8 @@ OBJS = \
 	src/saga.o \
 	src/saga_worker.o \
 	src/statement.o \
-	src/stats.o
+	src/stats.o \
+	src/wrapper.o
 
 # "setup" makes the objects that all others use, so it comes first.
 REGRESS = \

@@ -92,6 +92,7 @@ static char *version_text(int version);
 static List *postgres_fdw_servers(void);
 static void add_check(ReturnSetInfo *rsinfo, const char *check, int ok,
 					  char *detail, const char *hint);
+static int	session_seen(ForeignServer *server, const char **error);
 static char *clashing_servers(ForeignServer *server);
 static bool same_database(List *options1, List *options2);
 static const char *server_option(List *options, const char *name,
@@ -769,7 +770,8 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 	DtxProbe	probe;
 	const char *unknown = "not known, because the server was not reached";
 	char	   *clashes;
-	bool		active;
+	const char *seen_error = NULL;
+	int			seen;
 
 	aclresult = DtxForeignServerAclcheck(server->serverid, userid, ACL_USAGE);
 	if (aclresult != ACLCHECK_OK)
@@ -782,11 +784,15 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 
-	active = DtxInterposeActive();
-	add_check(rsinfo, "interposition", active,
-			  pstrdup(active ? "pg_dtx sees what postgres_fdw sends" :
-					  "postgres_fdw does not call libpq through pg_dtx"),
-			  "Put pg_dtx first in \"shared_preload_libraries\" of the coordinator, restart it, and connect again.");
+	seen = session_seen(server, &seen_error);
+	add_check(rsinfo, "interposition", seen,
+			  seen > 0 ? pstrdup("pg_dtx has seen postgres_fdw open a session") :
+			  seen == 0 ?
+			  pstrdup("postgres_fdw does not call libpq through pg_dtx") :
+			  psprintf("not known, because postgres_fdw could not open a session: %s",
+					   seen_error),
+			  seen < 0 ? NULL :
+			  "Use a postgres_fdw that is linked dynamically with libpq, with pg_dtx first in \"shared_preload_libraries\" of the coordinator. Transactions that use this server together with others are refused.");
 
 	mapping = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid),
 							  ObjectIdGetDatum(server->serverid));
@@ -870,6 +876,51 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 				  "What is in doubt is not finished until \"pg_dtx.resolver\" is on.");
 
 	return (Datum) 0;
+}
+
+/*
+ * Let postgres_fdw open a session with the server, unless it has one, and look
+ * whether we see that.  1 yes, 0 no, -1 not known, and then *error says why, in
+ * the current memory context.
+ */
+static int
+session_seen(ForeignServer *server, const char **error)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile int result = 1;
+
+	if (!DtxInterposeSees(DtxWrapperHandler(server->fdwid)))
+		return 0;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(cxt);
+	PG_TRY();
+	{
+		(void) DtxInterposeOpen(server->serverid);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(cxt);
+		edata = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+
+		/* A cancel is not about the server. */
+		if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			ReThrowError(edata);
+
+		/* What postgres_fdw says if its questions have reached the server. */
+		result = edata->sqlerrcode == ERRCODE_FDW_SCHEMA_NOT_FOUND ? 0 : -1;
+		*error = edata->message;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	CurrentResourceOwner = owner;
+	return result;
 }
 
 /*

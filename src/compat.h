@@ -13,8 +13,10 @@
 #include "access/tableam.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_foreign_server.h"
+#include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "storage/latch.h"
+#include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
@@ -144,6 +146,20 @@ DtxShmemInitHash(const char *name, int64 nelems, HASHCTL *info, int flags)
 	return ShmemInitHash(name, nelems, info, flags);
 #else
 	return ShmemInitHash(name, (long) nelems, (long) nelems, info, flags);
+#endif
+}
+
+/* Does this transaction hold a lock of this mode on a relation of this database? */
+static inline bool
+DtxRelationLockedByMe(Oid relid, LOCKMODE mode)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+#if PG_VERSION_NUM >= 170000
+	return LockHeldByMe(&tag, mode, false);
+#else
+	return LockHeldByMe(&tag, mode);
 #endif
 }
 

@@ -284,6 +284,15 @@ CoordinatorTwoPhaseCommit(void)
 }
 
 /*
+ * How many remote transactions has the current transaction?
+ */
+int
+CoordinatorMembers(void)
+{
+	return nmembers;
+}
+
+/*
  * May what is called from inside of libpq throw?
  */
 bool

@@ -58,9 +58,6 @@
  */
 #define MAX_WAIT_SETS	16
 
-/* The function that makes an FDW postgres_fdw, whatever its name is. */
-#define POSTGRES_FDW_HANDLER	"postgres_fdw_handler"
-
 typedef struct ParticipantEntry
 {
 	PGconn	   *conn;			/* hash key */
@@ -419,21 +416,13 @@ ParticipantIdentify(Participant *p)
 	{
 		Form_pg_user_mapping form = (Form_pg_user_mapping) GETSTRUCT(tuple);
 		ForeignServer *server;
-		ForeignDataWrapper *fdw;
-		char	   *handler;
 		Datum		options;
 		bool		isnull;
 		int			score = 0;
 
 		/* Any of them may be dropped by somebody else in this moment. */
 		server = GetForeignServerExtended(form->umserver, FSV_MISSING_OK);
-		if (server == NULL)
-			continue;
-		fdw = GetForeignDataWrapperExtended(server->fdwid, FDW_MISSING_OK);
-		if (fdw == NULL || !OidIsValid(fdw->fdwhandler))
-			continue;
-		handler = get_func_name(fdw->fdwhandler);
-		if (handler == NULL || strcmp(handler, POSTGRES_FDW_HANDLER) != 0)
+		if (server == NULL || !DtxServerIsPostgresFdw(server->fdwid))
 			continue;
 
 		options = heap_getattr(tuple, Anum_pg_user_mapping_umoptions,

@@ -168,6 +168,9 @@ extern bool CoordinatorTwoPhaseCommit(void);
 extern bool CoordinatorMayThrow(void);
 extern bool CoordinatorUnconfirmed(void);
 
+/* coordinator.c, called by passed_by.c */
+extern int	CoordinatorMembers(void);
+
 /* coordinator.c, called by interpose.c */
 extern void CoordinatorPrepareBackend(void);
 extern void CoordinatorIntroduce(Participant *p);

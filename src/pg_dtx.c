@@ -63,9 +63,6 @@ _PG_init(void)
 	DtxInterposeCheck();
 
 	define_settings();
-	DtxLauncherInstallHooks();
-	DtxSagaInstallHooks();
-	DtxAdminInstallHooks();
 	DtxLauncherRegister();
 
 	prev_shmem_request_hook = shmem_request_hook;
@@ -153,6 +150,17 @@ dtx_shmem_request(void)
 {
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
+
+	/*
+	 * All libraries have been loaded (postmaster/postmaster.c, PostmasterMain, and
+	 * tcop/postgres.c, PostgresSingleUserMain).  Not before: pg_dtx has to be
+	 * loaded first, and others, like Citus, refuse to be loaded after a library
+	 * that has set these hooks.
+	 */
+	DtxLauncherInstallHooks();
+	DtxSagaInstallHooks();
+	DtxAdminInstallHooks();
+	DtxPassedByInstallHooks();
 
 	RequestAddinShmemSpace(DtxStatsShmemSize());
 	RequestAddinShmemSpace(DtxActivityShmemSize());

@@ -74,6 +74,18 @@ typedef enum DtxDecision
 } DtxDecision;
 
 /* ----------------------------------------------------------------
+ * wrapper.c: which foreign-data wrappers are postgres_fdw
+ * ----------------------------------------------------------------
+ */
+
+/* The C function that makes a foreign-data wrapper a postgres_fdw. */
+#define DTX_POSTGRES_FDW_HANDLER	"postgres_fdw_handler"
+
+extern bool DtxServerIsPostgresFdw(Oid fdwid);
+extern const void *DtxWrapperHandler(Oid fdwid);
+extern List *DtxPostgresFdwWrappers(void);
+
+/* ----------------------------------------------------------------
  * pg_dtx.c: settings (see README for what they mean)
  * ----------------------------------------------------------------
  */
@@ -332,8 +344,10 @@ PGDLLEXPORT extern void dtx_resolver_main(Datum arg);
  * ----------------------------------------------------------------
  */
 extern void DtxAdminInstallHooks(void);	/* admin.c */
+extern void DtxPassedByInstallHooks(void);	/* passed_by.c */
 extern void DtxInterposeCheck(void);
-extern bool DtxInterposeActive(void);
+extern bool DtxInterposeSees(const void *handler);
+extern bool DtxInterposeIsPassedBy(void);
 extern const char *DtxShowWroteElsewhere(void);
 
 #endif							/* PG_DTX_H */

@@ -153,23 +153,6 @@ static void set_sweep(DtxRemoteSet *set);
  */
 
 /*
- * Is this the foreign-data wrapper of postgres_fdw?  Its name may differ, so
- * ask for the C function that makes it one.  To be called in a transaction.
- */
-bool
-DtxServerIsPostgresFdw(Oid fdwid)
-{
-	ForeignDataWrapper *fdw;
-	char	   *handler;
-
-	fdw = GetForeignDataWrapperExtended(fdwid, FDW_MISSING_OK);
-	if (fdw == NULL || !OidIsValid(fdw->fdwhandler))
-		return false;
-	handler = get_func_name(fdw->fdwhandler);
-	return handler != NULL && strcmp(handler, "postgres_fdw_handler") == 0;
-}
-
-/*
  * Read a user mapping.  Returns false if it does not exist (any more).
  */
 static bool

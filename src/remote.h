@@ -85,7 +85,6 @@ typedef struct DtxRemoteHandler
 
 extern DtxTarget *DtxTargetMake(Oid serverid, Oid umid, int attempt,
 								Oid on_behalf_of);
-extern bool DtxServerIsPostgresFdw(Oid fdwid);
 extern char *DtxMappingOption(Oid umid, const char *name);
 
 extern DtxRemoteSet *DtxRemoteSetCreate(MemoryContext parent);
