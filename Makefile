@@ -31,6 +31,7 @@ OBJS = \
 	src/participant.o \
 	src/passed_by.o \
 	src/pg_dtx.o \
+	src/protection.o \
 	src/remote.o \
 	src/remote_exec.o \
 	src/resolver.o \
@@ -38,6 +39,7 @@ OBJS = \
 	src/saga_worker.o \
 	src/statement.o \
 	src/stats.o \
+	src/tables.o \
 	src/wrapper.o
 
 # "setup" makes the objects that all others use, so it comes first.
@@ -65,6 +67,7 @@ REGRESS = \
 	loopback \
 	prepare_transaction \
 	switched_off \
+	protection \
 	settings \
 	privileges \
 	views \

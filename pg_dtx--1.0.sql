@@ -57,22 +57,26 @@ COMMENT ON COLUMN dtx.coordinator.id IS
 -- rows are overwritten in place, as HOT updates.  Not dumped: they mean
 -- something only to the transactions that are prepared now.
 --
+-- A materialized view is the one kind of relation that is nothing but storage:
+-- nobody can write it with SQL, hang triggers, rules or policies on it, or publish
+-- it (CREATE PUBLICATION ... FOR ALL TABLES).  It is never refreshed.
+--
 
-CREATE TABLE dtx.decision (
-  boot_id bigint NOT NULL,
-  xid bigint NOT NULL,
-  userid oid NOT NULL,
-  decided_at timestamptz NOT NULL,
-  serverids oid[] NOT NULL,
-  umids oid[] NOT NULL,
-  system_ids bigint[] NOT NULL,
-  remote_xids bigint[] NOT NULL DEFAULT '{}'
-) USING heap WITH (fillfactor = 20);
+CREATE MATERIALIZED VIEW dtx.decision USING heap WITH (fillfactor = 20) AS
+  SELECT NULL::pg_catalog.int8 AS boot_id,
+         NULL::pg_catalog.int8 AS xid,
+         NULL::pg_catalog.oid AS userid,
+         NULL::pg_catalog.timestamptz AS decided_at,
+         NULL::pg_catalog.oid[] AS serverids,
+         NULL::pg_catalog.oid[] AS umids,
+         NULL::pg_catalog.int8[] AS system_ids,
+         NULL::pg_catalog.int8[] AS remote_xids
+   WHERE false;
 
 REVOKE ALL ON dtx.decision FROM PUBLIC;
 GRANT SELECT ON dtx.decision TO pg_monitor;
-COMMENT ON TABLE dtx.decision IS
-  'one row per transaction that committed on several servers and may not be finished on all of them; do not change it by hand';
+COMMENT ON MATERIALIZED VIEW dtx.decision IS
+  'one row per transaction that committed on several servers and may not be finished on all of them; never refreshed';
 COMMENT ON COLUMN dtx.decision.boot_id IS
   'random identifier of the server run in which the transaction ran';
 COMMENT ON COLUMN dtx.decision.xid IS
@@ -335,6 +339,7 @@ CREATE FUNCTION dtx._stat(
   OUT two_phase bigint,
   OUT prepared bigint,
   OUT prepare_failed bigint,
+  OUT unprotected bigint,
   OUT handed_over bigint,
   OUT resolved_commit bigint,
   OUT resolved_rollback bigint,
@@ -353,7 +358,7 @@ GRANT EXECUTE ON FUNCTION dtx._stat() TO pg_monitor;
 COMMENT ON FUNCTION dtx._stat() IS 'internal: the row of dtx.stat';
 
 CREATE VIEW dtx.stat AS
-  SELECT s.one_phase, s.two_phase, s.prepared, s.prepare_failed, s.handed_over,
+  SELECT s.one_phase, s.two_phase, s.prepared, s.prepare_failed, s.unprotected, s.handed_over,
          s.resolved_commit, s.resolved_rollback, s.forced, s.passes, s.not_remembered,
          s.prepare_time, s.commit_time, s.stats_reset
     FROM dtx._stat() AS s;
@@ -370,6 +375,8 @@ COMMENT ON COLUMN dtx.stat.prepared IS
   'foreign transactions prepared';
 COMMENT ON COLUMN dtx.stat.prepare_failed IS
   'transactions rolled back in phase one';
+COMMENT ON COLUMN dtx.stat.unprotected IS
+  'transactions that wrote on several servers, this one included, and were not committed atomically, because the extension was not installed or pg_dtx.two_phase_commit was off';
 COMMENT ON COLUMN dtx.stat.handed_over IS
   'prepared foreign transactions that sessions left to the resolver';
 COMMENT ON COLUMN dtx.stat.resolved_commit IS

@@ -20,10 +20,10 @@ ROLLBACK;
 -- not known to the server; not known which transaction.
 CREATE PROCEDURE decide(xid int, servers name[], remote text)
 LANGUAGE sql AS $$
-	INSERT INTO dtx.decision
-	SELECT 221, xid, 10, now(), array_agg(srvid ORDER BY srvname), array_agg(umid ORDER BY srvname),
-		array_agg(system_identifier), remote::bigint[]
-	FROM pg_user_mappings, pg_control_system() WHERE srvname = ANY (servers)
+	CALL change_decisions(format('INSERT INTO dtx.decision
+	SELECT 221, %s, 10, now(), array_agg(srvid ORDER BY srvname), array_agg(umid ORDER BY srvname),
+		array_agg(system_identifier), %L::bigint[]
+	FROM pg_user_mappings, pg_control_system() WHERE srvname = ANY (%L)', xid, remote, servers))
 $$;
 BEGIN;
 CALL decide(1, '{one}', format('{%s}', :'committed'));

@@ -39,9 +39,11 @@ $$;
 \pset format unaligned
 \pset tuples_only on
 -- the third was committed
-INSERT INTO dtx.decision (boot_id, xid, userid, decided_at, serverids, umids, system_ids)
-SELECT 187, 13, 10, now(), array_agg(srvid), array_agg(umid), '{0}'
-FROM pg_user_mappings WHERE srvname = 'one';
+CALL change_decisions($$
+INSERT INTO dtx.decision (boot_id, xid, userid, decided_at, serverids, umids, system_ids, remote_xids)
+SELECT 187, 13, 10, now(), array_agg(srvid), array_agg(umid), '{0}', '{}'
+FROM pg_user_mappings WHERE srvname = 'one'
+$$);
 -- in agreement with the record
 SELECT try(:'gid1', 'rollback', 'tidying up');
 SELECT one FROM balances WHERE id = 1;
@@ -64,5 +66,5 @@ SELECT try(:'gid4', 'rollback', NULL);
 SELECT try(NULL, 'rollback', 'reason');
 SELECT count(*) FROM dtx.forced;
 SELECT count(*) FROM pg_prepared_xacts;
-DELETE FROM dtx.decision WHERE boot_id = 187;
+CALL change_decisions('DELETE FROM dtx.decision WHERE boot_id = 187');
 DROP FUNCTION stem, try;

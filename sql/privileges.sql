@@ -19,7 +19,7 @@ SELECT c.relname, c.relkind,
 	has_table_privilege('regress_dtx_user', c.oid, 'SELECT') AS users,
 	has_table_privilege('regress_dtx_monitor', c.oid, 'SELECT') AS monitors,
 	has_table_privilege('regress_dtx_user', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') AS users_write
-FROM pg_class c WHERE relnamespace = 'dtx'::regnamespace AND relkind IN ('r', 'v') ORDER BY 1;
+FROM pg_class c WHERE relnamespace = 'dtx'::regnamespace AND relkind IN ('r', 'm', 'v') ORDER BY 1;
 -- acting
 SET ROLE regress_dtx_user;
 SELECT * FROM dtx.resolve();

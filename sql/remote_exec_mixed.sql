@@ -55,6 +55,7 @@ SELECT one, two FROM balances WHERE id = 2;
 DROP PROCEDURE many();
 -- without two-phase commit, postgres_fdw's own is left
 SET pg_dtx.two_phase_commit = off;
+SET pg_dtx.require = off;
 SELECT * FROM counted();
 BEGIN;
 SELECT dtx.exec_all('{one,two}', 'UPDATE acct SET bal = 0 WHERE id = 2');
@@ -62,6 +63,7 @@ COMMIT;
 SELECT * FROM counted();
 SELECT one, two FROM balances WHERE id = 2;
 RESET pg_dtx.two_phase_commit;
+RESET pg_dtx.require;
 
 -- in the rows of an asynchronous scan of the same servers, with errors
 CALL begin_test();

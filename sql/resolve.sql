@@ -52,9 +52,11 @@ SELECT :'stem' || ':2' AS gid \gset
 PREPARE TRANSACTION :'gid';
 \c contrib_regression
 \set SHOW_CONTEXT never
-INSERT INTO dtx.decision (boot_id, xid, userid, decided_at, serverids, umids, system_ids)
-SELECT 170, 8, 10, now(), array_agg(srvid ORDER BY srvname), array_agg(umid ORDER BY srvname), '{0,0}'
-FROM pg_user_mappings WHERE srvname IN ('one', 'two');
+CALL change_decisions($$
+INSERT INTO dtx.decision (boot_id, xid, userid, decided_at, serverids, umids, system_ids, remote_xids)
+SELECT 170, 8, 10, now(), array_agg(srvid ORDER BY srvname), array_agg(umid ORDER BY srvname), '{0,0}', '{}'
+FROM pg_user_mappings WHERE srvname IN ('one', 'two')
+$$);
 SELECT server, replace(gid, :'stem', 'stem') AS gid, decision, done, error
 FROM dtx.resolve() WHERE done ORDER BY 1, 2;
 TABLE balances;

@@ -259,10 +259,12 @@ SELECT done(:id, 'z');
 -- nothing is done before all servers have confirmed what was done before, neither
 -- the first step, nor the next one, nor a compensation; so says a decision
 CREATE PROCEDURE decide(id bigint, step int) LANGUAGE sql AS $$
-	INSERT INTO dtx.decision (boot_id, xid, userid, decided_at, serverids, umids, system_ids)
-	SELECT x.boot_id, x.xid, 10, now(), '{1}', '{1}', '{0}'
-	FROM (SELECT g.boot_id, g.xid FROM dtx.saga g WHERE g.id = decide.id AND decide.step = 0
-		UNION ALL SELECT s.boot_id, s.xid FROM dtx.saga_step s WHERE s.saga = decide.id AND s.step = decide.step) AS x
+	CALL change_decisions(format('
+	INSERT INTO dtx.decision (boot_id, xid, userid, decided_at, serverids, umids, system_ids, remote_xids)
+	SELECT x.boot_id, x.xid, 10, now(), ''{1}'', ''{1}'', ''{0}'', ''{}''
+	FROM (SELECT g.boot_id, g.xid FROM dtx.saga g WHERE g.id = %1$s AND %2$s = 0
+		UNION ALL SELECT s.boot_id, s.xid FROM dtx.saga_step s WHERE s.saga = %1$s AND s.step = %2$s) AS x',
+	id, step))
 $$;
 SELECT dtx.start_saga('chain') AS id \gset
 BEGIN;

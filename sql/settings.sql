@@ -22,10 +22,11 @@ SET pg_dtx.commit_wait = 'sometimes';
 SET pg_dtx.resolver = off;
 SET pg_dtx.resolve_interval = '1s';
 SET pg_dtx.max_in_doubt = 100;
--- any user may change what concerns his own transactions
+-- any user may change how his own transactions wait, but not whether they are atomic
 CREATE ROLE regress_dtx_user;
 SET ROLE regress_dtx_user;
 SET pg_dtx.two_phase_commit = off;
+SET pg_dtx.require = off;
 SET pg_dtx.prepare_timeout = '1s';
 SET pg_dtx.commit_timeout = '1s';
 SET pg_dtx.commit_wait = off;

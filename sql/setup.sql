@@ -80,6 +80,14 @@ $$;
 -- What is prepared on any of the servers.
 CREATE VIEW prepared AS
 	SELECT count(*) AS prepared FROM pg_prepared_xacts WHERE gid LIKE 'dtx:%';
+-- Decisions of our own making, in a relation that SQL can't write.
+CREATE PROCEDURE change_decisions(command text) LANGUAGE plpgsql AS $$
+BEGIN
+	UPDATE pg_class SET relkind = 'r', relhasrules = false WHERE oid = 'dtx.decision'::regclass;
+	EXECUTE command;
+	UPDATE pg_class SET relkind = 'm', relhasrules = true WHERE oid = 'dtx.decision'::regclass;
+END
+$$;
 -- Wait until a query returns true, at most a minute.
 CREATE PROCEDURE wait_until(query text) LANGUAGE plpgsql AS $$
 DECLARE

@@ -3,16 +3,15 @@
 --
 CALL begin_test();
 \set SHOW_CONTEXT never
-CREATE ROLE regress_dtx_user;
--- any user may
-SET ROLE regress_dtx_user;
+-- only superusers may, see also protection.sql
 SET pg_dtx.two_phase_commit = off;
-RESET ROLE;
+SET pg_dtx.require = off;
 BEGIN;
 UPDATE acct1 SET bal = 1 WHERE id = 1;
 UPDATE acct2 SET bal = 1 WHERE id = 1;
 UPDATE acct0 SET bal = 1 WHERE id = 1;
 COMMIT;
+RESET pg_dtx.two_phase_commit;
 SELECT two_phase, prepared FROM counted();
 -- what is lost with it: the first server commits before the second refuses
 \c dtx_two
@@ -22,6 +21,7 @@ CREATE CONSTRAINT TRIGGER refuse2 AFTER UPDATE ON acct DEFERRABLE INITIALLY DEFE
 	FOR EACH ROW WHEN (NEW.bal = 66) EXECUTE FUNCTION refuse2();
 \c contrib_regression
 \set SHOW_CONTEXT never
+SET pg_dtx.require = off;
 BEGIN;
 SET LOCAL pg_dtx.two_phase_commit = off;
 UPDATE acct1 SET bal = 66 WHERE id = 2;
@@ -64,5 +64,4 @@ SELECT * FROM balances WHERE id <> 2;
 DROP TRIGGER refuse2 ON acct;
 DROP FUNCTION refuse2;
 \c contrib_regression
-DROP ROLE regress_dtx_user;
 TABLE prepared;

@@ -20,11 +20,13 @@
 #include "access/xlog.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_authid.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_type.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
+#include "commands/extension.h"
 #include "compat.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -179,6 +181,13 @@ dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,
 						"pg_dtx"),
 				 errdetail("What they have done so far would neither be completed nor compensated."),
 				 errhint("Wait until view \"dtx.sagas\" shows no others than completed and compensated ones, or end them with dtx.force_saga().")));
+	if (access == OAT_DROP && classId == ExtensionRelationId &&
+		objectId == get_extension_oid(DTX_EXTENSION, true) &&
+		postgres_fdw_servers() != NIL)
+		ereport(NOTICE,
+				(errmsg("transactions that write on several servers are not committed atomically any more in this database"),
+				 errdetail("It has servers of postgres_fdw, and extension \"%s\" is dropped.",
+						   DTX_EXTENSION)));
 }
 
 /*
@@ -635,6 +644,7 @@ dtx_sql_stat(PG_FUNCTION_ARGS)
 		DTX_STAT_TWO_PHASE,
 		DTX_STAT_PREPARED,
 		DTX_STAT_PREPARE_FAILED,
+		DTX_STAT_UNPROTECTED,
 		DTX_STAT_HANDED_OVER,
 		DTX_STAT_RESOLVED_COMMIT,
 		DTX_STAT_RESOLVED_ROLLBACK,

@@ -189,6 +189,7 @@ static void dtx_resource_callback(ResourceReleasePhase release_phase,
 static void dtx_before_exit(int code, Datum arg);
 static void begin_activity(void);
 static void end_activity(uint64 xid);
+static int	count_writers(void);
 static void pre_commit(void);
 static void parallel_pre_commit(void);
 static void check_member(Participant *p);
@@ -558,6 +559,23 @@ dtx_resource_callback(ResourceReleasePhase release_phase, bool isCommit,
  * ----------------------------------------------------------------
  */
 
+/*
+ * The nodes on which the current transaction has written for sure.
+ */
+static int
+count_writers(void)
+{
+	int			n = TransactionIdIsValid(GetTopTransactionIdIfAny()) ? 1 : 0;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &members)
+	{
+		if (dlist_container(Participant, node, iter.cur)->wrote)
+			n++;
+	}
+	return n;
+}
+
 static void
 pre_commit(void)
 {
@@ -578,6 +596,7 @@ pre_commit(void)
 							"pg_dtx"),
 					 errdetail("The transaction can't be committed atomically on all servers."),
 					 errhint("Try it again, or set \"pg_dtx.two_phase_commit\" to off.")));
+		DtxProtectionMissing(count_writers());
 		phase = PHASE_OFF;
 		return;
 	}
@@ -900,8 +919,8 @@ prepare_writers(void)
 
 	leave_unsettled_transaction();
 
-	/* Nobody shall wait for a lock with participants prepared. */
-	DtxDecisionLock();
+	/* What keeps the row from being written had better show before PREPARE. */
+	DtxDecisionCheck();
 
 	make_wait_set();
 	current_xid = gid.xid;

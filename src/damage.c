@@ -44,15 +44,33 @@ enum
 	Anum_forced_decision
 };
 
+static const DtxColumn forced_columns[] = {
+	{"gid", TEXTOID},
+	{"server", NAMEOID},
+	{"decision", TEXTOID}
+};
+static DtxTable forced = {
+	.name = "forced",
+	.columns = forced_columns,
+	.ncolumns = lengthof(forced_columns)
+};
+
 static Oid	forced_table(void);
 static const char *found_name(DtxFound found);
 static const char *found_detail(DtxDecision decided, DtxFound found);
 
-/* OID of dtx.forced. */
+/* OID of dtx.forced.  Throws if it is not there. */
 static Oid
 forced_table(void)
 {
-	return get_relname_relid("forced", get_namespace_oid("dtx", false));
+	Oid			relid = DtxTableOid(&forced);
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"%s\" is not installed in this database",
+						DTX_EXTENSION)));
+	return relid;
 }
 
 /*
@@ -73,14 +91,11 @@ DtxDamageLockForced(void)
 List *
 DtxForcedCommits(Snapshot snapshot)
 {
-	static Oid	verified = InvalidOid;
 	List	   *gids = NIL;
-	Oid			relid = DtxExtensionTable("forced", &verified);
-	Relation	rel;
+	Relation	rel = DtxTableOpen(&forced, AccessShareLock);
 	TableScanDesc scan;
 	TupleTableSlot *slot;
 
-	rel = OidIsValid(relid) ? try_table_open(relid, AccessShareLock) : NULL;
 	if (rel == NULL)
 		return NIL;
 	slot = table_slot_create(rel, NULL);

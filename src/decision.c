@@ -13,6 +13,16 @@
  * (triggers, rules, hooks of other extensions), must not depend on the user's
  * privileges, and must work in a transaction that the user declared READ ONLY.
  *
+ * So the duties of the executor are this file's.  Those that it takes over: the
+ * lock, the snapshot, the shape of the rows (tables.c), pruning.  Those that can be
+ * left out, because the relation is a materialized view, of which PostgreSQL
+ * uses nothing but the storage: triggers, rules, row security, constraints,
+ * generated columns and foreign keys can't be created on it, and only REFRESH,
+ * which protection.c refuses, writes it otherwise.  It can't be published either
+ * (catalog/pg_publication.c, is_publishable_class), not even by FOR ALL TABLES: a
+ * subscriber would stop at the first row, or take another coordinator's decisions
+ * for its own.  Indexes can be created, and are refused.
+ *
  * The table holds one row per session slot, overwritten in place by the next
  * transaction once all participants have confirmed the last one (activity.c
  * knows where), plus the rows of transactions that are in doubt.  It has no
@@ -26,25 +36,22 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
-#include "commands/extension.h"
-#include "catalog/dependency.h"
 #include "compat.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "pg_dtx.h"
 #include "storage/bufmgr.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#define DTX_EXTENSION	"pg_dtx"
-#define DTX_SCHEMA		"dtx"
+/* How often a lock that is taken is asked for, milliseconds. */
+#define LOCK_RETRY_MS	5
 
 /* Columns of dtx.decision, in the order of the extension's script. */
 enum
@@ -60,7 +67,38 @@ enum
 	Natts_decision = Anum_remote_xids
 };
 
+static const DtxColumn decision_columns[] = {
+	{"boot_id", INT8OID},
+	{"xid", INT8OID},
+	{"userid", OIDOID},
+	{"decided_at", TIMESTAMPTZOID},
+	{"serverids", OIDARRAYOID},
+	{"umids", OIDARRAYOID},
+	{"system_ids", INT8ARRAYOID},
+	{"remote_xids", INT8ARRAYOID}
+};
+StaticAssertDecl(lengthof(decision_columns) == Natts_decision,
+				 "columns of dtx.decision");
+static DtxTable decision_table = {
+	.name = "decision",
+	.columns = decision_columns,
+	.ncolumns = lengthof(decision_columns),
+	.below_executor = true
+};
+
+static const DtxColumn coordinator_columns[] = {
+	{"id", INT8OID}
+};
+static DtxTable coordinator_table = {
+	.name = "coordinator",
+	.columns = coordinator_columns,
+	.ncolumns = lengthof(coordinator_columns)
+};
+
+static Relation open_to_decide(void);
 static bool fetch_row(Relation rel, ItemPointer tid, uint64 boot_id, uint64 xid);
+static bool find_row(Relation rel, Snapshot snapshot, uint64 boot_id, uint64 xid,
+					 ItemPointer tid);
 static ArrayType *oid_array(const Oid *oids, int n);
 static Oid *read_oid_array(Datum datum, int *n);
 static ArrayType *int8_array(const uint64 *values, int n);
@@ -68,34 +106,7 @@ static uint64 *read_int8_array(Datum datum, int *n);
 static void throw_not_installed(void);
 
 /*
- * OID of a table of the extension, InvalidOid if the extension is not installed
- * in this database.  A table of that name that somebody else made does not
- * count; *verified remembers the last one that did.
- */
-Oid
-DtxExtensionTable(const char *name, Oid *verified)
-{
-	Oid			nspid = get_namespace_oid(DTX_SCHEMA, true);
-	Oid			relid;
-	Oid			extid;
-
-	if (!OidIsValid(nspid))
-		return InvalidOid;
-	relid = get_relname_relid(name, nspid);
-	if (!OidIsValid(relid) || relid == *verified)
-		return relid;
-
-	extid = getExtensionOfObject(RelationRelationId, relid);
-	if (!OidIsValid(extid) ||
-		extid != get_extension_oid(DTX_EXTENSION, true))
-		return InvalidOid;
-
-	*verified = relid;
-	return relid;
-}
-
-/*
- * OID of the decision table, InvalidOid if the extension is not installed.
+ * OID of the decision table, InvalidOid if it is not there, for whatever reason.
  */
 Oid
 DtxDecisionTable(void)
@@ -106,26 +117,15 @@ DtxDecisionTable(void)
 }
 
 /*
- * Is the extension installed in this database?  To be called in a transaction;
- * costs two syscache lookups.
- */
-bool
-DtxExtensionInstalled(void)
-{
-	return OidIsValid(DtxDecisionTable());
-}
-
-/*
  * The coordinator id of this database.  To be called in a transaction.  Throws
  * if the extension is not installed or its one row is missing.
  */
 uint64
 DtxCoordinatorId(void)
 {
-	static Oid	verified = InvalidOid;
 	static Oid	cached_relid = InvalidOid;
 	static uint64 cached_id = 0;
-	Oid			relid = DtxExtensionTable("coordinator", &verified);
+	Oid			relid = DtxTableOid(&coordinator_table);
 	Relation	rel;
 	Snapshot	snapshot;
 	TableScanDesc scan;
@@ -137,7 +137,7 @@ DtxCoordinatorId(void)
 	if (relid == cached_relid)
 		return cached_id;
 
-	rel = try_table_open(relid, AccessShareLock);
+	rel = DtxTableOpen(&coordinator_table, AccessShareLock);
 	if (rel == NULL)
 		throw_not_installed();
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -166,11 +166,15 @@ DtxCoordinatorId(void)
 }
 
 /*
- * Make sure that the current transaction can write its decision row without
- * waiting for a lock.  To be called before its participants are prepared.
+ * Make sure that the current transaction can write its decision row.  To be called
+ * before its participants are prepared.  Waits for those who have locked the table.
+ *
+ * The lock is not kept: PREPARE may take as long as the slowest server, and whatever
+ * needs the table for itself (VACUUM FULL, REINDEX DATABASE, DROP EXTENSION) would
+ * wait for that, and all other commits for it.
  */
 void
-DtxDecisionLock(void)
+DtxDecisionCheck(void)
 {
 	Relation	rel = DtxDecisionOpen(RowExclusiveLock);
 
@@ -187,7 +191,51 @@ DtxDecisionLock(void)
 				 errmsg("cannot commit on several servers in the transaction that creates extension \"%s\"",
 						"pg_dtx"),
 				 errhint("Commit CREATE EXTENSION first, and write on the servers in another transaction.")));
-	table_close(rel, NoLock);	/* keep the lock until the end of transaction */
+	table_close(rel, RowExclusiveLock);
+}
+
+/*
+ * Open the decision table to write the row of the current transaction, with
+ * everything prepared: a lock is waited for no longer than the servers are.  It is
+ * kept until the transaction ends, which is all that is still to come.  Throws if
+ * the time is over, if the extension was dropped, and on interrupts.
+ */
+static Relation
+open_to_decide(void)
+{
+	static uint32 wait_event = 0;
+	Oid			relid = DtxTableOid(&decision_table);
+	TimestampTz deadline = 0;
+	Relation	rel;
+
+	if (!OidIsValid(relid))
+		throw_not_installed();
+	while (!ConditionalLockRelationOid(relid, RowExclusiveLock))
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (deadline == 0)
+			deadline = TimestampTzPlusMilliseconds(now, dtx_prepare_timeout);
+		if (now >= deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("could not lock table \"%s.%s\" in time",
+							DTX_SCHEMA, "decision"),
+					 errdetail("It has been locked by another session for %d ms (\"pg_dtx.prepare_timeout\").",
+							   dtx_prepare_timeout),
+					 errhint("The transaction is rolled back on all servers.")));
+		if (wait_event == 0)
+			wait_event = DtxWaitEvent("DtxDecisionLock");
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 LOCK_RETRY_MS, wait_event);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	rel = DtxDecisionOpen(NoLock);
+	if (rel == NULL || RelationGetRelid(rel) != relid)
+		throw_not_installed();
+	return rel;
 }
 
 /*
@@ -203,15 +251,12 @@ DtxDecisionWrite(uint64 xid, int nparticipants, const Oid *serverids,
 				 const Oid *umids, const uint64 *system_ids,
 				 const uint64 *remote_xids, ItemPointer tid)
 {
-	Relation	rel = DtxDecisionOpen(RowExclusiveLock);
+	Relation	rel = open_to_decide();
 	Datum		values[Natts_decision];
 	bool		nulls[Natts_decision] = {0};
 	HeapTuple	tuple;
 	uint64		old_xid;
 	ItemPointerData old_tid;
-
-	if (rel == NULL)
-		throw_not_installed();
 
 	/* heapam.c wants a snapshot to be held while a row is written */
 	PushActiveSnapshot(GetLatestSnapshot());
@@ -226,8 +271,10 @@ DtxDecisionWrite(uint64 xid, int nparticipants, const Oid *serverids,
 	values[Anum_remote_xids - 1] = PointerGetDatum(int8_array(remote_xids, nparticipants));
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 
+	/* If the table was rewritten (VACUUM FULL), the old row is elsewhere. */
 	if (DtxActivityGetRow(&old_xid, &old_tid) &&
-		fetch_row(rel, &old_tid, DtxBootId(), old_xid))
+		(fetch_row(rel, &old_tid, DtxBootId(), old_xid) ||
+		 find_row(rel, GetActiveSnapshot(), DtxBootId(), old_xid, &old_tid)))
 		DtxHeapUpdate(rel, &old_tid, tuple);
 	else
 		simple_heap_insert(rel, tuple);
@@ -273,13 +320,12 @@ fetch_row(Relation rel, ItemPointer tid, uint64 boot_id, uint64 xid)
 
 /*
  * Open the decision table, NULL if the extension is not installed (any more).
+ * Throws if it is, and the table is not what this code expects.
  */
 Relation
 DtxDecisionOpen(LOCKMODE lockmode)
 {
-	Oid			relid = DtxDecisionTable();
-
-	return OidIsValid(relid) ? try_table_open(relid, lockmode) : NULL;
+	return DtxTableOpen(&decision_table, lockmode);
 }
 
 /*
@@ -361,12 +407,27 @@ bool
 DtxDecisionFind(Snapshot snapshot, uint64 boot_id, uint64 xid)
 {
 	Relation	rel = DtxDecisionOpen(AccessShareLock);
+	ItemPointerData tid;
+	bool		found;
+
+	if (rel == NULL)
+		return false;
+	found = find_row(rel, snapshot, boot_id, xid, &tid);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
+/*
+ * Look through the table for the row with this key.
+ */
+static bool
+find_row(Relation rel, Snapshot snapshot, uint64 boot_id, uint64 xid,
+		 ItemPointer tid)
+{
 	TableScanDesc scan;
 	TupleTableSlot *slot;
 	bool		found = false;
 
-	if (rel == NULL)
-		return false;
 	slot = table_slot_create(rel, NULL);
 	scan = DtxTableBeginScan(rel, snapshot);
 	while (!found && table_scan_getnextslot(scan, ForwardScanDirection, slot))
@@ -376,10 +437,10 @@ DtxDecisionFind(Snapshot snapshot, uint64 boot_id, uint64 xid)
 		found =
 			(uint64) DatumGetInt64(slot_getattr(slot, Anum_boot_id, &isnull)) == boot_id &&
 			(uint64) DatumGetInt64(slot_getattr(slot, Anum_xid, &isnull)) == xid;
+		*tid = slot->tts_tid;
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
 	return found;
 }
 

@@ -23,6 +23,7 @@
 PG_MODULE_MAGIC;
 
 bool		dtx_two_phase_commit = true;
+int			dtx_require = DTX_REQUIRE_WARNING;
 int			dtx_prepare_timeout = 30 * 1000;
 int			dtx_commit_timeout = 10 * 1000;
 bool		dtx_commit_wait = true;
@@ -38,6 +39,13 @@ int			dtx_saga_workers = 4;
 static const struct config_enum_entry remote_isolation_options[] = {
 	{"read committed", XACT_READ_COMMITTED, false},
 	{"repeatable read", XACT_REPEATABLE_READ, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry require_options[] = {
+	{"off", DTX_REQUIRE_OFF, false},
+	{"warning", DTX_REQUIRE_WARNING, false},
+	{"error", DTX_REQUIRE_ERROR, false},
 	{NULL, 0, false}
 };
 
@@ -78,7 +86,13 @@ define_settings(void)
 							 "Commits transactions that wrote on several servers atomically.",
 							 "When off, postgres_fdw commits one server after the other, as it does without pg_dtx.",
 							 &dtx_two_phase_commit, true,
-							 PGC_USERSET, 0, NULL, NULL, NULL);
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("pg_dtx.require",
+							 "What happens to transactions that wrote on several servers and can't be committed atomically.",
+							 "They can't where the extension is not installed, or \"pg_dtx.two_phase_commit\" is off.",
+							 &dtx_require, DTX_REQUIRE_WARNING,
+							 require_options,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_dtx.prepare_timeout",
 							"Longest time to wait for all servers to prepare.",
 							"When it is over, the transaction is rolled back everywhere.",
@@ -160,6 +174,7 @@ dtx_shmem_request(void)
 	DtxLauncherInstallHooks();
 	DtxSagaInstallHooks();
 	DtxAdminInstallHooks();
+	DtxProtectionInstallHooks();
 	DtxPassedByInstallHooks();
 
 	RequestAddinShmemSpace(DtxStatsShmemSize());

@@ -90,6 +90,7 @@ extern List *DtxPostgresFdwWrappers(void);
  * ----------------------------------------------------------------
  */
 extern bool dtx_two_phase_commit;
+extern int	dtx_require;		/* DtxRequire */
 extern int	dtx_prepare_timeout;	/* milliseconds */
 extern int	dtx_commit_timeout; /* milliseconds */
 extern bool dtx_commit_wait;
@@ -116,6 +117,8 @@ typedef enum DtxCounter
 	DTX_STAT_RESOLVED_ROLLBACK, /* in doubt, rolled back by a resolver */
 	DTX_STAT_FORCED,			/* finished by dtx.force() */
 	DTX_STAT_PASSES,			/* full passes of the resolvers */
+	DTX_STAT_UNPROTECTED,		/* transactions that were not committed
+								 * atomically */
 	DTX_STAT_PREPARE_USEC,		/* time in phase one, microseconds */
 	DTX_STAT_COMMIT_USEC,		/* time in phase two, microseconds */
 	DTX_STAT_COUNT
@@ -247,6 +250,56 @@ extern bool DtxServerStatusGet(Oid dbid, Oid serverid, DtxServerStatus *copy);
 extern void DtxServerStatusForget(Oid dbid, Oid serverid);
 
 /* ----------------------------------------------------------------
+ * tables.c: the extension in this database, and its tables that C code reads
+ * ----------------------------------------------------------------
+ */
+#define DTX_EXTENSION	"pg_dtx"
+#define DTX_SCHEMA		"dtx"
+
+typedef struct DtxColumn
+{
+	const char *name;
+	Oid			type;
+} DtxColumn;
+
+/* A table of which C code reads columns by number.  Static, one per table. */
+typedef struct DtxTable
+{
+	const char *name;			/* in schema dtx */
+	const DtxColumn *columns;	/* the first ones, in the order of the script */
+	int			ncolumns;
+	bool		below_executor; /* written by C, too: it must not have more columns,
+								 * nor indexes */
+
+	/* what tables.c knows; as long as the relcache entry is valid */
+	Oid			relid;			/* known to be the extension's, or InvalidOid */
+	bool		checked;		/* are the columns known to be right? */
+	bool		noted;			/* is it in the list of all of them? */
+	struct DtxTable *next;		/* in that list */
+} DtxTable;
+
+extern bool DtxExtensionInstalled(void);
+extern Oid	DtxExtensionTable(const char *name, Oid *verified);
+extern Oid	DtxTableOid(DtxTable *table);
+extern Relation DtxTableOpen(DtxTable *table, LOCKMODE lockmode);
+
+/* ----------------------------------------------------------------
+ * protection.c: what keeps atomicity from being switched off without a word
+ * ----------------------------------------------------------------
+ */
+
+/* What happens to a transaction that is not committed atomically. */
+typedef enum DtxRequire
+{
+	DTX_REQUIRE_OFF,
+	DTX_REQUIRE_WARNING,
+	DTX_REQUIRE_ERROR
+} DtxRequire;
+
+extern void DtxProtectionInstallHooks(void);
+extern void DtxProtectionMissing(int nodes);
+
+/* ----------------------------------------------------------------
  * decision.c: the decision table, read and written below the executor
  * ----------------------------------------------------------------
  */
@@ -266,11 +319,9 @@ typedef struct DtxDecisionRow
 	ItemPointerData tid;		/* where the row was read */
 } DtxDecisionRow;
 
-extern Oid	DtxExtensionTable(const char *name, Oid *verified);
 extern Oid	DtxDecisionTable(void);
-extern bool DtxExtensionInstalled(void);
 extern uint64 DtxCoordinatorId(void);
-extern void DtxDecisionLock(void);
+extern void DtxDecisionCheck(void);
 extern void DtxDecisionWrite(uint64 xid, int nparticipants,
 							 const Oid *serverids, const Oid *umids,
 							 const uint64 *system_ids,

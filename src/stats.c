@@ -31,7 +31,7 @@
 #define STATS_TEMP_FILE STATS_FILE ".tmp"
 
 /* To be changed when the meaning of the file's fields does. */
-#define STATS_MAGIC		0x20260001
+#define STATS_MAGIC		0x20260002
 
 typedef struct StatsShared
 {
