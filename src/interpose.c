@@ -64,6 +64,7 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "participant.h"
+#include "storage/fd.h"
 #include "utils/timestamp.h"
 
 /* The real functions. */
@@ -219,8 +220,9 @@ typedef struct LoadedObjects
 } LoadedObjects;
 
 /*
- * Does the caller of a wrapper lie in postgres_fdw?  Must be a macro: a return
- * address is that of the function in which it is asked for.
+ * Does the caller of a wrapper lie in postgres_fdw?  Must be a macro: a
+ * return address is that of the function in which it is asked for.  For the same
+ * reason wrappers are never inlined, and nothing in this file calls one.
  */
 #define CALLED_BY_FDW() \
 	called_by_fdw((uintptr_t) __builtin_return_address(0))
@@ -250,6 +252,7 @@ static void *defined_in(const void *address);
 static Participant *before_connect(const void *caller,
 								   const char *const *keywords,
 								   const char *const *values);
+static void release_descriptor(void);
 static void enroll(Participant *p, PGconn *conn);
 static Verdict judge(PGconn *conn, const char *command);
 static Participant *before_data_command(PGconn *conn, const char *command,
@@ -642,20 +645,41 @@ static Participant *
 before_connect(const void *caller, const char *const *keywords,
 			   const char *const *values)
 {
-	bool		wanted;
-	Participant *p;
+	Participant *volatile p = NULL;
 
 	if (!find_postgres_fdw(caller))
 		return NULL;
 
-	/* Catalogs can be looked at now: there is no connection to be closed. */
-	wanted = DtxExtensionInstalled();
-	CoordinatorPrepareBackend();
-	if (we_result == 0)
-		we_result = DtxWaitEvent("PostgresFdwGetResult");	/* as in postgres_fdw */
-	p = ParticipantCreate(keywords, values);
-	p->wanted = wanted;
+	PG_TRY();
+	{
+		/* Catalogs can be looked at now: there is no connection to be closed. */
+		bool		wanted = DtxExtensionInstalled();
+
+		CoordinatorPrepareBackend();
+		if (we_result == 0)
+			we_result = DtxWaitEvent("PostgresFdwGetResult");	/* as in postgres_fdw */
+		p = ParticipantCreate(keywords, values);
+		p->wanted = wanted;
+	}
+	PG_CATCH();
+	{
+		release_descriptor();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	return p;
+}
+
+/*
+ * postgres_fdw has reserved a descriptor for the connection, and gives it back
+ * only if it has got one (connect_pg_server in contrib/postgres_fdw/connection.c,
+ * libpqsrv_connect_prepare in libpq/libpq-be-fe-helpers.h): that is for us to do
+ * if we throw instead of returning one.
+ */
+static void
+release_descriptor(void)
+{
+	ReleaseExternalFD();
 }
 
 /* postgres_fdw made a connection, or started to. */
@@ -673,7 +697,9 @@ enroll(Participant *p, PGconn *conn)
 	}
 	PG_CATCH();
 	{
+		ParticipantDestroy(p);
 		real_PQfinish(conn);
+		release_descriptor();
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -783,7 +809,7 @@ judge(PGconn *conn, const char *command)
 	 */
 	if (is_abort || (is_commit && p->asked && !p->wrote) ||
 		(starts_with(command, "ROLLBACK") &&
-		 PQtransactionStatus(conn) != PQTRANS_INTRANS))
+		 real_PQtransactionStatus(conn) != PQTRANS_INTRANS))
 		p->ncloses = 0;
 
 	if (p->state == PARTICIPANT_IDLE)
@@ -1135,7 +1161,7 @@ DtxInterposeOpen(Oid serverid)
 				 errmsg("pg_dtx did not see postgres_fdw open a session"),
 				 errhint("Report this to the developers of pg_dtx.")));
 	if (opened->broken || ParticipantControlled(opened) ||
-		PQstatus(opened->conn) != CONNECTION_OK)
+		real_PQstatus(opened->conn) != CONNECTION_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("connection to server \"%s\" was lost",
@@ -1263,7 +1289,7 @@ is_ours_to_receive(const Participant *p)
  * ----------------------------------------------------------------
  */
 
-PGDLLEXPORT PGconn *
+PGDLLEXPORT pg_noinline PGconn *
 PQconnectdbParams(const char *const *keywords, const char *const *values,
 				  int expand_dbname)
 {
@@ -1275,7 +1301,7 @@ PQconnectdbParams(const char *const *keywords, const char *const *values,
 	return conn;
 }
 
-PGDLLEXPORT PGconn *
+PGDLLEXPORT pg_noinline PGconn *
 PQconnectStartParams(const char *const *keywords, const char *const *values,
 					 int expand_dbname)
 {
@@ -1287,7 +1313,7 @@ PQconnectStartParams(const char *const *keywords, const char *const *values,
 	return conn;
 }
 
-PGDLLEXPORT void
+PGDLLEXPORT pg_noinline void
 PQfinish(PGconn *conn)
 {
 	if (CALLED_BY_FDW())
@@ -1311,7 +1337,7 @@ PQfinish(PGconn *conn)
 	real_PQfinish(conn);
 }
 
-PGDLLEXPORT int
+PGDLLEXPORT pg_noinline int
 PQsendQuery(PGconn *conn, const char *query)
 {
 	if (CALLED_BY_FDW())
@@ -1331,7 +1357,7 @@ PQsendQuery(PGconn *conn, const char *query)
 	return real_PQsendQuery(conn, query);
 }
 
-PGDLLEXPORT int
+PGDLLEXPORT pg_noinline int
 PQsendQueryParams(PGconn *conn, const char *command, int nParams,
 				  const Oid *paramTypes, const char *const *paramValues,
 				  const int *paramLengths, const int *paramFormats,
@@ -1357,7 +1383,7 @@ PQsendQueryParams(PGconn *conn, const char *command, int nParams,
 								  resultFormat);
 }
 
-PGDLLEXPORT int
+PGDLLEXPORT pg_noinline int
 PQsendPrepare(PGconn *conn, const char *stmtName, const char *query,
 			  int nParams, const Oid *paramTypes)
 {
@@ -1373,7 +1399,7 @@ PQsendPrepare(PGconn *conn, const char *stmtName, const char *query,
 }
 
 /* postgres_fdw prepares nothing but INSERT, UPDATE and DELETE. */
-PGDLLEXPORT int
+PGDLLEXPORT pg_noinline int
 PQsendQueryPrepared(PGconn *conn, const char *stmtName, int nParams,
 					const char *const *paramValues, const int *paramLengths,
 					const int *paramFormats, int resultFormat)
@@ -1393,7 +1419,7 @@ PQsendQueryPrepared(PGconn *conn, const char *stmtName, int nParams,
 									paramLengths, paramFormats, resultFormat);
 }
 
-PGDLLEXPORT PGresult *
+PGDLLEXPORT pg_noinline PGresult *
 PQexec(PGconn *conn, const char *query)
 {
 	if (CALLED_BY_FDW())
@@ -1417,7 +1443,7 @@ PQexec(PGconn *conn, const char *query)
 	return real_PQexec(conn, query);
 }
 
-PGDLLEXPORT PGresult *
+PGDLLEXPORT pg_noinline PGresult *
 PQgetResult(PGconn *conn)
 {
 	if (CALLED_BY_FDW())
@@ -1457,7 +1483,7 @@ PQgetResult(PGconn *conn)
 	return real_PQgetResult(conn);
 }
 
-PGDLLEXPORT int
+PGDLLEXPORT pg_noinline int
 PQisBusy(PGconn *conn)
 {
 	if (CALLED_BY_FDW())
@@ -1474,7 +1500,7 @@ PQisBusy(PGconn *conn)
 	return real_PQisBusy(conn);
 }
 
-PGDLLEXPORT int
+PGDLLEXPORT pg_noinline int
 PQconsumeInput(PGconn *conn)
 {
 	if (CALLED_BY_FDW())
@@ -1487,7 +1513,7 @@ PQconsumeInput(PGconn *conn)
 	return real_PQconsumeInput(conn);
 }
 
-PGDLLEXPORT ConnStatusType
+PGDLLEXPORT pg_noinline ConnStatusType
 PQstatus(const PGconn *conn)
 {
 	if (CALLED_BY_FDW())
@@ -1500,7 +1526,7 @@ PQstatus(const PGconn *conn)
 	return real_PQstatus(conn);
 }
 
-PGDLLEXPORT PGTransactionStatusType
+PGDLLEXPORT pg_noinline PGTransactionStatusType
 PQtransactionStatus(const PGconn *conn)
 {
 	if (CALLED_BY_FDW())
@@ -1532,7 +1558,7 @@ receive_notice(void *arg, const PGresult *res)
 		fdw_notice_receiver(arg, res);
 }
 
-PGDLLEXPORT PQnoticeReceiver
+PGDLLEXPORT pg_noinline PQnoticeReceiver
 PQsetNoticeReceiver(PGconn *conn, PQnoticeReceiver proc, void *arg)
 {
 	if (CALLED_BY_FDW() && proc != NULL)

@@ -28,10 +28,12 @@
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
 #include "compat.h"
+#include "fault.h"
 #include "foreign/foreign.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "participant.h"
+#include "remote.h"
 #include "storage/fd.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
@@ -111,11 +113,8 @@ Participant *
 ParticipantCreate(const char *const *keywords, const char *const *values)
 {
 	static uint64 last_serial = 0;
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-	Participant *p = palloc0(sizeof(Participant));
-	int			n = 0;
-
-	p->serial = ++last_serial;
+	MemoryContext old = CurrentMemoryContext;
+	Participant *p;
 
 	if (participants == NULL)
 	{
@@ -128,17 +127,31 @@ ParticipantCreate(const char *const *keywords, const char *const *values)
 								   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
 
-	p->last_start = GetCurrentTimestamp();
-	while (keywords[n] != NULL)
-		n++;
-	p->keywords = palloc0(sizeof(char *) * (n + 1));
-	p->values = palloc0(sizeof(char *) * (n + 1));
-	for (int i = 0; i < n; i++)
+	p = MemoryContextAllocZero(TopMemoryContext, sizeof(Participant));
+	PG_TRY();
 	{
-		p->keywords[i] = pstrdup(keywords[i]);
-		p->values[i] = values[i] ? pstrdup(values[i]) : NULL;
+		int			n = 0;
+
+		MemoryContextSwitchTo(TopMemoryContext);
+		p->serial = ++last_serial;
+		p->last_start = GetCurrentTimestamp();
+		while (keywords[n] != NULL)
+			n++;
+		p->values = palloc0(sizeof(char *) * (n + 1));
+		p->keywords = palloc0(sizeof(char *) * (n + 1));
+		for (int i = 0; i < n; i++)
+		{
+			p->keywords[i] = pstrdup(keywords[i]);
+			p->values[i] = values[i] ? pstrdup(values[i]) : NULL;
+		}
+		MemoryContextSwitchTo(old);
 	}
-	MemoryContextSwitchTo(old);
+	PG_CATCH();
+	{
+		ParticipantDestroy(p);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	return p;
 }
 
@@ -151,9 +164,10 @@ ParticipantAttach(Participant *p, PGconn *conn)
 	ParticipantEntry *entry;
 	bool		found;
 
-	p->conn = conn;
+	DTX_FAULT("attach", conn);
 	entry = hash_search(participants, &conn, HASH_ENTER, &found);
 	Assert(!found);
+	p->conn = conn;
 	entry->participant = p;
 }
 
@@ -180,9 +194,7 @@ ParticipantDestroy(Participant *p)
 static void
 forget_parameters(Participant *p)
 {
-	if (p->keywords == NULL)
-		return;
-	for (int i = 0; p->keywords[i] != NULL; i++)
+	for (int i = 0; p->keywords != NULL && p->keywords[i] != NULL; i++)
 	{
 		pfree(p->keywords[i]);
 		if (p->values[i] != NULL)
@@ -191,8 +203,10 @@ forget_parameters(Participant *p)
 			pfree(p->values[i]);
 		}
 	}
-	pfree(p->keywords);
-	pfree(p->values);
+	if (p->keywords != NULL)
+		pfree(p->keywords);
+	if (p->values != NULL)
+		pfree(p->values);
 	p->keywords = p->values = NULL;
 }
 
@@ -1159,7 +1173,8 @@ set_error(Participant *p, const char *fallback)
 		message = fallback;
 
 	/* It goes into a view: cut no character, and pass on no broken one. */
-	len = pg_mbcliplen(message, strlen(message), sizeof(p->error) - 1);
+	len = strlen(message);
+	len = Min(len, pg_mbcliplen(message, len, sizeof(p->error) - 1));
 	memcpy(p->error, message, len);
 	p->error[len] = '\0';
 	if (!pg_verifymbstr(p->error, len, true))
@@ -1174,7 +1189,8 @@ set_error(Participant *p, const char *fallback)
 
 /*
  * Report the failure of a participant as an ERROR with the server's name and
- * the remote SQLSTATE, message, detail and hint.  "what" completes the sentence
+ * the remote SQLSTATE, message, detail and hint, and the names of a constraint and
+ * the like.  "what" completes the sentence
  * "could not ...", and is already translated.  To be called before the local
  * commit.
  */
@@ -1182,9 +1198,9 @@ void
 ParticipantThrow(Participant *p, const char *what)
 {
 	const char *sqlstate = PQresultErrorField(p->result, PG_DIAG_SQLSTATE);
-	const char *detail = PQresultErrorField(p->result, PG_DIAG_MESSAGE_DETAIL);
-	const char *hint = PQresultErrorField(p->result, PG_DIAG_MESSAGE_HINT);
-	const char *context = PQresultErrorField(p->result, PG_DIAG_CONTEXT);
+	const char *detail = DtxRemoteText(p->result, PG_DIAG_MESSAGE_DETAIL);
+	const char *hint = DtxRemoteText(p->result, PG_DIAG_MESSAGE_HINT);
+	const char *context = DtxRemoteText(p->result, PG_DIAG_CONTEXT);
 	int			code = ERRCODE_CONNECTION_FAILURE;
 
 	if (sqlstate != NULL && strlen(sqlstate) == 5)
@@ -1193,7 +1209,7 @@ ParticipantThrow(Participant *p, const char *what)
 	else if (PQstatus(p->conn) == CONNECTION_OK)
 		code = ERRCODE_TRANSACTION_ROLLBACK;
 	else if (PQerrorMessage(p->conn)[0] != '\0')
-		detail = pchomp(PQerrorMessage(p->conn));
+		detail = DtxCleanText(PQerrorMessage(p->conn), DTX_MAX_REMOTE_TEXT);
 
 	if (p->state == PARTICIPANT_NOT_PREPARED && sqlstate != NULL &&
 		strcmp(sqlstate, SQLSTATE_PREPARE_DISABLED) == 0 &&
@@ -1222,5 +1238,6 @@ ParticipantThrow(Participant *p, const char *what)
 					what, p->server_name, p->error),
 			 detail ? errdetail_internal("%s", detail) : 0,
 			 hint ? errhint("%s", hint) : 0,
-			 context ? errcontext("%s", context) : 0));
+			 context ? errcontext("%s", context) : 0,
+			 DtxRemoteFields(p->result)));
 }

@@ -1150,3 +1150,44 @@ DtxCleanText(const char *text, int maxlen)
 	}
 	return copy;
 }
+
+/*
+ * A palloc'd copy of a field of a remote error, in a form that can be passed on,
+ * with its line breaks; or NULL.
+ */
+char *
+DtxRemoteText(const PGresult *res, int field)
+{
+	const char *text = PQresultErrorField(res, field);
+	int			len;
+
+	if (text == NULL || text[0] == '\0')
+		return NULL;
+	len = strlen(text);
+	if (len <= DTX_MAX_REMOTE_TEXT && pg_verifymbstr(text, len, true))
+		return pstrdup(text);
+	return DtxCleanText(text, DTX_MAX_REMOTE_TEXT);
+}
+
+/*
+ * Within ereport(): pass on the names of the objects that a remote error is about,
+ * which applications look at: a constraint, its table, and the like.  They are
+ * those of the remote objects.
+ */
+int
+DtxRemoteFields(const PGresult *res)
+{
+	static const int fields[] = {
+		PG_DIAG_SCHEMA_NAME, PG_DIAG_TABLE_NAME, PG_DIAG_COLUMN_NAME,
+		PG_DIAG_DATATYPE_NAME, PG_DIAG_CONSTRAINT_NAME
+	};
+
+	for (int i = 0; i < lengthof(fields); i++)
+	{
+		char	   *name = DtxRemoteText(res, fields[i]);
+
+		if (name != NULL)
+			(void) err_generic_string(fields[i], name);
+	}
+	return 0;
+}

@@ -102,4 +102,10 @@ extern bool DtxRemoteWait(DtxRemoteSet *set, long timeout,
 extern const char *DtxRemoteValue(const PGresult *res, int column, int maxlen);
 extern char *DtxCleanText(const char *text, int maxlen);
 
+/* Of a field of a remote error no more than this is passed on, bytes. */
+#define DTX_MAX_REMOTE_TEXT	8192
+
+extern char *DtxRemoteText(const PGresult *res, int field);
+extern int	DtxRemoteFields(const PGresult *res);
+
 #endif							/* PG_DTX_REMOTE_H */

@@ -62,9 +62,6 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
-/* Rest of a remote error message that is passed on, bytes. */
-#define MAX_REMOTE_TEXT		8192
-
 /*
  * Cancel requests are repeated after this time, doubled each time, and no longer
  * than that; milliseconds.  Then it is postgres_fdw's turn, which has half a
@@ -230,7 +227,6 @@ static void take_tag(Execution *e);
 static void finish(Execution *e, const RemoteCommand *command);
 static void throw_lost(Execution *e);
 static void throw_remote(Execution *e, const RemoteCommand *command);
-static char *remote_text(const PGresult *res, int field);
 static void begin_rows(FunctionCallInfo fcinfo, RowSink *sink);
 static void take_rows(RowSink *sink, Execution *e, PGresult *res);
 static void take_json_rows(RowSink *sink, Execution *e, PGresult *res);
@@ -1256,11 +1252,11 @@ throw_lost(Execution *e)
 
 	/* A server that closes a session may have said why. */
 	if (e->error != NULL)
-		detail = remote_text(e->error, PG_DIAG_MESSAGE_PRIMARY);
+		detail = DtxRemoteText(e->error, PG_DIAG_MESSAGE_PRIMARY);
 	if (detail == NULL && e->result != NULL)
-		detail = remote_text(e->result, PG_DIAG_MESSAGE_PRIMARY);
+		detail = DtxRemoteText(e->result, PG_DIAG_MESSAGE_PRIMARY);
 	if (detail == NULL)
-		detail = DtxCleanText(PQerrorMessage(e->p->conn), MAX_REMOTE_TEXT);
+		detail = DtxCleanText(PQerrorMessage(e->p->conn), DTX_MAX_REMOTE_TEXT);
 
 	e->p->broken = true;
 	ereport(ERROR,
@@ -1277,10 +1273,10 @@ throw_remote(Execution *e, const RemoteCommand *command)
 {
 	const char *sqlstate = PQresultErrorField(e->error, PG_DIAG_SQLSTATE);
 	const char *position = PQresultErrorField(e->error, PG_DIAG_STATEMENT_POSITION);
-	char	   *message = remote_text(e->error, PG_DIAG_MESSAGE_PRIMARY);
-	char	   *detail = remote_text(e->error, PG_DIAG_MESSAGE_DETAIL);
-	char	   *hint = remote_text(e->error, PG_DIAG_MESSAGE_HINT);
-	char	   *context = remote_text(e->error, PG_DIAG_CONTEXT);
+	char	   *message = DtxRemoteText(e->error, PG_DIAG_MESSAGE_PRIMARY);
+	char	   *detail = DtxRemoteText(e->error, PG_DIAG_MESSAGE_DETAIL);
+	char	   *hint = DtxRemoteText(e->error, PG_DIAG_MESSAGE_HINT);
+	char	   *context = DtxRemoteText(e->error, PG_DIAG_CONTEXT);
 	int			code = ERRCODE_CONNECTION_FAILURE;
 	const char *statement = NULL;
 
@@ -1300,24 +1296,8 @@ throw_remote(Execution *e, const RemoteCommand *command)
 			 context ? errcontext("%s", context) : 0,
 			 statement ? internalerrquery(statement) : 0,
 			 statement && position ? internalerrposition(atoi(position)) : 0,
+			 DtxRemoteFields(e->error),
 			 errcontext("remote command on server \"%s\"", e->server)));
-}
-
-/*
- * A field of a remote error, in a form that can be passed on; or NULL.
- */
-static char *
-remote_text(const PGresult *res, int field)
-{
-	const char *text = PQresultErrorField(res, field);
-	int			len;
-
-	if (text == NULL || text[0] == '\0')
-		return NULL;
-	len = strlen(text);
-	if (len <= MAX_REMOTE_TEXT && pg_verifymbstr(text, len, true))
-		return pstrdup(text);	/* with its line breaks */
-	return DtxCleanText(text, MAX_REMOTE_TEXT);
 }
 
 /* ----------------------------------------------------------------
