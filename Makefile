@@ -32,6 +32,7 @@ OBJS = \
 	src/passed_by.o \
 	src/pg_dtx.o \
 	src/protection.o \
+	src/quiet.o \
 	src/remote.o \
 	src/remote_exec.o \
 	src/resolver.o \
@@ -99,14 +100,19 @@ PG_CPPFLAGS = -I$(libpq_srcdir)
 
 EXTRA_CLEAN = bench/proxy bench/client2pc bench/own_disk.so
 
-# "make FAULTS=1" compiles in the points at which tests make things go wrong.
+# "make FAULTS=1" compiles in the points at which tests make things go wrong, and
+# the check that nothing is reported after the local commit (src/quiet.c).
 ifdef FAULTS
 PG_CPPFLAGS += -DDTX_FAULTS
+quiet = errstart errstart_cold palloc palloc0 repalloc pstrdup MemoryContextAlloc \
+	MemoryContextAllocZero MemoryContextStrdup table_open SearchSysCache1
 endif
 
 # Functions of libpq that this library wraps are found with RTLD_NEXT, so libpq
 # has to be a dependency of the library even where nothing else would need it.
-SHLIB_LINK = -Wl,--push-state,--no-as-needed $(libpq) -Wl,--pop-state
+SHLIB_LINK = -Wl,--push-state,--no-as-needed $(libpq) -Wl,--pop-state \
+	$(addprefix -Wl$(comma)--wrap=,$(quiet))
+comma := ,
 
 # What PostgreSQL's own headers do not keep to is left out of -Wextra.  A server
 # that was built with gcc hands options to clang that clang does not know.

@@ -332,7 +332,8 @@ text_datum(const char *text)
 	char	   *copy = pstrdup(text);
 	int			len = strlen(copy);
 
-	len = pg_mbcliplen(copy, len, len);
+	/* a text that ends within a character is clipped behind its end */
+	len = Min(len, pg_mbcliplen(copy, len, len));
 	copy[len] = '\0';
 	if (!pg_verifymbstr(copy, len, true))
 	{

@@ -22,10 +22,13 @@
  * after the replies to PREPAREs that are still on their way.
  *
  * Between the local commit and the end of finish_commit an ERROR would be a
- * PANIC.  So nothing there allocates in a memory context, looks at a catalog,
- * opens a file descriptor, or reports above WARNING; interrupts are held by
- * xact.c, and the wait looks at the flags itself, as SyncRepWaitForLSN
- * (replication/syncrep.c) does.
+ * PANIC.  So nothing there reports anything, allocates in a memory context, looks
+ * at a catalog, or opens a file descriptor; what is to be said is collected, and
+ * said in one place, which catches whatever goes wrong (guarded).  Builds for
+ * tests check that (quiet.c).  Interrupts are held by xact.c, and the wait looks at
+ * the flags itself, as SyncRepWaitForLSN (replication/syncrep.c) does.  The one
+ * thing that may report there is WaitEventSetWait(), if the kernel refuses to wait
+ * on descriptors that are open, and PostgreSQL's own waits have that in common.
  *
  * Callbacks run newest first (RegisterXactCallback).  postgres_fdw registers
  * its callback before it makes its first connection, and we register ours when
@@ -42,11 +45,14 @@
 #include "miscadmin.h"
 #include "participant.h"
 #include "pgstat.h"
+#include "quiet.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
+#include "storage/procsignal.h"
 #include "tcop/dest.h"
 #include "tcop/tcopprot.h"
 #include "utils/resowner.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 /*
@@ -54,6 +60,12 @@
  * client is waiting for its error message; the resolver can do the rest.
  */
 #define ABORT_WAIT_MS	2000
+
+/*
+ * Likewise if the abort is what the client has asked for, because a server did not
+ * answer: the others have this time.
+ */
+#define CANCELED_WAIT_MS	100
 
 /*
  * A confirmation that COMMIT did not wait for is waited for at least this long,
@@ -78,6 +90,7 @@ typedef enum WaitEnd
 	WAIT_FAILED,				/* phase one: a participant failed */
 	WAIT_TIMED_OUT,
 	WAIT_CANCELED,				/* query cancel, where it can't throw */
+	WAIT_STATEMENT_TIMEOUT,		/* statement_timeout, likewise */
 	WAIT_TERMINATED				/* SIGTERM or postmaster death, likewise */
 } WaitEnd;
 
@@ -113,6 +126,8 @@ static char lost_server[NAMEDATALEN];	/* the first that is lost, or "" if its
 										 * name is not known */
 
 static Phase phase = PHASE_NONE;
+static bool canceled = false;	/* is a cancel or termination what ended the
+								 * wait before the local commit? */
 static uint64 current_xid = 0;	/* full xid under which gids were made, or 0 */
 static ItemPointerData current_row; /* its decision row */
 static TimestampTz phase_start;
@@ -201,7 +216,9 @@ static void stop_asking(void);
 static void end_readers(void);
 static void prepare_writers(void);
 static void send_commits(void);
+static bool guarded(void (*function) (WaitEnd end), WaitEnd end);
 static void warn_unconfirmed(WaitEnd end);
+static void absorb_barrier(WaitEnd end);
 static void finish_commit(void);
 static void begin_abort(void);
 static void finish_abort(void);
@@ -498,7 +515,12 @@ dtx_xact_callback(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_COMMIT:
 			if (phase == PHASE_PREPARE)
+			{
+				DTX_QUIET_BEGIN();
+				DTX_LISTEN_BEGIN();
 				send_commits();
+				DTX_LISTEN_END();
+			}
 			else
 			{
 				end_activity(0);
@@ -544,7 +566,12 @@ dtx_resource_callback(ResourceReleasePhase release_phase, bool isCommit,
 		return;
 
 	if (phase == PHASE_COMMIT)
+	{
+		DTX_LISTEN_BEGIN();
 		finish_commit();
+		DTX_LISTEN_END();
+		DTX_QUIET_END();
+	}
 	else if (phase == PHASE_ABORT)
 		finish_abort();
 	else if (phase == PHASE_PLAIN_ABORT)
@@ -1040,57 +1067,74 @@ must_wait(void)
 }
 
 /*
- * Tell the client who has not confirmed.
+ * After the local commit: call what may throw or report.  Returns false if it has
+ * thrown, which has no other effect.
  *
- * A message is converted to the client's encoding when it is sent, and an error
- * there would be one after the commit: PANIC.  A server's name may contain
- * anything, and so may translations.  So whatever goes wrong is caught, and then
- * names are told without what the client can't take, or nothing.
+ * Callbacks for error contexts belong to functions that run, such as the procedure
+ * that commits.  They are not called, because they have not been made for this
+ * moment.
  */
-static void
-warn_unconfirmed(WaitEnd end)
+static bool
+guarded(void (*function) (WaitEnd end), WaitEnd end)
 {
-	volatile bool sent = false;
+	volatile bool done = false;
 	MemoryContext cxt = CurrentMemoryContext;
 	uint32		holdoff = InterruptHoldoffCount;
 	uint32		cancel_holdoff = QueryCancelHoldoffCount;
 
-	for (volatile int attempt = 0; !sent && attempt < 2; attempt++)
+	DTX_QUIET_PAUSE();
+	PG_TRY();
 	{
-		if (attempt > 0)
-		{
-			for (char *c = unconfirmed; *c != '\0'; c++)
-			{
-				if (IS_HIGHBIT_SET(*c))
-					*c = '?';
-			}
-		}
-		PG_TRY();
-		{
-			ereport(WARNING,
-					(errcode(ERRCODE_WARNING),
-					 errmsg("transaction has committed, but not every server has confirmed it yet: %s",
-							unconfirmed),
-					 end == WAIT_CANCELED ?
-					 errdetail("The wait was canceled due to user request.") :
-					 end == WAIT_TERMINATED ?
-					 errdetail("The wait was ended by a request to terminate the connection.") :
-					 end == WAIT_TIMED_OUT ?
-					 errdetail("There was no confirmation within %d ms (\"pg_dtx.commit_timeout\").",
-							   dtx_commit_timeout) : 0,
-					 errhint("The resolver goes on until they have; view \"dtx.in_doubt\" shows what is left.")));
-			sent = true;
-		}
-		PG_CATCH();
-		{
-			/* errfinish() has let interrupts in: keep them out. */
-			MemoryContextSwitchTo(cxt);
-			FlushErrorState();
-			InterruptHoldoffCount = holdoff;
-			QueryCancelHoldoffCount = cancel_holdoff;
-		}
-		PG_END_TRY();
+		error_context_stack = NULL;
+		function(end);
+		done = true;
 	}
+	PG_CATCH();
+	{
+		/* errfinish() has let interrupts in: keep them out. */
+		MemoryContextSwitchTo(cxt);
+		FlushErrorState();
+		InterruptHoldoffCount = holdoff;
+		QueryCancelHoldoffCount = cancel_holdoff;
+	}
+	PG_END_TRY();
+	DTX_QUIET_RESUME();
+	return done;
+}
+
+/*
+ * Tell the client who has not confirmed.  To be called by guarded(): a message is
+ * converted to the client's encoding when it is sent, and a server's name may
+ * contain anything, and so may translations.
+ */
+static void
+warn_unconfirmed(WaitEnd end)
+{
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("transaction has committed, but not every server has confirmed it yet: %s",
+					unconfirmed),
+			 end == WAIT_CANCELED ?
+			 errdetail("The wait was canceled due to user request.") :
+			 end == WAIT_STATEMENT_TIMEOUT ?
+			 errdetail("The wait was canceled due to statement timeout.") :
+			 end == WAIT_TERMINATED ?
+			 errdetail("The wait was ended by a request to terminate the connection.") :
+			 end == WAIT_TIMED_OUT ?
+			 errdetail("There was no confirmation within %d ms (\"pg_dtx.commit_timeout\").",
+					   dtx_commit_timeout) : 0,
+			 errhint("The resolver goes on until they have; view \"dtx.in_doubt\" shows what is left.")));
+}
+
+/*
+ * Others wait until all processes have done something, such as to close the files
+ * of a database that is to be dropped: don't let them wait as long as we do.  To be
+ * called by guarded(); what could not be done stays pending.
+ */
+static void
+absorb_barrier(WaitEnd end)
+{
+	ProcessProcSignalBarrier();
 }
 
 static void
@@ -1160,7 +1204,16 @@ finish_commit(void)
 	if (handed_over > 0)
 	{
 		DtxLauncherWakeResolver(MyDatabaseId);
-		warn_unconfirmed(end);
+		if (!guarded(warn_unconfirmed, end))
+		{
+			/* names without what the client can't take, or nothing */
+			for (char *c = unconfirmed; *c != '\0'; c++)
+			{
+				if (IS_HIGHBIT_SET(*c))
+					*c = '?';
+			}
+			(void) guarded(warn_unconfirmed, end);
+		}
 	}
 
 	end_transaction();
@@ -1181,7 +1234,18 @@ begin_abort(void)
 
 	if (phase != PHASE_PREPARE)
 	{
-		/* Nothing was prepared. */
+		/*
+		 * Nothing was prepared.  Who has not answered by now is not waited for
+		 * by postgres_fdw, either, if that is what the client has canceled.
+		 */
+		dlist_foreach(iter, &members)
+		{
+			Participant *p = dlist_container(Participant, node, iter.cur);
+
+			if (canceled && p->reply_due &&
+				(p->state == PARTICIPANT_ASKED || p->state == PARTICIPANT_ENDING))
+				ParticipantGiveUp(p, "no reply");
+		}
 		stop_asking();
 		phase = PHASE_PLAIN_ABORT;
 		return;
@@ -1211,7 +1275,7 @@ finish_abort(void)
 	bool		wake = false;
 
 	DTX_FAULT("abort-wait", NULL);
-	(void) wait_replies(ABORT_WAIT_MS, we_abort);
+	(void) wait_replies(canceled ? CANCELED_WAIT_MS : ABORT_WAIT_MS, we_abort);
 	DTX_FAULT("aborted", NULL);
 
 	dlist_foreach(iter, &members)
@@ -1265,6 +1329,7 @@ end_transaction(void)
 	Assert(nmembers == 0);
 
 	nstarted = nleft = nlost = 0;
+	canceled = false;
 	wait_set_made = false;
 	current_xid = 0;
 	phase = PHASE_NONE;
@@ -1844,7 +1909,7 @@ wait_set_fits(void)
  * soon as one participant has failed.  After it, and in an abort: does not
  * throw, and takes a cancel or termination request as the wish to stop
  * waiting.  The request to terminate stays pending, for the next
- * CHECK_FOR_INTERRUPTS() outside.
+ * CHECK_FOR_INTERRUPTS() outside, and so does a statement_timeout.
  */
 static WaitEnd
 wait_replies(int timeout_ms, uint32 wait_event)
@@ -1902,13 +1967,29 @@ wait_replies(int timeout_ms, uint32 wait_event)
 		}
 
 		if (may_throw)
+		{
+			canceled = QueryCancelPending || ProcDiePending;
 			CHECK_FOR_INTERRUPTS();
-		else if (any_reply_due())
+			canceled = false;
+			continue;
+		}
+
+		if (ProcSignalBarrierPending)
+			(void) guarded(absorb_barrier, WAIT_COMPLETE);
+		if (any_reply_due())
 		{
 			if (ProcDiePending)
 				return WAIT_TERMINATED;
 			if (QueryCancelPending)
 			{
+				/*
+				 * A statement_timeout is for the statement, of which the COMMIT of
+				 * a procedure is a part.  So it goes on to its end, and is
+				 * canceled then.  (It is off in a COMMIT that is a statement of its
+				 * own, see finish_xact_command in tcop/postgres.c.)
+				 */
+				if (get_timeout_indicator(STATEMENT_TIMEOUT, false))
+					return WAIT_STATEMENT_TIMEOUT;
 				QueryCancelPending = false;
 				return WAIT_CANCELED;
 			}

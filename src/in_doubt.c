@@ -14,9 +14,11 @@
  * that finds no room is not an error.  It is counted, and the next full pass
  * finds the prepared transaction on its server.
  *
- * Backends hand over after their local commit, when an ERROR would be a PANIC.
- * Hence the functions that they call neither allocate nor throw: the tables
- * are allocated in full at startup, and HASH_ENTER_NULL reports a lack of room.
+ * Backends hand over after their local commit, when an ERROR would be a PANIC, and
+ * every report could become one.  Hence the functions that they call neither
+ * allocate, nor throw, nor report: the tables are allocated in full at startup,
+ * HASH_ENTER_NULL reports a lack of room, and what there is to be said about that
+ * is said by a worker (DtxInDoubtReport).
  *
  *-------------------------------------------------------------------------
  */
@@ -37,8 +39,9 @@
 
 typedef struct InDoubtShared
 {
-	LWLock		lock;			/* guards in_doubt_hash and logged_at */
-	TimestampTz logged_at;		/* last message that the table is full, or 0 */
+	LWLock		lock;			/* guards in_doubt_hash and the next two */
+	bool		full;			/* has an entry found no room since ... */
+	TimestampTz logged_at;		/* ... the last message about that, or 0 */
 	pg_atomic_uint64 overflows; /* entries that found no room; no lock */
 	LWLock		server_lock;	/* guards server_hash */
 } InDoubtShared;
@@ -64,7 +67,6 @@ static HTAB *server_hash = NULL;	/* of DtxServerStatus */
 
 static bool add_entry(const DtxInDoubt *entry, bool seen, uint64 seen_on);
 static bool may_be_seen(const DtxInDoubt *entry, Oid serverid, uint64 seen_on);
-static void report_overflow(void);
 static void copy_text(char *dest, const char *source, int size);
 static void evict_stalest_server(void);
 
@@ -153,7 +155,6 @@ add_entry(const DtxInDoubt *entry, bool seen, uint64 seen_on)
 	bool		added = true;
 	DtxInDoubt *old;
 	bool		found;
-	bool		log_overflow = false;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 
@@ -167,17 +168,7 @@ add_entry(const DtxInDoubt *entry, bool seen, uint64 seen_on)
 		old = hash_search(in_doubt_hash, &entry->gid, HASH_FIND, &found);
 
 	if (old == NULL)
-	{
-		TimestampTz now = GetCurrentTimestamp();
-
-		if (shared->logged_at == 0 ||
-			TimestampDifferenceExceeds(shared->logged_at, now,
-									   OVERFLOW_LOG_INTERVAL))
-		{
-			shared->logged_at = now;
-			log_overflow = true;
-		}
-	}
+		shared->full = true;
 	else if (!found)
 	{
 		*old = *entry;
@@ -213,11 +204,7 @@ add_entry(const DtxInDoubt *entry, bool seen, uint64 seen_on)
 	LWLockRelease(&shared->lock);
 
 	if (old == NULL)
-	{
 		pg_atomic_fetch_add_u64(&shared->overflows, 1);
-		if (log_overflow)
-			report_overflow();
-	}
 
 	return added && old != NULL;
 }
@@ -236,19 +223,35 @@ may_be_seen(const DtxInDoubt *entry, Oid serverid, uint64 seen_on)
 }
 
 /*
- * Say in the server log that the table is full.  Not above LOG, because the
- * caller may be a backend whose local transaction has been committed.
+ * Say in the server log that entries have found no room since the last time that
+ * this was said.  For workers, outside of anything that must not fail; throws what
+ * a message for the log throws.
  */
-static void
-report_overflow(void)
+void
+DtxInDoubtReport(void)
 {
-	ereport(LOG,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("too many prepared foreign transactions are in doubt to remember them all"),
-			 errdetail("There is room for %d of them. The resolver finds the others on their servers in its next full pass.",
-					   dtx_max_in_doubt),
-			 errhint("Consider increasing the configuration parameter \"%s\".",
-					 "pg_dtx.max_in_doubt")));
+	TimestampTz now = GetCurrentTimestamp();
+	bool		report;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	report = shared->full &&
+		(shared->logged_at == 0 ||
+		 TimestampDifferenceExceeds(shared->logged_at, now, OVERFLOW_LOG_INTERVAL));
+	if (report)
+	{
+		shared->full = false;
+		shared->logged_at = now;
+	}
+	LWLockRelease(&shared->lock);
+
+	if (report)
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many prepared foreign transactions are in doubt to remember them all"),
+				 errdetail("There is room for %d of them. The resolver finds the others on their servers in its next full pass.",
+						   dtx_max_in_doubt),
+				 errhint("Consider increasing the configuration parameter \"%s\".",
+						 "pg_dtx.max_in_doubt")));
 }
 
 /*
@@ -438,8 +441,9 @@ copy_text(char *dest, const char *source, int size)
 
 	if (source != NULL)
 	{
+		/* a text that ends within a character is clipped behind its end */
 		len = strlen(source);
-		len = pg_mbcliplen(source, len, size - 1);
+		len = Min(len, pg_mbcliplen(source, len, size - 1));
 		memcpy(dest, source, len);
 	}
 	dest[len] = '\0';

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * in_doubt.h
- *		What in_doubt.c offers to dtx.stat only; the rest is in pg_dtx.h.
+ *		What in_doubt.c offers to dtx.stat and to workers only; the rest is in
+ *		pg_dtx.h.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,5 +11,6 @@
 
 extern uint64 DtxInDoubtOverflows(void);
 extern void DtxInDoubtOverflowsReset(void);
+extern void DtxInDoubtReport(void);
 
 #endif							/* PG_DTX_IN_DOUBT_H */

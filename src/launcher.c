@@ -48,6 +48,7 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "compat.h"
+#include "in_doubt.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pg_dtx.h"
@@ -420,6 +421,7 @@ dtx_launcher_main(Datum arg)
 		}
 		MemoryContextSwitchTo(loop_cxt);
 		MemoryContextReset(loop_cxt);
+		DtxInDoubtReport();
 
 		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 		scan = shared->scan;

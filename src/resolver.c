@@ -81,6 +81,7 @@
 #include "fault.h"
 #include "foreign/foreign.h"
 #include "lib/stringinfo.h"
+#include "in_doubt.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -3420,6 +3421,7 @@ dtx_resolver_main(Datum arg)
 
 			/* Wake-ups from now on are seen in the next round. */
 			(void) DtxWorkerTakeWork();
+			DtxInDoubtReport();
 
 			if (!dtx_resolver)
 			{
