@@ -821,9 +821,7 @@ ask_readers(void)
 	{
 		Participant *p = dlist_container(Participant, node, iter.cur);
 
-		if (p->wrote || !p->used)
-			continue;
-		if (!ParticipantAsk(p))
+		if (!p->wrote && p->used && !ParticipantAsk(p))
 			ParticipantThrow(p, "end transaction");
 		DTX_FAULT("ask-sent", p->conn);
 	}
