@@ -80,6 +80,9 @@
  */
 #define CATCH_UP_INTERVAL_MS	10
 
+/* Likewise if it is the server that has to be asked. */
+#define ASK_AGAIN_INTERVAL_MS	100
+
 /* Replies taken per WaitEventSetWait() call. */
 #define EVENTS_AT_ONCE	16
 
@@ -164,17 +167,26 @@ static struct
 static int	nunsettled = 0;
 
 /*
- * What this session has committed without waiting, and then left to the resolver:
- * it must be visible in the session's next transactions.
+ * What this session has committed, and then left to the resolver: it must be
+ * visible in the session's next transactions on the cluster where it is prepared.
  */
-#define MAX_BEHIND	16
-static struct
+typedef struct Behind
 {
 	DtxGid		gid;
 	uint64		system_id;		/* of the cluster, 0 if not known */
-	char		server_name[NAMEDATALEN];	/* for the warning */
-}			behind[MAX_BEHIND]; /* oldest first */
-static int	nbehind = 0;		/* used elements */
+	char		server_name[NAMEDATALEN];	/* for the error */
+	bool		recorded;		/* does in_doubt.c know of it? */
+	TimestampTz wait_until;		/* it is not waited for any longer; 0: it was not
+								 * waited for yet */
+} Behind;
+
+/*
+ * Oldest first.  There is always room for as many more as this session may have to
+ * leave to the resolver: that is seen to before participants are prepared.
+ */
+static Behind *behind = NULL;
+static int	nbehind = 0;
+static int	max_behind = 0;
 
 /* For whom settle_for() settles others, and whether it settles all of them. */
 static Participant *catching_up = NULL;
@@ -238,8 +250,10 @@ static void still_owing(Participant *p);
 static void set_unsettled(Participant *p, bool value);
 static void settle_for(Participant *p);
 static bool may_be_same_cluster(uint64 a, uint64 b);
-static void note_behind(Participant *p);
+static void reserve_behind(void);
+static void note_behind(Participant *p, bool recorded);
 static void forget_behind(int i);
+static bool is_prepared_there(Participant *p, const DtxGid *gid);
 static bool must_wait(void);
 static void leave_unsettled(Participant *p);
 static void leave_unsettled_transaction(void);
@@ -943,6 +957,7 @@ prepare_writers(void)
 	}
 
 	leave_unsettled_transaction();
+	reserve_behind();
 
 	/* What keeps the row from being written had better show before PREPARE. */
 	DtxDecisionCheck();
@@ -1420,62 +1435,98 @@ CoordinatorSettle(Participant *p)
 /*
  * A remote transaction is about to begin on a connection: whatever this session
  * has committed on that cluster has to be visible in it, also what it has done on
- * connections that are closed now, or as somebody else.  Waits for that, for
- * pg_dtx.commit_timeout at most, and warns if it was in vain.  Throws on
- * interrupts.  Must not look at catalogs, see CoordinatorEnlist().
+ * connections that are closed now, or as somebody else.
+ *
+ * Waits for that, for pg_dtx.commit_timeout at most (SETTLE_WAIT_MS if that is
+ * longer) after it was waited for first, and throws if it was in vain.  Throws on
+ * interrupts, too.  Must not look at catalogs, see CoordinatorEnlist().  May find
+ * that the connection is broken.
+ *
+ * The server itself is asked, on this very connection, where shared memory can't
+ * tell: because there was no room in it, because it is not known which cluster the
+ * connection leads to, and as the last word.
  */
 void
 CoordinatorCatchUp(Participant *p)
 {
-	TimestampTz deadline;
-
 	/* A connection that owes is not unsettled, but its transaction is. */
 	catching_up = p;
 	catch_up_all = false;
 	if (nunsettled > 0 || unsettled.xid != 0)
 		ParticipantForEach(settle_for);
-	if (nbehind == 0)
-		return;
 
-	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-										   Max(dtx_commit_timeout, SETTLE_WAIT_MS));
-	for (int i = 0; i < nbehind;)
+	for (int i = 0; i < nbehind && !p->broken;)
 	{
+		Behind	   *b = &behind[i];
+		bool		same = p->system_id != 0 && b->system_id == p->system_id;
+		TimestampTz now = GetCurrentTimestamp();
+		bool		ask;
 		DtxInDoubt	entry;
-		bool		late = GetCurrentTimestamp() >= deadline;
 
-		if (!may_be_same_cluster(behind[i].system_id, p->system_id))
+		if (!may_be_same_cluster(b->system_id, p->system_id))
 		{
 			i++;
 			continue;
 		}
-		if (!DtxInDoubtGet(&behind[i].gid, &entry))
+		if (b->recorded && !DtxInDoubtGet(&b->gid, &entry))
 		{
 			forget_behind(i);
 			continue;
 		}
-		if (late)
+		if (b->wait_until == 0)
+			b->wait_until = TimestampTzPlusMilliseconds(now,
+														Max(dtx_commit_timeout, SETTLE_WAIT_MS));
+
+		ask = !b->recorded || !same || now >= b->wait_until;
+		if (ask && !is_prepared_there(p, &b->gid))
 		{
-			ereport(WARNING,
-					(errcode(ERRCODE_WARNING),
-					 errmsg("an earlier transaction of this session has committed, but server \"%s\" has not confirmed it yet",
-							behind[i].server_name),
-					 errhint("The resolver goes on until it has; view \"dtx.in_doubt\" shows what is left.")));
-			forget_behind(i);
+			/* What a server that is another one does not know proves nothing. */
+			if (same)
+				forget_behind(i);
+			else
+				i++;
 			continue;
 		}
+		if (p->broken)
+			break;
+		if (now >= b->wait_until)
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("server \"%s\" has not confirmed an earlier transaction of this session yet",
+							b->server_name),
+					 errdetail("That transaction has committed, but what it did on this server can't be seen there before it is confirmed."),
+					 errhint("Try again later.  The resolver goes on until it is confirmed; view \"dtx.in_doubt\" shows what is left.")));
 
 		/* As long as we are responsible, the resolver keeps away from it. */
-		if (behind[i].gid.xid == unsettled.xid)
+		if (b->gid.xid == unsettled.xid)
 		{
 			catch_up_all = true;
 			ParticipantForEach(settle_for);
 		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 CATCH_UP_INTERVAL_MS, we_settle);
+						 ask ? ASK_AGAIN_INTERVAL_MS : CATCH_UP_INTERVAL_MS, we_settle);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
+}
+
+/*
+ * Is a gid prepared on the cluster that a connection leads to, on which no remote
+ * transaction has begun?  If that can't be told, it may be.  Throws on interrupts.
+ */
+static bool
+is_prepared_there(Participant *p, const DtxGid *gid)
+{
+	/* The simple protocol has to wait for what the connection owes. */
+	if (p->owing)
+	{
+		still_owing(p);
+		CoordinatorSettle(p);
+	}
+	if (p->broken || !ParticipantAskPrepared(p, gid))
+		return true;
+	CoordinatorSettle(p);
+	return p->broken || !p->not_prepared;
 }
 
 /*
@@ -1537,20 +1588,51 @@ set_unsettled(Participant *p, bool value)
 }
 
 /*
- * A transaction that COMMIT did not wait for is the resolver's business now.
+ * Make room for what the current transaction may leave to the resolver.  To be
+ * called before its participants are prepared, and after an earlier transaction has
+ * been left; throws if out of memory.
  */
 static void
-note_behind(Participant *p)
+reserve_behind(void)
+{
+	DtxInDoubt	entry;
+
+	for (int i = 0; i < nbehind;)
+	{
+		if (behind[i].recorded && !DtxInDoubtGet(&behind[i].gid, &entry))
+			forget_behind(i);
+		else
+			i++;
+	}
+	if (nbehind + nmembers <= max_behind)
+		return;
+	if (behind == NULL)
+		behind = MemoryContextAlloc(TopMemoryContext,
+									sizeof(Behind) * nmembers * 2);
+	else
+		behind = repalloc(behind, sizeof(Behind) * (nbehind + nmembers) * 2);
+	max_behind = (nbehind + nmembers) * 2;
+}
+
+/*
+ * A participant of a transaction that has committed is the resolver's business now;
+ * "recorded": and in_doubt.c knows of it.  Does not throw.
+ */
+static void
+note_behind(Participant *p, bool recorded)
 {
 	for (int i = 0; i < nbehind; i++)
 	{
 		if (memcmp(&behind[i].gid, &p->gid, sizeof(DtxGid)) == 0)
 			return;
 	}
-	if (nbehind == MAX_BEHIND)
-		forget_behind(0);
+	Assert(nbehind < max_behind);
+	if (nbehind >= max_behind)
+		return;
 	behind[nbehind].gid = p->gid;
 	behind[nbehind].system_id = p->system_id;
+	behind[nbehind].recorded = recorded;
+	behind[nbehind].wait_until = 0;
 	strlcpy(behind[nbehind].server_name, p->server_name, NAMEDATALEN);
 	nbehind++;
 }
@@ -1584,7 +1666,6 @@ account_for(Participant *p, bool confirmed)
 	if (!confirmed)
 	{
 		hand_over(p);
-		note_behind(p);
 		DtxLauncherWakeResolver(MyDatabaseId);
 	}
 
@@ -1733,7 +1814,6 @@ leave_unsettled(Participant *p)
 	{
 		/* taken when the reply to the first command is, if ever */
 		hand_over(p);
-		note_behind(p);
 		unsettled.failed = true;
 	}
 	if (!p->unsettled)
@@ -1746,7 +1826,6 @@ leave_unsettled(Participant *p)
 		if (p->gid.xid == unsettled.xid)
 		{
 			hand_over(p);
-			note_behind(p);
 			unsettled.failed = true;
 		}
 		if (p->abandoned)
@@ -1786,12 +1865,14 @@ dtx_before_exit(int code, Datum arg)
 /*
  * Make a participant the resolver's business.  Does not throw.  If shared
  * memory is full nothing is lost: the next full pass finds the gid on its
- * server, and the decision table says what is to become of it.
+ * server, and the decision table says what is to become of it.  If it is to be
+ * committed, the session's next transactions there wait for that.
  */
 static void
 hand_over(Participant *p)
 {
 	DtxInDoubt	entry;
+	bool		recorded;
 
 	memset(&entry, 0, sizeof(entry));
 	entry.gid = p->gid;
@@ -1807,7 +1888,9 @@ hand_over(Participant *p)
 	entry.decision = p->decision;
 	entry.since = GetCurrentTimestamp();
 	strlcpy(entry.last_error, p->error, sizeof(entry.last_error));
-	(void) DtxInDoubtAdd(&entry);
+	recorded = DtxInDoubtAdd(&entry);
+	if (p->decision == DTX_COMMIT)
+		note_behind(p, recorded);
 	DtxStatsAdd(DTX_STAT_HANDED_OVER, 1);
 }
 

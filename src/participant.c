@@ -75,6 +75,8 @@ static bool no_more_wait_sets = false;
 
 static bool send_command(Participant *p, const char *command,
 						 ParticipantState next);
+static bool ask_idle(Participant *p, IdleQuestion question,
+					 const char *command);
 static void reply_complete(Participant *p);
 static bool confirms(const Participant *p, const PGresult *result);
 static bool take_owed(Participant *p, PGresult *result, bool ended);
@@ -619,12 +621,43 @@ send_command(Participant *p, const char *command, ParticipantState next)
 bool
 ParticipantIntroduce(Participant *p)
 {
+	p->introduced = true;
+	return ask_idle(p, QUESTION_SYSTEM_ID,
+					"SELECT system_identifier FROM pg_catalog.pg_control_system()");
+}
+
+/*
+ * Ask a connection without a transaction whether a gid is prepared on the cluster
+ * that it leads to.  When the reply is in, p->not_prepared says that it is not for
+ * sure.  Returns false if the question could not be sent.
+ */
+bool
+ParticipantAskPrepared(Participant *p, const DtxGid *gid)
+{
+	char		text[DTX_GID_SIZE];
+	char		command[DTX_GID_SIZE + 128];
+
+	p->not_prepared = false;
+	DtxGidFormat(gid, text);
+	snprintf(command, sizeof(command),
+			 "SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) '%s'",
+			 text);
+	return ask_idle(p, QUESTION_PREPARED, command);
+}
+
+/*
+ * Send a question whose answer is one number.  Returns false if that failed.
+ */
+static bool
+ask_idle(Participant *p, IdleQuestion question, const char *command)
+{
 	PQclear(p->result);
 	p->result = NULL;
-	p->introduced = true;
 	p->reads = 0;
-	p->reply_due = PQsendQuery(p->conn,
-							   "SELECT system_identifier FROM pg_catalog.pg_control_system()") != 0;
+	p->question = question;
+	p->reply_due = PQsendQuery(p->conn, command) != 0;
+	if (!p->reply_due)
+		p->broken = true;
 	return p->reply_due;
 }
 
@@ -902,10 +935,18 @@ reply_complete(Participant *p)
 			break;
 
 		default:
-			/* the reply to ParticipantIntroduce(), or to a DEALLOCATE ALL */
+			/* the answer to a question, or the reply to a DEALLOCATE ALL */
 			if (!lost && status == PGRES_TUPLES_OK &&
 				PQntuples(p->result) == 1 && PQnfields(p->result) == 1)
-				p->system_id = strtou64(PQgetvalue(p->result, 0, 0), NULL, 10);
+			{
+				const char *value = PQgetvalue(p->result, 0, 0);
+
+				if (p->question == QUESTION_SYSTEM_ID)
+					p->system_id = strtou64(value, NULL, 10);
+				else if (p->question == QUESTION_PREPARED)
+					p->not_prepared = strcmp(value, "0") == 0;
+			}
+			p->question = QUESTION_NONE;
 			PQclear(p->result);
 			p->result = NULL;
 			break;

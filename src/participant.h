@@ -40,6 +40,14 @@ typedef enum ParticipantState
  */
 #define DTX_START_SIZE	128
 
+/* What a connection without a remote transaction was asked. */
+typedef enum IdleQuestion
+{
+	QUESTION_NONE = 0,			/* nothing, or nobody is interested in the answer */
+	QUESTION_SYSTEM_ID,			/* which cluster is this? */
+	QUESTION_PREPARED			/* is a gid prepared? */
+} IdleQuestion;
+
 /* Cursors that postgres_fdw has closed, and the server does not know it yet. */
 #define DTX_MAX_CLOSES	8
 
@@ -89,6 +97,8 @@ typedef struct Participant
 
 	/* replies */
 	bool		reply_due;		/* a command of ours is unanswered */
+	IdleQuestion question;		/* what was asked, if the state is IDLE */
+	bool		not_prepared;	/* after QUESTION_PREPARED: the server says so */
 	bool		pipelined;		/* COMMIT PREPARED was sent as a pipeline of its
 								 * own, and is unanswered */
 	bool		owing;			/* the reply to that command, for "gid", precedes
@@ -133,6 +143,7 @@ extern void ParticipantReset(Participant *p);
 extern void ParticipantForEach(void (*callback) (Participant *p));
 extern bool ParticipantControlled(const Participant *p);
 extern bool ParticipantIntroduce(Participant *p);
+extern bool ParticipantAskPrepared(Participant *p, const DtxGid *gid);
 extern bool ParticipantAsk(Participant *p);
 extern bool ParticipantEnd(Participant *p);
 extern bool ParticipantPrepare(Participant *p, const DtxGid *gid);

@@ -20,16 +20,17 @@ $dtx->p($_)->safe_psql('postgres',
 	"INSERT INTO acct SELECT i, 100 FROM generate_series(2, $n) i")
   for 1, 2;
 $dtx->proxy(2)->rule(hold => 'COMMIT PREPARED');
-my $s = $dtx->session;
-$s->run('SET pg_dtx.commit_timeout = 0');
+my $s;
 for my $i (1 .. $n)
 {
-	$s->run("BEGIN; UPDATE acct1 SET bal = 90 WHERE id = $i; UPDATE acct2 SET bal = 110 WHERE id = $i; COMMIT");
+	# (a session does not use the server before it sees what it has committed)
+	$s = $dtx->session;
+	$s->run("SET pg_dtx.commit_timeout = 0; BEGIN; UPDATE acct1 SET bal = 90 WHERE id = $i; UPDATE acct2 SET bal = 110 WHERE id = $i; COMMIT");
 	$errors .= $s->stderr if $s->stderr =~ /ERROR/;
+	$s->close;
 }
-is($errors, '', 'a session goes on after COMMITs that were not confirmed');
+is($errors, '', 'sessions go on after COMMITs that were not confirmed');
 $errors = '';
-$s->close;
 $dtx->prepared_is(2, $n, "$n are prepared on s2");
 my $shown = $dtx->sql('SELECT count(*) FROM dtx.in_doubt');
 cmp_ok($shown, '<=', 16, 'dtx.in_doubt shows no more than there is room for');
@@ -51,15 +52,14 @@ is( $dtx->p(1)->safe_psql(
 
 # The same after the coordinator has forgotten everything in shared memory.
 $dtx->proxy(2)->rule(hold => 'COMMIT PREPARED');
-$s = $dtx->session;
-$s->run('SET pg_dtx.commit_timeout = 0');
 for my $i (1 .. $n)
 {
-	$s->run("BEGIN; UPDATE acct1 SET bal = 100 WHERE id = $i; UPDATE acct2 SET bal = 100 WHERE id = $i; COMMIT");
+	$s = $dtx->session;
+	$s->run("SET pg_dtx.commit_timeout = 0; BEGIN; UPDATE acct1 SET bal = 100 WHERE id = $i; UPDATE acct2 SET bal = 100 WHERE id = $i; COMMIT");
 	$errors .= $s->stderr if $s->stderr =~ /ERROR/;
+	$s->close;
 }
-is($errors, '', 'a session goes on after COMMITs that were not confirmed');
-$s->close;
+is($errors, '', 'sessions go on after COMMITs that were not confirmed');
 $dtx->prepared_is(2, $n, "$n are prepared on s2 again");
 $dtx->crash($dtx->coord);
 $dtx->coord->start;
