@@ -23,10 +23,13 @@ OBJS = \
 	src/coordinator.o \
 	src/damage.o \
 	src/decision.o \
+	src/facts.o \
 	src/fault.o \
 	src/gid.o \
+	src/identity.o \
 	src/in_doubt.o \
 	src/interpose.o \
+	src/judge.o \
 	src/launcher.o \
 	src/participant.o \
 	src/passed_by.o \

@@ -36,20 +36,126 @@ REVOKE ALL ON FUNCTION dtx._new_id() FROM PUBLIC;
 COMMENT ON FUNCTION dtx._new_id() IS
   'internal: a random identifier for dtx.coordinator';
 
+CREATE FUNCTION dtx._new_secret() RETURNS bytea
+AS 'MODULE_PATHNAME', 'dtx_sql_new_secret'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+
+REVOKE ALL ON FUNCTION dtx._new_secret() FROM PUBLIC;
+COMMENT ON FUNCTION dtx._new_secret() IS
+  'internal: random bytes for dtx.coordinator';
+
 CREATE TABLE dtx.coordinator (
-  id bigint NOT NULL
+  id bigint NOT NULL,
+  secret bytea NOT NULL
 ) USING heap;
 
 CREATE UNIQUE INDEX coordinator_one_row ON dtx.coordinator ((true));
 
-INSERT INTO dtx.coordinator (id) VALUES (dtx._new_id());
+INSERT INTO dtx.coordinator (id, secret) VALUES (dtx._new_id(), dtx._new_secret());
 
 REVOKE ALL ON dtx.coordinator FROM PUBLIC;
-GRANT SELECT ON dtx.coordinator TO pg_monitor;
+GRANT SELECT (id) ON dtx.coordinator TO pg_monitor;
 COMMENT ON TABLE dtx.coordinator IS
   'identity of this database as a coordinator; one row, made by CREATE EXTENSION and never dumped';
 COMMENT ON COLUMN dtx.coordinator.id IS
   'random identifier; its 64 bits, in hexadecimal, are the first field of every gid';
+COMMENT ON COLUMN dtx.coordinator.secret IS
+  'key of the seal that ends every gid; who knows it can forge names of prepared transactions';
+
+--
+-- Boots of the server.  Read and written in src/identity.c, which relies on the
+-- columns and their order.  Not dumped, like the rest of the identity.
+--
+
+CREATE TABLE dtx.boot (
+  boot_id bigint PRIMARY KEY,
+  ordinal integer NOT NULL UNIQUE,
+  started_at timestamptz NOT NULL,
+  floor_xid xid8 NOT NULL,
+  next_xid xid8 NOT NULL,
+  timeline bigint NOT NULL,
+  system_id bigint NOT NULL,
+  machine text,
+  control_file bigint NOT NULL,
+  recovery_id bigint NOT NULL,
+  suspended text,
+  ended_at timestamptz,
+  ended_by name,
+  ended_as text CHECK (ended_as IN ('original', 'copy')),
+  reason text,
+  CHECK ((ended_at IS NULL) = (ended_by IS NULL)
+         AND (ended_at IS NULL) = (ended_as IS NULL)
+         AND (ended_at IS NULL) = (reason IS NULL))
+) USING heap;
+
+REVOKE ALL ON dtx.boot FROM PUBLIC;
+GRANT SELECT ON dtx.boot TO pg_monitor;
+COMMENT ON TABLE dtx.boot IS
+  'starts of the server with this database: whose prepared transactions are its own; do not change it by hand';
+COMMENT ON COLUMN dtx.boot.boot_id IS
+  'random identifier of the server run; its 64 bits, in hexadecimal, are the third field of every gid';
+COMMENT ON COLUMN dtx.boot.ordinal IS
+  'order of the server runs';
+COMMENT ON COLUMN dtx.boot.started_at IS
+  'when it began';
+COMMENT ON COLUMN dtx.boot.floor_xid IS
+  'it has assigned no lower transaction identifier';
+COMMENT ON COLUMN dtx.boot.next_xid IS
+  'next transaction identifier when the row was written';
+COMMENT ON COLUMN dtx.boot.timeline IS
+  'timeline of the cluster';
+COMMENT ON COLUMN dtx.boot.system_id IS
+  'system identifier of the cluster';
+COMMENT ON COLUMN dtx.boot.machine IS
+  'identifier of the machine (/etc/machine-id); null if not known';
+COMMENT ON COLUMN dtx.boot.control_file IS
+  'inode number of the file global/pg_control, which a copied data directory does not share';
+COMMENT ON COLUMN dtx.boot.recovery_id IS
+  'random number of the last recovery of the cluster from a backup or to a target; 0: none';
+COMMENT ON COLUMN dtx.boot.suspended IS
+  'why prepared transactions of earlier runs are not resolved until a human says who this server is; null: they are';
+COMMENT ON COLUMN dtx.boot.ended_at IS
+  'when that was said; null: not yet, or no need';
+COMMENT ON COLUMN dtx.boot.ended_by IS
+  'session user who said it';
+COMMENT ON COLUMN dtx.boot.ended_as IS
+  'what was said: original (dtx.adopt_identity()) or copy (dtx.new_identity())';
+COMMENT ON COLUMN dtx.boot.reason IS
+  'why, in the words of who said it';
+
+CREATE FUNCTION dtx._record_boot() RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_record_boot'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+REVOKE ALL ON FUNCTION dtx._record_boot() FROM PUBLIC;
+COMMENT ON FUNCTION dtx._record_boot() IS
+  'internal: enters the current server run into dtx.boot';
+
+CREATE FUNCTION dtx._gid(xid xid8, n integer, boot_id bigint DEFAULT NULL) RETURNS text
+AS 'MODULE_PATHNAME', 'dtx_sql_gid'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+REVOKE ALL ON FUNCTION dtx._gid(xid8, integer, bigint) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._gid(xid8, integer, bigint) IS
+  'internal: name of the prepared transaction of participant n of a transaction; boot_id null: of the current server run';
+
+CREATE FUNCTION dtx.adopt_identity(reason text) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_adopt_identity'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+REVOKE ALL ON FUNCTION dtx.adopt_identity(text) FROM PUBLIC;
+COMMENT ON FUNCTION dtx.adopt_identity(text) IS
+  'says that this is the only living server with this database: prepared transactions of its earlier runs are resolved again, as far as it is proven how they ended';
+
+CREATE FUNCTION dtx.new_identity(reason text) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_new_identity'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+REVOKE ALL ON FUNCTION dtx.new_identity(text) FROM PUBLIC;
+COMMENT ON FUNCTION dtx.new_identity(text) IS
+  'says that this server is a copy of another one: it becomes a coordinator of its own, and leaves all prepared transactions of the original to that';
 
 --
 -- Decisions.  Written and read below the executor (src/decision.c), which
@@ -70,7 +176,9 @@ CREATE MATERIALIZED VIEW dtx.decision USING heap WITH (fillfactor = 20) AS
          NULL::pg_catalog.oid[] AS serverids,
          NULL::pg_catalog.oid[] AS umids,
          NULL::pg_catalog.int8[] AS system_ids,
-         NULL::pg_catalog.int8[] AS remote_xids
+         NULL::pg_catalog.int8[] AS remote_xids,
+         NULL::pg_catalog.int8[] AS timelines,
+         NULL::pg_catalog.int8[] AS endpoints
    WHERE false;
 
 REVOKE ALL ON dtx.decision FROM PUBLIC;
@@ -93,6 +201,10 @@ COMMENT ON COLUMN dtx.decision.system_ids IS
   'system identifier of the cluster of each participant, in the same order; 0 if not known';
 COMMENT ON COLUMN dtx.decision.remote_xids IS
   'full transaction identifier of each participant on its server, in the same order; 0 if not known';
+COMMENT ON COLUMN dtx.decision.timelines IS
+  'timeline of the cluster of each participant, in the same order; 0 if not known';
+COMMENT ON COLUMN dtx.decision.endpoints IS
+  'hash of the connection options of each participant, without passwords, in the same order';
 
 --
 -- What humans decided.  Append-only, and dumped.
@@ -102,7 +214,7 @@ CREATE TABLE dtx.forced (
   gid text NOT NULL,
   server name,
   decision text NOT NULL CHECK (decision IN ('commit', 'rollback')),
-  decided text NOT NULL CHECK (decided IN ('commit', 'rollback')),
+  decided text NOT NULL CHECK (decided IN ('commit', 'rollback', 'unknown')),
   contradicted boolean NOT NULL,
   reason text NOT NULL,
   by_user name NOT NULL,
@@ -122,7 +234,7 @@ COMMENT ON COLUMN dtx.forced.server IS
 COMMENT ON COLUMN dtx.forced.decision IS
   'what was done: commit or rollback';
 COMMENT ON COLUMN dtx.forced.decided IS
-  'what the recorded decision was: commit or rollback';
+  'what the recorded decision was: commit, rollback, or unknown';
 COMMENT ON COLUMN dtx.forced.contradicted IS
   'was something else done than what was decided?';
 COMMENT ON COLUMN dtx.forced.reason IS
@@ -142,7 +254,7 @@ CREATE TABLE dtx.damage_record (
   gid text PRIMARY KEY,
   server name NOT NULL,
   decided text NOT NULL CHECK (decided IN ('commit', 'rollback')),
-  found text NOT NULL CHECK (found IN ('commit', 'rollback', 'lost', 'unknown')),
+  found text NOT NULL CHECK (found IN ('commit', 'rollback', 'lost', 'reappeared', 'unknown')),
   since timestamptz NOT NULL,
   remote_xid xid8 NOT NULL,
   system_id bigint NOT NULL,
@@ -165,7 +277,7 @@ COMMENT ON COLUMN dtx.damage_record.server IS
 COMMENT ON COLUMN dtx.damage_record.decided IS
   'what should have become of it: commit or rollback';
 COMMENT ON COLUMN dtx.damage_record.found IS
-  'what became of it: commit; rollback; lost, if the server does not know its transaction identifier; unknown, if the server does not remember any more';
+  'what became of it: commit; rollback; lost, if the server does not know its transaction identifier; reappeared, if it had been committed and was prepared again; unknown, if the server cannot tell';
 COMMENT ON COLUMN dtx.damage_record.since IS
   'when that was found';
 COMMENT ON COLUMN dtx.damage_record.remote_xid IS
@@ -197,7 +309,7 @@ COMMENT ON COLUMN dtx.damage.server IS
 COMMENT ON COLUMN dtx.damage.decided IS
   'what should have become of it: commit or rollback';
 COMMENT ON COLUMN dtx.damage.found IS
-  'what became of it: commit; rollback; lost, if the server does not know its transaction identifier; unknown, if the server does not remember any more';
+  'what became of it: commit; rollback; lost, if the server does not know its transaction identifier; reappeared, if it had been committed and was prepared again; unknown, if the server cannot tell';
 COMMENT ON COLUMN dtx.damage.since IS
   'when that was found';
 COMMENT ON COLUMN dtx.damage.remote_xid IS
@@ -282,7 +394,7 @@ COMMENT ON COLUMN dtx.in_doubt.server IS
 COMMENT ON COLUMN dtx.in_doubt.remote_user IS
   'its owner on that server; null if not known';
 COMMENT ON COLUMN dtx.in_doubt.decision IS
-  'what is to become of it: commit or rollback';
+  'what is to become of it: commit or rollback; null: that is not known, or it is not for this server to say, see last_error';
 COMMENT ON COLUMN dtx.in_doubt.since IS
   'in doubt since';
 COMMENT ON COLUMN dtx.in_doubt.attempts IS
@@ -532,6 +644,8 @@ LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 REVOKE ALL ON FUNCTION dtx._wake_resolver() FROM PUBLIC;
 COMMENT ON FUNCTION dtx._wake_resolver() IS
   'internal: makes sure that this database gets a resolver';
+
+SELECT dtx._record_boot();
 
 -- Last: from now on there is something to resolve for.
 SELECT dtx._wake_resolver();

@@ -3,12 +3,19 @@
 --
 CALL begin_test();
 \set SHOW_CONTEXT never
-CREATE FUNCTION stem(boot text, xid int) RETURNS text LANGUAGE sql AS $$
-	SELECT format('dtx:%s:%s:%s:%s', lpad(to_hex(id), 16, '0'), d.oid, boot, xid)
-	FROM dtx.coordinator, pg_database d WHERE datname = current_database()
-$$;
-SELECT stem('00000000000000bb', 11) || ':1' AS gid1, stem('00000000000000bb', 12) || ':1' AS gid2,
-	stem('00000000000000bb', 13) || ':1' AS gid3, stem('00000000000000bb', 14) || ':1' AS gid4 \gset
+-- alone
+ALTER SYSTEM SET pg_dtx.resolver = off;
+SELECT pg_reload_conf();
+CALL wait_until($$SELECT bool_and(state = 'idle') FROM pg_stat_activity
+	WHERE backend_type = 'pg_dtx resolver' AND datname = current_database()$$);
+BEGIN;
+SELECT pg_current_xact_id() AS xid1 \gset
+ROLLBACK;
+BEGIN;
+SELECT pg_current_xact_id() AS xid2 \gset
+ROLLBACK;
+SELECT pg_current_xact_id() AS xid3 \gset
+SELECT dtx._gid(:'xid1', 1) AS gid1, dtx._gid(:'xid2', 1) AS gid2, dtx._gid(:'xid3', 1) AS gid3, dtx._gid(:'xid1', 4) AS gid4 \gset
 \c dtx_one
 BEGIN;
 UPDATE acct SET bal = 1 WHERE id = 1;
@@ -39,11 +46,7 @@ $$;
 \pset format unaligned
 \pset tuples_only on
 -- the third was committed
-CALL change_decisions($$
-INSERT INTO dtx.decision (boot_id, xid, userid, decided_at, serverids, umids, system_ids, remote_xids)
-SELECT 187, 13, 10, now(), array_agg(srvid), array_agg(umid), '{0}', '{}'
-FROM pg_user_mappings WHERE srvname = 'one'
-$$);
+CALL record_decision(dtx._boot_id(), :'xid3', '{one}', '{0}');
 -- in agreement with the record
 SELECT try(:'gid1', 'rollback', 'tidying up');
 SELECT one FROM balances WHERE id = 1;
@@ -55,8 +58,8 @@ SELECT try(:'gid2', 'commit', 'the other server has it');
 SELECT try(:'gid2', 'commit', 'the other server has it', override => true);
 SELECT one FROM balances WHERE id = 2;
 -- it is on record
-SELECT split_part(gid, ':', 5) AS xid, f.server, f.decision, f.decided, f.contradicted, f.reason,
-	f.by_user = current_user AS by_me FROM dtx.forced f ORDER BY 1;
+SELECT f.server, f.decision, f.decided, f.contradicted, f.reason,
+	f.by_user = current_user AS by_me FROM dtx.forced f ORDER BY at;
 -- no such transaction
 SELECT try(:'gid4', 'rollback', 'gone');
 -- a decision and a reason are needed
@@ -66,5 +69,8 @@ SELECT try(:'gid4', 'rollback', NULL);
 SELECT try(NULL, 'rollback', 'reason');
 SELECT count(*) FROM dtx.forced;
 SELECT count(*) FROM pg_prepared_xacts;
-CALL change_decisions('DELETE FROM dtx.decision WHERE boot_id = 187');
-DROP FUNCTION stem, try;
+SELECT format('DELETE FROM dtx.decision WHERE xid = %s', :'xid3') AS command \gset
+CALL change_decisions(:'command');
+DROP FUNCTION try;
+ALTER SYSTEM RESET pg_dtx.resolver;
+SELECT pg_reload_conf();

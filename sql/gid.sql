@@ -16,45 +16,50 @@ EXCEPTION WHEN OTHERS THEN
 		WHEN sqlerrm LIKE '%is not a global transaction identifier%' THEN 'malformed'
 		WHEN sqlerrm LIKE '%belongs to another coordinator%' THEN 'of another coordinator'
 		WHEN sqlerrm LIKE '%belongs to another database%' THEN 'of another database'
+		WHEN sqlerrm LIKE '%must not be finished by this server%' THEN 'not ours'
 		WHEN sqlerrm LIKE '%was not found on any server%' THEN 'not there'
 		ELSE sqlstate || ' ' || replace(sqlerrm, current_setting('test.here'), 'HERE') END;
 END
 $$;
-SELECT replace(left(gid, 70), split_part(current_setting('test.here'), ':', 1), 'ID') AS gid, try(gid) FROM (VALUES
-	('dtx:HERE:0123456789abcdef:3:1'),
-	('dtx:HERE:0123456789abcdef:2:1'),
-	('dtx:HERE:0123456789abcdef:18446744073709551615:4294967295'),
-	('dtx:HERE:0000000000000000:0:1'),
+SELECT replace(left(gid, 90), split_part(current_setting('test.here'), ':', 1), 'ID') AS gid, try(gid) FROM (VALUES
+	('dtx:HERE:0123456789abcdef:3:1:0123456789abcdef'),
+	('dtx:HERE:0123456789abcdef:2:1:0123456789abcdef'),
+	('dtx:HERE:0123456789abcdef:18446744073709551615:4294967295:0123456789abcdef'),
+	('dtx:HERE:0000000000000000:0:1:0123456789abcdef'),
 	(''),
 	('dtx'),
 	('dtx:'),
 	('dtx:HERE'),
+	('dtx:HERE:0123456789abcdef:3:1'),
+	('dtx:HERE:0123456789abcdef:3:1:'),
+	('dtx:HERE:0123456789abcdef:3:1:0123456789ABCDEF'),
+	('dtx:HERE:0123456789abcdef:3:1:0123456789abcde'),
 	('dtx:HERE:0123456789abcdef:3'),
 	('dtx:HERE:0123456789abcdef:3:'),
-	('dtx:HERE:0123456789abcdef:3:0'),
-	('dtx:HERE:0123456789abcdef:3:01'),
-	('dtx:HERE:0123456789abcdef:03:1'),
-	('dtx:HERE:0123456789abcdef:3:1 '),
-	(' dtx:HERE:0123456789abcdef:3:1'),
-	('dtx:HERE:0123456789abcdef:3:1:1'),
-	('dtx:HERE:0123456789abcdef:+3:1'),
-	('dtx:HERE:0123456789abcdef:-3:1'),
-	('dtx:HERE:0123456789abcdef:3:4294967296'),
-	('dtx:HERE:0123456789abcdef:18446744073709551616:1'),
-	('dtx:HERE:0123456789ABCDEF:3:1'),
-	('dtx:HERE:0123456789abcde:3:1'),
-	('dtx:HERE:0123456789abcdef0:3:1'),
-	('dtx:HERE:0123456789abcdeg:3:1'),
-	('DTX:HERE:0123456789abcdef:3:1'),
-	('dtx:HERE::3:1'),
-	('dtx:HERE:0123456789abcdef::1'),
-	('dtx:HERE:0123456789abcdef:3:1'''),
-	('dtx:HERE:0123456789abcdef:3:1''; DROP TABLE acct; --'),
+	('dtx:HERE:0123456789abcdef:3:0:0123456789abcdef'),
+	('dtx:HERE:0123456789abcdef:3:01:0123456789abcdef'),
+	('dtx:HERE:0123456789abcdef:03:1:0123456789abcdef'),
+	('dtx:HERE:0123456789abcdef:3:1:0123456789abcdef '),
+	(' dtx:HERE:0123456789abcdef:3:1:0123456789abcdef'),
+	('dtx:HERE:0123456789abcdef:3:1:0123456789abcdef:1'),
+	('dtx:HERE:0123456789abcdef:+3:1:0123456789abcdef'),
+	('dtx:HERE:0123456789abcdef:-3:1:0123456789abcdef'),
+	('dtx:HERE:0123456789abcdef:3:4294967296:0123456789abcdef'),
+	('dtx:HERE:0123456789abcdef:18446744073709551616:1:0123456789abcdef'),
+	('dtx:HERE:0123456789ABCDEF:3:1:0123456789abcdef'),
+	('dtx:HERE:0123456789abcde:3:1:0123456789abcdef'),
+	('dtx:HERE:0123456789abcdef0:3:1:0123456789abcdef'),
+	('dtx:HERE:0123456789abcdeg:3:1:0123456789abcdef'),
+	('DTX:HERE:0123456789abcdef:3:1:0123456789abcdef'),
+	('dtx:HERE::3:1:0123456789abcdef'),
+	('dtx:HERE:0123456789abcdef::1:0123456789abcdef'),
+	('dtx:HERE:0123456789abcdef:3:1:0123456789abcdef'''),
+	('dtx:HERE:0123456789abcdef:3:1:0123456789abcdef''; DROP TABLE acct; --'),
 	('regress_dtx'),
 	(repeat('9', 500)),
 	('dtx:HERE:0123456789abcdef:3:' || repeat('9', 500)),
-	('dtx:0123456789abcdef:1:0123456789abcdef:3:1'),
-	(regexp_replace('dtx:HERE:0123456789abcdef:3:1', 'HERE', split_part(current_setting('test.here'), ':', 1) || ':1'))) v (gid);
+	('dtx:0123456789abcdef:1:0123456789abcdef:3:1:0123456789abcdef'),
+	(regexp_replace('dtx:HERE:0123456789abcdef:3:1:0123456789abcdef', 'HERE', split_part(current_setting('test.here'), ':', 1) || ':1'))) v (gid);
 DROP FUNCTION try;
 -- This is the last test: leave the cluster as it was.
 ALTER SYSTEM RESET pg_dtx.resolve_interval;

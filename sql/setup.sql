@@ -88,6 +88,24 @@ BEGIN
 	UPDATE pg_class SET relkind = 'm', relhasrules = true WHERE oid = 'dtx.decision'::regclass;
 END
 $$;
+-- The decision to commit a transaction, as a coordinator records it; "remote" are
+-- the transactions on the servers.
+CREATE PROCEDURE record_decision(boot bigint, xid xid8, servers name[], remote bigint[])
+LANGUAGE plpgsql AS $$
+BEGIN
+	CALL change_decisions(format('
+		INSERT INTO dtx.decision (boot_id, xid, userid, decided_at, serverids, umids,
+			system_ids, remote_xids, timelines, endpoints)
+		SELECT %L, %L, 10, now(), array_agg(srvid ORDER BY srvname),
+			array_agg(umid ORDER BY srvname), array_agg(system_identifier), %L,
+			array_agg(timeline_id), array_agg(0)
+		FROM pg_user_mappings, pg_control_system(), pg_control_checkpoint() WHERE srvname = ANY (%L)',
+		boot, xid, remote, servers));
+END
+$$;
+-- A gid without what differs from run to run: xid and number.
+CREATE FUNCTION short(gid text) RETURNS text LANGUAGE sql AS
+	$$ SELECT regexp_replace(gid, '^dtx:[0-9a-f]{16}:\d+:[0-9a-f]{16}:(\d+:\d+):[0-9a-f]{16}$', '\1') $$;
 -- Wait until a query returns true, at most a minute.
 CREATE PROCEDURE wait_until(query text) LANGUAGE plpgsql AS $$
 DECLARE

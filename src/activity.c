@@ -26,9 +26,8 @@
  *	  row (DtxActivityOwnsRow), unless they have taken it out of a slot that
  *	  nobody uses (DtxActivityAdoptRow).
  *
- * The boot id tells this life of shared memory from every other: an xid that
- * never reached the WAL is handed out again after a crash, so an xid alone
- * decides nothing.
+ * Slots speak of the current boot only (identity.c): an xid that never reached
+ * the WAL is handed out again after a crash, so an xid alone decides nothing.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,6 +35,7 @@
 
 #include "access/xact.h"
 #include "compat.h"
+#include "identity.h"
 #include "miscadmin.h"
 #include "pg_dtx.h"
 #include "storage/ipc.h"
@@ -56,7 +56,6 @@ typedef struct ActivitySlot
 
 typedef struct ActivityShared
 {
-	uint64		boot_id;		/* random; constant after init */
 	int			nslots;			/* constant after init */
 	ActivitySlot slots[FLEXIBLE_ARRAY_MEMBER];
 } ActivityShared;
@@ -90,23 +89,10 @@ DtxActivityShmemInit(void)
 		int			tranche = DtxLWLockTranche("DtxActivity");
 
 		memset(activity, 0, DtxActivityShmemSize());
-		if (!pg_strong_random(&activity->boot_id, sizeof(uint64)))
-			ereport(ERROR,
-					(errcode(ERRCODE_INTERNAL_ERROR),
-					 errmsg("could not generate a random boot identifier for pg_dtx")));
 		activity->nslots = MaxBackends;
 		for (int i = 0; i < activity->nslots; i++)
 			LWLockInitialize(&activity->slots[i].lock, tranche);
 	}
-}
-
-/*
- * The identity of this life of shared memory.
- */
-uint64
-DtxBootId(void)
-{
-	return activity->boot_id;
 }
 
 /*
@@ -330,7 +316,7 @@ DtxActivityResponsible(const DtxGid *gid)
 	bool		responsible = false;
 
 	/* Gids of an earlier life, or of another machine, have nobody here. */
-	if (gid->boot_id != activity->boot_id)
+	if (gid->boot_id != DtxBootId())
 		return false;
 
 	for (int i = 0; i < activity->nslots && !responsible; i++)
@@ -374,7 +360,7 @@ DtxActivityOwnsRow(uint64 boot_id, uint64 xid)
 {
 	bool		owned = false;
 
-	if (boot_id != activity->boot_id)
+	if (boot_id != DtxBootId())
 		return false;
 
 	for (int i = 0; i < activity->nslots && !owned; i++)
@@ -400,7 +386,7 @@ DtxActivityConfirmed(uint64 boot_id, uint64 xid)
 {
 	bool		confirmed = false;
 
-	if (boot_id != activity->boot_id)
+	if (boot_id != DtxBootId())
 		return false;
 
 	for (int i = 0; i < activity->nslots && !confirmed; i++)
@@ -427,7 +413,7 @@ DtxActivityAdoptRow(uint64 boot_id, uint64 xid)
 {
 	bool		adopted = false;
 
-	if (boot_id != activity->boot_id)
+	if (boot_id != DtxBootId())
 		return false;
 
 	for (int i = 0; i < activity->nslots && !adopted; i++)

@@ -29,9 +29,11 @@
 #include "commands/extension.h"
 #include "compat.h"
 #include "executor/spi.h"
+#include "facts.h"
 #include "fmgr.h"
 #include "foreign/foreign.h"
 #include "funcapi.h"
+#include "identity.h"
 #include "in_doubt.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -55,7 +57,6 @@
 /* Oldest server that can say whether a transaction wrote there. */
 #define OLDEST_REMOTE_VERSION	100000
 
-PG_FUNCTION_INFO_V1(dtx_sql_new_id);
 PG_FUNCTION_INFO_V1(dtx_sql_wake_resolver);
 PG_FUNCTION_INFO_V1(dtx_sql_transactions);
 PG_FUNCTION_INFO_V1(dtx_sql_in_doubt);
@@ -80,8 +81,7 @@ typedef struct Forced
 
 static void dtx_object_access(ObjectAccessType access, Oid classId,
 							  Oid objectId, int subId, void *arg);
-static bool ask_for_pass_if_decisions(void);
-static void check_nothing_in_doubt(void);
+static bool ask_for_pass_if_decisions(bool current_boot_only);
 static List *recorded_in_doubt(void);
 static bool may_see(Oid userid);
 static const char *state_name(DtxState state);
@@ -102,7 +102,6 @@ static const char *server_option(List *options, const char *name,
 
 static DtxDecision parse_decision(const char *text);
 static void check_own_gid(const char *text, const DtxGid *gid);
-static DtxDecisionRow *recorded_decision(const DtxGid *gid);
 static void check_contradiction(const char *gid, DtxDecision decision,
 								DtxDecision decided, bool override);
 static Oid	server_holding(const char *gid_text, const DtxGid *gid,
@@ -122,25 +121,6 @@ static void audit(const char *gid, const char *server, DtxDecision decision,
  * For the extension's script
  * ----------------------------------------------------------------
  */
-
-/*
- * A new coordinator id: random, and not 0.
- */
-Datum
-dtx_sql_new_id(PG_FUNCTION_ARGS)
-{
-	int64		id;
-
-	do
-	{
-		if (!pg_strong_random(&id, sizeof(id)))
-			ereport(ERROR,
-					(errcode(ERRCODE_INTERNAL_ERROR),
-					 errmsg("could not generate a random coordinator identifier")));
-	} while (id == 0);
-
-	PG_RETURN_INT64(id);
-}
 
 /*
  * Let the launcher know that this database may need a resolver.
@@ -172,7 +152,7 @@ dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,
 
 	if (access == OAT_DROP && classId == RelationRelationId && subId == 0 &&
 		objectId == DtxDecisionTable())
-		check_nothing_in_doubt();
+		DtxCheckNothingInDoubt(false);
 	if (access == OAT_DROP && classId == RelationRelationId && subId == 0 &&
 		objectId == DtxSagaTable() && DtxSagaUnfinished())
 		ereport(ERROR,
@@ -195,7 +175,7 @@ dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,
  * those that are not: let one begin soon.
  */
 static bool
-ask_for_pass_if_decisions(void)
+ask_for_pass_if_decisions(bool current_boot_only)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	List	   *rows = DtxDecisionScan(snapshot);
@@ -207,7 +187,8 @@ ask_for_pass_if_decisions(void)
 		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
 
 		/* The row of a backend that waits to use it again is not needed. */
-		if (!DtxActivityOwnsRow(row->boot_id, row->xid))
+		if ((!current_boot_only || row->boot_id == DtxBootId()) &&
+			!DtxActivityOwnsRow(row->boot_id, row->xid))
 		{
 			DtxLauncherAskPass();
 			return true;
@@ -216,24 +197,34 @@ ask_for_pass_if_decisions(void)
 	return false;
 }
 
-static void
-check_nothing_in_doubt(void)
+/*
+ * Throw if something of this database may be in doubt, or, with
+ * "current_boot_only", something of the current boot.  By the holder of a lock on
+ * dtx.decision with which nobody records a decision.  Throws on interrupts, too.
+ */
+void
+DtxCheckNothingInDoubt(bool current_boot_only)
 {
 	int			pid;
-	bool		in_doubt;
+	bool		in_doubt = false;
 	bool		decisions;
+	ListCell   *lc;
 
 	/* What this session has not waited for; it can't show as somebody else's. */
 	CoordinatorSettleAll();
 
 	/*
-	 * DROP has locked the table, so nobody records a decision any more.  But
-	 * locks are released before phase two and before the end of an abort, and
+	 * Locks are released before phase two and before the end of an abort, and
 	 * a session makes its entries before it lets go: look in this order.
 	 */
 	pid = DtxActivityAnyCommitting();
-	in_doubt = DtxInDoubtList(MyDatabaseId) != NIL;
-	decisions = ask_for_pass_if_decisions();
+	foreach(lc, DtxInDoubtList(MyDatabaseId))
+	{
+		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
+
+		in_doubt |= !current_boot_only || entry->gid.boot_id == DtxBootId();
+	}
+	decisions = ask_for_pass_if_decisions(current_boot_only);
 
 	if (pid != 0 || in_doubt || decisions)
 		ereport(ERROR,
@@ -297,7 +288,8 @@ state_name(DtxState state)
 static const char *
 decision_name(DtxDecision decision)
 {
-	return decision == DTX_COMMIT ? "commit" : "rollback";
+	return decision == DTX_COMMIT ? "commit" :
+		decision == DTX_ROLLBACK ? "rollback" : "unknown";
 }
 
 /* Name of a foreign server, NULL if there is none with this OID. */
@@ -454,10 +446,11 @@ recorded_in_doubt(void)
 			entry->gid.boot_id = row->boot_id;
 			entry->gid.xid = row->xid;
 			entry->gid.n = i + 1;
+			DtxSeal(&entry->gid);
 			if (DtxInDoubtGet(&entry->gid, &known))
 				continue;
-			entry->serverid = row->serverids[i];
-			entry->umid = row->umids[i];
+			entry->serverid = row->prepared[i].serverid;
+			entry->umid = row->prepared[i].umid;
 			entry->userid = row->userid;
 			entry->decision = DTX_COMMIT;
 			entry->since = row->decided_at;
@@ -510,7 +503,10 @@ dtx_sql_in_doubt(PG_FUNCTION_ARGS)
 			values[2] = text_datum(entry->remote_user);
 		else
 			nulls[2] = true;
-		values[3] = CStringGetTextDatum(decision_name(entry->decision));
+		if (entry->decision != DTX_UNDECIDED)
+			values[3] = CStringGetTextDatum(decision_name(entry->decision));
+		else
+			nulls[3] = true;
 		values[4] = TimestampTzGetDatum(entry->since);
 		values[5] = Int32GetDatum(entry->attempts);
 		if (entry->last_error[0] != '\0')
@@ -1044,7 +1040,10 @@ dtx_sql_resolve(PG_FUNCTION_ARGS)
 		if (r->gid != NULL)
 		{
 			values[1] = text_datum(r->gid);
-			values[2] = CStringGetTextDatum(decision_name(r->decision));
+			if (r->decision != DTX_UNDECIDED)
+				values[2] = CStringGetTextDatum(decision_name(r->decision));
+			else
+				nulls[2] = true;
 		}
 		else
 			nulls[1] = nulls[2] = true;
@@ -1057,7 +1056,7 @@ dtx_sql_resolve(PG_FUNCTION_ARGS)
 	}
 
 	/* Decisions nobody needs any more are deleted by the worker, if by anyone. */
-	(void) ask_for_pass_if_decisions();
+	(void) ask_for_pass_if_decisions(false);
 
 	return (Datum) 0;
 }
@@ -1086,7 +1085,11 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 	char	   *server;
 	DtxDecision decision;
 	DtxDecision decided;
-	DtxDecisionRow *row;
+	const DtxDecisionRow *row;
+	DtxWitness *witness;
+	DtxSighting sighting;
+	DtxFacts	facts;
+	DtxVerdict	verdict;
 	DtxInDoubt	entry;
 	DtxGid		gid;
 	Oid			serverid;
@@ -1125,17 +1128,52 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 	check_own_gid(gid_text, &gid);
 
 	/*
-	 * First this, then the snapshot.  The other way round, the transaction
+	 * First this, then the witness.  The other way round, the transaction
 	 * could commit in between, and we would take its decision for rollback.
 	 */
-	if (DtxActivityResponsible(&gid))
+	memset(&sighting, 0, sizeof(sighting));
+	sighting.gid = gid;
+	sighting.next_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
+	sighting.age_ms = -1;
+	sighting.responsible = DtxActivityResponsible(&gid);
+	witness = DtxWitnessTake();
+	if (witness == NULL)
 		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("prepared transaction \"%s\" is still being taken care of by its session",
-						gid_text),
-				 errhint("The view \"dtx.transactions\" shows the session. Cancel or terminate it if it has to end.")));
-	row = recorded_decision(&gid);
-	decided = row != NULL ? DTX_COMMIT : DTX_ROLLBACK;
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"%s\" is not installed in this database",
+						"pg_dtx")));
+	DtxWitnessFacts(witness, &sighting, &facts);
+	row = DtxWitnessRow(witness, &gid);
+	verdict = DtxJudge(&facts);
+	decided = DTX_UNDECIDED;
+	switch (verdict)
+	{
+		case DTX_VERDICT_LEAVE:
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("prepared transaction \"%s\" is still being taken care of by its session",
+							gid_text),
+					 errhint("The view \"dtx.transactions\" shows the session. Cancel or terminate it if it has to end.")));
+			break;
+		case DTX_VERDICT_COMMIT:
+			decided = DTX_COMMIT;
+			break;
+		case DTX_VERDICT_ROLLBACK:
+			decided = DTX_ROLLBACK;
+			break;
+		case DTX_VERDICT_FORGED:
+		case DTX_VERDICT_OTHER_INSTANCE:
+			if (!override)
+				ereport(ERROR,
+						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						 errmsg("prepared transaction \"%s\" must not be finished by this server",
+								gid_text),
+						 errdetail("Reason: %s.", DtxVerdictReason(verdict, &facts)),
+						 errhint("Pass override => true to do it nevertheless.")));
+			break;
+		case DTX_VERDICT_UNKNOWN:
+			break;
+	}
 	check_contradiction(gid_text, decision, decided, override);
 
 	known = DtxInDoubtGet(&gid, &entry);
@@ -1155,8 +1193,8 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 		serverid = server_holding(gid_text, &gid, row);
 		umid = InvalidOid;
 		if (row != NULL && gid.n <= row->nparticipants &&
-			row->serverids[gid.n - 1] == serverid)
-			umid = row->umids[gid.n - 1];
+			row->prepared[gid.n - 1].serverid == serverid)
+			umid = row->prepared[gid.n - 1].umid;
 	}
 	server = server_name(serverid);
 	if (server == NULL)
@@ -1251,29 +1289,6 @@ check_own_gid(const char *text, const DtxGid *gid)
 }
 
 /*
- * The decision row of a gid's transaction, in the current memory context; NULL
- * if there is none, which means rollback once nobody is responsible for the
- * gid any more.
- */
-static DtxDecisionRow *
-recorded_decision(const DtxGid *gid)
-{
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	DtxDecisionRow *result = NULL;
-	ListCell   *lc;
-
-	foreach(lc, DtxDecisionScan(snapshot))
-	{
-		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
-
-		if (row->boot_id == gid->boot_id && row->xid == gid->xid)
-			result = row;
-	}
-	UnregisterSnapshot(snapshot);
-	return result;
-}
-
-/*
  * Throw if a human wants something else than what was decided, and did not say
  * that this is what he wants.
  */
@@ -1281,7 +1296,7 @@ static void
 check_contradiction(const char *gid, DtxDecision decision, DtxDecision decided,
 					bool override)
 {
-	if (decision == decided || override)
+	if (decision == decided || decided == DTX_UNDECIDED || override)
 		return;
 
 	if (decided == DTX_COMMIT)
@@ -1319,8 +1334,8 @@ server_holding(const char *gid_text, const DtxGid *gid,
 
 	/* Several servers may lead to one database; prefer the one that was used. */
 	if (row != NULL && gid->n <= row->nparticipants &&
-		list_member_oid(servers, row->serverids[gid->n - 1]))
-		return row->serverids[gid->n - 1];
+		list_member_oid(servers, row->prepared[gid->n - 1].serverid))
+		return row->prepared[gid->n - 1].serverid;
 	return linitial_oid(servers);
 }
 
@@ -1372,9 +1387,11 @@ forget_dropped(const DtxGid *gid, DtxDecision decision,
 			other.n = (uint32) i + 1;
 			if (other.n == gid->n)
 				continue;
+			DtxSeal(&other);
 			DtxGidFormat(&other, text);
-			if (server_name(row->serverids[i]) != NULL)
-				confirm_commit(row->serverids[i], text, row->system_ids[i]);
+			if (server_name(row->prepared[i].serverid) != NULL)
+				confirm_commit(row->prepared[i].serverid, text,
+							   row->prepared[i].system_id);
 			else
 				forgotten = lappend_int(forgotten, (int) other.n);
 		}
@@ -1386,6 +1403,7 @@ forget_dropped(const DtxGid *gid, DtxDecision decision,
 		char		text[DTX_GID_SIZE];
 
 		which.n = (uint32) lfirst_int(lc);
+		DtxSeal(&which);
 		DtxGidFormat(&which, text);
 		audit(text, NULL, decision, decided, reason, by_user);
 		ereport(NOTICE,
@@ -1410,6 +1428,7 @@ forget_dropped(const DtxGid *gid, DtxDecision decision,
 		DtxGid		which = *gid;
 
 		which.n = (uint32) lfirst_int(lc);
+		DtxSeal(&which);
 		DtxInDoubtRemove(&which);
 	}
 }
@@ -1492,7 +1511,7 @@ audit(const char *gid, const char *server, DtxDecision decision,
 		nulls[1] = 'n';
 	values[2] = CStringGetTextDatum(decision_name(decision));
 	values[3] = CStringGetTextDatum(decision_name(decided));
-	values[4] = BoolGetDatum(decision != decided);
+	values[4] = BoolGetDatum(decision != decided && decided != DTX_UNDECIDED);
 	values[5] = CStringGetTextDatum(reason);
 	values[6] = name_datum(by_user);
 	if (SPI_execute_with_args("INSERT INTO dtx.forced (gid, server, decision, decided, contradicted, reason, by_user, at)"

@@ -42,6 +42,7 @@
 #include "access/xlog.h"
 #include "compat.h"
 #include "fault.h"
+#include "identity.h"
 #include "miscadmin.h"
 #include "participant.h"
 #include "pgstat.h"
@@ -912,10 +913,7 @@ prepare_writers(void)
 {
 	dlist_iter	iter;
 	DtxGid		gid;
-	Oid		   *serverids = palloc(sizeof(Oid) * nmembers);
-	Oid		   *umids = palloc(sizeof(Oid) * nmembers);
-	uint64	   *system_ids = palloc(sizeof(uint64) * nmembers);
-	uint64	   *remote_xids = palloc(sizeof(uint64) * nmembers);
+	DtxPrepared *prepared = palloc0(sizeof(DtxPrepared) * nmembers);
 	int			n = 0;
 	Participant *failed;
 
@@ -924,6 +922,10 @@ prepare_writers(void)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot commit a transaction that wrote on several servers during recovery"),
 				 errhint("Run it on the primary server.")));
+
+	/* What keeps the row from being written had better show before PREPARE. */
+	DtxDecisionCheck();
+	DtxBootRequire(we_prepare);
 
 	memset(&gid, 0, sizeof(gid));
 	gid.coordinator_id = DtxCoordinatorId();
@@ -949,9 +951,11 @@ prepare_writers(void)
 		DtxActivityAddServer(p->index, p->serverid);
 		if (p->wrote)
 		{
-			serverids[n] = p->serverid;
-			umids[n] = p->umid;
-			system_ids[n] = p->system_id;
+			prepared[n].serverid = p->serverid;
+			prepared[n].umid = p->umid;
+			prepared[n].system_id = p->system_id;
+			prepared[n].timeline = p->timeline;
+			prepared[n].endpoint = p->endpoint;
 			n++;
 		}
 	}
@@ -959,14 +963,12 @@ prepare_writers(void)
 	leave_unsettled_transaction();
 	reserve_behind();
 
-	/* What keeps the row from being written had better show before PREPARE. */
-	DtxDecisionCheck();
-
 	make_wait_set();
 	current_xid = gid.xid;
 	phase = PHASE_PREPARE;
 	phase_start = GetCurrentTimestamp();
 	DtxActivityPublish(gid.xid);
+	DtxCoordinatorConfirm(gid.coordinator_id);
 
 	dlist_foreach(iter, &members)
 	{
@@ -975,6 +977,7 @@ prepare_writers(void)
 		if (p->wrote)
 		{
 			gid.n++;
+			DtxSeal(&gid);
 			DTX_FAULT("prepare-before", p->conn);
 			if (!ParticipantPrepare(p, &gid))
 				ParticipantThrow(p, "prepare transaction");
@@ -1009,17 +1012,13 @@ prepare_writers(void)
 		Participant *p = dlist_container(Participant, node, iter.cur);
 
 		if (p->wrote)
-			remote_xids[n++] = p->remote_xid;
+			prepared[n++].remote_xid = p->remote_xid;
 	}
 	DTX_FAULT("decision-before", NULL);
-	DtxDecisionWrite(gid.xid, n, serverids, umids, system_ids, remote_xids,
-					 &current_row);
+	DtxDecisionWrite(gid.xid, n, prepared, &current_row);
 	ForceSyncCommit();
 	DTX_FAULT("decision-after", NULL);
-	pfree(serverids);
-	pfree(umids);
-	pfree(system_ids);
-	pfree(remote_xids);
+	pfree(prepared);
 	DTX_FAULT("prepared", NULL);
 }
 
@@ -1879,9 +1878,10 @@ hand_over(Participant *p)
 	entry.serverid = p->serverid;
 	entry.umid = p->umid;
 	entry.system_id = p->system_id;
+	entry.timeline = p->timeline;
+	entry.endpoint = p->endpoint;
 	entry.remote_xid = p->remote_xid;
 	entry.xid_system_id = p->system_id;
-	entry.certain = true;
 	entry.userid = GetSessionUserId();
 	if (PQuser(p->conn) != NULL)
 		strlcpy(entry.remote_user, PQuser(p->conn), NAMEDATALEN);

@@ -133,6 +133,8 @@ found_name(DtxFound found)
 			return "rollback";
 		case DTX_FOUND_LOST:
 			return "lost";
+		case DTX_FOUND_REAPPEARED:
+			return "reappeared";
 		case DTX_FOUND_UNKNOWN:
 			break;
 	}
@@ -150,12 +152,14 @@ found_detail(DtxDecision decided, DtxFound found)
 			return "The transaction has committed, but its changes on this server were rolled back by somebody else and are lost.";
 		case DTX_FOUND_LOST:
 			return "The transaction has committed, but this server has never seen it: it was restored to an earlier time, or is a standby that was promoted without it.";
+		case DTX_FOUND_REAPPEARED:
+			return "The transaction has committed, and this server had confirmed it. Then its changes were there once more, prepared: the server was restored to an earlier time, or is a standby that was promoted without the confirmation. They are committed again; what else the server has lost is not known.";
 		case DTX_FOUND_UNKNOWN:
 			break;
 	}
 	return decided == DTX_COMMIT ?
-		"The transaction has committed; its changes on this server were committed or rolled back, so long ago that the server does not know which." :
-		"The transaction has been rolled back; its changes on this server were committed or rolled back, so long ago that the server does not know which.";
+		"The transaction has committed; its changes on this server were committed or rolled back, and the server cannot tell which: it is too long ago, or another server was promoted in its place." :
+		"The transaction has been rolled back; its changes on this server were committed or rolled back, and the server cannot tell which: it is too long ago, or another server was promoted in its place.";
 }
 
 /*
@@ -200,7 +204,7 @@ DtxDamageRecord(const DtxGid *gid, const char *server, DtxDecision decided,
 							  " WHERE NOT EXISTS (SELECT FROM dtx.forced f"
 							  " WHERE f.gid OPERATOR(pg_catalog.=) $1"
 							  " AND (f.decision OPERATOR(pg_catalog.=) $4"
-							  " OR $4 OPERATOR(pg_catalog.=) 'unknown'))"
+							  " OR $4 OPERATOR(pg_catalog.=) ANY ('{unknown,reappeared}')))"
 							  " ON CONFLICT (gid) DO NOTHING",
 							  7, types, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not insert into dtx.damage_record");
@@ -219,6 +223,9 @@ DtxDamageRecord(const DtxGid *gid, const char *server, DtxDecision decided,
 						text, server) :
 				 found == DTX_FOUND_LOST ?
 				 errmsg("prepared transaction \"%s\" was lost on server \"%s\", although its transaction has committed",
+						text, server) :
+				 found == DTX_FOUND_REAPPEARED ?
+				 errmsg("prepared transaction \"%s\" is there again on server \"%s\", which had committed it",
 						text, server) :
 				 errmsg("prepared transaction \"%s\" was finished on server \"%s\", and it can't be found out how",
 						text, server),

@@ -39,6 +39,7 @@
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "executor/tuptable.h"
+#include "identity.h"
 #include "miscadmin.h"
 #include "pg_dtx.h"
 #include "storage/bufmgr.h"
@@ -46,6 +47,7 @@
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -64,7 +66,9 @@ enum
 	Anum_umids,
 	Anum_system_ids,
 	Anum_remote_xids,
-	Natts_decision = Anum_remote_xids
+	Anum_timelines,
+	Anum_endpoints,
+	Natts_decision = Anum_endpoints
 };
 
 static const DtxColumn decision_columns[] = {
@@ -75,7 +79,9 @@ static const DtxColumn decision_columns[] = {
 	{"serverids", OIDARRAYOID},
 	{"umids", OIDARRAYOID},
 	{"system_ids", INT8ARRAYOID},
-	{"remote_xids", INT8ARRAYOID}
+	{"remote_xids", INT8ARRAYOID},
+	{"timelines", INT8ARRAYOID},
+	{"endpoints", INT8ARRAYOID}
 };
 StaticAssertDecl(lengthof(decision_columns) == Natts_decision,
 				 "columns of dtx.decision");
@@ -86,23 +92,14 @@ static DtxTable decision_table = {
 	.below_executor = true
 };
 
-static const DtxColumn coordinator_columns[] = {
-	{"id", INT8OID}
-};
-static DtxTable coordinator_table = {
-	.name = "coordinator",
-	.columns = coordinator_columns,
-	.ncolumns = lengthof(coordinator_columns)
-};
-
 static Relation open_to_decide(void);
 static bool fetch_row(Relation rel, ItemPointer tid, uint64 boot_id, uint64 xid);
 static bool find_row(Relation rel, Snapshot snapshot, uint64 boot_id, uint64 xid,
 					 ItemPointer tid);
-static ArrayType *oid_array(const Oid *oids, int n);
-static Oid *read_oid_array(Datum datum, int *n);
-static ArrayType *int8_array(const uint64 *values, int n);
-static uint64 *read_int8_array(Datum datum, int *n);
+static ArrayType *oid_array(const DtxPrepared *prepared, int n, size_t field);
+static ArrayType *int8_array(const DtxPrepared *prepared, int n, size_t field);
+static void read_array(TupleTableSlot *slot, AttrNumber attnum, Oid type,
+					   DtxDecisionRow *row, size_t field);
 static void throw_not_installed(void);
 
 /*
@@ -114,55 +111,6 @@ DtxDecisionTable(void)
 	static Oid	verified = InvalidOid;
 
 	return DtxExtensionTable("decision", &verified);
-}
-
-/*
- * The coordinator id of this database.  To be called in a transaction.  Throws
- * if the extension is not installed or its one row is missing.
- */
-uint64
-DtxCoordinatorId(void)
-{
-	static Oid	cached_relid = InvalidOid;
-	static uint64 cached_id = 0;
-	Oid			relid = DtxTableOid(&coordinator_table);
-	Relation	rel;
-	Snapshot	snapshot;
-	TableScanDesc scan;
-	TupleTableSlot *slot;
-	bool		found = false;
-
-	if (!OidIsValid(relid))
-		throw_not_installed();
-	if (relid == cached_relid)
-		return cached_id;
-
-	rel = DtxTableOpen(&coordinator_table, AccessShareLock);
-	if (rel == NULL)
-		throw_not_installed();
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	slot = table_slot_create(rel, NULL);
-	scan = DtxTableBeginScan(rel, snapshot);
-	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-	{
-		bool		isnull;
-
-		cached_id = (uint64) DatumGetInt64(slot_getattr(slot, 1, &isnull));
-		found = !isnull;
-	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, AccessShareLock);
-
-	if (!found)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s.coordinator\" is empty", DTX_SCHEMA),
-				 errhint("Drop and create extension \"%s\" again.",
-						 DTX_EXTENSION)));
-	cached_relid = relid;
-	return cached_id;
 }
 
 /*
@@ -242,14 +190,12 @@ open_to_decide(void)
  * Write the decision row of the current transaction, in which nothing but the
  * commit itself is still to come.
  *
- * serverids, umids, system_ids and remote_xids name the foreign server, the user
- * mapping, the cluster and the transaction there (0: not known) of participants
- * 1 to nparticipants.  *tid receives where the row is.  Throws like any write.
+ * "prepared" tells of participants 1 to nparticipants.  *tid receives where the
+ * row is.  Throws like any write.
  */
 void
-DtxDecisionWrite(uint64 xid, int nparticipants, const Oid *serverids,
-				 const Oid *umids, const uint64 *system_ids,
-				 const uint64 *remote_xids, ItemPointer tid)
+DtxDecisionWrite(uint64 xid, int nparticipants, const DtxPrepared *prepared,
+				 ItemPointer tid)
 {
 	Relation	rel = open_to_decide();
 	Datum		values[Natts_decision];
@@ -265,10 +211,13 @@ DtxDecisionWrite(uint64 xid, int nparticipants, const Oid *serverids,
 	values[Anum_xid - 1] = Int64GetDatum((int64) xid);
 	values[Anum_userid - 1] = ObjectIdGetDatum(GetSessionUserId());
 	values[Anum_decided_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
-	values[Anum_serverids - 1] = PointerGetDatum(oid_array(serverids, nparticipants));
-	values[Anum_umids - 1] = PointerGetDatum(oid_array(umids, nparticipants));
-	values[Anum_system_ids - 1] = PointerGetDatum(int8_array(system_ids, nparticipants));
-	values[Anum_remote_xids - 1] = PointerGetDatum(int8_array(remote_xids, nparticipants));
+#define FIELD(name)	offsetof(DtxPrepared, name)
+	values[Anum_serverids - 1] = PointerGetDatum(oid_array(prepared, nparticipants, FIELD(serverid)));
+	values[Anum_umids - 1] = PointerGetDatum(oid_array(prepared, nparticipants, FIELD(umid)));
+	values[Anum_system_ids - 1] = PointerGetDatum(int8_array(prepared, nparticipants, FIELD(system_id)));
+	values[Anum_remote_xids - 1] = PointerGetDatum(int8_array(prepared, nparticipants, FIELD(remote_xid)));
+	values[Anum_timelines - 1] = PointerGetDatum(int8_array(prepared, nparticipants, FIELD(timeline)));
+	values[Anum_endpoints - 1] = PointerGetDatum(int8_array(prepared, nparticipants, FIELD(endpoint)));
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 
 	/* If the table was rewritten (VACUUM FULL), the old row is elsewhere. */
@@ -347,26 +296,18 @@ DtxDecisionScan(Snapshot snapshot)
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		DtxDecisionRow *row = palloc0(sizeof(DtxDecisionRow));
-		int			numids;
-		uint64	   *xids;
 
 		slot_getallattrs(slot);
 		row->boot_id = (uint64) DatumGetInt64(slot->tts_values[Anum_boot_id - 1]);
 		row->xid = (uint64) DatumGetInt64(slot->tts_values[Anum_xid - 1]);
 		row->userid = DatumGetObjectId(slot->tts_values[Anum_userid - 1]);
 		row->decided_at = DatumGetTimestampTz(slot->tts_values[Anum_decided_at - 1]);
-		row->serverids = read_oid_array(slot->tts_values[Anum_serverids - 1],
-										&row->nparticipants);
-		row->umids = read_oid_array(slot->tts_values[Anum_umids - 1], &numids);
-		row->nparticipants = Min(row->nparticipants, numids);
-		row->system_ids = read_int8_array(slot->tts_values[Anum_system_ids - 1],
-										  &numids);
-		row->nparticipants = Min(row->nparticipants, numids);
-		xids = read_int8_array(slot->tts_values[Anum_remote_xids - 1],
-							   &numids);
-		row->remote_xids = palloc0(sizeof(uint64) * Max(row->nparticipants, 1));
-		memcpy(row->remote_xids, xids,
-			   sizeof(uint64) * Min(row->nparticipants, numids));
+		read_array(slot, Anum_serverids, OIDOID, row, FIELD(serverid));
+		read_array(slot, Anum_umids, OIDOID, row, FIELD(umid));
+		read_array(slot, Anum_system_ids, INT8OID, row, FIELD(system_id));
+		read_array(slot, Anum_remote_xids, INT8OID, row, FIELD(remote_xid));
+		read_array(slot, Anum_timelines, INT8OID, row, FIELD(timeline));
+		read_array(slot, Anum_endpoints, INT8OID, row, FIELD(endpoint));
 		row->tid = slot->tts_tid;
 		rows = lappend(rows, row);
 	}
@@ -375,6 +316,53 @@ DtxDecisionScan(Snapshot snapshot)
 	table_close(rel, AccessShareLock);
 
 	return rows;
+}
+
+/* A decision row by its key, in DtxDecisionIndex()'s hash table. */
+typedef struct RowKey
+{
+	uint64		key[2];			/* boot id, xid */
+	DtxDecisionRow *row;
+} RowKey;
+
+/*
+ * A hash table, in this memory context, of a list of DtxDecisionRow.
+ */
+HTAB *
+DtxDecisionIndex(List *rows, MemoryContext cxt)
+{
+	HTAB	   *index;
+	HASHCTL		info;
+	ListCell   *lc;
+
+	/* Two uint64: no padding. */
+	memset(&info, 0, sizeof(info));
+	info.keysize = 2 * sizeof(uint64);
+	info.entrysize = sizeof(RowKey);
+	info.hcxt = cxt;
+	index = hash_create("pg_dtx decisions", 64, &info,
+						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	foreach(lc, rows)
+	{
+		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
+		uint64		key[2] = {row->boot_id, row->xid};
+		RowKey	   *entry = hash_search(index, key, HASH_ENTER, NULL);
+
+		entry->row = row;
+	}
+	return index;
+}
+
+/*
+ * The row with this key in such a table, or NULL.
+ */
+DtxDecisionRow *
+DtxDecisionLookup(HTAB *index, uint64 boot_id, uint64 xid)
+{
+	uint64		key[2] = {boot_id, xid};
+	RowKey	   *entry = hash_search(index, key, HASH_FIND, NULL);
+
+	return entry ? entry->row : NULL;
 }
 
 /*
@@ -444,53 +432,60 @@ find_row(Relation rel, Snapshot snapshot, uint64 boot_id, uint64 xid,
 	return found;
 }
 
+/* An array of the field at this offset of each participant. */
 static ArrayType *
-oid_array(const Oid *oids, int n)
+oid_array(const DtxPrepared *prepared, int n, size_t field)
 {
 	Datum	   *datums = palloc(sizeof(Datum) * Max(n, 1));
 
 	for (int i = 0; i < n; i++)
-		datums[i] = ObjectIdGetDatum(oids[i]);
+		datums[i] = ObjectIdGetDatum(*(const Oid *) ((const char *) &prepared[i] + field));
 	return construct_array(datums, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT);
 }
 
-static Oid *
-read_oid_array(Datum datum, int *n)
-{
-	Datum	   *datums;
-	Oid		   *oids;
-
-	deconstruct_array(DatumGetArrayTypeP(datum), OIDOID, sizeof(Oid), true,
-					  TYPALIGN_INT, &datums, NULL, n);
-	oids = palloc(sizeof(Oid) * Max(*n, 1));
-	for (int i = 0; i < *n; i++)
-		oids[i] = DatumGetObjectId(datums[i]);
-	return oids;
-}
-
 static ArrayType *
-int8_array(const uint64 *values, int n)
+int8_array(const DtxPrepared *prepared, int n, size_t field)
 {
 	Datum	   *datums = palloc(sizeof(Datum) * Max(n, 1));
 
 	for (int i = 0; i < n; i++)
-		datums[i] = Int64GetDatum((int64) values[i]);
+		datums[i] = Int64GetDatum((int64) *(const uint64 *) ((const char *) &prepared[i] + field));
 	return construct_array(datums, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
 						   TYPALIGN_DOUBLE);
 }
 
-static uint64 *
-read_int8_array(Datum datum, int *n)
+/*
+ * The reverse: fill the field at this offset of each participant of a row.  The
+ * first array says how many there are; what others lack stays 0, "not known".
+ */
+static void
+read_array(TupleTableSlot *slot, AttrNumber attnum, Oid type,
+		   DtxDecisionRow *row, size_t field)
 {
+	bool		oids = type == OIDOID;
 	Datum	   *datums;
-	uint64	   *values;
+	int			n = 0;
 
-	deconstruct_array(DatumGetArrayTypeP(datum), INT8OID, sizeof(int64),
-					  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &datums, NULL, n);
-	values = palloc(sizeof(uint64) * Max(*n, 1));
-	for (int i = 0; i < *n; i++)
-		values[i] = (uint64) DatumGetInt64(datums[i]);
-	return values;
+	if (!slot->tts_isnull[attnum - 1])
+		deconstruct_array(DatumGetArrayTypeP(slot->tts_values[attnum - 1]), type,
+						  oids ? sizeof(Oid) : sizeof(int64),
+						  oids || FLOAT8PASSBYVAL,
+						  oids ? TYPALIGN_INT : TYPALIGN_DOUBLE, &datums, NULL,
+						  &n);
+	if (row->prepared == NULL)
+	{
+		row->nparticipants = n;
+		row->prepared = palloc0(sizeof(DtxPrepared) * Max(n, 1));
+	}
+	for (int i = 0; i < Min(n, row->nparticipants); i++)
+	{
+		char	   *value = (char *) &row->prepared[i] + field;
+
+		if (oids)
+			*(Oid *) value = DatumGetObjectId(datums[i]);
+		else
+			*(uint64 *) value = (uint64) DatumGetInt64(datums[i]);
+	}
 }
 
 static void

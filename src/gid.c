@@ -6,15 +6,20 @@
  *
  * A gid names one participant of one distributed transaction:
  *
- *		dtx:<coordinator id>:<database>:<boot id>:<xid>:<n>
+ *		dtx:<coordinator id>:<database>:<boot id>:<xid>:<n>:<seal>
  *
- * The coordinator id and the boot id are 16 lower-case hexadecimal digits,
- * the other fields decimal numbers without sign or leading zeros.  The text
- * comes back from another machine (pg_prepared_xacts of a participant), where
- * anybody may have prepared a transaction under any name, so the parser takes
+ * The coordinator id, the boot id and the seal are 16 lower-case hexadecimal
+ * digits, the other fields decimal numbers without sign or leading zeros.  The
+ * text comes back from another machine (pg_prepared_xacts of a participant),
+ * where every role may prepare a transaction under any name, so the parser takes
  * exactly what DtxGidFormat() writes and nothing else: two different texts
  * never mean the same gid, and no text outside [0-9a-fx:dt] passes, which is
  * why a parsed gid may be put between single quotes in a command.
+ *
+ * The seal is a message authentication code of all other fields under a secret
+ * of the coordinator's database (DtxSeal in identity.c).  A name that the
+ * coordinator has not given cannot be made by anybody else, neither in advance
+ * nor of another participant of the same transaction.
  *
  * Nothing here allocates, locks or throws.
  *
@@ -41,7 +46,8 @@ DtxGidFormat(const DtxGid *gid, char *buf)
 
 	DtxGidFormatStem(gid, buf);
 	len = strlen(buf);
-	snprintf(buf + len, DTX_GID_SIZE - len, ":%u", gid->n);
+	snprintf(buf + len, DTX_GID_SIZE - len, ":%u:%016llx", gid->n,
+			 (unsigned long long) gid->seal);
 }
 
 /*
@@ -99,9 +105,13 @@ DtxGidParse(const char *text, DtxGid *gid)
 		!TransactionIdIsNormal((TransactionId) gid->xid) || !parse_colon(&p))
 		return false;
 
-	if (!parse_decimal(&p, PG_UINT32_MAX, &value) || value == 0)
+	if (!parse_decimal(&p, PG_UINT32_MAX, &value) || value == 0 ||
+		!parse_colon(&p))
 		return false;
 	gid->n = (uint32) value;
+
+	if (!parse_hex(&p, &gid->seal))
+		return false;
 
 	return *p == '\0';
 }
@@ -117,6 +127,24 @@ DtxNumberParse(const char *text, uint64 max)
 	uint64		value;
 
 	return parse_decimal(&text, max, &value) && *text == '\0' ? value : 0;
+}
+
+/*
+ * The timeline in the name of a WAL file that another machine has sent: the first
+ * 8 of its 24 hexadecimal digits (XLogFileName() in access/xlog_internal.h).
+ * Returns 0, "not known", if it is anything else.
+ */
+uint64
+DtxTimelineParse(const char *text)
+{
+	uint64		value = 0;
+
+	if (strlen(text) != 24 || strspn(text, "0123456789ABCDEF") != 24)
+		return 0;
+	for (int i = 0; i < 8; i++)
+		value = (value << 4) |
+			(uint64) (text[i] <= '9' ? text[i] - '0' : text[i] - 'A' + 10);
+	return value;
 }
 
 /* Exactly 16 lower-case hexadecimal digits. */

@@ -55,7 +55,7 @@ typedef struct ServerKey
 
 StaticAssertDecl(offsetof(DtxInDoubt, gid) == 0,
 				 "DtxInDoubt must begin with its hash key");
-StaticAssertDecl(sizeof(DtxGid) == 3 * sizeof(uint64) + 2 * sizeof(uint32),
+StaticAssertDecl(sizeof(DtxGid) == 4 * sizeof(uint64) + 2 * sizeof(uint32),
 				 "DtxGid must not have padding, it is a hash key");
 StaticAssertDecl(offsetof(DtxServerStatus, dbid) == offsetof(ServerKey, dbid) &&
 				 offsetof(DtxServerStatus, serverid) == offsetof(ServerKey, serverid),
@@ -185,6 +185,10 @@ add_entry(const DtxInDoubt *entry, bool seen, uint64 seen_on)
 			old->umid = entry->umid;
 		if (old->system_id == 0)
 			old->system_id = entry->system_id;
+		if (old->timeline == 0)
+			old->timeline = entry->timeline;
+		if (old->endpoint == 0)
+			old->endpoint = entry->endpoint;
 		if (entry->remote_xid != 0 &&
 			(old->remote_xid == 0 || entry->system_id != 0))
 		{
@@ -197,9 +201,8 @@ add_entry(const DtxInDoubt *entry, bool seen, uint64 seen_on)
 		if (old->remote_user[0] == '\0')
 			strlcpy(old->remote_user, entry->remote_user,
 					sizeof(old->remote_user));
-		if (entry->decision == DTX_COMMIT)
-			old->decision = DTX_COMMIT;
-		old->certain |= entry->certain;
+		if (old->decision != DTX_COMMIT)
+			old->decision = entry->decision;
 	}
 	LWLockRelease(&shared->lock);
 

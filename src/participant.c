@@ -78,6 +78,7 @@ static bool send_command(Participant *p, const char *command,
 static bool ask_idle(Participant *p, IdleQuestion question,
 					 const char *command);
 static void reply_complete(Participant *p);
+static void take_identity(Participant *p, const PGresult *result);
 static bool confirms(const Participant *p, const PGresult *result);
 static bool take_owed(Participant *p, PGresult *result, bool ended);
 static void make_wait_set(Participant *p);
@@ -458,6 +459,8 @@ ParticipantIdentify(Participant *p)
 			p->serverid = server->serverid;
 			p->umid = form->oid;
 			strlcpy(p->server_name, server->servername, NAMEDATALEN);
+			p->endpoint = DtxEndpoint(server->options,
+									  isnull ? NIL : untransformRelOptions(options));
 			p->identified = true;
 		}
 	}
@@ -614,7 +617,8 @@ send_command(Participant *p, const char *command, ParticipantState next)
 }
 
 /*
- * Ask a connection without a transaction which cluster it leads to.  A foreign
+ * Ask a connection without a transaction which cluster it leads to, and which
+ * timeline that is on.  A foreign
  * server may be made to lead elsewhere later, and what is not seen there proves
  * nothing.  A server that does not tell (privileges) stays unknown.
  */
@@ -622,8 +626,8 @@ bool
 ParticipantIntroduce(Participant *p)
 {
 	p->introduced = true;
-	return ask_idle(p, QUESTION_SYSTEM_ID,
-					"SELECT system_identifier FROM pg_catalog.pg_control_system()");
+	return ask_idle(p, QUESTION_IDENTITY, PQserverVersion(p->conn) >= 100000 ?
+					DTX_IDENTIFY : DTX_IDENTIFY_OLD);
 }
 
 /*
@@ -824,6 +828,10 @@ ParticipantReceive(Participant *p)
 			PQresultStatus(result) == PGRES_TUPLES_OK &&
 			PQntuples(result) == 1 && PQnfields(result) == 1)
 			p->remote_xid = DtxNumberParse(PQgetvalue(result, 0, 0), PG_INT64_MAX);
+		else if (p->question == QUESTION_IDENTITY &&
+				 PQresultStatus(result) == PGRES_TUPLES_OK &&
+				 PQntuples(result) == 1 && PQnfields(result) == 1)
+			take_identity(p, result);
 		PQclear(p->result);
 		p->result = result;
 
@@ -839,6 +847,22 @@ ParticipantReceive(Participant *p)
 			return;
 		}
 	}
+}
+
+/*
+ * A row of the reply to ParticipantIntroduce(): the name of a WAL file, or a system
+ * identifier.  A server that does not tell leaves 0.
+ */
+static void
+take_identity(Participant *p, const PGresult *result)
+{
+	const char *value = PQgetvalue(result, 0, 0);
+	uint64		timeline = DtxTimelineParse(value);
+
+	if (timeline != 0)
+		p->timeline = timeline;
+	else
+		p->system_id = DtxNumberParse(value, PG_UINT64_MAX);
 }
 
 /*
@@ -936,16 +960,10 @@ reply_complete(Participant *p)
 
 		default:
 			/* the answer to a question, or the reply to a DEALLOCATE ALL */
-			if (!lost && status == PGRES_TUPLES_OK &&
+			if (p->question == QUESTION_PREPARED && !lost &&
+				status == PGRES_TUPLES_OK &&
 				PQntuples(p->result) == 1 && PQnfields(p->result) == 1)
-			{
-				const char *value = PQgetvalue(p->result, 0, 0);
-
-				if (p->question == QUESTION_SYSTEM_ID)
-					p->system_id = strtou64(value, NULL, 10);
-				else if (p->question == QUESTION_PREPARED)
-					p->not_prepared = strcmp(value, "0") == 0;
-			}
+				p->not_prepared = strcmp(PQgetvalue(p->result, 0, 0), "0") == 0;
 			p->question = QUESTION_NONE;
 			PQclear(p->result);
 			p->result = NULL;

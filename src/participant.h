@@ -44,7 +44,7 @@ typedef enum ParticipantState
 typedef enum IdleQuestion
 {
 	QUESTION_NONE = 0,			/* nothing, or nobody is interested in the answer */
-	QUESTION_SYSTEM_ID,			/* which cluster is this? */
+	QUESTION_IDENTITY,			/* which cluster is this? */
 	QUESTION_PREPARED			/* is a gid prepared? */
 } IdleQuestion;
 
@@ -71,6 +71,8 @@ typedef struct Participant
 	bool		wanted;			/* was the extension there when it was made? */
 	bool		introduced;		/* has the next one been asked for? */
 	uint64		system_id;		/* system identifier of the cluster, or 0 */
+	uint64		timeline;		/* of the cluster when it was asked, or 0 */
+	uint64		endpoint;		/* DtxEndpoint(), if identified */
 
 	TimestampTz last_start;		/* local start of its last transaction */
 

@@ -13,6 +13,7 @@
 #include "access/xact.h"
 #include "fault.h"
 #include "fmgr.h"
+#include "identity.h"
 #include "miscadmin.h"
 #include "pg_dtx.h"
 #include "storage/ipc.h"
@@ -178,6 +179,7 @@ dtx_shmem_request(void)
 	DtxPassedByInstallHooks();
 
 	RequestAddinShmemSpace(DtxStatsShmemSize());
+	RequestAddinShmemSpace(DtxIdentityShmemSize());
 	RequestAddinShmemSpace(DtxActivityShmemSize());
 	RequestAddinShmemSpace(DtxInDoubtShmemSize());
 	RequestAddinShmemSpace(DtxLauncherShmemSize());
@@ -192,6 +194,7 @@ dtx_shmem_startup(void)
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	DtxStatsShmemInit();
+	DtxIdentityShmemInit();
 	DtxActivityShmemInit();
 	DtxInDoubtShmemInit();
 	DtxLauncherShmemInit();

@@ -30,6 +30,8 @@
 #include "storage/itemptr.h"
 #include "storage/lockdefs.h"
 #include "storage/lwlock.h"
+#include "utils/hsearch.h"
+#include "utils/palloc.h"
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
 
@@ -39,7 +41,8 @@
  */
 
 /*
- * What a gid says, "dtx:<coordinator id>:<database>:<boot id>:<xid>:<n>".
+ * What a gid says,
+ * "dtx:<coordinator id>:<database>:<boot id>:<xid>:<n>:<seal>".
  * Used as a hash key: zero the whole struct before filling it.
  */
 typedef struct DtxGid
@@ -47,6 +50,7 @@ typedef struct DtxGid
 	uint64		coordinator_id; /* random, one per CREATE EXTENSION */
 	uint64		boot_id;		/* random, one per life of shared memory */
 	uint64		xid;			/* full transaction id of the local transaction */
+	uint64		seal;			/* proof that the coordinator gave the name */
 	Oid			dbid;			/* database of the coordinator */
 	uint32		n;				/* number of the participant, from 1 */
 } DtxGid;
@@ -60,17 +64,32 @@ typedef struct DtxGid
  */
 #define DTX_ASK_XID	"SELECT pg_catalog.txid_current_if_assigned(); "
 
+/*
+ * Asked of a server on a new connection: the name of its current WAL file, which
+ * begins with the timeline, and its system identifier, which not everybody may
+ * ask for.  Servers before version 10 call the functions of the first otherwise.
+ */
+#define DTX_IDENTIFY_OLD \
+	"SELECT NULL::pg_catalog.text; " \
+	"SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()"
+#define DTX_IDENTIFY \
+	"SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() " \
+	"THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END; " \
+	"SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()"
+
 extern void DtxGidFormat(const DtxGid *gid, char *buf);
 extern void DtxGidFormatStem(const DtxGid *gid, char *buf);
 extern void DtxGidFormatPrefix(uint64 coordinator_id, Oid dbid, char *buf);
 extern bool DtxGidParse(const char *text, DtxGid *gid);
 extern uint64 DtxNumberParse(const char *text, uint64 max);
+extern uint64 DtxTimelineParse(const char *text);
 
 /* What became, or is to become, of a prepared transaction. */
 typedef enum DtxDecision
 {
-	DTX_ROLLBACK = 0,			/* presumed abort */
-	DTX_COMMIT = 1
+	DTX_ROLLBACK = 0,
+	DTX_COMMIT = 1,
+	DTX_UNDECIDED = 2			/* a human has to say; see judge.h */
 } DtxDecision;
 
 /* ----------------------------------------------------------------
@@ -164,7 +183,6 @@ typedef struct DtxActivity
 
 extern Size DtxActivityShmemSize(void);
 extern void DtxActivityShmemInit(void);
-extern uint64 DtxBootId(void);
 
 /* by a backend, of itself; none of these throws */
 extern void DtxActivityBegin(void);
@@ -200,15 +218,15 @@ typedef struct DtxInDoubt
 	Oid			serverid;		/* foreign server; may have been dropped */
 	Oid			umid;			/* user mapping, InvalidOid if not known */
 	uint64		system_id;		/* cluster that prepared it, 0 if not known */
+	uint64		timeline;		/* of that cluster, 0 if not known */
+	uint64		endpoint;		/* DtxEndpoint() when it prepared it, 0 if not
+								 * known */
 	uint64		remote_xid;		/* its full transaction id there, 0 if not
 								 * known */
 	uint64		xid_system_id;	/* cluster whose id that is, 0 if not known */
 	Oid			userid;			/* local user, InvalidOid if not known */
 	char		remote_user[NAMEDATALEN];	/* owner there, "" if not known */
 	DtxDecision decision;
-	bool		certain;		/* is a rollback what was decided? Else a resolver
-								 * has concluded it from there being no decision
-								 * row, and it may have been gone already */
 	TimestampTz since;			/* in doubt since */
 	int			attempts;		/* tries of a resolver to finish it */
 	TimestampTz next_attempt;	/* 0: at once */
@@ -303,6 +321,20 @@ extern void DtxProtectionMissing(int nodes);
  * decision.c: the decision table, read and written below the executor
  * ----------------------------------------------------------------
  */
+
+/* What is on record of one prepared participant. */
+typedef struct DtxPrepared
+{
+	Oid			serverid;		/* foreign server */
+	Oid			umid;			/* its user mapping */
+	uint64		system_id;		/* system identifier of its cluster, 0 if not
+								 * known */
+	uint64		timeline;		/* of that cluster, 0 if not known */
+	uint64		endpoint;		/* DtxEndpoint() of server and mapping */
+	uint64		remote_xid;		/* its full transaction id there, 0 if not
+								 * known */
+} DtxPrepared;
+
 typedef struct DtxDecisionRow
 {
 	uint64		boot_id;
@@ -310,23 +342,17 @@ typedef struct DtxDecisionRow
 	Oid			userid;			/* local user who committed */
 	TimestampTz decided_at;
 	int			nparticipants;
-	Oid		   *serverids;		/* per participant n = 1, 2, ... */
-	Oid		   *umids;			/* its user mapping */
-	uint64	   *system_ids;		/* system identifier of its cluster, 0 if not
-								 * known */
-	uint64	   *remote_xids;	/* its full transaction id there, 0 if not
-								 * known */
+	DtxPrepared *prepared;		/* of participant n = 1, 2, ... */
 	ItemPointerData tid;		/* where the row was read */
 } DtxDecisionRow;
 
 extern Oid	DtxDecisionTable(void);
-extern uint64 DtxCoordinatorId(void);
 extern void DtxDecisionCheck(void);
 extern void DtxDecisionWrite(uint64 xid, int nparticipants,
-							 const Oid *serverids, const Oid *umids,
-							 const uint64 *system_ids,
-							 const uint64 *remote_xids, ItemPointer tid);
+							 const DtxPrepared *prepared, ItemPointer tid);
 extern List *DtxDecisionScan(Snapshot snapshot);
+extern HTAB *DtxDecisionIndex(List *rows, MemoryContext cxt);
+extern DtxDecisionRow *DtxDecisionLookup(HTAB *index, uint64 boot_id, uint64 xid);
 extern bool DtxDecisionFind(Snapshot snapshot, uint64 boot_id, uint64 xid);
 extern Relation DtxDecisionOpen(LOCKMODE lockmode);
 extern bool DtxDecisionDelete(const DtxDecisionRow *row);
@@ -342,7 +368,8 @@ typedef enum DtxFound
 	DTX_FOUND_COMMITTED,
 	DTX_FOUND_ROLLED_BACK,
 	DTX_FOUND_LOST,				/* its server does not know its xid any more */
-	DTX_FOUND_UNKNOWN			/* too long ago for its server to tell */
+	DTX_FOUND_UNKNOWN,			/* its server cannot tell */
+	DTX_FOUND_REAPPEARED		/* it was confirmed once, and prepared again */
 } DtxFound;
 
 extern bool DtxDamageRecord(const DtxGid *gid, const char *server,
@@ -396,6 +423,7 @@ PGDLLEXPORT extern void dtx_resolver_main(Datum arg);
  */
 extern void DtxAdminInstallHooks(void);	/* admin.c */
 extern void DtxPassedByInstallHooks(void);	/* passed_by.c */
+extern void DtxCheckNothingInDoubt(bool current_boot_only);	/* admin.c */
 extern void DtxInterposeCheck(void);
 extern bool DtxInterposeSees(const void *handler);
 extern bool DtxInterposeIsPassedBy(void);

@@ -43,6 +43,7 @@
 #include "access/reloptions.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
+#include "common/hashfn.h"
 #include "compat.h"
 #include "foreign/foreign.h"
 #include "lib/ilist.h"
@@ -252,6 +253,38 @@ extract_options(List *options, const char **keywords, const char **values)
 	return n;
 }
 
+/*
+ * A hash, never 0, of where a foreign server and a user mapping lead: of all their
+ * options that libpq gets, but for passwords, in whatever order they stand.
+ */
+uint64
+DtxEndpoint(List *server_options, List *mapping_options)
+{
+	List	   *lists[2] = {server_options, mapping_options};
+	uint64		result = 1;
+
+	for (int i = 0; i < lengthof(lists); i++)
+	{
+		ListCell   *lc;
+
+		foreach(lc, lists[i])
+		{
+			DefElem    *def = (DefElem *) lfirst(lc);
+			const char *value = defGetString(def);
+
+			if (!is_libpq_option(def->defname) ||
+				strcmp(def->defname, "password") == 0 ||
+				strcmp(def->defname, "sslpassword") == 0)
+				continue;
+			result += DatumGetUInt64(hash_any_extended((const unsigned char *) value,
+													   strlen(value),
+													   DatumGetUInt64(hash_any_extended((const unsigned char *) def->defname,
+																						strlen(def->defname), i))));
+		}
+	}
+	return result != 0 ? result : 1;
+}
+
 static int
 count_hosts(const char *value)
 {
@@ -334,6 +367,8 @@ DtxTargetMake(Oid serverid, Oid umid, int attempt, Oid on_behalf_of)
 		target->error = psprintf("user mapping with OID %u was dropped", umid);
 		return target;
 	}
+
+	target->endpoint = DtxEndpoint(server->options, um_options);
 
 	/* Room for fallback_application_name, client_encoding and the end. */
 	n = list_length(server->options) + list_length(um_options) + 3;

@@ -32,6 +32,7 @@ typedef struct DtxTarget
 	const char **values;
 	int			connect_timeout;	/* milliseconds, for all hosts together */
 	bool		need_password;	/* the server must have asked for it */
+	uint64		endpoint;		/* DtxEndpoint() */
 	char	   *error;			/* why it can't be used, or NULL */
 } DtxTarget;
 
@@ -85,6 +86,7 @@ typedef struct DtxRemoteHandler
 
 extern DtxTarget *DtxTargetMake(Oid serverid, Oid umid, int attempt,
 								Oid on_behalf_of);
+extern uint64 DtxEndpoint(List *server_options, List *mapping_options);
 extern char *DtxMappingOption(Oid umid, const char *name);
 
 extern DtxRemoteSet *DtxRemoteSetCreate(MemoryContext parent);

@@ -14,44 +14,29 @@
  *
  * How a gid is judged
  * -------------------
- * A gid G was seen prepared on a server.  Three steps, in this order:
+ * The server is asked what is prepared there, then this server whether a backend
+ * is responsible for it, then facts.c for what this database knows; judge.c makes
+ * a verdict of that, and visit_obey() does what follows from it.  A gid that
+ * the server has shown only once may just have been finished by its backend: what
+ * nobody handed over to us is listed once more before it is judged.
  *
- *	1. DtxActivityResponsible(G).  If a live backend answers for G, leave it.
- *	2. Take a snapshot, after step 1.
- *	3. Look for the decision row of (boot id, xid) of G in this snapshot.
- *	   There: COMMIT PREPARED.  Not there: ROLLBACK PREPARED.
- *
- * Why this is right.  A backend makes itself responsible for its transaction T
- * before it sends the first PREPARE, and stops being so only after T has left
- * the proc array (xact.c: CommitTransaction() and AbortTransaction() call
- * ProcArrayEndTransaction() before the callbacks in which the coordinator
- * lets go; a backend that dies aborts first).  As G was seen, T's PREPARE had
- * been sent.  So "nobody is responsible" in step 1 means that T is over, and
- * as no (boot id, xid) is used twice it will not come back.  A snapshot taken
- * after that sees T as it ended: its row if it committed, no row if not.  The
- * other way round it would be wrong: T could commit between a snapshot that
- * does not see it yet and a check that does not see it any more, and we would
- * roll back a part of a committed transaction.
- *
- * A row may also vanish: it is overwritten or deleted once every participant
- * of T has confirmed.  Then no gid of T is prepared any more.  To keep that
- * from looking like an abort, a gid that nobody handed over to us is listed
- * once more after step 1, and judged only if it is still there.
+ * Right before each command both questions are asked again that have an answer
+ * without a transaction: is a backend responsible, and has the transaction
+ * committed after all?
  *
  * When a gid is forgotten
  * -----------------------
  * "Does not exist" in answer to a command proves little: a PREPARE on a
- * connection that broke may arrive later.  So an entry of the in-doubt table
- * goes when our own command has finished the gid, or when a visit that began
- * after the entry was there saw it neither prepared nor being prepared.  The
- * server is asked in this order: is it in recovery (then its prepared
- * transactions can't be seen), which PREPAREs are running, which transactions
- * are prepared.  In any other order one could slip through.  A PREPARE that
- * arrives even later belongs to a transaction that has been rolled back, because
- * a commit needs the success of all PREPAREs; a later pass finds it.
+ * connection that broke may arrive later, the server may be another one, or may
+ * have been restored.  So an entry of the in-doubt table goes when our own
+ * command has finished the gid, or when a visit that began after the entry was
+ * there saw it neither prepared nor being prepared, and DtxMayForget() has proof
+ * that it ended as decided.  The server is asked in this order: is it in recovery
+ * (then its prepared transactions can't be seen), which PREPAREs are running, which
+ * transactions are prepared.  In any other order one could slip through.  A PREPARE
+ * that arrives even later belongs to a transaction that has been rolled back,
+ * because a commit needs the success of all PREPAREs; a later pass finds it.
  *
- * How it was finished
- * -------------------
  * What is gone and was not finished by us may have been finished by its own
  * backend, by another resolver, or by a human, who may have done the wrong
  * thing.  The server knows: it is asked what became of the transaction id
@@ -60,9 +45,7 @@
  * decision this is recorded (damage.c), and only then is the gid forgotten.
  *
  * A decision row goes when, for each of its participants, a visit that began
- * after the row was read found the gid gone, or finished it.  "Gone" counts only
- * from the cluster that prepared it: the options of a foreign server may be
- * changed, and its address may come to mean another machine.
+ * after the row was read has that proof, or finished it.
  *
  *-------------------------------------------------------------------------
  */
@@ -78,8 +61,11 @@
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
 #include "compat.h"
+#include "facts.h"
 #include "fault.h"
 #include "foreign/foreign.h"
+#include "identity.h"
+#include "judge.h"
 #include "lib/stringinfo.h"
 #include "in_doubt.h"
 #include "miscadmin.h"
@@ -139,6 +125,7 @@
 #define NO_OUTCOME	"it is not prepared any more, and how it was finished could not be found out"
 #define NOT_RECORDED "it was finished against its decision, which could not be recorded yet"
 #define LEADS_ELSEWHERE	"the foreign server leads to another cluster now than when the transaction was prepared"
+#define UNIDENTIFIED	"it is not prepared any more, and it cannot be told whether the server is the one where it was: it does not tell its system identifier, and its options or those of the user mapping have changed"
 
 /* What a visit is for. */
 typedef enum VisitPurpose
@@ -165,8 +152,8 @@ typedef enum FoundState
 	FOUND_ORPHAN,				/* nobody is; to be listed once more */
 	FOUND_DECIDED,				/* "decision" is what is to become of it */
 	FOUND_DONE,					/* we have finished it */
-	FOUND_GONE,					/* somebody else has */
-	FOUND_FAILED				/* tried in vain, see "error" */
+	FOUND_GONE,					/* it is not prepared any more, not by us */
+	FOUND_FAILED				/* tried, or not ours to try; see "error" */
 } FoundState;
 
 /* A gid that a server holds. */
@@ -176,6 +163,8 @@ typedef struct Found
 	char	   *owner;			/* role that may finish it, or NULL */
 	char	   *database;		/* where it must be finished, or NULL */
 	uint64		remote_xid;		/* its full transaction id there, or 0 */
+	int64		age_ms;			/* prepared for so long, -1 if not known */
+	bool		reappeared;		/* DtxReappeared() */
 	int			list;			/* number of the last list that has it */
 	int			orphaned;		/* number of the list after which nobody was
 								 * responsible for it */
@@ -184,36 +173,19 @@ typedef struct Found
 	DtxRemoteError error;		/* of the last attempt */
 } Found;
 
-/* What a server says of a transaction that is not prepared there any more. */
-typedef enum OutcomeStatus
-{
-	OUTCOME_NOT_TOLD,			/* no answer */
-	OUTCOME_COMMITTED,
-	OUTCOME_ABORTED,
-	OUTCOME_IN_PROGRESS,
-	OUTCOME_FUTURE,				/* it has not assigned that id yet */
-	OUTCOME_FORGOTTEN			/* too long ago */
-} OutcomeStatus;
-
 typedef struct Outcome
 {
 	DtxGid		gid;			/* hash key */
 	uint64		remote_xid;		/* what was asked for */
-	OutcomeStatus status;
+	DtxOutcome	status;
 } Outcome;
-
-/* A decision row by its key, in a hash table. */
-typedef struct RowKey
-{
-	uint64		key[2];			/* boot id, xid */
-	DtxDecisionRow *row;
-} RowKey;
 
 /* A PREPARE that is running on a server. */
 typedef struct InFlight
 {
 	DtxGid		gid;
 	int			pid;			/* process over there */
+	int64		age_ms;			/* running for so long, -1 if not known */
 } InFlight;
 
 typedef struct Resolver Resolver;
@@ -262,13 +234,19 @@ typedef struct Visit
 	bool		sees_all;		/* does it see what others are doing? */
 	bool		in_recovery;	/* a standby shows nothing */
 	uint64		conn_system_id; /* which cluster it is, 0 if it does not tell */
+	uint64		conn_timeline;	/* its timeline, likewise */
+	uint64		conn_endpoint;	/* DtxEndpoint() of server and mapping */
+	uint64		next_xid;		/* next full xid here before the list was asked for */
 	bool		has_info;		/* are the fields above valid? */
 	uint64		next_remote_xid;	/* full transaction id, 0 if not known */
 	bool		relisted;		/* listed a second time? */
 
 	/* findings */
 	uint64		system_id;		/* cluster that the lists are from, or 0 */
+	uint64		timeline;		/* its timeline, or 0 */
 	bool		mixed;			/* are they from several? */
+	uint64		endpoints[MAX_TRIES];	/* of the connections that listed */
+	int			nendpoints;
 	bool		listed;			/* has any list been complete? */
 	bool		truncated;		/* did the last list stop short? */
 	int			list;			/* number of the current list */
@@ -325,6 +303,7 @@ typedef struct Note
 	uint64		serial;			/* Resolver.serial when it was first read */
 	int			nconfirmed;
 	bool	   *confirmed;		/* per participant */
+	uint64	   *seals;			/* of their gids, likewise */
 } Note;
 
 /* A visit that the worker is about to begin. */
@@ -396,18 +375,23 @@ static void row_in_flight(Visit *v, const PGresult *res);
 static void row_prepared(Visit *v, DtxRemote *remote, const PGresult *res);
 static void visit_listed(Visit *v, DtxRemote *remote);
 static bool visit_judge(Visit *v);
-static HTAB *row_keys(List *rows, MemoryContext cxt);
-static RowKey *row_of(HTAB *keys, const DtxGid *gid);
-static bool is_forced_commit(List *forced, const DtxGid *gid);
+static void visit_obey(Visit *v, Found *f, const DtxFacts *facts,
+					   const DtxDecisionRow *row);
+static bool still_so(Visit *v, Found *f);
+static int64 milliseconds(const PGresult *res, int column);
 static void visit_continue(Visit *v, DtxRemote *remote);
 static bool may_finish(Visit *v, Found *f);
 static void visit_finished_one(Visit *v, const DtxRemoteError *error);
 static bool visit_ask_outcomes(Visit *v, DtxRemote *remote);
 static void add_question(Visit *v, StringInfo sql, const DtxGid *gid,
-						 uint64 remote_xid, uint64 system_id);
+						 const DtxPrepared *prepared);
 static void row_outcome(Visit *v, const PGresult *res);
 static const char *why_not_done(Visit *v, const DtxGid *gid, DtxDecision decision,
-							 uint64 remote_xid, uint64 system_id);
+								const DtxPrepared *prepared);
+static DtxSame same_cluster(const Visit *v, uint64 system_id);
+static bool same_endpoint(const Visit *v, uint64 endpoint);
+static void entry_prepared(Visit *v, const DtxInDoubt *entry, const Found *f,
+						   DtxPrepared *prepared);
 static bool record_damage(Visit *v, const DtxGid *gid, DtxDecision decision,
 						  DtxFound found, uint64 remote_xid, uint64 system_id);
 static void visit_done(Visit *v);
@@ -416,7 +400,6 @@ static void settle_entries(Visit *v);
 static void settle_gone(Visit *v, DtxInDoubt *entry, Found *f);
 static void settle_notes(Visit *v);
 static void found_failed(Visit *v, Found *f);
-static bool seen_since_judged(Visit *v, const DtxGid *gid);
 static bool add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
 					  DtxDecision decision, const char *error,
 					  TimestampTz next_attempt);
@@ -489,6 +472,10 @@ resolver_refresh(Resolver *r)
 
 	if (!DtxExtensionInstalled())
 		return false;
+
+	/* Backends wait for that before they make gids, and so does judging. */
+	if (r->worker)
+		DtxBootRecord();
 	coordinator_id = DtxCoordinatorId();
 	if (coordinator_id == r->coordinator_id)
 		return true;
@@ -909,6 +896,7 @@ visit_connect(Visit *v, Oid umid)
 
 	v->tried = lappend_oid(v->tried, umid);
 	v->umid = umid;
+	v->conn_endpoint = target->endpoint;
 	if (target->error == NULL)
 	{
 		v->ntries++;
@@ -1003,7 +991,8 @@ visit_send_list(Visit *v, DtxRemote *remote)
 						   "pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())::pg_catalog.text, "
 						   "pg_catalog.pg_backend_pid()::pg_catalog.text; ");
 	appendStringInfo(&sql,
-					 "SELECT pid::pg_catalog.text, query "
+					 "SELECT pid::pg_catalog.text, query, "
+					 "pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) query_start)::pg_catalog.int8::pg_catalog.text "
 					 "FROM pg_catalog.pg_stat_activity "
 					 "WHERE state = 'active' AND pg_catalog.octet_length(query) <= 1024 "
 					 "AND (query LIKE 'PREPARE TRANSACTION ''%s%s' "
@@ -1015,11 +1004,13 @@ visit_send_list(Visit *v, DtxRemote *remote)
 					 pattern, v->has_only ? "''%" : "", MAX_IN_FLIGHT);
 	appendStringInfo(&sql,
 					 "SELECT gid, owner::pg_catalog.text, database::pg_catalog.text, "
-					 "transaction::pg_catalog.text "
+					 "transaction::pg_catalog.text, "
+					 "pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) prepared)::pg_catalog.int8::pg_catalog.text "
 					 "FROM pg_catalog.pg_prepared_xacts "
 					 "WHERE gid LIKE '%s' LIMIT %d",
 					 pattern, MAX_LISTED + 1);
 
+	v->next_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
 	v->phase = PHASE_LIST;
 	v->list++;
 	v->nlisted = 0;
@@ -1049,8 +1040,10 @@ visit_row(DtxRemote *remote, void *arg, int statement, const PGresult *res)
 	{
 		const char *value = DtxRemoteValue(res, 0, 32);
 
-		if (value != NULL)
-			v->conn_system_id = strtou64(value, NULL, 10);
+		if (value != NULL && statement == 0)
+			v->conn_timeline = DtxTimelineParse(value);
+		else if (value != NULL)
+			v->conn_system_id = DtxNumberParse(value, PG_UINT64_MAX);
 	}
 	else if (v->phase == PHASE_OUTCOME)
 	{
@@ -1104,7 +1097,7 @@ row_in_flight(Visit *v, const PGresult *res)
 	unsigned int cursor;
 	int			len = 0;
 
-	if (PQnfields(res) != 2 || list_length(v->in_flight) >= MAX_IN_FLIGHT)
+	if (PQnfields(res) != 3 || list_length(v->in_flight) >= MAX_IN_FLIGHT)
 		return;
 	pid = DtxRemoteValue(res, 0, 12);
 	query = DtxRemoteValue(res, 1, 1024);
@@ -1129,6 +1122,7 @@ row_in_flight(Visit *v, const PGresult *res)
 
 	item = palloc0(sizeof(InFlight));
 	item->pid = (int) DtxNumberParse(pid, PG_INT32_MAX);
+	item->age_ms = milliseconds(res, 2);
 	if (!DtxGidParse(text, &item->gid) ||
 		(!v->has_only &&
 		 (item->gid.coordinator_id != v->coordinator_id ||
@@ -1139,6 +1133,18 @@ row_in_flight(Visit *v, const PGresult *res)
 	}
 	v->in_flight = lappend(v->in_flight, item);
 	v->seen_in_flight = lappend(v->seen_in_flight, item);
+}
+
+/* A number of seconds in a result, as milliseconds; -1 if there is none. */
+static int64
+milliseconds(const PGresult *res, int column)
+{
+	const char *value = DtxRemoteValue(res, column, 20);
+
+	if (value == NULL)
+		return -1;
+	/* (less than 0 if the clock was set back) */
+	return (int64) DtxNumberParse(value, PG_INT32_MAX) * 1000;
 }
 
 /* A prepared transaction of ours. */
@@ -1165,7 +1171,7 @@ row_prepared(Visit *v, DtxRemote *remote, const PGresult *res)
 		return;
 	}
 
-	if (PQnfields(res) != 4)
+	if (PQnfields(res) != 5)
 		return;
 	value = DtxRemoteValue(res, 0, DTX_GID_SIZE);
 	if (value == NULL || !DtxGidParse(value, &gid))
@@ -1197,6 +1203,7 @@ row_prepared(Visit *v, DtxRemote *remote, const PGresult *res)
 			if (low != 0)
 				f->remote_xid = v->next_remote_xid + (int64) distance;
 		}
+		f->age_ms = milliseconds(res, 4);
 	}
 	f->list = v->list;
 }
@@ -1214,9 +1221,10 @@ visit_ready(DtxRemote *remote, void *arg, const DtxRemoteError *error)
 		case PHASE_CONNECT:
 			v->version = DtxRemoteVersion(remote);
 			v->conn_system_id = 0;
+			v->conn_timeline = 0;
 			v->phase = PHASE_IDENTIFY;
-			DtxRemoteSend(remote, "SELECT system_identifier::pg_catalog.text "
-						  "FROM pg_catalog.pg_control_system()");
+			DtxRemoteSend(remote, v->version >= 100000 ? DTX_IDENTIFY :
+						  DTX_IDENTIFY_OLD);
 			break;
 
 		case PHASE_IDENTIFY:
@@ -1307,9 +1315,13 @@ visit_listed(Visit *v, DtxRemote *remote)
 	ListCell   *lc;
 
 	/* Several hosts, or an address that means another machine now. */
-	if (v->listed && v->system_id != v->conn_system_id)
+	if (v->listed && (v->system_id != v->conn_system_id ||
+					  v->timeline != v->conn_timeline))
 		v->mixed = true;
 	v->system_id = v->conn_system_id;
+	v->timeline = v->conn_timeline;
+	if (v->nendpoints < lengthof(v->endpoints))
+		v->endpoints[v->nendpoints++] = v->conn_endpoint;
 	v->listed = true;
 	v->error = NULL;
 	v->good_umid = v->umid;
@@ -1348,7 +1360,7 @@ visit_listed(Visit *v, DtxRemote *remote)
 			continue;
 		}
 
-		/* Step 1 of judging; visit_judge() takes the other two. */
+		/* Before visit_judge() reads what this database knows. */
 		if (DtxActivityResponsible(&f->gid))
 			f->state = FOUND_LEFT;
 		else
@@ -1391,24 +1403,13 @@ visit_listed(Visit *v, DtxRemote *remote)
 		if (f->state == FOUND_DECIDED && may_finish(v, f))
 			v->todo = lappend(v->todo, f);
 	}
-	if (v->purpose == VISIT_RESOLVE)
-	{
-		foreach(lc, v->in_flight)
-		{
-			InFlight   *item = (InFlight *) lfirst(lc);
-
-			/* Its transaction is over, so it can only have been aborted. */
-			if (!DtxActivityResponsible(&item->gid))
-				v->cancels = lappend(v->cancels, item);
-		}
-	}
 	MemoryContextSwitchTo(old);
 	visit_continue(v, remote);
 }
 
 /*
- * Steps 2 and 3 of judging, for all orphans at once: take a snapshot, look for
- * their decision rows.  Returns false if the extension is gone.
+ * Judge all orphans, and choose the running PREPAREs that are to be canceled.
+ * Returns false if the extension is gone.
  */
 static bool
 visit_judge(Visit *v)
@@ -1416,13 +1417,12 @@ visit_judge(Visit *v)
 	Resolver   *r = v->resolver;
 	MemoryContext scratch;
 	MemoryContext old;
-	Snapshot	snapshot;
-	List	   *rows;
-	List	   *forced = NIL;
-	HTAB	   *committed;
+	DtxWitness *witness;
+	List	   *sightings = NIL;
+	bool		suspect = false;
+	bool		any = v->in_flight != NIL;
 	ListCell   *lc;
-	bool		ok;
-	bool		any = false;
+	ListCell   *lc2;
 
 	foreach(lc, v->found)
 	{
@@ -1437,40 +1437,47 @@ visit_judge(Visit *v)
 	xact_begin(r);
 	old = MemoryContextSwitchTo(scratch);
 
-	/*
-	 * The rows must be those of the extension that made these gids.  Dropped
-	 * and created again it has another coordinator id and an empty table, in
-	 * which everything looks like an abort.  Equal before and after the scan:
-	 * it was that table.
-	 */
-	ok = DtxExtensionInstalled() && DtxCoordinatorId() == v->coordinator_id;
-	rows = NIL;
-	if (ok)
+	/* Who is responsible has to be asked before anything is read. */
+	foreach(lc, v->in_flight)
 	{
-		snapshot = RegisterSnapshot(r->worker ? GetTransactionSnapshot() :
-									GetLatestSnapshot());
-		rows = DtxDecisionScan(snapshot);
+		InFlight   *item = (InFlight *) lfirst(lc);
+		DtxSighting *sighting = palloc0(sizeof(DtxSighting));
 
-		/* With the same snapshot: there is the row, or what is left of it. */
-		forced = DtxForcedCommits(snapshot);
-		UnregisterSnapshot(snapshot);
-		ok = DtxExtensionInstalled() && DtxCoordinatorId() == v->coordinator_id;
+		sighting->gid = item->gid;
+		sighting->next_xid = v->next_xid;
+		sighting->age_ms = item->age_ms;
+		sighting->responsible = DtxActivityResponsible(&item->gid);
+		sightings = lappend(sightings, sighting);
 	}
-	DTX_FAULT("resolver-snapshot", NULL);
-	MemoryContextSwitchTo(old);
-	xact_end(r);
 
-	if (!ok)
+	witness = DtxWitnessTake();
+	DTX_FAULT("resolver-snapshot", NULL);
+	if (witness == NULL || DtxCoordinatorId() != v->coordinator_id)
 	{
+		MemoryContextSwitchTo(old);
+		xact_end(r);
 		MemoryContextDelete(scratch);
 		return false;
 	}
 
-	committed = row_keys(rows, scratch);
+	forboth(lc, v->in_flight, lc2, sightings)
+	{
+		if (DtxWitnessMayCancel(witness, (DtxSighting *) lfirst(lc2)))
+		{
+			MemoryContextSwitchTo(v->cxt);
+			v->cancels = lappend(v->cancels, lfirst(lc));
+			MemoryContextSwitchTo(scratch);
+		}
+	}
 	foreach(lc, v->found)
 	{
 		Found	   *f = (Found *) lfirst(lc);
-		RowKey	   *found;
+		DtxSighting sighting = {
+			.gid = f->gid,
+			.next_xid = v->next_xid,
+			.age_ms = f->age_ms
+		};
+		DtxFacts	facts;
 
 		if (f->state != FOUND_ORPHAN)
 			continue;
@@ -1482,86 +1489,80 @@ visit_judge(Visit *v)
 			f->state = FOUND_LEFT;
 			continue;
 		}
-		found = row_of(committed, &f->gid);
-
-		/*
-		 * What was prepared through a server that was dropped since is confirmed
-		 * by nobody but the worker, and only if it commits it itself: see
-		 * settle_notes().
-		 */
-		if (!r->worker && found != NULL &&
-			f->gid.n <= (uint32) found->row->nparticipants &&
-			found->row->serverids[f->gid.n - 1] != v->serverid &&
-			!server_exists(r, found->row->serverids[f->gid.n - 1]))
-		{
-			DtxLauncherAskPass();
-			f->state = FOUND_LEFT;
-			continue;
-		}
-		f->decision = found != NULL || is_forced_commit(forced, &f->gid) ?
-			DTX_COMMIT : DTX_ROLLBACK;
-		f->state = FOUND_DECIDED;
+		DtxWitnessFacts(witness, &sighting, &facts);
+		suspect |= facts.authentic && facts.late && !facts.suspended &&
+			(facts.history == DTX_HISTORY_CONTINUED ||
+			 facts.history == DTX_HISTORY_BROKEN);
+		visit_obey(v, f, &facts, DtxWitnessRow(witness, &f->gid));
 	}
+	if (suspect && r->worker)
+		DtxBootSuspend("another server with this database is alive");
+	MemoryContextSwitchTo(old);
+	xact_end(r);
 	MemoryContextDelete(scratch);
 	return true;
 }
 
-/* The decision row of a gid in row_keys()'s table, or NULL. */
-static RowKey *
-row_of(HTAB *keys, const DtxGid *gid)
+/*
+ * What follows from a verdict.  In a transaction.
+ */
+static void
+visit_obey(Visit *v, Found *f, const DtxFacts *facts, const DtxDecisionRow *row)
 {
-	uint64		key[2] = {gid->boot_id, gid->xid};
+	Resolver   *r = v->resolver;
+	DtxVerdict	verdict = DtxJudge(facts);
 
-	return hash_search(keys, key, HASH_FIND, NULL);
+	switch (verdict)
+	{
+		case DTX_VERDICT_LEAVE:
+			f->state = FOUND_LEFT;
+			return;
+		case DTX_VERDICT_COMMIT:
+		case DTX_VERDICT_ROLLBACK:
+			break;
+		default:
+			/* Never touched; shown, so that a human can decide. */
+			f->decision = DTX_UNDECIDED;
+			f->error.sqlstate = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+			f->error.message = MemoryContextStrdup(v->cxt,
+												   DtxVerdictReason(verdict, facts));
+			found_failed(v, f);
+			return;
+	}
+
+	f->reappeared = DtxReappeared(facts);
+
+	/*
+	 * Left to the worker: damage is recorded by it alone, and what was prepared
+	 * through a server that was dropped since is confirmed by nobody else, and only
+	 * if it commits it itself (see settle_notes()).
+	 */
+	if (!r->worker &&
+		(f->reappeared ||
+		 (row != NULL && f->gid.n <= (uint32) row->nparticipants &&
+		  row->prepared[f->gid.n - 1].serverid != v->serverid &&
+		  !server_exists(r, row->prepared[f->gid.n - 1].serverid))))
+	{
+		DtxLauncherAskPass();
+		f->state = FOUND_LEFT;
+		return;
+	}
+	f->decision = verdict == DTX_VERDICT_COMMIT ? DTX_COMMIT : DTX_ROLLBACK;
+	f->state = FOUND_DECIDED;
 }
 
 /*
- * Has a human let go of the decision to commit this gid, because it was not to be
- * found?  When it appears after all, it is committed as he said.
+ * A command is about to be sent.  Does what it rests on still hold, as far as that
+ * can be told without a transaction?
  */
 static bool
-is_forced_commit(List *forced, const DtxGid *gid)
+still_so(Visit *v, Found *f)
 {
-	char		text[DTX_GID_SIZE];
-	ListCell   *lc;
-
-	if (forced == NIL)
-		return false;
-	DtxGidFormat(gid, text);
-	foreach(lc, forced)
-	{
-		if (strcmp((const char *) lfirst(lc), text) == 0)
-			return true;
-	}
-	return false;
-}
-
-/*
- * A hash table of RowKey, in this memory context, for a list of DtxDecisionRow.
- */
-static HTAB *
-row_keys(List *rows, MemoryContext cxt)
-{
-	HTAB	   *keys;
-	HASHCTL		info;
-	ListCell   *lc;
-
-	/* Two uint64: no padding. */
-	memset(&info, 0, sizeof(info));
-	info.keysize = 2 * sizeof(uint64);
-	info.entrysize = sizeof(RowKey);
-	info.hcxt = cxt;
-	keys = hash_create("pg_dtx decisions", 64, &info,
-					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	foreach(lc, rows)
-	{
-		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
-		uint64		key[2] = {row->boot_id, row->xid};
-		RowKey	   *entry = hash_search(keys, key, HASH_ENTER, NULL);
-
-		entry->row = row;
-	}
-	return keys;
+	if (v->purpose != VISIT_RESOLVE || f->gid.boot_id != DtxBootId())
+		return true;
+	return !DtxActivityResponsible(&f->gid) &&
+		(f->decision == DTX_COMMIT ||
+		 DtxCommitLog(f->gid.xid) == DTX_LOG_ABORTED);
 }
 
 /*
@@ -1606,6 +1607,17 @@ visit_continue(Visit *v, DtxRemote *remote)
 	{
 		v->current = (Found *) linitial(v->todo);
 		v->todo = list_delete_first(v->todo);
+		if (!still_so(v, v->current) ||
+			(v->current->reappeared &&
+			 !record_damage(v, &v->current->gid, DTX_COMMIT, DTX_FOUND_REAPPEARED,
+							v->current->remote_xid, v->system_id)))
+		{
+			/* the next visit looks again */
+			v->current->state = FOUND_LEFT;
+			v->current = NULL;
+			visit_continue(v, remote);
+			return;
+		}
 		DtxGidFormat(&v->current->gid, gid);
 		snprintf(sql, sizeof(sql), "%s PREPARED '%s'",
 				 v->current->decision == DTX_COMMIT ? "COMMIT" : "ROLLBACK",
@@ -1698,7 +1710,7 @@ visit_ask_outcomes(Visit *v, DtxRemote *remote)
 	bool		any;
 
 	if (v->purpose != VISIT_RESOLVE || !r->worker || v->truncated ||
-		v->mixed || v->system_id == 0 || v->version < 100000)
+		v->mixed || v->version < 100000)
 		return false;
 
 	old = MemoryContextSwitchTo(v->cxt);
@@ -1721,12 +1733,10 @@ visit_ask_outcomes(Visit *v, DtxRemote *remote)
 	{
 		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
 		Found	   *f = hash_search(v->found_hash, &entry->gid, HASH_FIND, NULL);
+		DtxPrepared prepared;
 
-		if (entry->remote_xid == 0 && f != NULL)
-			add_question(v, &sql, &entry->gid, f->remote_xid, v->system_id);
-		else
-			add_question(v, &sql, &entry->gid, entry->remote_xid,
-						 entry->xid_system_id);
+		entry_prepared(v, entry, f, &prepared);
+		add_question(v, &sql, &entry->gid, &prepared);
 	}
 	foreach(lc, r->notes)
 	{
@@ -1738,11 +1748,10 @@ visit_ask_outcomes(Visit *v, DtxRemote *remote)
 		{
 			DtxGid		gid;
 
-			if (note->row.serverids[i] != v->serverid || note->confirmed[i])
+			if (note->row.prepared[i].serverid != v->serverid || note->confirmed[i])
 				continue;
 			note_gid(r, note, i, &gid);
-			add_question(v, &sql, &gid, note->row.remote_xids[i],
-						 note->row.system_ids[i]);
+			add_question(v, &sql, &gid, &note->row.prepared[i]);
 		}
 	}
 	appendStringInfoString(&sql, "}'::pg_catalog.int8[]) AS u(x)");
@@ -1763,15 +1772,19 @@ visit_ask_outcomes(Visit *v, DtxRemote *remote)
  * us, was asked for already, or is another cluster's.
  */
 static void
-add_question(Visit *v, StringInfo sql, const DtxGid *gid, uint64 remote_xid,
-			 uint64 system_id)
+add_question(Visit *v, StringInfo sql, const DtxGid *gid,
+			 const DtxPrepared *prepared)
 {
+	uint64		remote_xid = prepared->remote_xid;
+	DtxSame		same = same_cluster(v, prepared->system_id);
 	Found	   *f = hash_search(v->found_hash, gid, HASH_FIND, NULL);
 	Outcome    *outcome;
 	bool		found;
 
 	if (remote_xid == 0 || remote_xid > PG_INT64_MAX ||
-		system_id != v->system_id || (f != NULL && f->state != FOUND_GONE) ||
+		same == DTX_DIFFERENT ||
+		(same == DTX_NOT_TOLD && !same_endpoint(v, prepared->endpoint)) ||
+		(f != NULL && f->state != FOUND_GONE) ||
 		list_length(v->asked) >= MAX_OUTCOMES)
 		return;
 
@@ -1790,7 +1803,7 @@ add_question(Visit *v, StringInfo sql, const DtxGid *gid, uint64 remote_xid,
 	if (found)
 		return;
 	outcome->remote_xid = remote_xid;
-	outcome->status = OUTCOME_NOT_TOLD;
+	outcome->status = DTX_OUTCOME_NOT_TOLD;
 	appendStringInfo(sql, "%s" UINT64_FORMAT, v->asked == NIL ? "" : ",",
 					 remote_xid);
 	v->asked = lappend(v->asked, outcome);
@@ -1803,13 +1816,13 @@ row_outcome(Visit *v, const PGresult *res)
 	static const struct
 	{
 		const char *text;
-		OutcomeStatus status;
+		DtxOutcome	status;
 	}			known[] = {
-		{"committed", OUTCOME_COMMITTED},
-		{"aborted", OUTCOME_ABORTED},
-		{"in progress", OUTCOME_IN_PROGRESS},
-		{"future", OUTCOME_FUTURE},
-		{"forgotten", OUTCOME_FORGOTTEN}
+		{"committed", DTX_OUTCOME_COMMITTED},
+		{"aborted", DTX_OUTCOME_ABORTED},
+		{"in progress", DTX_OUTCOME_IN_PROGRESS},
+		{"future", DTX_OUTCOME_FUTURE},
+		{"forgotten", DTX_OUTCOME_TRUNCATED}
 	};
 	const char *xid;
 	const char *status;
@@ -1836,52 +1849,108 @@ row_outcome(Visit *v, const PGresult *res)
 }
 
 /*
- * A gid is gone.  Was it finished as it was decided, or if not, is that on
- * record now?  Then it may be forgotten, and NULL is returned, otherwise why it
- * may not.  Where nothing is known that one could ask for, "does not exist" has
- * to do.
+ * A gid is gone.  May it be forgotten, if need be after that was put on record?
+ * Then NULL is returned, otherwise why not.
  */
 static const char *
 why_not_done(Visit *v, const DtxGid *gid, DtxDecision decision,
-				 uint64 remote_xid, uint64 system_id)
+			 const DtxPrepared *prepared)
 {
 	Outcome    *outcome = NULL;
+	DtxGoneFacts facts;
 	DtxFound	found;
 
-	if (remote_xid == 0 || system_id == 0 || v->mixed ||
-		system_id != v->system_id || v->version < 100000)
-		return NULL;
 	if (v->outcome_hash != NULL)
 		outcome = hash_search(v->outcome_hash, gid, HASH_FIND, NULL);
-	if (outcome == NULL)
-		return NO_OUTCOME;
 
-	switch (outcome->status)
+	memset(&facts, 0, sizeof(facts));
+	facts.decided = decision != DTX_UNDECIDED;
+	facts.commit = decision == DTX_COMMIT;
+	facts.cluster = same_cluster(v, prepared->system_id);
+	facts.same_endpoint = same_endpoint(v, prepared->endpoint);
+	facts.timeline = v->mixed || prepared->timeline == 0 || v->timeline == 0 ?
+		DTX_NOT_TOLD : prepared->timeline == v->timeline ? DTX_SAME : DTX_DIFFERENT;
+	facts.xid_known = prepared->remote_xid != 0;
+	facts.outcome = outcome != NULL ? outcome->status : DTX_OUTCOME_NOT_TOLD;
+
+	switch (DtxMayForget(&facts))
 	{
-		case OUTCOME_NOT_TOLD:
-		case OUTCOME_IN_PROGRESS:
+		case DTX_GONE_FORGET:
+			return NULL;
+		case DTX_GONE_ELSEWHERE:
+			return LEADS_ELSEWHERE;
+		case DTX_GONE_UNIDENTIFIED:
+			return UNIDENTIFIED;
+		case DTX_GONE_NO_OUTCOME:
 			return NO_OUTCOME;
-		case OUTCOME_COMMITTED:
-			if (decision == DTX_COMMIT)
-				return NULL;
+		case DTX_GONE_COMMITTED:
 			found = DTX_FOUND_COMMITTED;
 			break;
-		case OUTCOME_ABORTED:
-			if (decision == DTX_ROLLBACK)
-				return NULL;
+		case DTX_GONE_ROLLED_BACK:
 			found = DTX_FOUND_ROLLED_BACK;
 			break;
-		case OUTCOME_FUTURE:
-			if (decision == DTX_ROLLBACK)
-				return NULL;
+		case DTX_GONE_LOST:
 			found = DTX_FOUND_LOST;
 			break;
 		default:
 			found = DTX_FOUND_UNKNOWN;
 			break;
 	}
-	return record_damage(v, gid, decision, found, remote_xid, system_id) ?
-		NULL : NOT_RECORDED;
+	return record_damage(v, gid, decision, found, prepared->remote_xid,
+						 prepared->system_id) ? NULL : NOT_RECORDED;
+}
+
+/*
+ * Does the server lead to the cluster where something was prepared?
+ */
+static DtxSame
+same_cluster(const Visit *v, uint64 system_id)
+{
+	if (v->mixed)
+		return DTX_DIFFERENT;
+	if (system_id == 0 || v->system_id == 0)
+		return DTX_NOT_TOLD;
+	return system_id == v->system_id ? DTX_SAME : DTX_DIFFERENT;
+}
+
+/*
+ * Has this visit used the options with which something was prepared?
+ */
+static bool
+same_endpoint(const Visit *v, uint64 endpoint)
+{
+	for (int i = 0; i < v->nendpoints; i++)
+	{
+		if (endpoint != 0 && v->endpoints[i] == endpoint)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * What is known of where an entry was prepared, be it from its session or from
+ * what visits have seen (f: what this one has, or NULL).
+ */
+static void
+entry_prepared(Visit *v, const DtxInDoubt *entry, const Found *f,
+			   DtxPrepared *prepared)
+{
+	memset(prepared, 0, sizeof(DtxPrepared));
+	prepared->serverid = entry->serverid;
+	prepared->umid = entry->umid;
+	prepared->system_id = entry->system_id;
+	prepared->timeline = entry->timeline;
+	prepared->endpoint = entry->endpoint;
+	prepared->remote_xid = entry->remote_xid;
+	if (prepared->system_id == 0)
+		prepared->system_id = entry->xid_system_id;
+	if (prepared->remote_xid == 0 && f != NULL)
+	{
+		prepared->system_id = v->system_id;
+		prepared->timeline = v->timeline;
+		prepared->endpoint = v->nendpoints > 0 ? v->endpoints[v->nendpoints - 1] : 0;
+		prepared->remote_xid = f->remote_xid;
+	}
 }
 
 /*
@@ -1957,7 +2026,10 @@ found_failed(Visit *v, Found *f)
 
 			DtxGidFormat(&f->gid, gid);
 			ereport(LOG,
-					(f->decision == DTX_COMMIT ?
+					(f->decision == DTX_UNDECIDED ?
+					 errmsg("prepared transaction \"%s\" on server \"%s\" is left alone: %s",
+							gid, v->name, f->error.message) :
+					 f->decision == DTX_COMMIT ?
 					 errmsg("could not commit prepared transaction \"%s\" on server \"%s\": %s",
 							gid, v->name, f->error.message) :
 					 errmsg("could not roll back prepared transaction \"%s\" on server \"%s\": %s",
@@ -2006,8 +2078,9 @@ add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
 	{
 		entry.remote_xid = f->remote_xid;
 		entry.xid_system_id = v->system_id;
+		entry.timeline = v->timeline;
+		entry.endpoint = v->nendpoints > 0 ? v->endpoints[v->nendpoints - 1] : 0;
 	}
-	entry.certain = seen_since_judged(v, gid);
 	entry.since = GetCurrentTimestamp();
 	entry.next_attempt = next_attempt;
 	strlcpy(entry.last_error, error, sizeof(entry.last_error));
@@ -2157,7 +2230,7 @@ visit_failed_for_good(Visit *v)
 
 				for (int i = 0; i < note->row.nparticipants; i++)
 				{
-					if (note->row.serverids[i] == v->serverid)
+					if (note->row.prepared[i].serverid == v->serverid)
 						note_unconfirmed(v->resolver, note, i, v->error);
 				}
 			}
@@ -2212,14 +2285,6 @@ settle_entries(Visit *v)
 		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
 		Found	   *f = hash_search(v->found_hash, &entry->gid, HASH_FIND, NULL);
 
-		if (leads_elsewhere(v, entry->system_id) &&
-			(f == NULL || f->state == FOUND_GONE))
-		{
-			DtxInDoubtFailed(&entry->gid, LEADS_ELSEWHERE,
-							 backoff_until(entry->attempts + 1));
-			continue;
-		}
-
 		if (f != NULL)
 		{
 			/* It was prepared and is not any more, so it can't come back. */
@@ -2252,21 +2317,6 @@ settle_entries(Visit *v)
 }
 
 /*
- * Did this visit see a gid prepared that had been judged before it began?  If a
- * decision row was deleted before that judgement, the gid had been finished by
- * then, and would not have been seen any more.  So what was judged to be rolled
- * back then has really never been decided to be committed.
- */
-static bool
-seen_since_judged(Visit *v, const DtxGid *gid)
-{
-	DtxInDoubt *entry = visit_entry(v, gid);
-
-	return entry != NULL && entry->decision == DTX_ROLLBACK &&
-		hash_search(v->found_hash, gid, HASH_FIND, NULL) != NULL;
-}
-
-/*
  * The gid of an entry is not prepared any more, and we have not finished it
  * (f: what was seen of it, or NULL).  Forget it, unless it is not known yet
  * whether it was finished as it was decided.
@@ -2274,18 +2324,11 @@ seen_since_judged(Visit *v, const DtxGid *gid)
 static void
 settle_gone(Visit *v, DtxInDoubt *entry, Found *f)
 {
-	uint64		remote_xid = entry->remote_xid;
-	uint64		system_id = entry->xid_system_id;
-	const char *why = NULL;
+	DtxPrepared prepared;
+	const char *why;
 
-	if (remote_xid == 0 && f != NULL)
-	{
-		remote_xid = f->remote_xid;
-		system_id = v->system_id;
-	}
-	if (entry->decision == DTX_COMMIT || entry->certain ||
-		seen_since_judged(v, &entry->gid))
-		why = why_not_done(v, &entry->gid, entry->decision, remote_xid, system_id);
+	entry_prepared(v, entry, f, &prepared);
+	why = why_not_done(v, &entry->gid, entry->decision, &prepared);
 	if (why == NULL)
 		DtxInDoubtRemove(&entry->gid);
 	else if (v->resolver->worker)
@@ -2329,18 +2372,14 @@ settle_notes(Visit *v)
 			 * gid alone proves nothing: whoever can prepare transactions on
 			 * any server may have used it.
 			 */
-			if (leads_elsewhere(v, note->row.system_ids[i]))
-			{
-				if (note->row.serverids[i] == v->serverid)
-					note_unconfirmed(r, note, i, LEADS_ELSEWHERE);
+			if (f != NULL && f->state == FOUND_DONE &&
+				note->row.prepared[i].serverid != v->serverid)
+				confirmed = same_cluster(v, note->row.prepared[i].system_id) == DTX_SAME &&
+					!server_state(note->row.prepared[i].serverid)->exists;
+			else if (note->row.prepared[i].serverid != v->serverid)
 				confirmed = false;
-			}
-			else if (note->row.serverids[i] != v->serverid)
-				confirmed = f != NULL && f->state == FOUND_DONE &&
-					note->row.system_ids[i] != 0 &&
-					!server_state(note->row.serverids[i])->exists;
 			else if (f != NULL && f->state == FOUND_DONE)
-				confirmed = true;
+				confirmed = same_cluster(v, note->row.prepared[i].system_id) != DTX_DIFFERENT;
 			else
 			{
 				confirmed = !v->truncated &&
@@ -2348,8 +2387,7 @@ settle_notes(Visit *v)
 				if (confirmed)
 				{
 					const char *why = why_not_done(v, &gid, DTX_COMMIT,
-												   note->row.remote_xids[i],
-												   note->row.system_ids[i]);
+												   &note->row.prepared[i]);
 
 					if (why != NULL)
 					{
@@ -3027,11 +3065,12 @@ worker_start_visit(Resolver *r, Start *start, List *entries)
 
 		for (int i = 0; i < note->row.nparticipants; i++)
 		{
-			if (note->row.serverids[i] == v->serverid && !note->confirmed[i] &&
-				OidIsValid(note->row.umids[i]) &&
+			if (note->row.prepared[i].serverid == v->serverid &&
+				!note->confirmed[i] &&
+				OidIsValid(note->row.prepared[i].umid) &&
 				list_length(v->preferred) < MAX_TRIES)
 				v->preferred = list_append_unique_oid(v->preferred,
-													  note->row.umids[i]);
+													  note->row.prepared[i].umid);
 		}
 	}
 	if (OidIsValid(state->good_umid))
@@ -3056,6 +3095,7 @@ note_gid(Resolver *r, Note *note, int index, DtxGid *gid)
 	gid->boot_id = note->row.boot_id;
 	gid->xid = note->row.xid;
 	gid->n = (uint32) index + 1;
+	gid->seal = note->seals[index];
 }
 
 /* A decision row that no live backend owns. */
@@ -3115,14 +3155,14 @@ unowned_rows(void)
 		snapshot = RegisterSnapshot(GetTransactionSnapshot());
 		rows = DtxDecisionScan(snapshot);
 		UnregisterSnapshot(snapshot);
-		keys = row_keys(rows, CurrentMemoryContext);
+		keys = DtxDecisionIndex(rows, CurrentMemoryContext);
 		foreach(lc, result)
 		{
 			UnownedRow *unowned = (UnownedRow *) lfirst(lc);
-			uint64		key[2] = {unowned->row->boot_id, unowned->row->xid};
 
 			if (!unowned->adopted &&
-				hash_search(keys, key, HASH_FIND, NULL) == NULL)
+				DtxDecisionLookup(keys, unowned->row->boot_id,
+								  unowned->row->xid) == NULL)
 				result = foreach_delete_current(result, lc);
 		}
 	}
@@ -3180,6 +3220,16 @@ worker_take_notes(Resolver *r)
 		note->row = *row;
 		note->confirmed = palloc0(sizeof(bool) * Max(row->nparticipants, 1));
 		note->serial = ++r->serial;
+		note->seals = palloc(sizeof(uint64) * Max(row->nparticipants, 1));
+		for (int i = 0; i < row->nparticipants; i++)
+		{
+			DtxGid		gid;
+
+			note->seals[i] = 0;
+			note_gid(r, note, i, &gid);
+			DtxSeal(&gid);
+			note->seals[i] = gid.seal;
+		}
 		entry = hash_search(known, key, HASH_FIND, NULL);
 		if (entry != NULL &&
 			entry->note->row.nparticipants == row->nparticipants)
@@ -3202,13 +3252,13 @@ worker_take_notes(Resolver *r)
 		for (int i = 0; i < row->nparticipants; i++)
 		{
 			if (!note->confirmed[i] &&
-				!server_state(row->serverids[i])->exists)
+				!server_state(row->prepared[i].serverid)->exists)
 			{
 				char		error[64];
 
 				snprintf(error, sizeof(error),
 						 "foreign server with OID %u was dropped",
-						 row->serverids[i]);
+						 row->prepared[i].serverid);
 				note_unconfirmed(r, note, i, error);
 			}
 		}
@@ -3239,16 +3289,18 @@ note_unconfirmed(Resolver *r, Note *note, int index, const char *error)
 	 * that has something of this gid, maybe not the one that we miss.
 	 */
 	if (DtxInDoubtGet(&gid, &entry) &&
-		(entry.system_id != 0 || note->row.system_ids[index] == 0))
+		(entry.system_id != 0 || note->row.prepared[index].system_id == 0))
 		return;
 
 	memset(&entry, 0, sizeof(entry));
 	entry.gid = gid;
-	entry.serverid = note->row.serverids[index];
-	entry.umid = note->row.umids[index];
-	entry.system_id = note->row.system_ids[index];
-	entry.remote_xid = note->row.remote_xids[index];
-	entry.xid_system_id = note->row.system_ids[index];
+	entry.serverid = note->row.prepared[index].serverid;
+	entry.umid = note->row.prepared[index].umid;
+	entry.system_id = note->row.prepared[index].system_id;
+	entry.timeline = note->row.prepared[index].timeline;
+	entry.endpoint = note->row.prepared[index].endpoint;
+	entry.remote_xid = note->row.prepared[index].remote_xid;
+	entry.xid_system_id = note->row.prepared[index].system_id;
 	entry.userid = note->row.userid;
 	entry.decision = DTX_COMMIT;
 	entry.since = note->row.decided_at;
@@ -3437,6 +3489,8 @@ dtx_resolver_main(Datum arg)
 				SetCurrentStatementStartTimestamp();
 				StartTransactionCommand();
 				leave = !DtxExtensionInstalled();
+				if (!leave)
+					DtxBootRecord();
 				CommitTransactionCommand();
 			}
 			else if (!is_due(pause_until, GetCurrentTimestamp()))

@@ -42,6 +42,7 @@
 #include "compat.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
+#include "identity.h"
 #include "miscadmin.h"
 #include "saga.h"
 #include "storage/condition_variable.h"

@@ -132,8 +132,6 @@ for my $number (1, 2)
 }
 
 # ---- the resolver: with something to do, and one server down
-my $coordinator = sprintf '%016x', $dtx->sql('SELECT id FROM dtx.coordinator');
-my $database = $dtx->sql(q{SELECT oid FROM pg_database WHERE datname = 'postgres'});
 $dtx->p(3)->stop('immediate');
 my $pid = $dtx->sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'});
 my $n = 0;
@@ -145,7 +143,8 @@ my $made = sub {
 		die 'the resolver makes no passes' if time > $deadline;
 		for my $i (1, 2)
 		{
-			my $gid = sprintf 'dtx:%s:%s:%016x:%d:1', $coordinator, $database, 1, 1000 + ++$n;
+			my ($gid) = $dtx->orphan_gids(1);
+			$n++;
 			$dtx->p($i)->safe_psql('postgres', "BEGIN; CREATE TABLE orphan$n (); PREPARE TRANSACTION '$gid'");
 		}
 		$dtx->sql('SELECT count(*) FROM dtx.resolve() AS a, dtx.resolve() AS b');

@@ -87,10 +87,8 @@ $dtx->balances_are('100 99 101', '... nothing is lost');
 is($s->run(q{SELECT length(r) FROM dtx.query('s1', $$SELECT repeat('x', 3000000)$$) AS t(r text)}), '3000000', 'a long row');
 is($dtx->sql(q{SELECT bool_and(ok) FROM dtx.check_server('s1')}), 't', 'dtx.check_server()');
 
-# A resolver with a lot to do: from an earlier boot, so they are rolled back; and one
-# that has committed.
-my $coordinator = sprintf '%016x', $dtx->sql('SELECT id FROM dtx.coordinator');
-my $database = $dtx->sql(q{SELECT oid FROM pg_database WHERE datname = 'postgres'});
+# A resolver with a lot to do: what was rolled back, and one that has committed.
+my @orphans = $dtx->orphan_gids(201);
 $dtx->sql('ALTER SYSTEM SET pg_dtx.resolver = off');
 $dtx->coord->reload;
 $dtx->arm;
@@ -100,9 +98,8 @@ $dtx->wait_held($s);
 $dtx->crash($dtx->coord);
 $s->finish;
 $dtx->p(2)->safe_psql('postgres', join '', map {
-	sprintf q{BEGIN; SET LOCAL ROLE teller; SELECT txid_current(); PREPARE TRANSACTION 'dtx:%s:%s:%016x:%d:1';},
-	  $coordinator, $database, 1, 1000 + $_
-} 1 .. 200);
+	"BEGIN; SET LOCAL ROLE teller; SELECT txid_current(); PREPARE TRANSACTION '$_';"
+} @orphans[ 1 .. 200 ]);
 $dtx->prepared_is(2, 201);
 $dtx->coord->append_conf('postgresql.auto.conf',
 	"synchronous_standby_names = ''\npg_dtx.resolver = on");
@@ -121,9 +118,8 @@ $dtx->sql(q{SELECT dtx.resolve()});
 my $resolver = $dtx->sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'});
 $dtx->poll($dtx->coord, q{SELECT last_error LIKE '%more than it was asked for%' FROM dtx.servers WHERE server = 's2'},
 	't', 'a server that sends too much is found out');
-$dtx->p(1)->safe_psql('postgres', sprintf
-	  q{BEGIN; SET LOCAL ROLE teller; SELECT txid_current(); PREPARE TRANSACTION 'dtx:%s:%s:%016x:%d:1'},
-	$coordinator, $database, 1, 2000);
+$dtx->p(1)->safe_psql('postgres',
+	"BEGIN; SET LOCAL ROLE teller; SELECT txid_current(); PREPARE TRANSACTION '$orphans[0]'");
 $dtx->prepared_is(1, 0, '... the other one is served');
 is($dtx->sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'}), $resolver,
 	'... by the same resolver');

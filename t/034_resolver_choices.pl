@@ -18,9 +18,7 @@ my $dtx = DtxTest->new(
 my $p1 = $dtx->p(1);
 my ($host, $port) = ($p1->host, $p1->port);
 my $superuser = $dtx->sql('SELECT current_user');
-my $stem = $dtx->sql(q{
-SELECT format('dtx:%s:%s:00000000000000aa:', lpad(to_hex(id), 16, '0'), oid)
-FROM dtx.coordinator, pg_database WHERE datname = current_database()});
+my @orphans = $dtx->orphan_gids(6);
 
 sub resolver
 {
@@ -82,14 +80,14 @@ sub prepared_by
 	return;
 }
 resolver('off');
-prepared_by('stranger', "${stem}11:1");
-prepared_by('u20', "${stem}12:1");
-is($p1->safe_psql('postgres', 'SELECT gid FROM pg_prepared_xacts LIMIT 1'), "${stem}11:1", 'that of a stranger is listed first');
+prepared_by('stranger', $orphans[1]);
+prepared_by('u20', $orphans[2]);
+is($p1->safe_psql('postgres', 'SELECT gid FROM pg_prepared_xacts LIMIT 1'), $orphans[1], 'that of a stranger is listed first');
 resolver('on');
 $dtx->prepared_is(1, 1, 'what a user can finish is finished, whoever comes before him');
 $dtx->poll($dtx->coord, 'SELECT gid, server, remote_user, last_error FROM dtx.in_doubt',
-	qq{${stem}11:1|many|stranger|no user mapping leads to its owner "stranger" in database "postgres"}, '... and what nobody can is told');
-$p1->safe_psql('postgres', "ROLLBACK PREPARED '${stem}11:1'");
+	qq{$orphans[1]|many|stranger|no user mapping leads to its owner "stranger" in database "postgres"}, '... and what nobody can is told');
+$p1->safe_psql('postgres', "ROLLBACK PREPARED '$orphans[1]'");
 $dtx->clean('finished by hand');
 
 # Five users are in doubt, and are not let in any more.  There is somebody who may
@@ -153,7 +151,7 @@ $s->finish;
 like($s->stderr, qr/ERROR:.*"many"/, '... and hangs');
 $dtx->poll($dtx->coord, q{SELECT count(*) FROM dtx.in_doubt WHERE last_error LIKE 'its PREPARE TRANSACTION is still running%' AND now() - since > '2 s'},
 	1, '... and is in doubt');
-prepared_by('u2', "${stem}13:1");
+prepared_by('u2', $orphans[3]);
 $dtx->prepared_is(1, 0, '... while another transaction is finished');
 is($dtx->sql('SELECT decision FROM dtx.in_doubt'), 'rollback', '... it is still in doubt');
 $dtx->continue_process(@remote);
@@ -187,7 +185,7 @@ is($p1->safe_psql('b', 'SELECT bal FROM acct'), '110', '... and it is committed 
 # then becomes the business of the one that leads to its database.
 resolver('off');
 $dtx->sql(qq{ALTER USER MAPPING FOR $superuser SERVER s_b OPTIONS (SET user 'u5')});
-$p1->safe_psql('b', "BEGIN; PREPARE TRANSACTION '${stem}14:1'");
+$p1->safe_psql('b', "BEGIN; PREPARE TRANSACTION '$orphans[4]'");
 resolver('on');
 $dtx->wait_passes(1);
 for my $time (1 .. 5)
@@ -213,7 +211,7 @@ $dtx->sql(qq{
 CREATE SERVER nodb FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port');
 CREATE USER MAPPING FOR u6 SERVER nodb OPTIONS (user 'u6', password_required 'false');
 CREATE USER MAPPING FOR u7 SERVER nodb OPTIONS (password_required 'false')});
-$p1->safe_psql($os_user, "BEGIN; PREPARE TRANSACTION '${stem}15:1'");
+$p1->safe_psql($os_user, "BEGIN; PREPARE TRANSACTION '$orphans[5]'");
 $dtx->clean('another user leads to another database');
 $dtx->sql('DROP SERVER nodb CASCADE');
 

@@ -173,6 +173,14 @@ sub servers
 }
 
 # Run SQL on the coordinator.
+# Names of prepared transactions of transactions that were rolled back.
+sub orphan_gids
+{
+	my ($self, $count, $dbname) = @_;
+	return split /\n/, $self->coord->safe_psql($dbname // 'postgres',
+		'BEGIN; SELECT dtx._gid(pg_current_xact_id(), 1); ROLLBACK;' x $count);
+}
+
 sub sql
 {
 	my ($self, $sql) = @_;

@@ -54,9 +54,9 @@ sub list
 {
 	my ($info, $gids) = @_;
 	return columns(map { "c$_" } 1 .. @$info) . row(@$info) . tag('SELECT 1')
-	  . columns('pid', 'query') . tag('SELECT 0')
-	  . columns('gid', 'owner', 'database', 'transaction')
-	  . join('', map { row($_, 'me', 'db', '700') } @$gids)
+	  . columns('pid', 'query', 'age') . tag('SELECT 0')
+	  . columns('gid', 'owner', 'database', 'transaction', 'age')
+	  . join('', map { row($_, 'me', 'db', '700', '0') } @$gids)
 	  . tag('SELECT ' . @$gids);
 }
 
@@ -359,7 +359,13 @@ sub polite
 {
 	my $sql = shift;
 	return list(\@info, []) if $sql =~ /FROM pg_catalog\.pg_prepared_xacts WHERE gid/;
-	return columns('x') . row('7000000000000000001') . tag('SELECT 1') if $sql =~ /system_identifier/;
+	return columns('x') . row('000000010000000000000001') . tag('SELECT 1')
+	  . columns('x') . row('7000000000000000001') . tag('SELECT 1') if $sql =~ /system_identifier/;
+	if ($sql =~ /txid_status.*'\{([\d,]+)\}/s)
+	{
+		my @xids = split /,/, $1;
+		return columns('x', 'status') . join('', map { row($_, 'committed') } @xids) . tag('SELECT ' . @xids);
+	}
 	return join('', map { /^SELECT/ ? columns('x') . row('555') . tag('SELECT 1') : polite_tag($_) }
 		  split /;\s*/, $sql);
 }

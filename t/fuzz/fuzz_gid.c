@@ -105,9 +105,9 @@ int
 main(int argc, char **argv)
 {
 	static const char *const seeds[] = {
-		"dtx:0123456789abcdef:16384:fedcba9876543210:1234567890123:1",
-		"dtx:ffffffffffffffff:4294967295:ffffffffffffffff:18446744073709551615:4294967295",
-		"dtx:0000000000000000:1:0000000000000001:3:64",
+		"dtx:0123456789abcdef:16384:fedcba9876543210:1234567890123:1:0f1e2d3c4b5a6978",
+		"dtx:ffffffffffffffff:4294967295:ffffffffffffffff:18446744073709551615:4294967295:ffffffffffffffff",
+		"dtx:0000000000000000:1:0000000000000001:3:64:0000000000000000",
 		"18446744073709551615", "9223372036854775807", "0", "-1", " 7", "00", ""
 	};
 	static const char alphabet[] = "dtx:0123456789abcdefABCDEF '\\\"-+.\n\x80\xff";

@@ -1,0 +1,1014 @@
+/*-------------------------------------------------------------------------
+ *
+ * identity.c
+ *		Who this database is: its identifier as a coordinator, the seal of its
+ *		gids, and the boots of the server that it remembers.
+ *
+ * The identity of a coordinator database is the row of dtx.coordinator, made by
+ * CREATE EXTENSION: a random identifier, and a secret with which gids are sealed.
+ * Both are part of every physical copy of the database, so they tell a
+ * coordinator from others, but not from its own copies.
+ *
+ * What tells copies apart is the boot: a random identifier made when shared
+ * memory is.  It is part of every gid, and two living servers never have the same
+ * one.  dtx.boot remembers the boots of this database, each in a row that is
+ * committed before the first gid of that boot is made.  So a gid of the current
+ * boot is this server's own; one of a boot in the table was made by this server
+ * or by a server of which it is a copy; one of any other boot is somebody else's
+ * and is never touched.
+ *
+ * A former boot is judged as if it had ended, which is wrong if the original is
+ * alive, and its end may be missing if this database was restored.  So when a row
+ * is written, the one before it is compared with what the server can know of
+ * itself:
+ *
+ *	- Was it recovered from a backup, or to a target?  (recovery.signal, or
+ *	  backup_label without standby.signal, at a start since then.  Such a start
+ *	  leaves a random number in a file in the data directory.)
+ *	- Is it another cluster now (pg_upgrade, pg_resetwal), or is the timeline an
+ *	  earlier one?
+ *	- On the same timeline, is it another machine, or is pg_control another file?
+ *	  Then the data directory was copied or moved.  On a later timeline both may
+ *	  differ: a standby was promoted.
+ *
+ * If so, or if something of a former boot is prepared long after this boot began,
+ * resolution of all former boots is suspended until a human says who this
+ * is: dtx.adopt_identity(), or dtx.new_identity().  The current boot goes on
+ * meanwhile, new transactions included: its gids are not those of any other
+ * server.
+ *
+ * What cannot be told apart from a crash: a copy of a whole disk or machine that
+ * keeps its inode numbers and its machine identifier, started beside the
+ * original; and that of a primary server whose standby was promoted beside it.
+ * There the first minute is not protected.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xlogrecovery.h"
+#include "catalog/pg_type.h"
+#include "common/controldata_utils.h"
+#include "common/hmac.h"
+#include "common/sha2.h"
+#include "compat.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "identity.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/shmem.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+PG_FUNCTION_INFO_V1(dtx_sql_new_id);
+PG_FUNCTION_INFO_V1(dtx_sql_new_secret);
+PG_FUNCTION_INFO_V1(dtx_sql_record_boot);
+PG_FUNCTION_INFO_V1(dtx_sql_gid);
+PG_FUNCTION_INFO_V1(dtx_sql_adopt_identity);
+PG_FUNCTION_INFO_V1(dtx_sql_new_identity);
+
+/* In the data directory: a number that each recovery from a backup changes. */
+#define RECOVERY_FILE	"pg_dtx.recovery_id"
+
+#define MACHINE_FILE	"/etc/machine-id"
+#define CONTROL_FILE	"global/pg_control"
+
+#define SECRET_SIZE		32
+
+/* How often a backend looks whether its boot has been recorded, milliseconds. */
+#define RECORD_POLL_MS	10
+
+/* dtx.coordinator */
+enum
+{
+	Anum_coordinator_id = 1,
+	Anum_coordinator_secret
+};
+
+static const DtxColumn coordinator_columns[] = {
+	{"id", INT8OID},
+	{"secret", BYTEAOID}
+};
+static DtxTable coordinator_table = {
+	.name = "coordinator",
+	.columns = coordinator_columns,
+	.ncolumns = lengthof(coordinator_columns)
+};
+
+/* dtx.boot */
+enum
+{
+	Anum_boot_boot_id = 1,
+	Anum_boot_ordinal,
+	Anum_boot_started_at,
+	Anum_boot_floor_xid,
+	Anum_boot_next_xid,
+	Anum_boot_timeline,
+	Anum_boot_system_id,
+	Anum_boot_machine,
+	Anum_boot_control_file,
+	Anum_boot_recovery_id,
+	Anum_boot_suspended,
+	Anum_boot_ended_at
+};
+
+static const DtxColumn boot_columns[] = {
+	{"boot_id", INT8OID},
+	{"ordinal", INT4OID},
+	{"started_at", TIMESTAMPTZOID},
+	{"floor_xid", XID8OID},
+	{"next_xid", XID8OID},
+	{"timeline", INT8OID},
+	{"system_id", INT8OID},
+	{"machine", TEXTOID},
+	{"control_file", INT8OID},
+	{"recovery_id", INT8OID},
+	{"suspended", TEXTOID},
+	{"ended_at", TIMESTAMPTZOID}
+};
+static DtxTable boot_table = {
+	.name = "boot",
+	.columns = boot_columns,
+	.ncolumns = lengthof(boot_columns)
+};
+
+/* Constant after init: no lock. */
+typedef struct IdentityShared
+{
+	uint64		boot_id;		/* random */
+	TimestampTz started_at;
+	uint64		floor_xid;		/* next full xid of the last checkpoint before */
+	uint64		recovery_id;	/* content of RECOVERY_FILE, 0 if there is none */
+} IdentityShared;
+
+static IdentityShared *shared = NULL;
+
+/* The row of dtx.coordinator that was read last. */
+static struct
+{
+	Oid			relid;			/* the table, InvalidOid: none read */
+	uint64		id;
+	uint8		secret[SECRET_SIZE];
+}			coordinator;
+
+/* The dtx.boot that is known to have the row of the current boot. */
+static Oid	recorded_in = InvalidOid;
+
+static void read_coordinator(void);
+static void forget_coordinator(Datum arg, Oid relid);
+static uint64 recovery_id(void);
+static uint64 random_id(void);
+static char *machine_id(void);
+static uint64 control_file(void);
+static const char *why_suspend(const DtxBoot *last, const DtxBoot *now);
+static void end_suspension(const char *function, text *reason, bool adopted);
+static void throw_not_installed(void);
+
+/* ----------------------------------------------------------------
+ * Shared memory
+ * ----------------------------------------------------------------
+ */
+
+Size
+DtxIdentityShmemSize(void)
+{
+	return MAXALIGN(sizeof(IdentityShared));
+}
+
+/*
+ * Create or attach to it.  The caller holds AddinShmemInitLock.  By the
+ * postmaster, before recovery begins: pg_control and the signal files are as the
+ * start found them.  Throws, so that the server does not start, if the recovery
+ * from a backup cannot be noted.
+ */
+void
+DtxIdentityShmemInit(void)
+{
+	bool		found;
+	bool		crc_ok;
+	ControlFileData *control;
+
+	shared = ShmemInitStruct("pg_dtx identity", DtxIdentityShmemSize(), &found);
+	if (found)
+		return;
+
+	shared->boot_id = random_id();
+	shared->started_at = GetCurrentTimestamp();
+	control = get_controlfile(DataDir, &crc_ok);
+	shared->floor_xid = crc_ok ?
+		U64FromFullTransactionId(control->checkPointCopy.nextXid) : 0;
+	pfree(control);
+	shared->recovery_id = recovery_id();
+}
+
+/*
+ * Was this server started to be recovered from a backup, or to a target?  Then
+ * note a new number in the data directory.  Returns the number there, or 0.
+ */
+static uint64
+recovery_id(void)
+{
+	struct stat st;
+	bool		recovery = stat(RECOVERY_SIGNAL_FILE, &st) == 0;
+	bool		standby = stat(STANDBY_SIGNAL_FILE, &st) == 0;
+	bool		backup = stat(BACKUP_LABEL_FILE, &st) == 0;
+	uint64		id = 0;
+	char		text[32];
+	int			fd;
+	int			len;
+
+	if ((recovery && !standby) || (backup && !standby) ||
+		((recovery || standby) && recoveryTarget != RECOVERY_TARGET_UNSET))
+	{
+		id = random_id();
+		snprintf(text, sizeof(text), "%016llx\n", (unsigned long long) id);
+		fd = BasicOpenFile(RECOVERY_FILE ".tmp",
+						   O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
+		if (fd < 0 || write(fd, text, strlen(text)) != strlen(text) ||
+			pg_fsync(fd) != 0 || close(fd) != 0)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not write file \"%s\": %m",
+							RECOVERY_FILE ".tmp")));
+		(void) durable_rename(RECOVERY_FILE ".tmp", RECOVERY_FILE, ERROR);
+		return id;
+	}
+
+	fd = BasicOpenFile(RECOVERY_FILE, O_RDONLY | PG_BINARY);
+	if (fd < 0)
+	{
+		if (errno == ENOENT)
+			return 0;
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not open file \"%s\": %m", RECOVERY_FILE)));
+	}
+	len = read(fd, text, sizeof(text) - 1);
+	(void) close(fd);
+	text[Max(len, 0)] = '\0';
+	id = strtou64(text, NULL, 16);
+	if (id == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("invalid content of file \"%s\"", RECOVERY_FILE)));
+	return id;
+}
+
+/* A random number that is not 0. */
+static uint64
+random_id(void)
+{
+	uint64		id;
+
+	do
+	{
+		if (!pg_strong_random(&id, sizeof(id)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate a random identifier for pg_dtx")));
+	} while (id == 0);
+	return id;
+}
+
+/*
+ * The identity of this life of shared memory.
+ */
+uint64
+DtxBootId(void)
+{
+	return shared->boot_id;
+}
+
+/*
+ * When it began.
+ */
+TimestampTz
+DtxBootStart(void)
+{
+	return shared->started_at;
+}
+
+/* ----------------------------------------------------------------
+ * The coordinator's identifier and its seal
+ * ----------------------------------------------------------------
+ */
+
+static void
+forget_coordinator(Datum arg, Oid relid)
+{
+	if (!OidIsValid(relid) || relid == coordinator.relid)
+		coordinator.relid = InvalidOid;
+}
+
+/*
+ * Have "coordinator" be the row of this database.  In a transaction.  Throws if
+ * the extension is not installed or the row is missing.
+ */
+static void
+read_coordinator(void)
+{
+	static bool registered = false;
+	Oid			relid = DtxTableOid(&coordinator_table);
+	Relation	rel;
+	Snapshot	snapshot;
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+	bool		found = false;
+
+	if (!OidIsValid(relid))
+		throw_not_installed();
+	if (relid == coordinator.relid)
+		return;
+	if (!registered)
+	{
+		/* dtx.new_identity() changes the row. */
+		CacheRegisterRelcacheCallback(forget_coordinator, (Datum) 0);
+		registered = true;
+	}
+
+	rel = DtxTableOpen(&coordinator_table, AccessShareLock);
+	if (rel == NULL)
+		throw_not_installed();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	slot = table_slot_create(rel, NULL);
+	scan = DtxTableBeginScan(rel, snapshot);
+	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		null_id;
+		bool		null_secret;
+		Datum		id = slot_getattr(slot, Anum_coordinator_id, &null_id);
+		Datum		secret = slot_getattr(slot, Anum_coordinator_secret,
+										  &null_secret);
+
+		if (!null_id && !null_secret &&
+			VARSIZE_ANY_EXHDR(DatumGetByteaPP(secret)) == SECRET_SIZE)
+		{
+			coordinator.id = (uint64) DatumGetInt64(id);
+			memcpy(coordinator.secret, VARDATA_ANY(DatumGetByteaPP(secret)),
+				   SECRET_SIZE);
+			found = true;
+		}
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+
+	if (!found)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" has no valid row", "dtx.coordinator"),
+				 errhint("Drop and create extension \"%s\" again.", "pg_dtx")));
+	coordinator.relid = relid;
+}
+
+/*
+ * The coordinator id of this database.  In a transaction.  Throws if the
+ * extension is not installed or its one row is missing.
+ */
+uint64
+DtxCoordinatorId(void)
+{
+	read_coordinator();
+	return coordinator.id;
+}
+
+/*
+ * Throw if this is not the coordinator id any more.  To be called once the current
+ * transaction is published (DtxActivityPublish) and before its first PREPARE:
+ * dtx.new_identity() locks the table, and then looks for published transactions, so
+ * one of the two sees the other.  Waits for that lock.
+ */
+void
+DtxCoordinatorConfirm(uint64 id)
+{
+	Oid			relid = DtxTableOid(&coordinator_table);
+
+	if (OidIsValid(relid))
+	{
+		LockRelationOid(relid, AccessShareLock);
+		UnlockRelationOid(relid, AccessShareLock);
+	}
+	if (DtxCoordinatorId() != id)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("this database has been given a new identity as a coordinator"),
+				 errhint("Try the transaction again.")));
+}
+
+/*
+ * Seal a gid of this database, of which all other fields are set.  In a
+ * transaction, because the cryptographic library registers what it allocates with
+ * the resource owner (common/hmac_openssl.c).  Throws.
+ */
+void
+DtxSeal(DtxGid *gid)
+{
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	char		text[DTX_GID_SIZE];
+	pg_hmac_ctx *ctx;
+
+	read_coordinator();
+	gid->seal = 0;
+	DtxGidFormat(gid, text);
+	ctx = pg_hmac_create(PG_SHA256);
+	if (ctx == NULL ||
+		pg_hmac_init(ctx, coordinator.secret, SECRET_SIZE) < 0 ||
+		pg_hmac_update(ctx, (uint8 *) text, strlen(text)) < 0 ||
+		pg_hmac_final(ctx, digest, sizeof(digest)) < 0)
+	{
+		const char *detail = ctx ? pg_hmac_error(ctx) : "out of memory";
+
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not compute the name of a prepared transaction"),
+				 errdetail_internal("%s", detail)));
+	}
+	pg_hmac_free(ctx);
+	memcpy(&gid->seal, digest, sizeof(gid->seal));
+}
+
+/*
+ * Did this database give this name?  As DtxSeal().
+ */
+bool
+DtxSealed(const DtxGid *gid)
+{
+	DtxGid		copy = *gid;
+
+	DtxSeal(&copy);
+	return copy.seal == gid->seal;
+}
+
+/* ----------------------------------------------------------------
+ * Boots: writing
+ * ----------------------------------------------------------------
+ */
+
+/* The machine's identifier in the current memory context, or NULL. */
+static char *
+machine_id(void)
+{
+	char		text[33];
+	FILE	   *file = AllocateFile(MACHINE_FILE, "r");
+	bool		ok;
+
+	if (file == NULL)
+		return NULL;
+	ok = fgets(text, sizeof(text), file) != NULL;
+	FreeFile(file);
+	return ok && strlen(text) == 32 &&
+		strspn(text, "0123456789abcdef") == 32 ? pstrdup(text) : NULL;
+}
+
+/* The inode number of pg_control, which PostgreSQL overwrites in place. */
+static uint64
+control_file(void)
+{
+	struct stat st;
+
+	if (stat(CONTROL_FILE, &st) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not stat file \"%s\": %m", CONTROL_FILE)));
+	return (uint64) st.st_ino;
+}
+
+/*
+ * Why must former boots not be judged, as far as can be told from the row of the
+ * last one?  NULL: they may.
+ */
+static const char *
+why_suspend(const DtxBoot *last, const DtxBoot *now)
+{
+	if (now->recovery_id != last->recovery_id)
+		return "the server was recovered from a backup or to a recovery target";
+	if (now->system_id != last->system_id)
+		return "the system identifier of the cluster has changed";
+	if (now->timeline < last->timeline)
+		return "the timeline of the cluster is an earlier one than before";
+	if (now->timeline > last->timeline)
+		return NULL;			/* promoted */
+	if (now->machine != NULL && last->machine != NULL &&
+		strcmp(now->machine, last->machine) != 0)
+		return "the server runs on another machine than before";
+	if (now->control_file != last->control_file)
+		return "the data directory is a copy of the one that was used before";
+	return NULL;
+}
+
+/*
+ * Record the current boot in dtx.boot, unless it is there already.  In a
+ * transaction, by the resolver, which commits it, or by CREATE EXTENSION.  Throws
+ * like any write.
+ */
+void
+DtxBootRecord(void)
+{
+	Oid			types[11] = {INT8OID, INT4OID, TIMESTAMPTZOID, XID8OID, XID8OID,
+		INT8OID, INT8OID, TEXTOID, INT8OID, INT8OID, TEXTOID
+	};
+	Datum		values[11];
+	char		nulls[12] = "           ";
+	DtxBoots   *boots;
+	DtxBoot		now;
+	const char *why;
+
+	if (!OidIsValid(DtxTableOid(&boot_table)))
+		throw_not_installed();
+	if (recorded_in == DtxTableOid(&boot_table))
+		return;
+
+	LockRelationOid(DtxTableOid(&boot_table), ShareRowExclusiveLock);
+	boots = DtxBootsRead(NULL);
+	if (boots->current >= 0)
+	{
+		recorded_in = DtxTableOid(&boot_table);
+		return;
+	}
+
+	memset(&now, 0, sizeof(now));
+	now.boot_id = shared->boot_id;
+	now.ordinal = boots->nboots > 0 ?
+		boots->boots[boots->nboots - 1].ordinal + 1 : 1;
+	now.started_at = shared->started_at;
+	now.next_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
+	now.floor_xid = Min(shared->floor_xid, now.next_xid);
+	now.timeline = GetWALInsertionTimeLine();
+	now.system_id = GetSystemIdentifier();
+	now.machine = machine_id();
+	now.control_file = control_file();
+	now.recovery_id = shared->recovery_id;
+	why = boots->nboots > 0 ?
+		why_suspend(&boots->boots[boots->nboots - 1], &now) : NULL;
+
+	values[0] = Int64GetDatum((int64) now.boot_id);
+	values[1] = Int32GetDatum(now.ordinal);
+	values[2] = TimestampTzGetDatum(now.started_at);
+	values[3] = FullTransactionIdGetDatum(FullTransactionIdFromU64(now.floor_xid));
+	values[4] = FullTransactionIdGetDatum(FullTransactionIdFromU64(now.next_xid));
+	values[5] = Int64GetDatum((int64) now.timeline);
+	values[6] = Int64GetDatum((int64) now.system_id);
+	values[7] = now.machine ? CStringGetTextDatum(now.machine) : (Datum) 0;
+	nulls[7] = now.machine ? ' ' : 'n';
+	values[8] = Int64GetDatum((int64) now.control_file);
+	values[9] = Int64GetDatum((int64) now.recovery_id);
+	values[10] = why ? CStringGetTextDatum(why) : (Datum) 0;
+	nulls[10] = why ? ' ' : 'n';
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	if (SPI_execute_with_args("INSERT INTO dtx.boot (boot_id, ordinal, started_at,"
+							  " floor_xid, next_xid, timeline, system_id, machine,"
+							  " control_file, recovery_id, suspended)"
+							  " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+							  11, types, values, nulls, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not insert into dtx.boot");
+	SPI_finish();
+	PopActiveSnapshot();
+
+	/* What the row makes possible is remote, and is not undone with the row. */
+	ForceSyncCommit();
+
+	if (why != NULL)
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("resolution of earlier transactions is suspended, because %s",
+						why),
+				 errdetail("Another server may be alive that is this database, too, or this one may have forgotten what it has decided."),
+				 errhint("Call dtx.adopt_identity() if this is the only one, or dtx.new_identity() if it is a copy.")));
+}
+
+/*
+ * Make sure that the current boot is recorded, before a gid of it is made.  By a
+ * backend, in a transaction.  The resolver writes the row when it starts; if it
+ * has not yet, wait for that, for pg_dtx.prepare_timeout at most.  Throws on
+ * interrupts and when the time is over.
+ */
+void
+DtxBootRequire(uint32 wait_event)
+{
+	TimestampTz deadline;
+
+	if (recorded_in == DtxTableOid(&boot_table) && OidIsValid(recorded_in))
+		return;
+	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										   dtx_prepare_timeout);
+	for (;;)
+	{
+		DtxBoots   *boots;
+
+		if (!OidIsValid(DtxTableOid(&boot_table)))
+			throw_not_installed();
+		boots = DtxBootsRead(NULL);
+		if (boots->current >= 0)
+		{
+			recorded_in = DtxTableOid(&boot_table);
+			return;
+		}
+		DtxLauncherWakeResolver(MyDatabaseId);
+		if (!IsUnderPostmaster || GetCurrentTimestamp() >= deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+					 errmsg("this server has not been recorded in \"%s\" yet",
+							"dtx.boot"),
+					 errdetail("The resolver of the database does that when it starts; without it, transactions on several servers cannot be prepared."),
+					 errhint("Try again. If it persists, look for the reason in the server log, and increase \"max_worker_processes\".")));
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 RECORD_POLL_MS, wait_event);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * Suspend the resolution of former boots, unless it is: another instance of this
+ * database has shown itself.  In a transaction of the resolver.
+ */
+void
+DtxBootSuspend(const char *why)
+{
+	Oid			types[2] = {INT8OID, TEXTOID};
+	Datum		values[2];
+	bool		changed;
+
+	values[0] = Int64GetDatum((int64) shared->boot_id);
+	values[1] = CStringGetTextDatum(why);
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	if (SPI_execute_with_args("UPDATE dtx.boot SET suspended = $2,"
+							  " ended_at = NULL, ended_by = NULL, ended_as = NULL, reason = NULL"
+							  " WHERE boot_id OPERATOR(pg_catalog.=) $1"
+							  " AND (suspended IS NULL OR ended_at IS NOT NULL)",
+							  2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update dtx.boot");
+	changed = SPI_processed > 0;
+	SPI_finish();
+	PopActiveSnapshot();
+	if (changed)
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("resolution of earlier transactions is suspended, because %s",
+						why),
+				 errhint("Call dtx.adopt_identity() if this is the only server with this database, after the other one was stopped for good, or dtx.new_identity() if it is a copy.")));
+}
+
+/* ----------------------------------------------------------------
+ * Boots: reading
+ * ----------------------------------------------------------------
+ */
+
+static int
+by_ordinal(const void *a, const void *b)
+{
+	int			x = ((const DtxBoot *) a)->ordinal;
+	int			y = ((const DtxBoot *) b)->ordinal;
+
+	return x < y ? -1 : x > y ? 1 : 0;
+}
+
+/*
+ * All boots that "snapshot" sees (NULL: a new one), in the current memory
+ * context; none if the extension is not installed.  In a transaction.
+ */
+DtxBoots *
+DtxBootsRead(Snapshot snapshot)
+{
+	DtxBoots   *result = palloc0(sizeof(DtxBoots));
+	Relation	rel = DtxTableOpen(&boot_table, AccessShareLock);
+	bool		own = snapshot == NULL;
+	int			room = 16;
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+
+	result->current = -1;
+	if (rel == NULL)
+		return result;
+	if (own)
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+	result->boots = palloc(sizeof(DtxBoot) * room);
+	slot = table_slot_create(rel, NULL);
+	scan = DtxTableBeginScan(rel, snapshot);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		DtxBoot    *boot;
+
+		if (result->nboots == room)
+		{
+			room *= 2;
+			result->boots = repalloc(result->boots, sizeof(DtxBoot) * room);
+		}
+		boot = &result->boots[result->nboots++];
+		slot_getallattrs(slot);
+#define VALUE(attnum)	(slot->tts_values[(attnum) - 1])
+#define ISNULL(attnum)	(slot->tts_isnull[(attnum) - 1])
+		boot->boot_id = (uint64) DatumGetInt64(VALUE(Anum_boot_boot_id));
+		boot->ordinal = DatumGetInt32(VALUE(Anum_boot_ordinal));
+		boot->started_at = DatumGetTimestampTz(VALUE(Anum_boot_started_at));
+		boot->floor_xid = U64FromFullTransactionId(DatumGetFullTransactionId(VALUE(Anum_boot_floor_xid)));
+		boot->next_xid = U64FromFullTransactionId(DatumGetFullTransactionId(VALUE(Anum_boot_next_xid)));
+		boot->timeline = (uint32) DatumGetInt64(VALUE(Anum_boot_timeline));
+		boot->system_id = (uint64) DatumGetInt64(VALUE(Anum_boot_system_id));
+		boot->machine = ISNULL(Anum_boot_machine) ? NULL :
+			TextDatumGetCString(VALUE(Anum_boot_machine));
+		boot->control_file = (uint64) DatumGetInt64(VALUE(Anum_boot_control_file));
+		boot->recovery_id = (uint64) DatumGetInt64(VALUE(Anum_boot_recovery_id));
+		boot->suspended = ISNULL(Anum_boot_suspended) ? NULL :
+			TextDatumGetCString(VALUE(Anum_boot_suspended));
+		boot->ended_at = ISNULL(Anum_boot_ended_at) ? 0 :
+			DatumGetTimestampTz(VALUE(Anum_boot_ended_at));
+#undef VALUE
+#undef ISNULL
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	if (own)
+		UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+
+	qsort(result->boots, result->nboots, sizeof(DtxBoot), by_ordinal);
+	for (int i = 0; i < result->nboots; i++)
+	{
+		if (result->boots[i].boot_id == shared->boot_id)
+			result->current = i;
+	}
+	return result;
+}
+
+/*
+ * Are former boots not to be judged now?  Nor as long as the current boot has not
+ * been recorded, because only then it is known.
+ */
+bool
+DtxBootsSuspended(const DtxBoots *boots)
+{
+	const DtxBoot *now;
+
+	if (boots->current < 0)
+		return true;
+	now = &boots->boots[boots->current];
+	return now->suspended != NULL && now->ended_at == 0;
+}
+
+/*
+ * What is known of a boot?
+ */
+DtxHistory
+DtxBootsHistory(const DtxBoots *boots, uint64 boot_id)
+{
+	DtxHistory	history = DTX_HISTORY_UNKNOWN;
+
+	if (boot_id == shared->boot_id)
+		return DTX_HISTORY_CURRENT;
+	for (int i = 0; i < boots->nboots; i++)
+	{
+		const DtxBoot *boot = &boots->boots[i];
+
+		if (boot->boot_id == boot_id)
+			history = DTX_HISTORY_CONTINUED;
+		else if (history == DTX_HISTORY_CONTINUED && boot->suspended != NULL)
+			history = DTX_HISTORY_BROKEN;
+	}
+	return history;
+}
+
+/*
+ * Which boots can have assigned the transaction id of a gid of "boot_id"?
+ * "next_xid" was the next one of this server before the gid was seen.
+ */
+DtxXidOrigin
+DtxBootsXidOrigin(const DtxBoots *boots, uint64 boot_id, uint64 xid,
+				  uint64 next_xid)
+{
+	int			i = 0;
+
+	if (boot_id == shared->boot_id)
+		return xid < next_xid && xid >= shared->floor_xid ?
+			DTX_XID_OF_BOOT : DTX_XID_FUTURE;
+
+	while (i < boots->nboots && boots->boots[i].boot_id != boot_id)
+		i++;
+	if (i == boots->nboots || xid < boots->boots[i].floor_xid)
+		return DTX_XID_FUTURE;
+
+	/*
+	 * The next boot began with the id that follows the last one in the WAL.
+	 * That is between what the last checkpoint before it said, and what was the
+	 * next one when it was recorded.
+	 */
+	if (i + 1 == boots->nboots || xid < boots->boots[i + 1].floor_xid)
+		return xid < next_xid ? DTX_XID_OF_BOOT : DTX_XID_UNWRITTEN;
+	return xid >= boots->boots[i + 1].next_xid ?
+		DTX_XID_UNWRITTEN : DTX_XID_OF_LATER_BOOT;
+}
+
+/*
+ * Since when should nothing of a former boot be prepared any more?
+ */
+TimestampTz
+DtxBootsQuietSince(const DtxBoots *boots)
+{
+	TimestampTz since = shared->started_at;
+
+	if (boots->current >= 0)
+		since = Max(since, boots->boots[boots->current].ended_at);
+	return since;
+}
+
+/* ----------------------------------------------------------------
+ * SQL functions
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * dtx._new_id(): a random identifier, not 0.
+ */
+Datum
+dtx_sql_new_id(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64((int64) random_id());
+}
+
+/*
+ * dtx._new_secret(): random bytes for dtx.coordinator.
+ */
+Datum
+dtx_sql_new_secret(PG_FUNCTION_ARGS)
+{
+	bytea	   *result = palloc(VARHDRSZ + SECRET_SIZE);
+
+	SET_VARSIZE(result, VARHDRSZ + SECRET_SIZE);
+	if (!pg_strong_random(VARDATA(result), SECRET_SIZE))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate a random secret for pg_dtx")));
+	PG_RETURN_BYTEA_P(result);
+}
+
+/*
+ * dtx._record_boot()
+ */
+Datum
+dtx_sql_record_boot(PG_FUNCTION_ARGS)
+{
+	DtxBootRecord();
+	PG_RETURN_VOID();
+}
+
+/*
+ * dtx._gid(xid xid8, n int, boot_id bigint): the name of participant n of a
+ * transaction; boot_id null: of the current boot.
+ */
+Datum
+dtx_sql_gid(PG_FUNCTION_ARGS)
+{
+	DtxGid		gid;
+	char		text[DTX_GID_SIZE];
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	memset(&gid, 0, sizeof(gid));
+	gid.coordinator_id = DtxCoordinatorId();
+	gid.dbid = MyDatabaseId;
+	gid.boot_id = PG_ARGISNULL(2) ? shared->boot_id : (uint64) PG_GETARG_INT64(2);
+	gid.xid = U64FromFullTransactionId(PG_GETARG_FULLTRANSACTIONID(0));
+	gid.n = (uint32) PG_GETARG_INT32(1);
+	DtxSeal(&gid);
+	DtxGidFormat(&gid, text);
+	PG_RETURN_TEXT_P(cstring_to_text(text));
+}
+
+/*
+ * dtx.adopt_identity(reason): this server goes on as the original.
+ */
+Datum
+dtx_sql_adopt_identity(PG_FUNCTION_ARGS)
+{
+	end_suspension("dtx.adopt_identity()",
+				   PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0), true);
+	PG_RETURN_VOID();
+}
+
+/*
+ * dtx.new_identity(reason): this server is a copy, and becomes a coordinator of
+ * its own.
+ */
+Datum
+dtx_sql_new_identity(PG_FUNCTION_ARGS)
+{
+	end_suspension("dtx.new_identity()",
+				   PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0), false);
+	PG_RETURN_VOID();
+}
+
+/*
+ * What both have in common.
+ *
+ * A new identity makes all gids of the old one somebody else's, and decisions
+ * about them useless.  So no transaction of the current boot may be under way or in
+ * doubt (DtxCoordinatorConfirm sees to those that begin now).  Those of former boots are the original's if resolution is suspended; otherwise they
+ * are ours, and there must be none.
+ */
+static void
+end_suspension(const char *function, text *reason_text, bool adopted)
+{
+	Oid			types[4] = {INT8OID, NAMEOID, TEXTOID, TEXTOID};
+	Datum		values[4];
+	NameData	name;
+	char	   *by_user = GetUserNameFromId(GetSessionUserId(), false);
+	char	   *reason;
+	DtxBoots   *boots;
+	bool		suspended;
+
+	if (reason_text == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("arguments of %s must not be null", function)));
+	reason = text_to_cstring(reason_text);
+	if (reason[strspn(reason, " \t\r\n")] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a reason must be given"),
+				 errhint("It is kept in the table \"%s\".", "dtx.boot")));
+	PreventCommandIfReadOnly(function);
+
+	if (!adopted)
+		LockRelationOid(DtxTableOid(&coordinator_table), AccessExclusiveLock);
+	DtxBootRecord();
+	boots = DtxBootsRead(NULL);
+	suspended = DtxBootsSuspended(boots);
+
+	if (adopted && !suspended)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("resolution is not suspended in this database")));
+	if (!adopted)
+		DtxCheckNothingInDoubt(suspended);
+
+	namestrcpy(&name, by_user);
+	values[0] = Int64GetDatum((int64) shared->boot_id);
+	values[1] = NameGetDatum(&name);
+	values[2] = CStringGetTextDatum(reason);
+	values[3] = CStringGetTextDatum(adopted ? "original" : "copy");
+	if (!adopted)
+	{
+		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+		ListCell   *lc;
+
+		foreach(lc, DtxDecisionScan(snapshot))
+			(void) DtxDecisionDelete((DtxDecisionRow *) lfirst(lc));
+		UnregisterSnapshot(snapshot);
+	}
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	if (!adopted)
+	{
+		if (SPI_execute_with_args("DELETE FROM dtx.boot WHERE boot_id OPERATOR(pg_catalog.<>) $1",
+								  1, types, values, NULL, false, 0) != SPI_OK_DELETE)
+			elog(ERROR, "could not delete from dtx.boot");
+		if (SPI_execute("UPDATE dtx.coordinator SET id = dtx._new_id(), secret = dtx._new_secret()",
+						false, 0) != SPI_OK_UPDATE)
+			elog(ERROR, "could not update dtx.coordinator");
+		CacheInvalidateRelcacheByRelid(coordinator.relid);
+	}
+	if (SPI_execute_with_args("UPDATE dtx.boot SET ended_at = pg_catalog.clock_timestamp(),"
+							  " ended_by = $2, reason = $3, ended_as = $4"
+							  " WHERE boot_id OPERATOR(pg_catalog.=) $1",
+							  4, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update dtx.boot");
+	SPI_finish();
+
+	ereport(LOG,
+			(adopted ?
+			 errmsg("user \"%s\" declared this server to be the original of its database", by_user) :
+			 errmsg("user \"%s\" declared this server to be a copy, with a new identity", by_user),
+			 errdetail("Reason: %s", reason)));
+	DtxLauncherWakeResolver(MyDatabaseId);
+}
+
+static void
+throw_not_installed(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("extension \"%s\" is not installed in this database",
+					"pg_dtx"),
+			 errdetail("It may have been dropped a moment ago.")));
+}

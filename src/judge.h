@@ -1,0 +1,127 @@
+/*-------------------------------------------------------------------------
+ *
+ * judge.h
+ *		From facts to verdicts: what is to become of a prepared transaction, and
+ *		whether one that is not prepared any more may be forgotten.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PG_DTX_JUDGE_H
+#define PG_DTX_JUDGE_H
+
+/* What this database knows of the boot in which a gid was made. */
+typedef enum DtxHistory
+{
+	DTX_HISTORY_CURRENT,		/* it is the current one */
+	DTX_HISTORY_CONTINUED,		/* a former one; all WAL that it has flushed is
+								 * part of this database */
+	DTX_HISTORY_BROKEN,			/* a former one; this database was restored or
+								 * copied since, and may lack some of its end */
+	DTX_HISTORY_UNKNOWN,		/* it is not one of this database */
+	DTX_HISTORY_COUNT
+} DtxHistory;
+
+/* What is known of the transaction id in a gid. */
+typedef enum DtxXidOrigin
+{
+	DTX_XID_OF_BOOT,			/* that boot can have assigned it, no later one */
+	DTX_XID_OF_LATER_BOOT,		/* that boot or a later one has assigned it */
+	DTX_XID_UNWRITTEN,			/* no WAL of that boot mentions it: if it was
+								 * assigned, it did not commit */
+	DTX_XID_FUTURE,				/* that boot had not assigned it when the server
+								 * was asked what is prepared there */
+	DTX_XID_COUNT
+} DtxXidOrigin;
+
+/* What the commit log says of that transaction id. */
+typedef enum DtxXactLog
+{
+	DTX_LOG_IN_PROGRESS,
+	DTX_LOG_COMMITTED,
+	DTX_LOG_ABORTED,
+	DTX_LOG_TRUNCATED,			/* it does not reach back so far */
+	DTX_LOG_COUNT
+} DtxXactLog;
+
+/* All that a verdict rests on.  Gathered by facts.c. */
+typedef struct DtxFacts
+{
+	bool		authentic;		/* is its seal right? */
+	DtxHistory	history;
+	bool		suspended;		/* is resolution of former boots suspended? */
+	bool		late;			/* was it prepared long after this boot began? */
+	bool		responsible;	/* does a live backend answer for it?  Asked
+								 * before "row" and "log" were read */
+	DtxXidOrigin xid;
+	bool		row;			/* is its decision to commit recorded? */
+	bool		forced;			/* has a human decided to commit it? */
+	DtxXactLog	log;			/* meaningless if xid is FUTURE or UNWRITTEN */
+} DtxFacts;
+
+typedef enum DtxVerdict
+{
+	DTX_VERDICT_LEAVE,			/* it is being taken care of */
+	DTX_VERDICT_COMMIT,			/* proven: its transaction has committed */
+	DTX_VERDICT_ROLLBACK,		/* proven: its transaction has not committed and
+								 * never will */
+	DTX_VERDICT_FORGED,			/* this coordinator did not give that name */
+	DTX_VERDICT_OTHER_INSTANCE, /* another copy of this database has made it,
+								 * or may have */
+	DTX_VERDICT_UNKNOWN			/* this database's own; nothing proves how its
+								 * transaction ended */
+} DtxVerdict;
+
+/* Does one thing equal what it was when the transaction was prepared? */
+typedef enum DtxSame
+{
+	DTX_SAME,
+	DTX_DIFFERENT,
+	DTX_NOT_TOLD,				/* it was not known then, or is not now */
+	DTX_SAME_COUNT
+} DtxSame;
+
+/* What a server says of a transaction id of its own. */
+typedef enum DtxOutcome
+{
+	DTX_OUTCOME_NOT_TOLD,		/* not asked, or no answer */
+	DTX_OUTCOME_COMMITTED,
+	DTX_OUTCOME_ABORTED,
+	DTX_OUTCOME_IN_PROGRESS,
+	DTX_OUTCOME_FUTURE,			/* it has not assigned that id yet */
+	DTX_OUTCOME_TRUNCATED,		/* its commit log does not reach back so far */
+	DTX_OUTCOME_COUNT
+} DtxOutcome;
+
+/*
+ * What is known of a gid that a complete list of a server, made after the
+ * transaction was over, does not show, or that this visit has finished.
+ */
+typedef struct DtxGoneFacts
+{
+	bool		finished_here;	/* our own command has finished it */
+	bool		decided;		/* is it known what was to become of it, ... */
+	bool		commit;			/* ... and was that to be committed? */
+	DtxSame		cluster;		/* system identifier */
+	bool		same_endpoint;	/* options of server and mapping, passwords apart */
+	DtxSame		timeline;
+	bool		xid_known;		/* is the remote transaction id? */
+	DtxOutcome	outcome;		/* of that id */
+} DtxGoneFacts;
+
+typedef enum DtxGoneVerdict
+{
+	DTX_GONE_FORGET,			/* it ended as decided: proven */
+	DTX_GONE_ELSEWHERE,			/* wait: the server leads to another cluster */
+	DTX_GONE_UNIDENTIFIED,		/* wait: it cannot be told which cluster it is */
+	DTX_GONE_NO_OUTCOME,		/* wait: how it ended is not known */
+	DTX_GONE_COMMITTED,			/* damage: committed against the decision */
+	DTX_GONE_ROLLED_BACK,		/* damage: rolled back against the decision */
+	DTX_GONE_LOST,				/* damage: the server has lost it */
+	DTX_GONE_UNKNOWN			/* damage: it is past finding out */
+} DtxGoneVerdict;
+
+extern DtxVerdict DtxJudge(const DtxFacts *facts);
+extern bool DtxReappeared(const DtxFacts *facts);
+extern DtxGoneVerdict DtxMayForget(const DtxGoneFacts *facts);
+
+#endif							/* PG_DTX_JUDGE_H */

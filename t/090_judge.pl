@@ -1,0 +1,22 @@
+# All combinations of facts on which a verdict may rest (t/judge/judge_test.c).
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $pg_config = $ENV{PG_CONFIG} || 'pg_config';
+chomp(my $cc = `$pg_config --cc`);
+$cc = 'cc' if system("$cc --version >/dev/null 2>&1") != 0;
+chomp(my ($server, $include) = map { `$pg_config --$_` } qw(includedir-server includedir));
+
+my $top = "$FindBin::RealBin/..";
+my $program = PostgreSQL::Test::Utils::tempdir() . '/judge_test';
+is(system(split(' ', $cc), '-g', '-O1', '-Wall', "-I$server", "-I$include",
+		"$top/t/judge/judge_test.c", "$top/src/judge.c", '-o', $program), 0, 'it is built');
+my $output = `$program`;
+is($?, 0, 'every combination gets the verdict of the table') or diag($output);
+like($output, qr/^\d{4,} combinations, 0 failures$/m, '... all of them');
+note $output;
+done_testing();
