@@ -1696,7 +1696,7 @@ bool
 CoordinatorOwe(Participant *p)
 {
 	if (!p->unsettled || !p->pipelined || p->abandoned || p->broken ||
-		!p->introduced || p->deallocate_due)
+		!p->introduced || p->deallocate_due || p->reset_due)
 		return false;
 
 	/* The resolver may have finished it, which looks like a failure here. */

@@ -1563,8 +1563,12 @@ PQsetNoticeReceiver(PGconn *conn, PQnoticeReceiver proc, void *arg)
 {
 	if (CALLED_BY_FDW() && proc != NULL)
 	{
+		Participant *p = ParticipantFind(conn);
+
 		fdw_notice_receiver = proc;
 		proc = receive_notice;
+		if (p != NULL)
+			return ParticipantPassNotices(p, proc, arg);
 	}
 	return real_PQsetNoticeReceiver(conn, proc, arg);
 }

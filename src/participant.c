@@ -60,6 +60,44 @@
  */
 #define MAX_WAIT_SETS	16
 
+/* What a server has answered without waiting for its synchronous standby. */
+#define PREPARE_NOT_REPLICATED	"it is prepared, but the server has not waited until its synchronous standby has it"
+#define COMMIT_NOT_REPLICATED	"it is committed, but the server has not waited until its synchronous standby has it"
+
+/*
+ * What ParticipantPrepare() has the server look at, after the transaction id.
+ * pg_catalog comes first in every name look-up of postgres_fdw's sessions, but a
+ * function may have changed that.
+ */
+#define SET_CONFIG	"pg_catalog.set_config"
+#define SETTING		"pg_catalog.current_setting"
+#define SESSION_ROLE \
+	"CASE WHEN current_user OPERATOR(pg_catalog.<>) session_user" \
+	" THEN " SET_CONFIG "('role', 'none', true) END"
+#define OTHER_ROLE \
+	"CASE WHEN current_user OPERATOR(pg_catalog.<>) pg_catalog.pg_get_userbyid(%u)" \
+	" AND pg_catalog.pg_has_role(session_user, %u, 'MEMBER')" \
+	" THEN " SET_CONFIG "('role', pg_catalog.pg_get_userbyid(%u)::pg_catalog.text, true) END"
+#define SETTINGS \
+	"CASE WHEN " SETTING "('statement_timeout') OPERATOR(pg_catalog.<>) '0'" \
+	" THEN " SET_CONFIG "('statement_timeout', '0', false) END, " \
+	"CASE WHEN " SETTING "('client_min_messages') OPERATOR(pg_catalog.=) 'error'" \
+	" THEN " SET_CONFIG "('client_min_messages', 'warning', false) END"
+#define CAUTIOUS_SETTINGS \
+	SET_CONFIG "('statement_timeout', '0', false), " \
+	SET_CONFIG "('client_min_messages', 'warning', false)"
+
+/* What ParticipantIntroduce() asks first: see ParticipantPrepare(). */
+#define ASK_SESSION \
+	"SELECT CASE WHEN current_user OPERATOR(pg_catalog.=) session_user" \
+	" THEN 0::pg_catalog.oid ELSE" \
+	" pg_catalog.quote_ident(current_user)::pg_catalog.regrole::pg_catalog.oid END, " \
+	SETTING "('statement_timeout') OPERATOR(pg_catalog.<>) '0' OR " \
+	SETTING "('client_min_messages') OPERATOR(pg_catalog.=) 'error'; "
+
+/* Columns of the answer to the question in ParticipantPrepare(). */
+#define PREPARE_COLUMNS	4
+
 typedef struct ParticipantEntry
 {
 	PGconn	   *conn;			/* hash key */
@@ -73,6 +111,9 @@ static HTAB *participants = NULL;
 static int	nwait_sets = 0;
 static bool no_more_wait_sets = false;
 
+static void receive_notice(void *arg, const PGresult *result);
+static void ignore_notice(void *arg, const PGresult *result);
+static bool is_answer(const PGresult *result, int columns);
 static bool send_command(Participant *p, const char *command,
 						 ParticipantState next);
 static bool ask_idle(Participant *p, IdleQuestion question,
@@ -172,6 +213,7 @@ ParticipantAttach(Participant *p, PGconn *conn)
 	Assert(!found);
 	p->conn = conn;
 	entry->participant = p;
+	p->notice_receiver = PQsetNoticeReceiver(conn, receive_notice, p);
 }
 
 /*
@@ -182,7 +224,10 @@ void
 ParticipantDestroy(Participant *p)
 {
 	if (p->conn != NULL)
+	{
 		hash_search(participants, &p->conn, HASH_REMOVE, NULL);
+		(void) PQsetNoticeReceiver(p->conn, ignore_notice, NULL);
+	}
 	PQclear(p->result);
 	PQclear(p->answer);
 	StatementForgetAll(p);
@@ -289,6 +334,68 @@ ParticipantSendPending(Participant *p)
 	}
 	p->ncloses = 0;
 	return n;
+}
+
+/* ----------------------------------------------------------------
+ * Notices
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * postgres_fdw tells what to do with the notices of a connection (19 on; before
+ * that libpq writes them to stderr).  Returns what was to be done before.
+ */
+PQnoticeReceiver
+ParticipantPassNotices(Participant *p, PQnoticeReceiver proc, void *arg)
+{
+	PQnoticeReceiver old = p->notice_receiver;
+
+	p->notice_receiver = proc;
+	p->notice_arg = arg;
+	return old;
+}
+
+/*
+ * A notice, as libpq comes across it, which is before the result of the command
+ * that it belongs to.
+ *
+ * A server whose wait for a synchronous standby was cut short, by a cancel, a
+ * time-out or a termination, says so in a WARNING and then reports success
+ * (replication/syncrep.c, SyncRepWaitForLSN).  Its text may be translated, and one
+ * of its two SQLSTATEs is that of every warning.  PREPARE may bring warnings of
+ * triggers as well, so there it is recognised by the function that it comes from,
+ * which is not translated; COMMIT PREPARED runs nothing of a user's, and there any
+ * warning means that more is not known.
+ *
+ * Does not throw for what is ours: it is called after the local commit, too.
+ */
+static void
+receive_notice(void *arg, const PGresult *result)
+{
+	Participant *p = (Participant *) arg;
+	bool		preparing = p->state == PARTICIPANT_PREPARING;
+
+	if (preparing || p->state == PARTICIPANT_FINISHING || p->owing)
+	{
+		const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+		const char *function = PQresultErrorField(result, PG_DIAG_SOURCE_FUNCTION);
+
+		/* Before 9.6 there is but the translated one: any notice counts then. */
+		if ((severity == NULL || strcmp(severity, "WARNING") == 0) &&
+			(!preparing ||
+			 (function != NULL && strcmp(function, "SyncRepWaitForLSN") == 0)))
+			p->warned = true;
+		if (!preparing || p->warned)
+			return;
+	}
+	if (p->notice_receiver != NULL)
+		p->notice_receiver(p->notice_arg, result);
+}
+
+/* libpq's own may write to stderr when the connection is closed. */
+static void
+ignore_notice(void *arg, const PGresult *result)
+{
 }
 
 /* ----------------------------------------------------------------
@@ -617,17 +724,17 @@ send_command(Participant *p, const char *command, ParticipantState next)
 }
 
 /*
- * Ask a connection without a transaction which cluster it leads to, and which
- * timeline that is on.  A foreign
- * server may be made to lead elsewhere later, and what is not seen there proves
- * nothing.  A server that does not tell (privileges) stays unknown.
+ * Ask a connection without a transaction what the session is like, see
+ * ParticipantPrepare(), which cluster it leads to, and which timeline that is on.  A
+ * foreign server may be made to lead elsewhere later, and what is not seen there
+ * proves nothing.  A server that does not tell (privileges) stays unknown.
  */
 bool
 ParticipantIntroduce(Participant *p)
 {
 	p->introduced = true;
 	return ask_idle(p, QUESTION_IDENTITY, PQserverVersion(p->conn) >= 100000 ?
-					DTX_IDENTIFY : DTX_IDENTIFY_OLD);
+					ASK_SESSION DTX_IDENTIFY : ASK_SESSION DTX_IDENTIFY_OLD);
 }
 
 /*
@@ -704,20 +811,36 @@ ParticipantEnd(Participant *p)
  * Prepare an open remote transaction under a gid.  All commands that may be
  * needed later are built here.
  *
- * In the same message the server is asked for its transaction id, which tells
- * later how the transaction ended if somebody else finished it.  We are in a
- * transaction block, so both commands belong to it, and if the first one fails
- * the second is not executed.
+ * What the second phase relies on is established in the same message, at the cost
+ * of no round trip.  We are in a transaction block, so all of it belongs to the
+ * transaction, and if something fails the rest is not executed.
+ *
+ * - Deferred triggers run first, as they are, so that what follows finds the session
+ *	 as they have left it.
+ * - The server tells its transaction id, from which it can tell later how the
+ *	 transaction ended if somebody else finished it.
+ * - The current role is the one as which connections through this user mapping
+ *	 begin.  It will be the owner of the prepared transaction, and nobody but the
+ *	 owner may finish it (access/transam/twophase.c, LockGXact).  A trigger or
+ *	 function may have set another one until the end of the transaction.  (Only a
+ *	 superuser can have changed the session user; then any role will do.)
+ * - No time-out of the session cuts short the wait of COMMIT PREPARED for a
+ *	 synchronous standby (PostgreSQL turns statement_timeout off for COMMIT only), and
+ *	 it says so if something else has done that, see receive_notice().  This lasts
+ *	 beyond the transaction, and ParticipantDeallocate() takes it back.
  */
 bool
 ParticipantPrepare(Participant *p, const DtxGid *gid)
 {
-	char		command[sizeof(DTX_ASK_XID) + DTX_GID_SIZE + 32 +
-						DTX_MAX_CLOSES * 20];
+	char		role[sizeof(OTHER_ROLE) + 3 * 10];
+	char		command[sizeof(DTX_PREPARE_HEAD) + sizeof(role) +
+						Max(sizeof(SETTINGS), sizeof(CAUTIOUS_SETTINGS)) +
+						2 * DTX_GID_SIZE + 128 + DTX_MAX_CLOSES * 20];
 	int			len = 0;
 
 	p->gid = *gid;
 	p->remote_xid = 0;
+	p->warned = false;
 	DtxGidFormat(gid, p->gid_text);
 
 	/* Deferred triggers may mind open cursors. */
@@ -725,9 +848,17 @@ ParticipantPrepare(Participant *p, const DtxGid *gid)
 		len += snprintf(command + len, sizeof(command) - len, "CLOSE c%u; ",
 						p->closes[i]);
 	p->ncloses = 0;
-	snprintf(command + len, sizeof(command) - len, "%sPREPARE TRANSACTION '%s'",
-			 PQserverVersion(p->conn) >= 100000 ? DTX_ASK_XID : "",
-			 p->gid_text);
+	if (OidIsValid(p->default_role))
+		snprintf(role, sizeof(role), OTHER_ROLE, p->default_role,
+				 p->default_role, p->default_role);
+	else
+		strlcpy(role, SESSION_ROLE, sizeof(role));
+	snprintf(command + len, sizeof(command) - len,
+			 DTX_PREPARE_HEAD "%s */ %s, %s, %s; PREPARE TRANSACTION '%s'",
+			 p->gid_text,
+			 PQserverVersion(p->conn) >= 100000 ?
+			 "pg_catalog.txid_current_if_assigned()" : "NULL",
+			 role, p->cautious ? CAUTIOUS_SETTINGS : SETTINGS, p->gid_text);
 	snprintf(p->commit_command, sizeof(p->commit_command),
 			 "COMMIT PREPARED '%s'", p->gid_text);
 	snprintf(p->rollback_command, sizeof(p->rollback_command),
@@ -752,6 +883,7 @@ ParticipantFinish(Participant *p, DtxDecision decision, bool pipeline)
 		p->commit_command : p->rollback_command;
 
 	p->decision = decision;
+	p->warned = false;
 	if (!pipeline)
 	{
 		if (send_command(p, command, PARTICIPANT_FINISHING))
@@ -824,14 +956,20 @@ ParticipantReceive(Participant *p)
 			reply_complete(p);
 			return;
 		}
-		if (p->state == PARTICIPANT_PREPARING &&
-			PQresultStatus(result) == PGRES_TUPLES_OK &&
-			PQntuples(result) == 1 && PQnfields(result) == 1)
+		if (p->state == PARTICIPANT_PREPARING && is_answer(result, PREPARE_COLUMNS))
+		{
 			p->remote_xid = DtxNumberParse(PQgetvalue(result, 0, 0), PG_INT64_MAX);
-		else if (p->question == QUESTION_IDENTITY &&
-				 PQresultStatus(result) == PGRES_TUPLES_OK &&
-				 PQntuples(result) == 1 && PQnfields(result) == 1)
+			if (!PQgetisnull(result, 0, 2) || !PQgetisnull(result, 0, 3))
+				p->reset_due = true;
+		}
+		else if (p->question == QUESTION_IDENTITY && is_answer(result, 1))
 			take_identity(p, result);
+		else if (p->question == QUESTION_IDENTITY && is_answer(result, 2))
+		{
+			p->default_role = (Oid) DtxNumberParse(PQgetvalue(result, 0, 0),
+												   PG_UINT32_MAX);
+			p->cautious = PQgetvalue(result, 0, 1)[0] == 't';
+		}
 		PQclear(p->result);
 		p->result = result;
 
@@ -847,6 +985,14 @@ ParticipantReceive(Participant *p)
 			return;
 		}
 	}
+}
+
+/* Is this one row of so many columns? */
+static bool
+is_answer(const PGresult *result, int columns)
+{
+	return PQresultStatus(result) == PGRES_TUPLES_OK &&
+		PQntuples(result) == 1 && PQnfields(result) == columns;
 }
 
 /*
@@ -927,7 +1073,20 @@ reply_complete(Participant *p)
 			/* Likewise for PREPARE: only the tag is proof. */
 			if (!lost && status == PGRES_COMMAND_OK &&
 				strcmp(PQcmdStatus(p->result), "PREPARE TRANSACTION") == 0)
+			{
 				p->state = PARTICIPANT_PREPARED;
+
+				/*
+				 * What a failover would lose must not be committed.  ROLLBACK
+				 * PREPARED would wait for the same standby: the resolver knows
+				 * how to do without.
+				 */
+				if (p->warned)
+				{
+					p->state = PARTICIPANT_UNKNOWN;
+					set_error(p, PREPARE_NOT_REPLICATED);
+				}
+			}
 			else if (lost)
 			{
 				p->state = PARTICIPANT_UNKNOWN;
@@ -954,15 +1113,15 @@ reply_complete(Participant *p)
 			else
 			{
 				p->state = PARTICIPANT_UNFINISHED;
-				set_error(p, "connection lost");
+				set_error(p, !lost && p->warned ? COMMIT_NOT_REPLICATED :
+						  "connection lost");
 			}
 			break;
 
 		default:
-			/* the answer to a question, or the reply to a DEALLOCATE ALL */
+			/* the answer to a question, or the reply to ParticipantDeallocate() */
 			if (p->question == QUESTION_PREPARED && !lost &&
-				status == PGRES_TUPLES_OK &&
-				PQntuples(p->result) == 1 && PQnfields(p->result) == 1)
+				is_answer(p->result, 1))
 				p->not_prepared = strcmp(PQgetvalue(p->result, 0, 0), "0") == 0;
 			p->question = QUESTION_NONE;
 			PQclear(p->result);
@@ -972,12 +1131,14 @@ reply_complete(Participant *p)
 }
 
 /*
- * Is this the confirmation of what ParticipantFinish() has sent?
+ * Is this the confirmation of what ParticipantFinish() has sent?  A rollback that
+ * a failover of the server loses is done again.
  */
 static bool
 confirms(const Participant *p, const PGresult *result)
 {
 	return PQresultStatus(result) == PGRES_COMMAND_OK &&
+		!(p->warned && p->decision == DTX_COMMIT) &&
 		strcmp(PQcmdStatus((PGresult *) result),
 			   p->decision == DTX_COMMIT ?
 			   "COMMIT PREPARED" : "ROLLBACK PREPARED") == 0;
@@ -1151,6 +1312,12 @@ take_owed(Participant *p, PGresult *result, bool ended)
 		p->result = result;
 		return true;
 	}
+	else if (!p->confirmed && p->warned &&
+			 PQresultStatus(p->result) == PGRES_COMMAND_OK)
+	{
+		/* It is committed, and will be seen. */
+		set_error(p, COMMIT_NOT_REPLICATED);
+	}
 	else if (!p->confirmed)
 	{
 		p->broken = true;
@@ -1198,20 +1365,28 @@ ParticipantGiveUp(Participant *p, const char *error)
 }
 
 /*
- * Do what postgres_fdw wanted at the end of a transaction in which the
- * connection was busy with our commands.  The reply is received before the
- * connection is used again; as in postgres_fdw, nobody is interested in it.
+ * Do what was put off until the end of a transaction in which the connection was
+ * busy with our commands: what postgres_fdw wanted, and taking back what
+ * ParticipantPrepare() has changed.  The reply is received before the connection is
+ * used again; as in postgres_fdw, nobody is interested in it.
  */
 void
 ParticipantDeallocate(Participant *p)
 {
-	if (!p->deallocate_due)
+	static const char reset[] = "RESET statement_timeout; RESET client_min_messages; DEALLOCATE ALL";
+	char		command[sizeof(reset)];
+
+	if (!p->deallocate_due && !p->reset_due)
 		return;
-	p->deallocate_due = false;
+	strlcpy(command, p->reset_due ? reset : strstr(reset, "DEALLOCATE"),
+			sizeof(command));
+	if (!p->deallocate_due)
+		*strstr(command, "; DEALLOCATE") = '\0';
+	p->deallocate_due = p->reset_due = false;
 	if (!p->broken && !p->reply_due && PQstatus(p->conn) == CONNECTION_OK)
 	{
 		p->reads = 0;
-		p->reply_due = PQsendQuery(p->conn, "DEALLOCATE ALL") != 0;
+		p->reply_due = PQsendQuery(p->conn, command) != 0;
 	}
 }
 

@@ -73,6 +73,10 @@ typedef struct Participant
 	uint64		system_id;		/* system identifier of the cluster, or 0 */
 	uint64		timeline;		/* of the cluster when it was asked, or 0 */
 	uint64		endpoint;		/* DtxEndpoint(), if identified */
+	Oid			default_role;	/* role there as which it begins, unless that is
+								 * the session user, or not known: InvalidOid */
+	bool		cautious;		/* do the session's own settings hide warnings, or
+								 * have commands canceled that take long? */
 
 	TimestampTz last_start;		/* local start of its last transaction */
 
@@ -98,6 +102,11 @@ typedef struct Participant
 	char		rollback_command[DTX_GID_SIZE + 32];	/* likewise */
 
 	/* replies */
+	bool		warned;			/* since the last PREPARE TRANSACTION or COMMIT
+								 * PREPARED, has the server said that what it
+								 * answers may not be replicated? */
+	PQnoticeReceiver notice_receiver;	/* what other notices go to, ... */
+	void	   *notice_arg;		/* ... and its argument */
 	bool		reply_due;		/* a command of ours is unanswered */
 	IdleQuestion question;		/* what was asked, if the state is IDLE */
 	bool		not_prepared;	/* after QUESTION_PREPARED: the server says so */
@@ -128,6 +137,7 @@ typedef struct Participant
 	int			synthetic;		/* results still to be faked: 2 OK, 1 NULL */
 	PGresult   *answer;			/* what to give instead of that OK, or NULL */
 	bool		deallocate_due; /* DEALLOCATE ALL was put off */
+	bool		reset_due;		/* PREPARE has changed settings of the session */
 	bool		abandoned;		/* postgres_fdw called PQfinish */
 	bool		unsettled;		/* COMMIT has returned without the reply to
 								 * COMMIT PREPARED */
@@ -140,6 +150,8 @@ extern Participant *ParticipantCreate(const char *const *keywords,
 									  const char *const *values);
 extern void ParticipantAttach(Participant *p, PGconn *conn);
 extern void ParticipantDestroy(Participant *p);
+extern PQnoticeReceiver ParticipantPassNotices(Participant *p,
+											   PQnoticeReceiver proc, void *arg);
 extern void ParticipantIdentify(Participant *p);
 extern void ParticipantReset(Participant *p);
 extern void ParticipantForEach(void (*callback) (Participant *p));

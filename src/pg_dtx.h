@@ -59,10 +59,12 @@ typedef struct DtxGid
 #define DTX_GID_SIZE	128
 
 /*
- * What a participant is sent together with its PREPARE TRANSACTION, in front of
- * it.  Resolvers look for running commands that begin with it.
+ * What stands in front of PREPARE TRANSACTION in the message that prepares a
+ * participant, up to the gid, which follows in a comment so that it is near the
+ * beginning: pg_stat_activity shows the beginning only (track_activity_query_size).
+ * Resolvers look for running commands that begin with it.
  */
-#define DTX_ASK_XID	"SELECT pg_catalog.txid_current_if_assigned(); "
+#define DTX_PREPARE_HEAD	"SET CONSTRAINTS ALL IMMEDIATE; SELECT /* "
 
 /*
  * Asked of a server on a new connection: the name of its current WAL file, which

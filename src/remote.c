@@ -144,7 +144,7 @@ static void remote_fail(DtxRemote *remote, DtxRemoteFailure failure,
 						const char *error);
 static void remote_disconnect(DtxRemote *remote);
 static void remote_want(DtxRemote *remote, uint32 events);
-static void ignore_notice(void *arg, const PGresult *res);
+static void receive_notice(void *arg, const PGresult *res);
 static void set_build_events(DtxRemoteSet *set);
 static void set_sweep(DtxRemoteSet *set);
 
@@ -687,7 +687,8 @@ DtxRemoteWait(DtxRemoteSet *set, long timeout, uint32 wait_event_info)
 				remote_fail(remote, DTX_REMOTE_UNREACHABLE,
 							PQerrorMessage(remote->conn));
 			else
-				remote_fail(remote, DTX_REMOTE_UNREACHABLE,
+				remote_fail(remote, remote->state == REMOTE_CONNECTING ?
+							DTX_REMOTE_UNREACHABLE : DTX_REMOTE_SILENT,
 							remote->state == REMOTE_CONNECTING ?
 							"timeout while connecting" :
 							"timeout while waiting for an answer");
@@ -818,7 +819,7 @@ remote_start(DtxRemote *remote)
 		remote_fail(remote, DTX_REMOTE_UNREACHABLE, "out of memory");
 		return;
 	}
-	PQsetNoticeReceiver(remote->conn, ignore_notice, NULL);
+	PQsetNoticeReceiver(remote->conn, receive_notice, remote);
 	if (PQstatus(remote->conn) == CONNECTION_BAD)
 	{
 		remote_fail(remote, DTX_REMOTE_UNREACHABLE,
@@ -901,11 +902,11 @@ remote_connected(DtxRemote *remote)
 	/*
 	 * Settings of the role or the database over there must not change what
 	 * our commands mean, and a command that we have given up must not stay
-	 * behind for ever.
+	 * behind for ever.  (The owner lifts the time-out where it must not strike.)
 	 */
 	snprintf(setup, sizeof(setup),
 			 "SET search_path = pg_catalog; "
-			 "SET client_min_messages = error; "
+			 "SET client_min_messages = warning; "
 			 "SET default_transaction_read_only = off; "
 			 "SET lock_timeout = 0; "
 			 "SET statement_timeout = %d",
@@ -1110,10 +1111,19 @@ remote_disconnect(DtxRemote *remote)
 	}
 }
 
-/* Notices of other servers have no place in our log. */
+/*
+ * Notices of other servers have no place in our log.  But a warning may say that
+ * what is about to be answered is not replicated: see participant.c,
+ * receive_notice().  Called by libpq, before it hands out the result.
+ */
 static void
-ignore_notice(void *arg, const PGresult *res)
+receive_notice(void *arg, const PGresult *res)
 {
+	DtxRemote  *remote = (DtxRemote *) arg;
+	const char *severity = PQresultErrorField(res, PG_DIAG_SEVERITY_NONLOCALIZED);
+
+	if (severity == NULL || strcmp(severity, "WARNING") == 0)
+		remote->error.warned = true;
 }
 
 /* ----------------------------------------------------------------

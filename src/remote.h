@@ -40,6 +40,7 @@ typedef struct DtxTarget
 typedef enum DtxRemoteFailure
 {
 	DTX_REMOTE_UNREACHABLE,		/* no use to try another user now */
+	DTX_REMOTE_SILENT,			/* likewise: no answer to a command in time */
 	DTX_REMOTE_REFUSED			/* reached, but this user was not let in */
 } DtxRemoteFailure;
 
@@ -50,6 +51,7 @@ typedef struct DtxRemoteError
 	char	   *message;		/* never NULL if sqlstate is set */
 	char	   *detail;			/* or NULL */
 	char	   *hint;			/* or NULL */
+	bool		warned;			/* did a WARNING come with the answer? */
 } DtxRemoteError;
 
 typedef struct DtxRemoteSet DtxRemoteSet;

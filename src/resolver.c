@@ -44,6 +44,18 @@
  * was seen in a list.  Only the worker asks.  If the answer contradicts the
  * decision this is recorded (damage.c), and only then is the gid forgotten.
  *
+ * Answered is not replicated
+ * --------------------------
+ * A server with a synchronous standby lets COMMIT PREPARED wait for that standby.
+ * If the wait is cut short, there as here, the commit may still be lost when the
+ * server fails over, and what is prepared then must find its decision.  So no
+ * time-out of ours cuts it short; a warning in the answer means that it was; and
+ * a commit that was not seen to end without one is believed only after a
+ * transaction of our own, which writes a few bytes of WAL, has been replicated
+ * from there (visit_send_witness).  As WAL is replicated in its order, all that was
+ * committed before then is, too, on whatever conditions that server has.
+ * A rollback waits for nothing: if it is lost, it is done again.
+ *
  * A decision row goes when, for each of its participants, a visit that began
  * after the row was read has that proof, or finished it.
  *
@@ -103,6 +115,12 @@
 #define MIN_BACKOFF			1000
 #define MAX_BACKOFF			60000
 
+/*
+ * Longest wait for the synchronous standby of a server before it is said to be
+ * away, milliseconds; only where waiting longer would leave a session behind.
+ */
+#define WITNESS_TIMEOUT		2000
+
 /* Outcomes asked for in one command. */
 #define MAX_OUTCOMES		200
 
@@ -124,6 +142,8 @@
 /* Why something that is not seen on its server is not done. */
 #define NO_OUTCOME	"it is not prepared any more, and how it was finished could not be found out"
 #define NOT_RECORDED "it was finished against its decision, which could not be recorded yet"
+#define NOT_REPLICATED "it is committed, but its server's synchronous standby has not confirmed that yet"
+#define STANDBY_AWAY "the server waits for a synchronous standby that does not confirm"
 #define LEADS_ELSEWHERE	"the foreign server leads to another cluster now than when the transaction was prepared"
 #define UNIDENTIFIED	"it is not prepared any more, and it cannot be told whether the server is the one where it was: it does not tell its system identifier, and its options or those of the user mapping have changed"
 
@@ -141,9 +161,20 @@ typedef enum VisitPhase
 	PHASE_IDENTIFY,				/* asking which cluster it is */
 	PHASE_LIST,					/* asking what is prepared */
 	PHASE_CANCEL,				/* canceling PREPAREs that are running */
+	PHASE_MODE,					/* setting up the session for what comes next */
+	PHASE_WITNESS,				/* waiting for its synchronous standby */
 	PHASE_FINISH,				/* COMMIT PREPARED, ROLLBACK PREPARED */
 	PHASE_OUTCOME				/* asking how somebody else finished some */
 } VisitPhase;
+
+/* What the session of a visit is set up for. */
+typedef enum VisitMode
+{
+	MODE_LOOK,					/* as DtxRemoteOpen() has left it */
+	MODE_ROLLBACK,				/* nothing waits for a standby */
+	MODE_COMMIT,				/* no time-out on the server */
+	MODE_WITNESS				/* WITNESS_TIMEOUT */
+} VisitMode;
 
 typedef enum FoundState
 {
@@ -240,6 +271,13 @@ typedef struct Visit
 	bool		has_info;		/* are the fields above valid? */
 	uint64		next_remote_xid;	/* full transaction id, 0 if not known */
 	bool		relisted;		/* listed a second time? */
+	VisitMode	mode;			/* of the session */
+	bool		has_standbys;	/* has it synchronous standbys, as far as known? */
+	bool		standby_waits;	/* are COMMIT PREPAREDs of ours waiting for one? */
+	bool		hung;			/* has the last visit left one behind that does? */
+	bool		witnessed;		/* was the witness asked for since the last list? */
+	bool		replicated;		/* and is all that was committed before that list? */
+	char	   *no_witness;		/* why it can't be asked, or NULL */
 
 	/* findings */
 	uint64		system_id;		/* cluster that the lists are from, or 0 */
@@ -293,6 +331,8 @@ typedef struct ServerState
 	int			visits;			/* begun, modulo a lot */
 	TimestampTz pass_after;		/* passes leave it alone until then */
 	TimestampTz hurry_after;	/* in-doubt entries leave it alone until then */
+	bool		hung;			/* did the last one end in a COMMIT PREPARED that
+								 * was not answered? */
 	Oid			good_umid;		/* the mapping that worked last */
 } ServerState;
 
@@ -379,6 +419,12 @@ static void visit_obey(Visit *v, Found *f, const DtxFacts *facts,
 					   const DtxDecisionRow *row);
 static bool still_so(Visit *v, Found *f);
 static int64 milliseconds(const PGresult *res, int column);
+static void append_todo(Visit *v, DtxDecision decision);
+static bool visit_mode(Visit *v, DtxRemote *remote, VisitMode mode);
+static bool needs_witness(Visit *v);
+static bool visit_send_witness(Visit *v, DtxRemote *remote);
+static void visit_witnessed(Visit *v, const DtxRemoteError *error);
+static const char *standby_away(Visit *v);
 static void visit_continue(Visit *v, DtxRemote *remote);
 static bool may_finish(Visit *v, Found *f);
 static void visit_finished_one(Visit *v, const DtxRemoteError *error);
@@ -902,6 +948,7 @@ visit_connect(Visit *v, Oid umid)
 		v->ntries++;
 		v->phase = PHASE_CONNECT;
 		v->relisted = false;
+		v->mode = MODE_LOOK;
 		v->in_flight = NIL;
 		DtxRemoteOpen(v->resolver->set, target, &visit_handler, v);
 	}
@@ -989,18 +1036,19 @@ visit_send_list(Visit *v, DtxRemote *remote)
 						   "pg_catalog.current_setting('max_prepared_transactions'), "
 						   "(SELECT count(*) FROM pg_catalog.pg_prepared_xacts)::pg_catalog.text, "
 						   "pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())::pg_catalog.text, "
-						   "pg_catalog.pg_backend_pid()::pg_catalog.text; ");
+						   "pg_catalog.pg_backend_pid()::pg_catalog.text, "
+						   "(pg_catalog.current_setting('synchronous_standby_names') OPERATOR(pg_catalog.<>) '')::pg_catalog.text; ");
 	appendStringInfo(&sql,
 					 "SELECT pid::pg_catalog.text, query, "
 					 "pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) query_start)::pg_catalog.int8::pg_catalog.text "
 					 "FROM pg_catalog.pg_stat_activity "
 					 "WHERE state = 'active' AND pg_catalog.octet_length(query) <= 1024 "
-					 "AND (query LIKE 'PREPARE TRANSACTION ''%s%s' "
-					 "OR query LIKE '" DTX_ASK_XID "PREPARE TRANSACTION ''%s%s' "
-					 "OR query LIKE 'CLOSE c%%PREPARE TRANSACTION ''%s%s') "
+					 "AND (query LIKE '" DTX_PREPARE_HEAD "%s%s' "
+					 "OR query LIKE 'CLOSE c%%" DTX_PREPARE_HEAD "%s%s' "
+					 "OR wait_event = 'SyncRep' AND query LIKE 'COMMIT P%%''%s%s') "
 					 "LIMIT %d; ",
-					 pattern, v->has_only ? "''%" : "",
-					 pattern, v->has_only ? "''%" : "",
+					 pattern, v->has_only ? " %" : "",
+					 pattern, v->has_only ? " %" : "",
 					 pattern, v->has_only ? "''%" : "", MAX_IN_FLIGHT);
 	appendStringInfo(&sql,
 					 "SELECT gid, owner::pg_catalog.text, database::pg_catalog.text, "
@@ -1016,6 +1064,8 @@ visit_send_list(Visit *v, DtxRemote *remote)
 	v->nlisted = 0;
 	v->truncated = false;
 	v->has_info = false;
+	v->standby_waits = false;
+	v->witnessed = v->replicated = false;
 	v->in_flight = NIL;
 	DtxRemoteSend(remote, sql.data);
 	pfree(sql.data);
@@ -1056,7 +1106,7 @@ visit_row(DtxRemote *remote, void *arg, int statement, const PGresult *res)
 static void
 row_info(Visit *v, DtxRemote *remote, const PGresult *res)
 {
-	const char *values[9];
+	const char *values[10];
 	int64		pid;
 
 	if (PQnfields(res) != lengthof(values) || v->has_info)
@@ -1081,14 +1131,14 @@ row_info(Visit *v, DtxRemote *remote, const PGresult *res)
 	pid = DtxNumberParse(values[8], PG_INT32_MAX);
 	v->pooled = DtxRemoteBackendPid(remote) != 0 &&
 		DtxRemoteBackendPid(remote) != pid;
+	v->has_standbys = strcmp(values[9], "false") != 0;
 	v->has_info = true;
 }
 
-/* A PREPARE of ours that is running. */
+/* A PREPARE of ours that is running, or a COMMIT PREPARED that waits. */
 static void
 row_in_flight(Visit *v, const PGresult *res)
 {
-	static const char command[] = "PREPARE TRANSACTION '";
 	const char *pid;
 	const char *query;
 	char		text[DTX_GID_SIZE];
@@ -1103,18 +1153,21 @@ row_in_flight(Visit *v, const PGresult *res)
 	query = DtxRemoteValue(res, 1, 1024);
 	if (pid == NULL || query == NULL || DtxNumberParse(pid, PG_INT32_MAX) == 0)
 		return;
+	if (strncmp(query, "COMMIT ", 7) == 0)
+	{
+		v->standby_waits = true;
+		return;
+	}
 	/* what ParticipantPrepare() puts in front */
 	while (sscanf(query, "CLOSE c%9u; %n", &cursor, &len) == 1 && len > 0)
 	{
 		query += len;
 		len = 0;
 	}
-	if (strncmp(query, DTX_ASK_XID, strlen(DTX_ASK_XID)) == 0)
-		query += strlen(DTX_ASK_XID);
-	if (strncmp(query, command, strlen(command)) != 0)
+	if (strncmp(query, DTX_PREPARE_HEAD, strlen(DTX_PREPARE_HEAD)) != 0)
 		return;
-	query += strlen(command);
-	end = strchr(query, '\'');
+	query += strlen(DTX_PREPARE_HEAD);
+	end = strchr(query, ' ');
 	if (end == NULL || end - query >= DTX_GID_SIZE)
 		return;
 	memcpy(text, query, end - query);
@@ -1259,6 +1312,24 @@ visit_ready(DtxRemote *remote, void *arg, const DtxRemoteError *error)
 			visit_continue(v, remote);
 			break;
 
+		case PHASE_MODE:
+			/* A session that can't be set up is none to commit in. */
+			if (error->sqlstate != 0)
+			{
+				v->refusal = MemoryContextStrdup(v->cxt, error->message);
+				v->todo = NIL;
+				DtxRemoteClose(remote);
+				visit_next(v);
+				break;
+			}
+			visit_continue(v, remote);
+			break;
+
+		case PHASE_WITNESS:
+			visit_witnessed(v, error);
+			visit_continue(v, remote);
+			break;
+
 		case PHASE_OUTCOME:
 			/* What has no answer is asked again in the next visit. */
 			v->asked = NIL;
@@ -1282,6 +1353,9 @@ visit_failed(DtxRemote *remote, void *arg, DtxRemoteFailure failure,
 	 */
 	if (v->current != NULL && v->current->state == FOUND_DECIDED)
 	{
+		if (failure == DTX_REMOTE_SILENT && v->phase == PHASE_FINISH &&
+			v->current->decision == DTX_COMMIT && v->resolver->worker)
+			server_state(v->serverid)->hung = true;
 		v->current->error.sqlstate = ERRCODE_CONNECTION_FAILURE;
 		v->current->error.message = MemoryContextStrdup(v->cxt, error);
 		found_failed(v, v->current);
@@ -1396,15 +1470,26 @@ visit_listed(Visit *v, DtxRemote *remote)
 		return;
 	}
 
+	append_todo(v, DTX_ROLLBACK);
+	append_todo(v, DTX_COMMIT);
+	MemoryContextSwitchTo(old);
+	visit_continue(v, remote);
+}
+
+/* What this connection can finish, and in which way. */
+static void
+append_todo(Visit *v, DtxDecision decision)
+{
+	ListCell   *lc;
+
 	foreach(lc, v->found)
 	{
 		Found	   *f = (Found *) lfirst(lc);
 
-		if (f->state == FOUND_DECIDED && may_finish(v, f))
+		if (f->state == FOUND_DECIDED && f->decision == decision &&
+			may_finish(v, f))
 			v->todo = lappend(v->todo, f);
 	}
-	MemoryContextSwitchTo(old);
-	visit_continue(v, remote);
 }
 
 /*
@@ -1597,14 +1682,44 @@ visit_continue(Visit *v, DtxRemote *remote)
 				 "SELECT pg_catalog.pg_cancel_backend(pid) "
 				 "FROM pg_catalog.pg_stat_activity "
 				 "WHERE pid = %d AND state = 'active' "
-				 "AND (query LIKE 'PREPARE TRANSACTION ''%s''%%' "
-				 "OR query LIKE '" DTX_ASK_XID "PREPARE TRANSACTION ''%s''%%' "
-				 "OR query LIKE 'CLOSE c%%PREPARE TRANSACTION ''%s''%%')",
-				 item->pid, gid, gid, gid);
+				 "AND (query LIKE '" DTX_PREPARE_HEAD "%s %%' "
+				 "OR query LIKE 'CLOSE c%%" DTX_PREPARE_HEAD "%s %%')",
+				 item->pid, gid, gid);
 		v->phase = PHASE_CANCEL;
 	}
 	else if (v->todo != NIL)
 	{
+		DtxDecision decision = ((Found *) linitial(v->todo))->decision;
+
+		/*
+		 * COMMIT PREPARED would leave a session behind that waits for as long
+		 * as the standby is away, so ask first where that is to be feared.
+		 */
+		if (decision == DTX_COMMIT && (v->hung || v->standby_waits))
+		{
+			if (!v->witnessed && visit_send_witness(v, remote))
+				return;
+			if (!v->replicated)
+			{
+				List	   *todo = v->todo;
+				ListCell   *lc;
+
+				v->todo = NIL;
+				foreach(lc, todo)
+				{
+					Found	   *f = (Found *) lfirst(lc);
+
+					f->error.sqlstate = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+					f->error.message = unconstify(char *, standby_away(v));
+					found_failed(v, f);
+				}
+				visit_continue(v, remote);
+				return;
+			}
+		}
+		if (visit_mode(v, remote,
+					   decision == DTX_COMMIT ? MODE_COMMIT : MODE_ROLLBACK))
+			return;
 		v->current = (Found *) linitial(v->todo);
 		v->todo = list_delete_first(v->todo);
 		if (!still_so(v, v->current) ||
@@ -1628,6 +1743,9 @@ visit_continue(Visit *v, DtxRemote *remote)
 	else
 	{
 		v->current = NULL;
+		if (!v->witnessed && needs_witness(v) &&
+			visit_send_witness(v, remote))
+			return;
 		if (visit_ask_outcomes(v, remote))
 			return;
 		DtxRemoteClose(remote);
@@ -1640,6 +1758,139 @@ visit_continue(Visit *v, DtxRemote *remote)
 }
 
 /*
+ * Set up the session, see the top of this file.  Returns false, and sends nothing,
+ * if it is already.
+ */
+static bool
+visit_mode(Visit *v, DtxRemote *remote, VisitMode mode)
+{
+	char		sql[128];
+
+	if (v->mode == mode)
+		return false;
+	v->mode = mode;
+	v->phase = PHASE_MODE;
+	switch (mode)
+	{
+		case MODE_LOOK:
+			Assert(false);		/* nobody wants it back */
+			return false;
+		case MODE_ROLLBACK:
+			snprintf(sql, sizeof(sql), "SET synchronous_commit = local");
+			break;
+		case MODE_COMMIT:
+			snprintf(sql, sizeof(sql),
+					 "RESET synchronous_commit; SET statement_timeout = 0");
+			break;
+		case MODE_WITNESS:
+			snprintf(sql, sizeof(sql),
+					 "RESET synchronous_commit; SET statement_timeout = %d",
+					 WITNESS_TIMEOUT);
+			break;
+	}
+	DtxRemoteSend(remote, sql);
+	return true;
+}
+
+/*
+ * Is there something that the last list does not show, was to be committed, and was
+ * not seen to be?
+ */
+static bool
+needs_witness(Visit *v)
+{
+	Resolver   *r = v->resolver;
+	ListCell   *lc;
+
+	if (v->purpose != VISIT_RESOLVE || !r->worker)
+		return false;
+	foreach(lc, v->entries)
+	{
+		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
+		Found	   *f = hash_search(v->found_hash, &entry->gid, HASH_FIND, NULL);
+
+		if (entry->decision == DTX_COMMIT &&
+			(f == NULL || f->state == FOUND_GONE))
+			return true;
+	}
+	foreach(lc, r->notes)
+	{
+		Note	   *note = (Note *) lfirst(lc);
+
+		if (note->serial >= v->serial)
+			continue;
+		for (int i = 0; i < note->row.nparticipants; i++)
+		{
+			DtxGid		gid;
+			Found	   *f;
+
+			if (note->row.prepared[i].serverid != v->serverid || note->confirmed[i])
+				continue;
+			note_gid(r, note, i, &gid);
+			f = hash_search(v->found_hash, &gid, HASH_FIND, NULL);
+			if (f == NULL || f->state == FOUND_GONE)
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Have the server commit something, synchronously.  An assigned transaction id alone
+ * would not wait, because it writes nothing (xact.c, RecordTransactionCommit), and
+ * statement_timeout does not strike while a command's own transaction is committed
+ * (tcop/postgres.c, finish_xact_command): hence the block.  Returns false, and sends
+ * nothing, if there is no standby to wait for.
+ */
+static bool
+visit_send_witness(Visit *v, DtxRemote *remote)
+{
+	if (!v->has_standbys)
+	{
+		v->witnessed = v->replicated = true;
+		return false;
+	}
+	if (visit_mode(v, remote, MODE_WITNESS))
+		return true;
+	v->phase = PHASE_WITNESS;
+	DtxRemoteSend(remote, "DO LANGUAGE plpgsql $$BEGIN"
+				  " PERFORM pg_catalog.pg_logical_emit_message(true, 'pg_dtx', '');"
+				  " COMMIT; END$$");
+	return true;
+}
+
+/*
+ * It has, or the time for that was over.
+ */
+static void
+visit_witnessed(Visit *v, const DtxRemoteError *error)
+{
+	v->witnessed = true;
+	v->replicated = error->sqlstate == 0 && !error->warned;
+	v->no_witness = error->sqlstate == 0 ? NULL :
+		MemoryContextStrdup(v->cxt, error->message);
+	if (v->replicated && v->resolver->worker)
+		v->hung = server_state(v->serverid)->hung = false;
+	DTX_FAULT("resolver-witnessed", NULL);
+}
+
+/* Why nothing can be committed, or confirmed, after that. */
+static const char *
+standby_away(Visit *v)
+{
+	MemoryContext old;
+	char	   *text;
+
+	if (v->no_witness == NULL)
+		return STANDBY_AWAY;
+	old = MemoryContextSwitchTo(v->cxt);
+	text = psprintf("whether its server's synchronous standby has it can't be found out: %s",
+					v->no_witness);
+	MemoryContextSwitchTo(old);
+	return text;
+}
+
+/*
  * COMMIT PREPARED or ROLLBACK PREPARED has been answered.
  */
 static void
@@ -1649,6 +1900,21 @@ visit_finished_one(Visit *v, const DtxRemoteError *error)
 	char		gid[DTX_GID_SIZE];
 
 	DTX_FAULT("resolver-finished", NULL);
+
+	/* Gone it is, but what that means is for the witness to say. */
+	if (error->sqlstate == 0 && error->warned && f->decision == DTX_COMMIT &&
+		v->purpose == VISIT_RESOLVE)
+	{
+		f->error.sqlstate = ERRCODE_WARNING;
+		f->error.message = MemoryContextStrdup(v->cxt, NOT_REPLICATED);
+		(void) add_entry(v, &f->gid, f->owner, InvalidOid, f->decision,
+						 NOT_REPLICATED, backoff_until(1));
+		f->state = FOUND_GONE;
+		v->witnessed = v->replicated = false;
+		add_result(v, f);
+		return;
+	}
+
 	if (error->sqlstate == 0)
 	{
 		f->state = FOUND_DONE;
@@ -1876,6 +2142,8 @@ why_not_done(Visit *v, const DtxGid *gid, DtxDecision decision,
 	switch (DtxMayForget(&facts))
 	{
 		case DTX_GONE_FORGET:
+			if (decision == DTX_COMMIT && v->has_standbys && !v->replicated)
+				return v->witnessed ? standby_away(v) : NOT_REPLICATED;
 			return NULL;
 		case DTX_GONE_ELSEWHERE:
 			return LEADS_ELSEWHERE;
@@ -3047,6 +3315,7 @@ worker_start_visit(Resolver *r, Start *start, List *entries)
 	state->visit = v;
 	v->failures = state->failures;
 	v->turn = state->visits;
+	v->hung = state->hung;
 	state->visits = (state->visits + 1) % 1000000;
 	v->in_pass = start->in_pass;
 	if (v->in_pass)

@@ -60,7 +60,7 @@ sub list
 	  . tag('SELECT ' . @$gids);
 }
 
-my @info = ('me', 'db', 'false', 'true', 'true', '10', '0', '1000', '1');
+my @info = ('me', 'db', 'false', 'true', 'true', '10', '0', '1000', '1', 'false');
 my $resolver = qr/pg_prepared_xacts/;
 
 # An answer that never ends: the connection decides when it is over.
@@ -79,7 +79,7 @@ my %modes = (
 	'no result' => [ $resolver, sub { return ready() } ],
 	'empty query' => [ $resolver, sub { return message('I', '') . ready() } ],
 	'error' => [ $resolver, sub { return failure('XX000', 'I am broken') . ready() } ],
-	'error in the middle' => [ $resolver, sub { return columns(map { "c$_" } 1 .. 9) . row(@info) . failure('22012', "division\nby zero \xff\xfe") . ready() } ],
+	'error in the middle' => [ $resolver, sub { return columns(map { "c$_" } 1 .. 10) . row(@info) . failure('22012', "division\nby zero \xff\xfe") . ready() } ],
 	'endless error' => [ $resolver, sub { return failure('XX000', 'x' x 3_000_000, 'D' . 'd' x 3_000_000 . "\0") . ready() } ],
 	'bad sqlstate' => [ $resolver, sub { return failure("'\\", 'strange') . ready() } ],
 	'huge row' => [ $resolver, sub { return columns('a') . 'D' . pack('N', 900_000_000) . pack('n', 1) . pack('N', 899_999_990), endless('x' x 65536) } ],
