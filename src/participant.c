@@ -73,11 +73,11 @@
 #define SETTING		"pg_catalog.current_setting"
 #define SESSION_ROLE \
 	"CASE WHEN current_user OPERATOR(pg_catalog.<>) session_user" \
-	" THEN " SET_CONFIG "('role', 'none', true) END"
+	" THEN " SET_CONFIG "('role', 'none', false) END"
 #define OTHER_ROLE \
 	"CASE WHEN current_user OPERATOR(pg_catalog.<>) pg_catalog.pg_get_userbyid(%u)" \
 	" AND pg_catalog.pg_has_role(session_user, %u, 'MEMBER')" \
-	" THEN " SET_CONFIG "('role', pg_catalog.pg_get_userbyid(%u)::pg_catalog.text, true) END"
+	" THEN " SET_CONFIG "('role', pg_catalog.pg_get_userbyid(%u)::pg_catalog.text, false) END"
 #define SETTINGS \
 	"CASE WHEN " SETTING "('statement_timeout') OPERATOR(pg_catalog.<>) '0'" \
 	" THEN " SET_CONFIG "('statement_timeout', '0', false) END, " \
@@ -822,8 +822,8 @@ ParticipantEnd(Participant *p)
  * - The current role is the one as which connections through this user mapping
  *	 begin.  It will be the owner of the prepared transaction, and nobody but the
  *	 owner may finish it (access/transam/twophase.c, LockGXact).  A trigger or
- *	 function may have set another one until the end of the transaction.  (Only a
- *	 superuser can have changed the session user; then any role will do.)
+ *	 function may have set another one, until the end of the transaction or longer.
+ *	 (Only a superuser can have changed the session user; then any role will do.)
  * - No time-out of the session cuts short the wait of COMMIT PREPARED for a
  *	 synchronous standby (PostgreSQL turns statement_timeout off for COMMIT only), and
  *	 it says so if something else has done that, see receive_notice().  This lasts

@@ -29,13 +29,13 @@ CREATE FUNCTION become(how text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
 	END IF;
 END $$;
 CREATE FUNCTION early() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-	IF new.how <> 'late' THEN PERFORM become(new.how); END IF;
+	IF new.how <> 'late' THEN PERFORM public.become(new.how); END IF;
 	new.who = current_user;
 	RETURN new;
 END $$;
 CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-	UPDATE doc SET deferred = current_user WHERE id = new.id;
-	IF new.how = 'late' THEN PERFORM become(new.how); END IF;
+	UPDATE public.doc SET deferred = current_user WHERE id = new.id;
+	IF new.how = 'late' THEN PERFORM public.become(new.how); END IF;
 	RETURN NULL;
 END $$;
 CREATE TRIGGER early BEFORE INSERT ON doc FOR EACH ROW EXECUTE FUNCTION early();
