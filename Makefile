@@ -41,6 +41,7 @@ OBJS = \
 	src/resolver.o \
 	src/saga.o \
 	src/saga_worker.o \
+	src/standby.o \
 	src/statement.o \
 	src/stats.o \
 	src/tables.o \

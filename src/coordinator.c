@@ -46,6 +46,7 @@
 #include "miscadmin.h"
 #include "participant.h"
 #include "pgstat.h"
+#include "standby.h"
 #include "quiet.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
@@ -1032,6 +1033,7 @@ send_commits(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	bool		pipeline = dtx_fold_start && !must_wait();
+	bool		durable;
 	dlist_iter	iter;
 
 	phase = PHASE_COMMIT;
@@ -1046,12 +1048,26 @@ send_commits(void)
 	DtxActivitySetState(DTX_COMMITTING,
 						TimestampTzPlusMilliseconds(now, dtx_commit_timeout));
 
+	/*
+	 * If the wait for a synchronous standby was cut short, a failover may still
+	 * lose the decision.  Nobody is told to commit then: the resolver does that
+	 * when the standby has it.
+	 */
+	durable = DtxStandbyHas(XactLastCommitEnd, synchronous_commit);
+
 	dlist_foreach(iter, &members)
 	{
 		Participant *p = dlist_container(Participant, node, iter.cur);
 
 		if (p->state != PARTICIPANT_PREPARED)
 			continue;
+		if (!durable)
+		{
+			p->decision = DTX_COMMIT;
+			p->state = PARTICIPANT_UNFINISHED;
+			strlcpy(p->error, DTX_DECISION_NOT_REPLICATED, sizeof(p->error));
+			continue;
+		}
 		DTX_FAULT("commit-before", p->conn);
 		if (ParticipantFinish(p, DTX_COMMIT, pipeline))
 			DtxActivitySetWaiting(p->index, true);
@@ -1886,6 +1902,11 @@ hand_over(Participant *p)
 	if (PQuser(p->conn) != NULL)
 		strlcpy(entry.remote_user, PQuser(p->conn), NAMEDATALEN);
 	entry.decision = p->decision;
+	if (phase == PHASE_COMMIT && p->gid.xid == current_xid)
+	{
+		entry.commit_lsn = XactLastCommitEnd;
+		entry.commit_level = synchronous_commit;
+	}
 	entry.since = GetCurrentTimestamp();
 	strlcpy(entry.last_error, p->error, sizeof(entry.last_error));
 	recorded = DtxInDoubtAdd(&entry);

@@ -198,6 +198,11 @@ add_entry(const DtxInDoubt *entry, bool seen, uint64 seen_on)
 		}
 		if (!OidIsValid(old->userid))
 			old->userid = entry->userid;
+		if (old->commit_lsn == InvalidXLogRecPtr)
+		{
+			old->commit_lsn = entry->commit_lsn;
+			old->commit_level = entry->commit_level;
+		}
 		if (old->remote_user[0] == '\0')
 			strlcpy(old->remote_user, entry->remote_user,
 					sizeof(old->remote_user));

@@ -34,6 +34,7 @@ static bool dtx_wrote_elsewhere = false;	/* never looked at, see its show hook *
 int			dtx_remote_isolation = XACT_REPEATABLE_READ;
 int			dtx_resolve_interval = 30 * 1000;
 bool		dtx_resolver = true;
+bool		dtx_wait_for_standby = true;
 int			dtx_max_in_doubt = 10000;
 int			dtx_saga_workers = 4;
 
@@ -134,6 +135,11 @@ define_settings(void)
 							 "Finishes prepared transactions that are in doubt.",
 							 "Turn it off on a copy of a coordinator that must not touch the original's transactions.",
 							 &dtx_resolver, true,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("pg_dtx.wait_for_standby",
+							 "Lets servers commit only what the coordinator's synchronous standby knows to be decided.",
+							 "When off, a COMMIT whose wait for the standby was canceled is sent to the servers at once, and a failover may leave it committed on some of them only.",
+							 &dtx_wait_for_standby, true,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_dtx.max_in_doubt",
 							"Prepared transactions in doubt that shared memory has room for.",

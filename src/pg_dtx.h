@@ -24,6 +24,7 @@
 #define PG_DTX_H
 
 #include "access/transam.h"
+#include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 #include "libpq-fe.h"
 #include "nodes/pg_list.h"
@@ -120,6 +121,7 @@ extern bool dtx_prepare_statements;
 extern int	dtx_remote_isolation;	/* XACT_READ_COMMITTED or _REPEATABLE_READ */
 extern int	dtx_resolve_interval;	/* milliseconds */
 extern bool dtx_resolver;
+extern bool dtx_wait_for_standby;
 extern int	dtx_max_in_doubt;	/* entries */
 extern int	dtx_saga_workers;	/* per database, 0: sagas do not run */
 
@@ -228,6 +230,9 @@ typedef struct DtxInDoubt
 	uint64		xid_system_id;	/* cluster whose id that is, 0 if not known */
 	Oid			userid;			/* local user, InvalidOid if not known */
 	char		remote_user[NAMEDATALEN];	/* owner there, "" if not known */
+	XLogRecPtr	commit_lsn;		/* end of the record of the local commit, if the
+								 * session has told it; else invalid */
+	int			commit_level;	/* then: synchronous_commit of that session */
 	DtxDecision decision;
 	TimestampTz since;			/* in doubt since */
 	int			attempts;		/* tries of a resolver to finish it */

@@ -86,6 +86,7 @@
 #include "remote.h"
 #include "resolver.h"
 #include "saga.h"
+#include "standby.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "tcop/tcopprot.h"
@@ -1633,6 +1634,17 @@ visit_obey(Visit *v, Found *f, const DtxFacts *facts, const DtxDecisionRow *row)
 		return;
 	}
 	f->decision = verdict == DTX_VERDICT_COMMIT ? DTX_COMMIT : DTX_ROLLBACK;
+
+	/* It was seen to be decided, but that must not be lost after it was told. */
+	if (f->decision == DTX_COMMIT &&
+		!DtxStandbyHasDecision(&f->gid, visit_entry(v, &f->gid), r->worker))
+	{
+		f->error.sqlstate = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+		f->error.message = MemoryContextStrdup(v->cxt,
+											   DTX_DECISION_NOT_REPLICATED);
+		found_failed(v, f);
+		return;
+	}
 	f->state = FOUND_DECIDED;
 }
 
@@ -3696,10 +3708,11 @@ dtx_resolver_main(Datum arg)
 	/*
 	 * Nor may a synchronous standby that is away.  Nothing is lost with what is
 	 * not replicated: a decision row that comes back on a promoted standby is
-	 * asked for again.
+	 * asked for again.  (For this session only: standby.c wants to know what is
+	 * configured.)
 	 */
 	SetConfigOption("synchronous_commit", "local", PGC_USERSET,
-					PGC_S_OVERRIDE);
+					PGC_S_SESSION);
 
 	/* What the database's defaults are is for its users. */
 	SetConfigOption("default_transaction_isolation", "read committed",
