@@ -986,7 +986,7 @@ end_suspension(const char *function, text *reason_text, bool adopted)
 		if (SPI_execute("UPDATE dtx.coordinator SET id = dtx._new_id(), secret = dtx._new_secret()",
 						false, 0) != SPI_OK_UPDATE)
 			elog(ERROR, "could not update dtx.coordinator");
-		CacheInvalidateRelcacheByRelid(coordinator.relid);
+		CacheInvalidateRelcacheByRelid(DtxTableOid(&coordinator_table));
 	}
 	if (SPI_execute_with_args("UPDATE dtx.boot SET ended_at = pg_catalog.clock_timestamp(),"
 							  " ended_by = $2, reason = $3, ended_as = $4"

@@ -172,7 +172,6 @@ sub servers
 	return $#{ $self->{nodes} };
 }
 
-# Run SQL on the coordinator.
 # Names of prepared transactions of transactions that were rolled back.
 sub orphan_gids
 {
@@ -181,6 +180,7 @@ sub orphan_gids
 		'BEGIN; SELECT dtx._gid(pg_current_xact_id(), 1); ROLLBACK;' x $count);
 }
 
+# Run SQL on the coordinator.
 sub sql
 {
 	my ($self, $sql) = @_;

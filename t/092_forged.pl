@@ -1,0 +1,88 @@
+# Names of prepared transactions that the coordinator has not given: of a past, a
+# running and a coming transaction, by a role that may do nothing but log in.
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib $FindBin::RealBin;
+use DtxTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $dtx = DtxTest->new(servers => 2);
+my $p1 = $dtx->p(1);
+$p1->safe_psql('postgres', 'CREATE ROLE mallory LOGIN');
+
+sub forge
+{
+	my @gids = @_;
+	$p1->safe_psql('postgres', join('', map { "BEGIN; PREPARE TRANSACTION '$_';" } @gids),
+		extra_params => [ '-U', 'mallory' ]);
+	return;
+}
+
+# All that mallory can know: the name of something that is prepared.
+$dtx->arm;
+my $s = $dtx->session;
+$s->run($dtx->hold);
+$s->start($dtx->transfer(10, 1, 2));
+$dtx->wait_held($s);
+my $seen = $p1->safe_psql('postgres', 'SELECT gid FROM pg_prepared_xacts', extra_params => [ '-U', 'mallory' ]);
+my ($stem, $xid, $n, $seal) = $seen =~ /^(dtx:\w+:\d+:\w+):(\d+):(\d+):(\w+)$/;
+ok(defined $seal, "a name is seen: $seen");
+
+# Those of the next transactions, with every seal that is known; that of another
+# participant of the running one; and of past ones.
+my @coming = map { "$stem:" . ($xid + $_) . ":1:$seal" } 1 .. 31;
+my @running = ("$stem:$xid:3:$seal", "$stem:$xid:1:0123456789abcdef");
+my @forged = (@coming, "$stem:3:1:$seal");
+# s1 has room for 20
+for my $some ([ @forged[ 0 .. 9 ] ], [ @forged[ 10 .. 18 ] ], [ @forged[ 19 .. 27 ] ], [ @forged[ 28 .. $#forged ] ])
+{
+	my $offset = -s $dtx->coord->logfile;
+	forge(@$some);
+	$dtx->wait_passes(2);
+	$dtx->prepared_is(1, @$some + 1, 'none of the forged ones is touched');
+	is($dtx->sql(q{SELECT count(*), count(decision), bool_and(last_error LIKE '%forged%') FROM dtx.in_doubt}),
+		@$some . '|0|t', '... and they are shown');
+	my $log = slurp_file($dtx->coord->logfile, $offset);
+	is(scalar(() = $log =~ /is left alone: this coordinator has not given that name/g), scalar(@$some),
+		'... and logged once each');
+	my ($ret, $out, $err) = $dtx->coord->psql('postgres', "SELECT dtx.force('$some->[0]', 'commit', 'test')");
+	like($err, qr/must not be finished by this server.*forged/s, 'dtx.force() wants to be told twice');
+	$p1->safe_psql('postgres', join(';', map { "ROLLBACK PREPARED '$_'" } @$some), extra_params => [ '-U', 'mallory' ]);
+	$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.in_doubt', '0', 'taken away, forgotten');
+}
+forge(@running);
+$dtx->wait_passes(2);
+$dtx->prepared_is(1, 3, 'nor are those of the running transaction');
+$dtx->release;
+$s->finish;
+is($s->stderr, '', 'the running transaction commits');
+$dtx->poll($dtx->coord, q{SELECT count(*), bool_and(last_error LIKE '%forged%') FROM dtx.in_doubt}, '2|t',
+	'... and then they are shown, too');
+$dtx->prepared_is(1, 2, '... and not touched');
+$p1->safe_psql('postgres', join(';', map { "ROLLBACK PREPARED '$_'" } @running), extra_params => [ '-U', 'mallory' ]);
+$dtx->balances_are('100 90 110', '... everywhere');
+
+# The names of those to come do not stop them.
+forge(@coming[ 0 .. 15 ]);
+for my $i (1 .. 5)
+{
+	$s->run($dtx->transfer(1, 1, 2));
+	is($s->stderr, '', "commit $i, whose name was to be taken");
+}
+$dtx->balances_are('100 85 115', 'all of them have committed');
+$dtx->wait_passes(1);
+$p1->safe_psql('postgres', join(';', map { "ROLLBACK PREPARED '$_'" } @coming[ 0 .. 15 ]), extra_params => [ '-U', 'mallory' ]);
+$dtx->clean('no harm done');
+is($dtx->sql('SELECT count(*) FROM dtx.damage'), '0', '... and no damage');
+
+# A name that was given: prepared once more by somebody else it is finished as its
+# transaction was, which takes nothing from anybody.
+forge($seen);
+$dtx->prepared_is(1, 0, 'the name of a transaction that has committed');
+is($dtx->sql('SELECT found, decided FROM dtx.damage'), 'reappeared|commit', '... is noticed');
+$dtx->balances_are('100 85 115', '... nothing has changed');
+$s->close;
+done_testing();
