@@ -654,6 +654,7 @@ AS 'MODULE_PATHNAME', 'dtx_sql_boot_id'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 
 REVOKE ALL ON FUNCTION dtx._boot_id() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION dtx._boot_id() TO pg_monitor;
 COMMENT ON FUNCTION dtx._boot_id() IS
   'internal: random identifier of this run of the server';
 
@@ -3500,6 +3501,13 @@ BEGIN
   section := 'damage';
   item := 'not acknowledged';
   SELECT count(*)::text INTO value FROM dtx.damage;
+  RETURN NEXT;
+
+  section := 'identity';
+  item := 'earlier runs';
+  SELECT coalesce('SUSPENDED: ' || b.suspended, 'as usual') INTO value
+    FROM (VALUES (1)) AS always
+    LEFT JOIN dtx.boot AS b ON b.boot_id = dtx._boot_id() AND b.ended_at IS NULL;
   RETURN NEXT;
 
   section := 'workers';

@@ -847,6 +847,15 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 		add_check(rsinfo, "version", probe.version >= OLDEST_REMOTE_VERSION,
 				  psprintf("PostgreSQL %s", version_text(probe.version)),
 				  "A server older than PostgreSQL 10 can't tell whether a transaction wrote there, so that even readers are prepared.");
+		add_check(rsinfo, "identity",
+				  probe.system_id != 0 && probe.timeline != 0,
+				  probe.system_id == 0 ?
+				  pstrdup("the server does not tell its system identifier") :
+				  probe.timeline == 0 ?
+				  pstrdup("the server does not tell its timeline") :
+				  pstrdup("the server tells its system identifier and its timeline"),
+				  psprintf("Grant EXECUTE on pg_control_system(), pg_current_wal_insert_lsn() and pg_walfile_name(pg_lsn) to \"%s\" there. Without them it cannot be noticed that the foreign server leads to another cluster, or that a standby was promoted.",
+						   probe.remote_user));
 		add_check(rsinfo, "max_prepared_transactions", probe.slots_total > 0,
 				  psprintf("%d", probe.slots_total),
 				  psprintf("Set \"max_prepared_transactions\" on server \"%s\" (not on the coordinator) to at least its \"max_connections\", and restart it.",
@@ -861,6 +870,7 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 	{
 		add_check(rsinfo, "direct connection", -1, pstrdup(unknown), NULL);
 		add_check(rsinfo, "version", -1, pstrdup(unknown), NULL);
+		add_check(rsinfo, "identity", -1, pstrdup(unknown), NULL);
 		add_check(rsinfo, "max_prepared_transactions", -1, pstrdup(unknown),
 				  NULL);
 		add_check(rsinfo, "free slots", -1, pstrdup(unknown), NULL);

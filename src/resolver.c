@@ -3056,6 +3056,8 @@ DtxProbeServer(Oid serverid, Oid userid, DtxProbe *probe)
 			probe->slots_used = v->slots_used;
 			probe->slots_total = v->slots_total;
 			probe->pooled = v->pooled;
+			probe->system_id = v->system_id;
+			probe->timeline = v->timeline;
 		}
 		else
 			probe->error = pstrdup(error ? error : "unknown error");

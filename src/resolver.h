@@ -34,6 +34,8 @@ typedef struct DtxProbe
 	int			slots_used;		/* prepared transactions there */
 	int			slots_total;	/* its max_prepared_transactions */
 	bool		pooled;			/* a connection pooler is in between */
+	uint64		system_id;		/* system identifier, 0 if it does not tell */
+	uint64		timeline;		/* of its WAL, likewise */
 } DtxProbe;
 
 /*
