@@ -23,6 +23,7 @@ OBJS = \
 	src/coordinator.o \
 	src/damage.o \
 	src/decision.o \
+	src/decision_map.o \
 	src/facts.o \
 	src/fault.o \
 	src/gid.o \

@@ -138,6 +138,13 @@ DtxLWLockTranche(const char *name)
 #endif
 }
 
+/* Number of the file of a relation. */
+#if PG_VERSION_NUM >= 160000
+#define DtxRelFile(rel)	((Oid) (rel)->rd_locator.relNumber)
+#else
+#define DtxRelFile(rel)	((rel)->rd_node.relNode)
+#endif
+
 /* A hash table in shared memory; since 19 it has one size only. */
 static inline HTAB *
 DtxShmemInitHash(const char *name, int64 nelems, HASHCTL *info, int flags)

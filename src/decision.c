@@ -23,11 +23,15 @@
  * subscriber would stop at the first row, or take another coordinator's decisions
  * for its own.  Indexes can be created, and are refused.
  *
+ * Nobody reads the whole table to find a row: decision_map.c knows where they are,
+ * once the first reader has looked through it.  So what is done does not grow
+ * with the dead rows that an old snapshot keeps in it.
+ *
  * The table holds one row per session slot, overwritten in place by the next
  * transaction once all participants have confirmed the last one (activity.c
  * knows where), plus the rows of transactions that are in doubt.  It has no
  * index, so that every overwriting is a HOT update, and a low fillfactor; its
- * readers scan it.
+ * readers use the map.
  *
  *-------------------------------------------------------------------------
  */
@@ -92,7 +96,29 @@ static DtxTable decision_table = {
 	.below_executor = true
 };
 
+/* Reading the rows that a snapshot sees. */
+typedef struct RowScan
+{
+	Relation	rel;
+	Snapshot	snapshot;
+	TupleTableSlot *slot;		/* the current row */
+	TableScanDesc scan;			/* of the whole table; NULL: by the map */
+	DtxDecisionPlace *places;	/* of the map */
+	int			nplaces;
+	int			next;			/* index of the next one */
+	int			nunseen;		/* those that were not seen: they have been moved to
+								 * the begin of the array */
+} RowScan;
+
 static Relation open_to_decide(void);
+static void begin_rows(RowScan *rows, Relation rel, Snapshot snapshot);
+static bool next_row(RowScan *rows);
+static void end_rows(RowScan *rows);
+static bool use_map(Relation rel);
+static bool fetch_place(Relation rel, const DtxDecisionPlace *place,
+						Snapshot snapshot, TupleTableSlot *slot);
+static void prune_map(Relation rel, const DtxDecisionPlace *places, int n,
+					  TupleTableSlot *slot);
 static bool fetch_row(Relation rel, ItemPointer tid, uint64 boot_id, uint64 xid);
 static bool find_row(Relation rel, Snapshot snapshot, uint64 boot_id, uint64 xid,
 					 ItemPointer tid);
@@ -201,7 +227,7 @@ DtxDecisionWrite(uint64 xid, int nparticipants, const DtxPrepared *prepared,
 	Datum		values[Natts_decision];
 	bool		nulls[Natts_decision] = {0};
 	HeapTuple	tuple;
-	uint64		old_xid;
+	uint64		old_xid = 0;
 	ItemPointerData old_tid;
 
 	/* heapam.c wants a snapshot to be held while a row is written */
@@ -226,9 +252,13 @@ DtxDecisionWrite(uint64 xid, int nparticipants, const DtxPrepared *prepared,
 		 find_row(rel, GetActiveSnapshot(), DtxBootId(), old_xid, &old_tid)))
 		DtxHeapUpdate(rel, &old_tid, tuple);
 	else
+	{
+		old_xid = 0;
 		simple_heap_insert(rel, tuple);
+	}
 
 	*tid = tuple->t_self;
+	DtxDecisionMapWritten(xid, tid, old_xid);
 	heap_freetuple(tuple);
 	PopActiveSnapshot();
 	table_close(rel, NoLock);	/* keep the lock until the end of transaction */
@@ -286,15 +316,14 @@ DtxDecisionScan(Snapshot snapshot)
 {
 	List	   *rows = NIL;
 	Relation	rel = DtxDecisionOpen(AccessShareLock);
-	TableScanDesc scan;
-	TupleTableSlot *slot;
+	RowScan		scan;
 
 	if (rel == NULL)
 		return NIL;
-	slot = table_slot_create(rel, NULL);
-	scan = DtxTableBeginScan(rel, snapshot);
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	begin_rows(&scan, rel, snapshot);
+	while (next_row(&scan))
 	{
+		TupleTableSlot *slot = scan.slot;
 		DtxDecisionRow *row = palloc0(sizeof(DtxDecisionRow));
 
 		slot_getallattrs(slot);
@@ -311,8 +340,7 @@ DtxDecisionScan(Snapshot snapshot)
 		row->tid = slot->tts_tid;
 		rows = lappend(rows, row);
 	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
+	end_rows(&scan);
 	table_close(rel, AccessShareLock);
 
 	return rows;
@@ -366,6 +394,136 @@ DtxDecisionLookup(HTAB *index, uint64 boot_id, uint64 xid)
 }
 
 /*
+ * Begin to read the rows that "snapshot" sees.  The caller has locked the table.
+ */
+static void
+begin_rows(RowScan *rows, Relation rel, Snapshot snapshot)
+{
+	memset(rows, 0, sizeof(RowScan));
+	rows->rel = rel;
+	rows->snapshot = snapshot;
+	rows->slot = table_slot_create(rel, NULL);
+	if (use_map(rel))
+		rows->places = DtxDecisionMapList(&rows->nplaces);
+	else
+		rows->scan = DtxTableBeginScan(rel, snapshot);
+}
+
+/*
+ * The next row, in rows->slot.  Returns false if there is none.
+ */
+static bool
+next_row(RowScan *rows)
+{
+	if (rows->scan != NULL)
+		return table_scan_getnextslot(rows->scan, ForwardScanDirection,
+									  rows->slot);
+	while (rows->next < rows->nplaces)
+	{
+		DtxDecisionPlace *place = &rows->places[rows->next++];
+
+		if (fetch_place(rows->rel, place, rows->snapshot, rows->slot))
+			return true;
+		rows->places[rows->nunseen++] = *place;
+	}
+	return false;
+}
+
+static void
+end_rows(RowScan *rows)
+{
+	if (rows->scan != NULL)
+		table_endscan(rows->scan);
+	else
+		prune_map(rows->rel, rows->places, rows->nunseen, rows->slot);
+	ExecDropSingleTupleTableSlot(rows->slot);
+}
+
+/*
+ * May rows be looked for by the map?  If it is not complete, look through the table
+ * and make it so, if it has room.  The caller has locked the table.
+ */
+static bool
+use_map(Relation rel)
+{
+	uint64		mark;
+	Snapshot	snapshot;
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+	bool		room = true;
+
+	if (DtxDecisionMapIsComplete(rel, &mark))
+		return true;
+	if (RecoveryInProgress())
+		return false;
+
+	/* The table is locked, so it gets no other file after this snapshot. */
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	slot = table_slot_create(rel, NULL);
+	scan = DtxTableBeginScan(rel, snapshot);
+	while (room && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+
+		room = DtxDecisionMapFound((uint64) DatumGetInt64(slot_getattr(slot, Anum_boot_id, &isnull)),
+								   (uint64) DatumGetInt64(slot_getattr(slot, Anum_xid, &isnull)),
+								   &slot->tts_tid);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	if (room)
+		DtxDecisionMapCompleted(rel, mark);
+	return DtxDecisionMapIsComplete(rel, &mark);
+}
+
+/*
+ * Is the row that the map says is there, there, as the snapshot sees it?
+ */
+static bool
+fetch_place(Relation rel, const DtxDecisionPlace *place, Snapshot snapshot,
+			TupleTableSlot *slot)
+{
+	ItemPointerData tid = place->tid;
+	bool		isnull;
+
+	if (ItemPointerGetBlockNumber(&tid) >= RelationGetNumberOfBlocks(rel) ||
+		!table_tuple_fetch_row_version(rel, &tid, snapshot, slot))
+		return false;
+	return
+		(uint64) DatumGetInt64(slot_getattr(slot, Anum_boot_id, &isnull)) == place->boot_id &&
+		(uint64) DatumGetInt64(slot_getattr(slot, Anum_xid, &isnull)) == place->xid;
+}
+
+/*
+ * Take those of these places out of the map at which no snapshot sees the row any
+ * more.
+ */
+static void
+prune_map(Relation rel, const DtxDecisionPlace *places, int n,
+		  TupleTableSlot *slot)
+{
+	bool	   *in_progress;
+	Snapshot	snapshot;
+
+	if (n == 0)
+		return;
+	in_progress = palloc(sizeof(bool) * n);
+	for (int i = 0; i < n; i++)
+		in_progress[i] = DtxDecisionMapInProgress(&places[i]);
+
+	/* First that, then the snapshot, as with every judgement. */
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	for (int i = 0; i < n; i++)
+	{
+		if (!in_progress[i] && !fetch_place(rel, &places[i], snapshot, slot))
+			DtxDecisionMapPrune(&places[i]);
+	}
+	UnregisterSnapshot(snapshot);
+	pfree(in_progress);
+}
+
+/*
  * Delete a row that DtxDecisionScan() returned.  Returns false if it is not
  * there any more.  The caller has made sure that no backend owns it and that
  * no server holds a gid of it.
@@ -395,12 +553,24 @@ bool
 DtxDecisionFind(Snapshot snapshot, uint64 boot_id, uint64 xid)
 {
 	Relation	rel = DtxDecisionOpen(AccessShareLock);
-	ItemPointerData tid;
+	DtxDecisionPlace place = {.boot_id = boot_id,.xid = xid};
 	bool		found;
 
 	if (rel == NULL)
 		return false;
-	found = find_row(rel, snapshot, boot_id, xid, &tid);
+	if (use_map(rel))
+	{
+		found = DtxDecisionMapFind(boot_id, xid, &place.tid);
+		if (found)
+		{
+			TupleTableSlot *slot = table_slot_create(rel, NULL);
+
+			found = fetch_place(rel, &place, snapshot, slot);
+			ExecDropSingleTupleTableSlot(slot);
+		}
+	}
+	else
+		found = find_row(rel, snapshot, boot_id, xid, &place.tid);
 	table_close(rel, AccessShareLock);
 	return found;
 }

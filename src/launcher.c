@@ -1447,6 +1447,7 @@ dtx_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
 
 			foreach(lc, DtxInDoubtList(dbid))
 				DtxInDoubtRemove(&((DtxInDoubt *) lfirst(lc))->gid);
+			DtxDecisionMapForget(dbid);
 		}
 	}
 	PG_CATCH();

@@ -187,6 +187,7 @@ dtx_shmem_request(void)
 	RequestAddinShmemSpace(DtxStatsShmemSize());
 	RequestAddinShmemSpace(DtxIdentityShmemSize());
 	RequestAddinShmemSpace(DtxActivityShmemSize());
+	RequestAddinShmemSpace(DtxDecisionMapShmemSize());
 	RequestAddinShmemSpace(DtxInDoubtShmemSize());
 	RequestAddinShmemSpace(DtxLauncherShmemSize());
 	RequestAddinShmemSpace(DtxSagaShmemSize());
@@ -202,6 +203,7 @@ dtx_shmem_startup(void)
 	DtxStatsShmemInit();
 	DtxIdentityShmemInit();
 	DtxActivityShmemInit();
+	DtxDecisionMapShmemInit();
 	DtxInDoubtShmemInit();
 	DtxLauncherShmemInit();
 	DtxSagaShmemInit();
