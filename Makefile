@@ -24,6 +24,7 @@ OBJS = \
 	src/damage.o \
 	src/decision.o \
 	src/decision_map.o \
+	src/drop_guard.o \
 	src/facts.o \
 	src/fault.o \
 	src/gid.o \

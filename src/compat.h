@@ -138,6 +138,11 @@ DtxLWLockTranche(const char *name)
 #endif
 }
 
+/* Since 15.4 a database whose DROP failed half way; connections are refused. */
+#ifndef DATCONNLIMIT_INVALID_DB
+#define DATCONNLIMIT_INVALID_DB	(-2)
+#endif
+
 /* Number of the file of a relation. */
 #if PG_VERSION_NUM >= 160000
 #define DtxRelFile(rel)	((Oid) (rel)->rd_locator.relNumber)

@@ -95,11 +95,6 @@
 /* Databases that can be woken by name between two looks of the launcher. */
 #define MAX_WOKEN			32
 
-/* Since 15.4 a database whose DROP failed half way; connections are refused. */
-#ifndef DATCONNLIMIT_INVALID_DB
-#define DATCONNLIMIT_INVALID_DB	(-2)
-#endif
-
 typedef enum WorkerState
 {
 	WORKER_FREE = 0,
@@ -180,6 +175,7 @@ typedef struct Database
 {
 	Oid			dbid;			/* hash key */
 	bool		seen;			/* in the last look at pg_database */
+	bool		allows_users;	/* may users connect, then? */
 	Job			jobs[LAUNCHED_KINDS];	/* by kind */
 } Database;
 
@@ -488,8 +484,11 @@ launcher_scan(void)
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
 		bool		found;
 
-		/* template0 is one of those. */
-		if (!form->datallowconn ||
+		/*
+		 * What is in doubt is to be finished also where users may not connect, as
+		 * autovacuum vacuums there.  template0 is to be left alone.
+		 */
+		if ((!form->datallowconn && form->oid == Template0DbOid) ||
 			form->datconnlimit == DATCONNLIMIT_INVALID_DB)
 			continue;
 
@@ -505,6 +504,7 @@ launcher_scan(void)
 			db->jobs[DTX_WORKER_SCHEDULER].not_needed = true;
 		}
 		db->seen = true;
+		db->allows_users = form->datallowconn;
 	}
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -695,6 +695,10 @@ launcher_start_due(TimestampTz *no_slot_since, TimestampTz *no_slot_until,
 			int			starting = 0;
 
 			if (job->not_needed || job->index >= 0)
+				continue;
+
+			/* Sagas run as their users. */
+			if (kind != DTX_WORKER_RESOLVER && !db->allows_users)
 				continue;
 			if (job->next_start > now)
 			{
@@ -1374,20 +1378,23 @@ next_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
 }
 
 /*
- * With the database its decisions are dropped.  Refuse while one is needed, as
- * far as shared memory knows; WITH (FORCE) is the way to insist.
+ * With the database its decisions are dropped.  Refuse while one is needed;
+ * WITH (FORCE) is the way to insist.
  */
 static void
 check_nothing_in_doubt(DropdbStmt *stmt, Oid dbid)
 {
 	ListCell   *lc;
 
-	if (DtxInDoubtList(dbid) == NIL)
-		return;
 	foreach(lc, stmt->options)
 	{
 		if (strcmp(((DefElem *) lfirst(lc))->defname, "force") == 0)
 			return;
+	}
+	if (DtxInDoubtList(dbid) == NIL)
+	{
+		DtxDropGuardCheck(dbid, stmt->dbname);
+		return;
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_IN_USE),

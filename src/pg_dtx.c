@@ -189,6 +189,7 @@ dtx_shmem_request(void)
 	RequestAddinShmemSpace(DtxActivityShmemSize());
 	RequestAddinShmemSpace(DtxDecisionMapShmemSize());
 	RequestAddinShmemSpace(DtxInDoubtShmemSize());
+	RequestAddinShmemSpace(DtxDropGuardShmemSize());
 	RequestAddinShmemSpace(DtxLauncherShmemSize());
 	RequestAddinShmemSpace(DtxSagaShmemSize());
 }
@@ -205,6 +206,7 @@ dtx_shmem_startup(void)
 	DtxActivityShmemInit();
 	DtxDecisionMapShmemInit();
 	DtxInDoubtShmemInit();
+	DtxDropGuardShmemInit();
 	DtxLauncherShmemInit();
 	DtxSagaShmemInit();
 	LWLockRelease(AddinShmemInitLock);

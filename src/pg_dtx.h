@@ -409,6 +409,15 @@ extern void DtxDamageLockForced(void);
 extern List *DtxForcedCommits(Snapshot snapshot);
 
 /* ----------------------------------------------------------------
+ * drop_guard.c: DROP DATABASE of a database with decisions
+ * ----------------------------------------------------------------
+ */
+extern Size DtxDropGuardShmemSize(void);
+extern void DtxDropGuardShmemInit(void);
+extern void DtxDropGuardCheck(Oid dbid, const char *name);
+PGDLLEXPORT extern void dtx_drop_guard_main(Datum arg);
+
+/* ----------------------------------------------------------------
  * launcher.c: the background workers of each database
  * ----------------------------------------------------------------
  */

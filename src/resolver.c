@@ -3700,7 +3700,8 @@ dtx_resolver_main(Datum arg)
 	 */
 	if (!DtxWorkerAttach(DTX_WORKER_RESOLVER, dbid))
 		proc_exit(0);
-	BackgroundWorkerInitializeConnectionByOid(dbid, InvalidOid, 0);
+	BackgroundWorkerInitializeConnectionByOid(dbid, InvalidOid,
+											  BGWORKER_BYPASS_ALLOWCONN);
 
 	/* Whoever locks our tables for long must not make us deaf. */
 	SetConfigOption("lock_timeout", "5s", PGC_USERSET, PGC_S_OVERRIDE);

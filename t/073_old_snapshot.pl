@@ -108,16 +108,15 @@ $dtx->poll($coord, 'SELECT count(*) <= 1 FROM dtx.decision', 't', '... and leave
 my $amount = 70;
 $before = scans();
 $dtx->proxy(2)->rule(hold => 'COMMIT PREPARED');
-$session = $dtx->session;
-$session->run('SET pg_dtx.commit_timeout = 0; SET client_min_messages = error;');
 my $errors = '';
 for my $i (1 .. $amount)
 {
-	$session->run("BEGIN; INSERT INTO acct1 VALUES ($i + 1, 1); INSERT INTO acct2 VALUES ($i + 1, 1); COMMIT;");
-	$errors .= $session->stderr;
+	$coord->psql('postgres', "SET pg_dtx.commit_timeout = 0; SET client_min_messages = error;
+BEGIN; INSERT INTO acct1 VALUES ($i + 1, 1); INSERT INTO acct2 VALUES ($i + 1, 1); COMMIT;",
+		stderr => \my $stderr);
+	$errors .= $stderr;
 }
 is($errors, '', "$amount transactions are not confirmed");
-$session->close;
 cmp_ok($dtx->sql('SELECT count(*) FROM dtx.decision'), '>=', $amount, 'all decisions are on record');
 $dtx->wait_passes;
 cmp_ok(scans() - $before, '>', 1, 'the table has to be looked through again');
