@@ -175,6 +175,13 @@ DtxRelationLockedByMe(Oid relid, LOCKMODE mode)
 #endif
 }
 
+/* Has a connection been authenticated by GSSAPI?  Before 16 libpq can't tell. */
+#if PG_VERSION_NUM >= 160000
+#define DtxConnectionUsedGssapi(conn)	(PQconnectionUsedGSSAPI(conn) != 0)
+#else
+#define DtxConnectionUsedGssapi(conn)	((void) (conn), false)
+#endif
+
 /* Ownership of a database: one function for all kinds of objects since 16. */
 #if PG_VERSION_NUM >= 160000
 #define DtxDatabaseOwnercheck(dbid, roleid) \

@@ -48,6 +48,7 @@
 #include "pgstat.h"
 #include "standby.h"
 #include "quiet.h"
+#include "remote.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/procsignal.h"
@@ -1457,9 +1458,9 @@ CoordinatorSettle(Participant *p)
  * interrupts, too.  Must not look at catalogs, see CoordinatorEnlist().  May find
  * that the connection is broken.
  *
- * The server itself is asked, on this very connection, where shared memory can't
- * tell: because there was no room in it, because it is not known which cluster the
- * connection leads to, and as the last word.
+ * The server itself is asked, on this very connection, first, as the last word, and
+ * where shared memory can't tell: because there was no room in it, or because it is
+ * not known which cluster the connection leads to.
  */
 void
 CoordinatorCatchUp(Participant *p)
@@ -1488,11 +1489,11 @@ CoordinatorCatchUp(Participant *p)
 			forget_behind(i);
 			continue;
 		}
+		ask = b->wait_until == 0 || !b->recorded || !same || now >= b->wait_until;
 		if (b->wait_until == 0)
 			b->wait_until = TimestampTzPlusMilliseconds(now,
 														Max(dtx_commit_timeout, SETTLE_WAIT_MS));
 
-		ask = !b->recorded || !same || now >= b->wait_until;
 		if (ask && !is_prepared_there(p, &b->gid))
 		{
 			/* What a server that is another one does not know proves nothing. */
@@ -1759,8 +1760,12 @@ still_owing(Participant *p)
 
 /*
  * A connection owes a reply, and what is to be sent can't be sent before it is
- * here: wait for it, as CoordinatorSettle() does.  Throws on interrupts, and if it
- * is not the confirmation, because then what that transaction did may not be seen.
+ * here: wait for it, as CoordinatorSettle() does.  Throws on interrupts.
+ *
+ * If it is not the confirmation, the resolver gets that transaction, and the
+ * connection is broken, unless it can be used all the same.  The current
+ * transaction has nothing to do with it, and has not sent anything: see
+ * CoordinatorReconnect().
  */
 void
 CoordinatorCollect(Participant *p)
@@ -1769,11 +1774,12 @@ CoordinatorCollect(Participant *p)
 
 	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 										   Max(dtx_commit_timeout, SETTLE_WAIT_MS));
-	for (;;)
+	while (p->owing)
 	{
 		ParticipantState state = p->state;
 		long		timeout;
 		bool		confirmed;
+		bool		visible;
 
 		/* Only between these two it looks like a reply that is ours. */
 		p->state = PARTICIPANT_FINISHING;
@@ -1783,20 +1789,14 @@ CoordinatorCollect(Participant *p)
 		if (p->reply_due && (timeout <= 0 || PQsocket(p->conn) < 0))
 			ParticipantGiveUp(p, "no reply");
 		confirmed = p->state == PARTICIPANT_FINISHED;
+		visible = ParticipantOutcomeVisible(p);
 		p->state = state;
 		if (!p->reply_due)
 		{
 			p->owing = false;
-			if (!confirmed)
-				p->broken = true;
 			account_for(p, confirmed);
-			if (p->broken)
-				ereport(ERROR,
-						(errcode(ERRCODE_CONNECTION_FAILURE),
-						 errmsg("server \"%s\" has not confirmed the previous transaction",
-								p->server_name),
-						 errdetail_internal("%s", p->error),
-						 errhint("Try again.  View \"dtx.in_doubt\" shows what is left.")));
+			if (!confirmed && !visible)
+				p->broken = true;
 			break;
 		}
 		p->reply_due = false;
@@ -1805,6 +1805,51 @@ CoordinatorCollect(Participant *p)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
+}
+
+/*
+ * A connection whose remote transaction is only about to begin on its server, or
+ * has to begin anew, can't be used: make it anew, as postgres_fdw does when START
+ * TRANSACTION fails (GetConnection in contrib/postgres_fdw/connection.c).  Whatever
+ * this session has committed on that server is visible then.  Throws on interrupts,
+ * and if it was in vain.
+ */
+void
+CoordinatorReconnect(Participant *p)
+{
+	if (p->owing)
+	{
+		p->owing = false;
+		strlcpy(p->error, "connection lost", sizeof(p->error));
+		account_for(p, false);
+	}
+
+	PG_TRY();
+	{
+		if (ParticipantReconnect(p, we_settle))
+		{
+			if (p->wanted && CoordinatorTwoPhaseCommit())
+				CoordinatorIntroduce(p);
+			if (!p->broken)
+				CoordinatorCatchUp(p);
+		}
+	}
+	PG_CATCH();
+	{
+		p->broken = true;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	if (p->broken)
+		ereport(ERROR,
+				(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
+				 p->identified ?
+				 errmsg("could not connect to server \"%s\"", p->server_name) :
+				 errmsg("could not connect to a server"),
+				 PQerrorMessage(p->conn)[0] != '\0' ?
+				 errdetail_internal("%s", DtxCleanText(PQerrorMessage(p->conn),
+													   DTX_MAX_REMOTE_TEXT)) : 0));
 }
 
 /*

@@ -64,6 +64,7 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "participant.h"
+#include "remote.h"
 #include "storage/fd.h"
 #include "utils/timestamp.h"
 
@@ -172,6 +173,9 @@ static const struct
 /* The longest command that is sent before the reply to COMMIT PREPARED is here. */
 #define MAX_BEHIND_OWED		(32 * 1024)
 
+/* The longest command that is sent with START TRANSACTION, and kept; bytes. */
+#define MAX_FIRST_SIZE		(32 * 1024)
+
 #define START_REPEATABLE_READ	"START TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 #define START_READ_COMMITTED	"START TRANSACTION ISOLATION LEVEL READ COMMITTED"
 
@@ -227,6 +231,20 @@ typedef struct LoadedObjects
 #define CALLED_BY_FDW() \
 	called_by_fdw((uintptr_t) __builtin_return_address(0))
 
+/*
+ * What was sent together with START TRANSACTION, in one piece of memory.  Kept until
+ * the reply to that is here.
+ */
+struct FirstCommand
+{
+	char		start_command[DTX_START_SIZE];
+	char	   *prepare;		/* name of the statement that it prepares, or NULL:
+								 * it is executed */
+	char	   *command;		/* its text, or NULL: there was none */
+	int			nparams;
+	char	  **values;			/* of parameters, as text, or NULL for null */
+};
+
 /* What is to become of a command. */
 typedef enum Verdict
 {
@@ -257,10 +275,22 @@ static void enroll(Participant *p, PGconn *conn);
 static Verdict judge(PGconn *conn, const char *command);
 static Participant *before_data_command(PGconn *conn, const char *command,
 										bool writes);
+static void note_setup(Participant *p, const char *command);
 static bool may_put_off(const Participant *p);
 static bool put_off_start(Participant *p, const char *command);
 static bool put_off_close(Participant *p, const char *command);
 static int	send_start(PGconn *conn);
+static void revive(Participant *p);
+static void keep_first(Participant *p, const char *prepare,
+					   const char *command, int nParams,
+					   const char *const *paramValues);
+static bool may_start_again(const Participant *p);
+static void start_again(Participant *p);
+static int	start_with(Participant *p, const char *prepare, const char *command,
+					   int nParams, const char *const *paramValues);
+static void start_alone(Participant *p);
+static size_t params_size(const char *command, int nParams,
+						  const char *const *paramValues);
 static int	send_query(PGconn *conn, const char *query);
 static bool begin_folded(Participant *p, bool more);
 static int	end_folded(Participant *p, int sent);
@@ -783,6 +813,8 @@ judge(PGconn *conn, const char *command)
 		  CoordinatorOwe(p)))
 		CoordinatorSettle(p);
 
+	if (!is_abort && !is_commit)
+		revive(p);
 	if (p->broken)
 	{
 		/* It is closed as soon as postgres_fdw looks at PQstatus(). */
@@ -814,8 +846,11 @@ judge(PGconn *conn, const char *command)
 
 	if (p->state == PARTICIPANT_IDLE)
 	{
+		if (!p->set_up && !starts_with(command, "START TRANSACTION"))
+			note_setup(p, command);
 		if (starts_with(command, "START TRANSACTION"))
 		{
+			p->set_up = true;
 			if (p->wanted && !p->introduced && CoordinatorTwoPhaseCommit())
 				CoordinatorIntroduce(p);
 			if (p->broken)
@@ -840,6 +875,27 @@ judge(PGconn *conn, const char *command)
 }
 
 /*
+ * postgres_fdw sets up the session of a new connection (configure_remote_session in
+ * contrib/postgres_fdw/connection.c): remember how.  Throws if out of memory.
+ */
+static void
+note_setup(Participant *p, const char *command)
+{
+	char	   *all = MemoryContextAlloc(TopMemoryContext,
+										 (p->setup ? strlen(p->setup) : 0) +
+										 strlen(command) + 3);
+
+	if (p->setup == NULL)
+		strcpy(all, command);
+	else
+	{
+		sprintf(all, "%s; %s", p->setup, command);
+		pfree(p->setup);
+	}
+	p->setup = all;
+}
+
+/*
  * May the START TRANSACTION of a connection that is alive be put off?
  */
 static bool
@@ -856,8 +912,10 @@ may_put_off(const Participant *p)
  * sent, in start_command.  Returns true if it need not be sent now.
  *
  * postgres_fdw replaces a connection that fails with this very command, so that
- * a server's restart goes unnoticed, and no other.  So the connection must be
- * known to be alive, as far as that can be known.
+ * a server's restart goes unnoticed, and no other.  So it is sent alone on a
+ * connection that is seen to be dead, or was idle for long.  What can't be seen
+ * shows in the reply to the first command, and then the connection is replaced here
+ * (start_again).
  */
 static bool
 put_off_start(Participant *p, const char *command)
@@ -899,6 +957,11 @@ put_off_close(Participant *p, const char *command)
 	if (!dtx_fold_start || !dtx_two_phase_commit || !p->wanted ||
 		p->start_command[0] != '\0' || p->ncloses >= DTX_MAX_CLOSES)
 		return false;
+
+	/* An error that is known already is not put off. */
+	if (real_PQstatus(p->conn) != CONNECTION_OK ||
+		real_PQtransactionStatus(p->conn) != PQTRANS_INTRANS)
+		return false;
 	if (sscanf(command, "CLOSE c%9u%n", &number, &len) != 1 ||
 		command[len] != '\0')
 		return false;
@@ -921,11 +984,12 @@ send_start(PGconn *conn)
 }
 
 /*
- * Send a command by the simple protocol, together with what was put off.  If that
- * makes several statements in one message, START TRANSACTION begins
- * an ordinary transaction block (BeginTransactionBlock in
- * access/transam/xact.c, TBLOCK_IMPLICIT_INPROGRESS), and the last result
- * counts, as postgres_fdw does anyway.
+ * Send a command by the simple protocol, together with what was put off.
+ *
+ * START TRANSACTION goes with it by the extended protocol, in a pipeline, where it
+ * has a reply of its own, unless the command is, or may be, more than one statement.
+ * CLOSEs make several statements in one message, of which the last result counts,
+ * as postgres_fdw does anyway.
  */
 static int
 send_query(PGconn *conn, const char *query)
@@ -937,21 +1001,210 @@ send_query(PGconn *conn, const char *query)
 	if (p == NULL || (p->start_command[0] == '\0' && p->ncloses == 0))
 		return real_PQsendQuery(conn, query);
 
-	/* There is no place for the simple protocol in a pipeline. */
-	if (p->owing)
-		CoordinatorCollect(p);
+	if (p->start_command[0] != '\0')
+	{
+		/* (not that it had to, but it is not worth the trouble) */
+		if (p->owing)
+			CoordinatorCollect(p);
+		revive(p);
+		if (strchr(query, ';') == NULL && strlen(query) <= MAX_FIRST_SIZE)
+			return start_with(p, NULL, query, 0, NULL);
+		start_alone(p);
+		return real_PQsendQuery(conn, query);
+	}
 
 	initStringInfo(&all);
-	if (p->start_command[0] != '\0')
-		appendStringInfo(&all, "%s; ", p->start_command);
 	for (int i = 0; i < p->ncloses; i++)
 		appendStringInfo(&all, "CLOSE c%u; ", p->closes[i]);
 	appendStringInfoString(&all, query);
-	p->start_command[0] = '\0';
 	p->ncloses = 0;
 	sent = real_PQsendQuery(conn, all.data);
 	pfree(all.data);
 	return sent;
+}
+
+/* ----------------------------------------------------------------
+ * The first command of a remote transaction
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * A connection that is broken before anything of its remote transaction was sent,
+ * START TRANSACTION included, is made anew.  Throws on interrupts, and if that was in
+ * vain.
+ */
+static void
+revive(Participant *p)
+{
+	char		start_command[DTX_START_SIZE];
+
+	if (!p->broken || p->start_command[0] == '\0')
+		return;
+	strlcpy(start_command, p->start_command, DTX_START_SIZE);
+	CoordinatorReconnect(p);
+	strlcpy(p->start_command, start_command, DTX_START_SIZE);
+}
+
+/*
+ * Keep what is about to be sent together with START TRANSACTION.  Throws if out of
+ * memory.
+ */
+static void
+keep_first(Participant *p, const char *prepare, const char *command,
+		   int nParams, const char *const *paramValues)
+{
+	Size		size = MAXALIGN(sizeof(FirstCommand)) + sizeof(char *) * nParams;
+	FirstCommand *first;
+	char	   *next;
+
+	size += prepare != NULL ? strlen(prepare) + 1 : 0;
+	size += command != NULL ? strlen(command) + 1 : 0;
+	for (int i = 0; i < nParams && paramValues != NULL; i++)
+		size += paramValues[i] != NULL ? strlen(paramValues[i]) + 1 : 0;
+
+	DtxInterposeForgetFirst(p);
+	first = MemoryContextAllocZero(TopMemoryContext, size);
+	first->nparams = nParams;
+	first->values = (char **) ((char *) first + MAXALIGN(sizeof(FirstCommand)));
+	next = (char *) (first->values + nParams);
+	strlcpy(first->start_command, p->start_command, DTX_START_SIZE);
+	if (prepare != NULL)
+	{
+		first->prepare = strcpy(next, prepare);
+		next += strlen(prepare) + 1;
+	}
+	if (command != NULL)
+	{
+		first->command = strcpy(next, command);
+		next += strlen(command) + 1;
+	}
+	for (int i = 0; i < nParams && paramValues != NULL; i++)
+	{
+		if (paramValues[i] == NULL)
+			continue;
+		first->values[i] = strcpy(next, paramValues[i]);
+		next += strlen(paramValues[i]) + 1;
+	}
+	p->first = first;
+}
+
+/*
+ * The first command of a remote transaction need not be sent again.  Does not throw.
+ */
+void
+DtxInterposeForgetFirst(Participant *p)
+{
+	if (p->first == NULL)
+		return;
+	pfree(p->first);
+	p->first = NULL;
+}
+
+/*
+ * START TRANSACTION and the command after it have failed, or rather their connection
+ * has: was it dead before the server has got them, or must the transaction begin
+ * anew for another reason?  Then they are sent again, once.
+ *
+ * If the reply to START TRANSACTION is here, the connection has died of the command,
+ * or under it: that is nobody's business but the caller's, as it is in postgres_fdw.
+ */
+static bool
+may_start_again(const Participant *p)
+{
+	return p->first != NULL && IsTransactionState() &&
+		(p->start_again ||
+		 (p->start_due && real_PQstatus(p->conn) == CONNECTION_BAD));
+}
+
+/*
+ * Make a connection anew and send START TRANSACTION and the command after it again.
+ * Throws on interrupts, and if it was in vain.
+ */
+static void
+start_again(Participant *p)
+{
+	FirstCommand *first = p->first;
+	int			sent = 1;
+
+	CoordinatorReconnect(p);
+	strlcpy(p->start_command, first->start_command, DTX_START_SIZE);
+	(void) begin_folded(p, true);
+	if (first->prepare != NULL)
+		sent = real_PQsendPrepare(p->conn, first->prepare, first->command,
+								  first->nparams, NULL);
+	else if (first->command != NULL)
+		sent = real_PQsendQueryParams(p->conn, first->command, first->nparams,
+									  NULL, (const char *const *) first->values,
+									  NULL, NULL, 0);
+	(void) end_folded(p, sent);
+	p->folded = true;			/* what went wrong shows in the results */
+
+	/* It is not sent for a third time. */
+	DtxInterposeForgetFirst(p);
+}
+
+/*
+ * Send START TRANSACTION, which was put off, and a command with parameters in text,
+ * or with "prepare", the preparation of one by that name.  Returns what the wrapper
+ * has to return.  Throws what start_again() throws.
+ */
+static int
+start_with(Participant *p, const char *prepare, const char *command,
+		   int nParams, const char *const *paramValues)
+{
+	int			sent = 1;
+
+	keep_first(p, prepare, command, nParams, paramValues);
+	(void) begin_folded(p, true);
+	if (prepare != NULL)
+		sent = real_PQsendPrepare(p->conn, prepare, command, nParams, NULL);
+	else if (command != NULL)
+		sent = real_PQsendQueryParams(p->conn, command, nParams, NULL,
+									  paramValues, NULL, NULL, 0);
+	if (!end_folded(p, sent))
+	{
+		p->start_due = true;
+		if (!may_start_again(p))
+			return 0;
+		start_again(p);
+	}
+	return 1;
+}
+
+/*
+ * Send START TRANSACTION, which was put off, and wait for the reply, because what
+ * comes next can't be kept.  Throws on interrupts, and if it fails.
+ */
+static void
+start_alone(Participant *p)
+{
+	bool		busy;
+	const char *sqlstate;
+
+	if (!start_with(p, NULL, NULL, 0, NULL))
+		p->folded = false;
+	busy = p->folded && is_busy(p);
+	p->synthetic = 0;
+	if (!busy && !p->broken && PQresultStatus(p->answer) == PGRES_COMMAND_OK)
+	{
+		PQclear(p->answer);
+		p->answer = NULL;
+		return;
+	}
+
+	p->broken = true;
+	sqlstate = PQresultErrorField(p->answer, PG_DIAG_SQLSTATE);
+	ereport(ERROR,
+			(errcode(sqlstate != NULL && strlen(sqlstate) == 5 ?
+					 MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2],
+								   sqlstate[3], sqlstate[4]) :
+					 ERRCODE_CONNECTION_FAILURE),
+			 errmsg("could not begin transaction on server \"%s\"",
+					p->identified ? p->server_name : "(unknown)"),
+			 errdetail_internal("%s", DtxCleanText(p->answer != NULL ?
+												   PQresultErrorMessage(p->answer) :
+												   PQerrorMessage(p->conn),
+												   DTX_MAX_REMOTE_TEXT))));
 }
 
 /*
@@ -1018,6 +1271,15 @@ send_params(Participant *p, const char *command, int nParams,
 	 */
 	if (p->owing && params_size(command, nParams, paramValues) > MAX_BEHIND_OWED)
 		CoordinatorCollect(p);
+	revive(p);
+
+	/* It is used for the first time, and for the last, if it is not kept. */
+	if (p->start_command[0] != '\0' &&
+		(params_size(command, nParams, paramValues) > MAX_FIRST_SIZE ||
+		 paramLengths != NULL || paramFormats != NULL))
+		start_alone(p);
+	if (p->start_command[0] != '\0')
+		keep_first(p, NULL, command, nParams, paramValues);
 
 	name = StatementUse(p, command, &prepare);
 	folded = begin_folded(p, prepare);
@@ -1030,7 +1292,15 @@ send_params(Participant *p, const char *command, int nParams,
 		sent = real_PQsendQueryParams(p->conn, command, nParams, NULL,
 									  paramValues, paramLengths, paramFormats,
 									  0);
-	return folded ? end_folded(p, sent) : sent;
+	if (!folded)
+		return sent;
+	if (end_folded(p, sent))
+		return 1;
+	p->start_due = p->first != NULL;
+	if (!may_start_again(p))
+		return 0;
+	start_again(p);
+	return 1;
 }
 
 /*
@@ -1050,6 +1320,7 @@ before_data_command(PGconn *conn, const char *command, bool writes)
 				 errmsg("cannot use server \"%s\" while the transaction is being committed",
 						p->server_name),
 				 errdetail("The remote transaction has been prepared or ended already.")));
+	revive(p);
 	if (p->broken)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
@@ -1160,6 +1431,7 @@ DtxInterposeOpen(Oid serverid)
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("pg_dtx did not see postgres_fdw open a session"),
 				 errhint("Report this to the developers of pg_dtx.")));
+	revive(opened);
 	if (opened->broken || ParticipantControlled(opened) ||
 		real_PQstatus(opened->conn) != CONNECTION_OK)
 		ereport(ERROR,
@@ -1170,6 +1442,7 @@ DtxInterposeOpen(Oid serverid)
 	/* What the caller makes of the connection begins with no reply due. */
 	if (opened->owing)
 		CoordinatorCollect(opened);
+	revive(opened);
 	return opened;
 }
 
@@ -1229,6 +1502,8 @@ unfold(Participant *p, bool wait)
 
 	if (p->owed_is_in)
 		CoordinatorTakeOwed(p);
+	if (!p->start_due && !p->start_again)
+		DtxInterposeForgetFirst(p);
 	return done;
 }
 
@@ -1248,7 +1523,14 @@ is_busy(Participant *p)
 		bool		busy;
 
 		if (p->folded)
+		{
 			busy = !unfold(p, false);
+			if (!busy && may_start_again(p))
+			{
+				start_again(p);
+				continue;
+			}
+		}
 		else
 			busy = real_PQisBusy(p->conn);
 		if (!busy)
@@ -1262,7 +1544,14 @@ is_busy(Participant *p)
 			{
 				/* As if postgres_fdw had seen that itself. */
 				if (p->folded)
+				{
 					(void) unfold(p, true);
+					if (may_start_again(p))
+					{
+						start_again(p);
+						continue;
+					}
+				}
 				PQclear(p->answer);
 				p->answer = PQmakeEmptyPGresult(p->conn, PGRES_FATAL_ERROR);
 				p->synthetic = 2;
@@ -1371,6 +1660,8 @@ PQsendQueryParams(PGconn *conn, const char *command, int nParams,
 		if (p != NULL && paramTypes == NULL && resultFormat == 0)
 			return send_params(p, command, nParams, paramValues, paramLengths,
 							   paramFormats);
+		if (p != NULL && p->start_command[0] != '\0')
+			start_alone(p);
 		if (begin_folded(p, false))
 			return end_folded(p, real_PQsendQueryParams(conn, command, nParams,
 														paramTypes, paramValues,
@@ -1391,6 +1682,12 @@ PQsendPrepare(PGconn *conn, const char *stmtName, const char *query,
 	{
 		Participant *p = before_data_command(conn, NULL, false);
 
+		if (p != NULL && p->start_command[0] != '\0')
+		{
+			if (paramTypes == NULL && strlen(query) <= MAX_FIRST_SIZE)
+				return start_with(p, stmtName, query, nParams, NULL);
+			start_alone(p);
+		}
 		if (begin_folded(p, false))
 			return end_folded(p, real_PQsendPrepare(conn, stmtName, query,
 													nParams, paramTypes));
@@ -1408,6 +1705,8 @@ PQsendQueryPrepared(PGconn *conn, const char *stmtName, int nParams,
 	{
 		Participant *p = before_data_command(conn, NULL, true);
 
+		if (p != NULL && p->start_command[0] != '\0')
+			start_alone(p);
 		if (begin_folded(p, false))
 			return end_folded(p, real_PQsendQueryPrepared(conn, stmtName,
 														  nParams, paramValues,

@@ -46,6 +46,9 @@
 #define SQLSTATE_PREPARE_DISABLED	"55000"
 #define SQLSTATE_PREPARE_EXHAUSTED	"53200"
 
+/* Likewise, of COMMIT PREPARED: there is no such prepared transaction */
+#define SQLSTATE_GONE	"42704"
+
 /*
  * Reads after which a server that still has not ended its reply to one of our
  * commands is given up: it would fill our memory.  A reply is some hundred bytes,
@@ -107,6 +110,9 @@ typedef struct ParticipantEntry
 /* All connections of postgres_fdw in this backend. */
 static HTAB *participants = NULL;
 
+/* The last number that was given to a connection. */
+static uint64 last_serial = 0;
+
 /* Participants that have a wait_set; is there no room for more? */
 static int	nwait_sets = 0;
 static bool no_more_wait_sets = false;
@@ -121,7 +127,9 @@ static bool ask_idle(Participant *p, IdleQuestion question,
 static void reply_complete(Participant *p);
 static void take_identity(Participant *p, const PGresult *result);
 static bool confirms(const Participant *p, const PGresult *result);
+static bool is_gone(const PGresult *result);
 static bool take_owed(Participant *p, PGresult *result, bool ended);
+static bool run_setup(Participant *p, uint32 wait_event);
 static void make_wait_set(Participant *p);
 static void free_wait_set(Participant *p);
 static bool descriptors_left(int n);
@@ -156,7 +164,6 @@ ParticipantFind(PGconn *conn)
 Participant *
 ParticipantCreate(const char *const *keywords, const char *const *values)
 {
-	static uint64 last_serial = 0;
 	MemoryContext old = CurrentMemoryContext;
 	Participant *p;
 
@@ -231,8 +238,11 @@ ParticipantDestroy(Participant *p)
 	PQclear(p->result);
 	PQclear(p->answer);
 	StatementForgetAll(p);
+	DtxInterposeForgetFirst(p);
 	forget_parameters(p);
 	free_wait_set(p);
+	if (p->setup != NULL)
+		pfree(p->setup);
 	pfree(p);
 }
 
@@ -297,6 +307,9 @@ ParticipantReset(Participant *p)
 	p->index = -1;
 	p->error[0] = '\0';
 	p->start_command[0] = '\0';
+	p->start_due = false;
+	p->start_again = false;
+	DtxInterposeForgetFirst(p);
 	p->ncloses = 0;
 	if (!p->reply_due)
 	{
@@ -309,6 +322,10 @@ ParticipantReset(Participant *p)
  * In pipeline mode: send what was put off, START TRANSACTION and CLOSE, which has
  * to come before the caller's command.  Returns how many commands that were, or -1
  * if one could not be sent.
+ *
+ * The server is told to reply to START TRANSACTION at once, not with the rest: if
+ * the connection is lost, that reply tells whether it was dead before, and nothing
+ * has been done, or whether it died of what came next.
  */
 int
 ParticipantSendPending(Participant *p)
@@ -318,9 +335,11 @@ ParticipantSendPending(Participant *p)
 	if (p->start_command[0] != '\0')
 	{
 		if (!PQsendQueryParams(p->conn, p->start_command, 0, NULL, NULL, NULL,
-							   NULL, 0))
+							   NULL, 0) ||
+			!PQsendFlushRequest(p->conn))
 			return -1;
 		p->start_command[0] = '\0';
+		p->start_due = true;
 		n++;
 	}
 	for (int i = 0; i < p->ncloses; i++)
@@ -1123,6 +1142,8 @@ reply_complete(Participant *p)
 			if (p->question == QUESTION_PREPARED && !lost &&
 				is_answer(p->result, 1))
 				p->not_prepared = strcmp(PQgetvalue(p->result, 0, 0), "0") == 0;
+			if (p->question == QUESTION_SETUP && status != PGRES_COMMAND_OK)
+				p->broken = true;
 			p->question = QUESTION_NONE;
 			PQclear(p->result);
 			p->result = NULL;
@@ -1142,6 +1163,30 @@ confirms(const Participant *p, const PGresult *result)
 		strcmp(PQcmdStatus((PGresult *) result),
 			   p->decision == DTX_COMMIT ?
 			   "COMMIT PREPARED" : "ROLLBACK PREPARED") == 0;
+}
+
+/*
+ * The confirmation of what ParticipantFinish() has sent has not come, but another
+ * reply: is the outcome visible on the server all the same?  It is if somebody else
+ * has finished it, and if the server has not waited for its standby.
+ */
+bool
+ParticipantOutcomeVisible(const Participant *p)
+{
+	return p->state == PARTICIPANT_UNFINISHED && !p->broken &&
+		(is_gone(p->result) ||
+		 (p->warned && PQresultStatus(p->result) == PGRES_COMMAND_OK));
+}
+
+/*
+ * Does the reply to COMMIT PREPARED say that there is no such transaction?
+ */
+static bool
+is_gone(const PGresult *result)
+{
+	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+
+	return sqlstate != NULL && strcmp(sqlstate, SQLSTATE_GONE) == 0;
 }
 
 /*
@@ -1230,7 +1275,9 @@ ParticipantQuiet(Participant *p)
  *
  * The reply that an earlier transaction owes comes first of all.  If it is not
  * the confirmation, the command may not have seen what that transaction did: then
- * it fails, too.
+ * p->start_again says that it has to be sent again on another connection, and if
+ * that can't be done it fails, too.  If the transaction does not exist any more,
+ * somebody has finished it before, and the command has seen the outcome.
  */
 bool
 ParticipantUnfold(Participant *p, bool wait)
@@ -1274,6 +1321,8 @@ ParticipantUnfold(Participant *p, bool wait)
 		ended = result == NULL;
 		if (result == NULL)
 			continue;
+		if (status == PGRES_COMMAND_OK)
+			p->start_due = false;
 		if (status == PGRES_PIPELINE_ABORTED ||
 			(p->answer != NULL &&
 			 PQresultStatus(p->answer) == PGRES_FATAL_ERROR))
@@ -1318,9 +1367,12 @@ take_owed(Participant *p, PGresult *result, bool ended)
 		/* It is committed, and will be seen. */
 		set_error(p, COMMIT_NOT_REPLICATED);
 	}
+	else if (is_gone(p->result))
+		set_error(p, "unexpected reply");
 	else if (!p->confirmed)
 	{
 		p->broken = true;
+		p->start_again = true;
 		set_error(p, "unexpected reply");
 		PQclear(p->answer);
 		p->answer = PQresultStatus(p->result) == PGRES_FATAL_ERROR ? p->result :
@@ -1338,6 +1390,120 @@ take_owed(Participant *p, PGresult *result, bool ended)
 		return false;
 	PQclear(result);
 	return true;
+}
+
+/* ----------------------------------------------------------------
+ * Making a connection anew
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Replace a connection that is dead, or whose remote transaction is to begin anew,
+ * by another one to the same server, with the same parameters, within the same
+ * PGconn, which postgres_fdw goes on using.  The session is set up as postgres_fdw
+ * has set up the old one.  To be called while nothing that postgres_fdw knows of
+ * exists in the session, so at the beginning of a remote transaction.
+ *
+ * postgres_fdw has checked how it got in (pgfdw_security_check, or connect_pg_server
+ * in 15, in contrib/postgres_fdw/connection.c): who had to give a password must not
+ * get in without one now.
+ *
+ * Waits on the latch, for the connection's connect_timeout if it has one.  Throws on
+ * interrupts.  Returns false, and p->broken is set, if it failed; PQerrorMessage()
+ * says why.
+ */
+bool
+ParticipantReconnect(Participant *p, uint32 wait_event)
+{
+	PGconn	   *conn = p->conn;
+	bool		used_password = PQconnectionUsedPassword(conn) != 0;
+	bool		used_gssapi = DtxConnectionUsedGssapi(conn);
+	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
+	PQconninfoOption *options = PQconninfo(conn);
+	TimestampTz deadline = 0;
+
+	for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++)
+	{
+		if (strcmp(o->keyword, "connect_timeout") == 0 && o->val != NULL &&
+			atoi(o->val) > 0)
+			deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   Min(atoi(o->val), 86400) * 1000L);
+	}
+	PQconninfoFree(options);
+
+	/* until the end is reached */
+	p->broken = true;
+
+	free_wait_set(p);
+	p->serial = ++last_serial;
+	StatementForgetAll(p);
+	PQclear(p->result);
+	PQclear(p->answer);
+	p->result = p->answer = NULL;
+	p->reply_due = p->pipelined = p->piped = p->folded = false;
+	p->start_due = p->start_again = false;
+	p->deallocate_due = p->reset_due = false;
+	p->synthetic = 0;
+	p->ncloses = 0;
+	p->introduced = false;
+	p->system_id = p->timeline = 0;
+	p->default_role = InvalidOid;
+	p->cautious = false;
+	p->warned = false;
+
+	if (!PQresetStart(conn))
+		return false;
+	while (status == PGRES_POLLING_READING || status == PGRES_POLLING_WRITING)
+	{
+		long		timeout = deadline == 0 ? -1 :
+			TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		int			events = status == PGRES_POLLING_READING ?
+			WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
+		int			happened;
+
+		if (timeout == 0 || PQsocket(conn) < 0)
+			return false;
+		happened = WaitLatchOrSocket(MyLatch,
+									 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | events |
+									 (timeout >= 0 ? WL_TIMEOUT : 0),
+									 PQsocket(conn), timeout, wait_event);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (happened & events)
+			status = PQresetPoll(conn);
+	}
+	if (status != PGRES_POLLING_OK ||
+		(used_password && !PQconnectionUsedPassword(conn)) ||
+		(used_gssapi && !DtxConnectionUsedGssapi(conn)))
+		return false;
+
+	p->broken = false;
+	if (!run_setup(p, wait_event))
+		p->broken = true;
+	return !p->broken;
+}
+
+/*
+ * Send again what postgres_fdw has sent when the connection was made.
+ */
+static bool
+run_setup(Participant *p, uint32 wait_event)
+{
+	if (p->setup == NULL)
+		return true;
+	if (!ask_idle(p, QUESTION_SETUP, p->setup))
+		return false;
+	for (;;)
+	{
+		ParticipantReceive(p);
+		if (!p->reply_due)
+			return !p->broken;
+		if (PQsocket(p->conn) < 0)
+			return false;
+		(void) ParticipantWait(p, -1, wait_event);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 /*

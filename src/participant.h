@@ -44,6 +44,7 @@ typedef enum ParticipantState
 typedef enum IdleQuestion
 {
 	QUESTION_NONE = 0,			/* nothing, or nobody is interested in the answer */
+	QUESTION_SETUP,				/* set what postgres_fdw has set */
 	QUESTION_IDENTITY,			/* which cluster is this? */
 	QUESTION_PREPARED			/* is a gid prepared? */
 } IdleQuestion;
@@ -52,6 +53,7 @@ typedef enum IdleQuestion
 #define DTX_MAX_CLOSES	8
 
 typedef struct StatementCache StatementCache;	/* statement.c */
+typedef struct FirstCommand FirstCommand;	/* interpose.c */
 
 /* A connection of postgres_fdw.  Lives from its PQconnect to its PQfinish. */
 typedef struct Participant
@@ -78,11 +80,21 @@ typedef struct Participant
 	bool		cautious;		/* do the session's own settings hide warnings, or
 								 * have commands canceled that take long? */
 
+	char	   *setup;			/* what postgres_fdw has sent before the first
+								 * transaction, as one text, or NULL */
+	bool		set_up;			/* is that all of it? */
+
 	TimestampTz last_start;		/* local start of its last transaction */
 
 	/* the current remote transaction */
 	char		start_command[DTX_START_SIZE];	/* START TRANSACTION that was put
 												 * off, or "" */
+	FirstCommand *first;		/* what was sent together with it, to be sent again
+								 * if the connection turns out to be dead; or NULL */
+	bool		start_due;		/* was it sent, and is its own reply not here yet? */
+	bool		start_again;	/* is the transaction to begin anew, on another
+								 * connection, because it can't have seen what an
+								 * earlier one did? */
 	int			ncloses;		/* entries of the next one */
 	uint32		closes[DTX_MAX_CLOSES]; /* numbers of the cursors whose CLOSE
 										 * was put off */
@@ -164,12 +176,14 @@ extern bool ParticipantPrepare(Participant *p, const DtxGid *gid);
 extern bool ParticipantFinish(Participant *p, DtxDecision decision,
 							  bool pipeline);
 extern void ParticipantReceive(Participant *p);
+extern bool ParticipantOutcomeVisible(const Participant *p);
 extern bool ParticipantDrain(Participant *p);
 extern bool ParticipantQuiet(Participant *p);
 extern int	ParticipantSendPending(Participant *p);
 extern int	ParticipantWait(Participant *p, long timeout_ms,
 							uint32 wait_event);
 extern bool ParticipantUnfold(Participant *p, bool wait);
+extern bool ParticipantReconnect(Participant *p, uint32 wait_event);
 extern void ParticipantGiveUp(Participant *p, const char *error);
 extern void ParticipantDeallocate(Participant *p);
 extern void ParticipantThrow(Participant *p, const char *what);
@@ -178,6 +192,9 @@ extern void ParticipantThrow(Participant *p, const char *what);
 extern const char *StatementUse(Participant *p, const char *sql, bool *prepare);
 extern void StatementDone(Participant *p, const PGresult *result);
 extern void StatementForgetAll(Participant *p);
+
+/* interpose.c, called by participant.c */
+extern void DtxInterposeForgetFirst(Participant *p);
 
 /* interpose.c, called by remote_exec.c */
 extern Participant *DtxInterposeOpen(Oid serverid);
@@ -209,5 +226,6 @@ extern void CoordinatorSettleAll(void);
 extern bool CoordinatorOwe(Participant *p);
 extern void CoordinatorCollect(Participant *p);
 extern void CoordinatorTakeOwed(Participant *p);
+extern void CoordinatorReconnect(Participant *p);
 
 #endif							/* PG_DTX_PARTICIPANT_H */

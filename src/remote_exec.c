@@ -12,7 +12,7 @@
  *
  * One call is one round trip, in libpq's pipeline mode:
  *
- *		START TRANSACTION, if interpose.c has put it off
+ *		START TRANSACTION, if interpose.c has put it off, and Flush
  *		give the session the remote role's own search_path and time zone
  *		the statements, one by one, with their parameters
  *		put back what postgres_fdw relies on
@@ -24,6 +24,10 @@
  *
  * If a statement fails, its settings need not be put back: the transaction or
  * the subtransaction around it has to be rolled back, and that does it.
+ *
+ * If the connection is lost before the reply to START TRANSACTION is here, it was
+ * dead before, as one that postgres_fdw replaces without a word: it is made anew, and
+ * everything is sent again, once.
  *
  * An error that is thrown while results are due (a cancel, a value that can't be
  * converted, a failure on another server) has to get the other servers out of
@@ -151,6 +155,9 @@ typedef struct Execution
 	int			step;			/* which results are due: up to 0 START TRANSACTION
 								 * and settings, 1 to n statements, then
 								 * settings and the Sync */
+	char		start_command[DTX_START_SIZE];	/* START TRANSACTION that was sent
+												 * with it, or "" */
+	bool		anew;			/* was it sent again? */
 	bool		ended;			/* was the last result a NULL? */
 	bool		done;			/* Sync seen, and pipeline mode left */
 	bool		wants_write;	/* does the wait set look for writability? */
@@ -211,15 +218,17 @@ static void run(const RemoteCommand *command, Execution *executions, int n,
 				RowSink *sink);
 static Participant *open_session(Execution *e);
 static void server_context(void *arg);
-static void start(Execution *e, const RemoteCommand *command);
+static WaitEventSet *make_set(Execution *executions, int n);
+static bool start(Execution *e, const RemoteCommand *command);
+static void begin_anew(Execution *e);
 static void release_results(Execution *executions, int n);
 static void quiesce(Execution *executions, int n, WaitEventSet *set);
 static bool any_piped(Execution *executions, int n);
 static void send_cancel(PGconn *conn, TimestampTz deadline);
-static void wait_for_results(const RemoteCommand *command,
-							 Execution *executions, int n, RowSink *sink,
-							 WaitEventSet *set);
-static void take_results(Execution *e, const RemoteCommand *command,
+static Execution *wait_for_results(const RemoteCommand *command,
+								   Execution *executions, int n, RowSink *sink,
+								   WaitEventSet *set);
+static bool take_results(Execution *e, const RemoteCommand *command,
 						 RowSink *sink);
 static void take_result(Execution *e, const RemoteCommand *command,
 						RowSink *sink);
@@ -769,19 +778,34 @@ run(const RemoteCommand *command, Execution *executions, int n, RowSink *sink)
 
 	PG_TRY();
 	{
-		/* Before anything is sent, because it may throw. */
-		set = DtxCreateWaitEventSet(n + 2);
-		AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-		AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+		Execution  *lost = NULL;
+
 		for (int i = 0; i < n; i++)
 		{
-			AddWaitEventToSet(set, WL_SOCKET_READABLE,
-							  PQsocket(executions[i].p->conn), NULL,
-							  &executions[i]);
+			if (PQsocket(executions[i].p->conn) < 0)
+				begin_anew(&executions[i]);
 		}
+
+		/* Before anything is sent, because it may throw. */
+		set = make_set(executions, n);
 		for (int i = 0; i < n; i++)
-			start(&executions[i], command);
-		wait_for_results(command, executions, n, sink, set);
+		{
+			if (!start(&executions[i], command))
+				lost = &executions[i];
+		}
+		while (lost != NULL ||
+			   (lost = wait_for_results(command, executions, n, sink, set)) != NULL)
+		{
+			WaitEventSet *old = set;
+
+			begin_anew(lost);
+			set = NULL;
+			FreeWaitEventSet(old);
+			set = make_set(executions, n);
+			if (!start(lost, command))
+				throw_lost(lost);
+			lost = NULL;
+		}
 	}
 	PG_CATCH();
 	{
@@ -795,6 +819,35 @@ run(const RemoteCommand *command, Execution *executions, int n, RowSink *sink)
 	}
 	PG_END_TRY();
 	FreeWaitEventSet(set);
+}
+
+/*
+ * What is waited for: the latch, the end of the postmaster, and all servers.
+ */
+static WaitEventSet *
+make_set(Execution *executions, int n)
+{
+	WaitEventSet *set = DtxCreateWaitEventSet(n + 2);
+
+	PG_TRY();
+	{
+		AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+		AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+		for (int i = 0; i < n; i++)
+		{
+			AddWaitEventToSet(set, WL_SOCKET_READABLE,
+							  PQsocket(executions[i].p->conn), NULL,
+							  &executions[i]);
+			executions[i].wants_write = false;
+		}
+	}
+	PG_CATCH();
+	{
+		FreeWaitEventSet(set);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return set;
 }
 
 /*
@@ -970,9 +1023,10 @@ send_cancel(PGconn *conn, TimestampTz deadline)
 }
 
 /*
- * Send everything to a server, as far as it goes out without waiting.
+ * Send everything to a server, as far as it goes out without waiting.  Returns false
+ * if that failed.
  */
-static void
+static bool
 start(Execution *e, const RemoteCommand *command)
 {
 	Participant *p = e->p;
@@ -986,9 +1040,11 @@ start(Execution *e, const RemoteCommand *command)
 	initStringInfo(&after);
 	appendStringInfo(&after, AFTER_COMMAND, GetDatabaseEncodingName());
 
+	strlcpy(e->start_command, p->start_command, DTX_START_SIZE);
+
 	/* From here to the Sync nothing may throw, see the head of the file. */
 	if (!PQenterPipelineMode(conn))
-		throw_lost(e);
+		return false;
 	p->piped = true;
 	p->used = true;
 	p->asked = false;
@@ -1017,20 +1073,48 @@ start(Execution *e, const RemoteCommand *command)
 	ok = ok &&
 		PQsendQueryParams(conn, after.data, 0, NULL, NULL, NULL, NULL, 0) &&
 		PQpipelineSync(conn) && PQflush(conn) >= 0;
-	if (!ok)
-	{
-		/* Nobody knows what the server has got. */
-		p->broken = true;
-		throw_lost(e);
-	}
 	pfree(after.data);
+	return ok;
 }
 
+/*
+ * The connection of an execution is lost: make it anew, so that everything can be
+ * sent again, if the server has done nothing of it.  Otherwise throws.
+ */
 static void
+begin_anew(Execution *e)
+{
+	Participant *p = e->p;
+	bool		unused = p->start_due || p->start_command[0] != '\0';
+
+	/* Nobody knows what the server has got. */
+	p->broken = true;
+	if (!unused || e->anew)
+		throw_lost(e);
+
+	if (p->start_command[0] != '\0')
+		strlcpy(e->start_command, p->start_command, DTX_START_SIZE);
+	e->anew = true;
+	e->ended = false;
+	PQclear(e->result);
+	PQclear(e->error);
+	e->result = e->error = NULL;
+	CoordinatorReconnect(p);
+	strlcpy(p->start_command, e->start_command, DTX_START_SIZE);
+}
+
+/*
+ * Take in the results of all.  Returns NULL when they are complete, or an execution
+ * whose connection is lost.
+ */
+static Execution *
 wait_for_results(const RemoteCommand *command, Execution *executions, int n,
 				 RowSink *sink, WaitEventSet *set)
 {
-	int			due = n;
+	int			due = 0;
+
+	for (int i = 0; i < n; i++)
+		due += executions[i].done ? 0 : 1;
 
 	while (due > 0)
 	{
@@ -1044,7 +1128,7 @@ wait_for_results(const RemoteCommand *command, Execution *executions, int n,
 			int			unsent = e->done ? 0 : PQflush(e->p->conn);
 
 			if (unsent < 0)
-				throw_lost(e);
+				return e;
 			if ((unsent > 0) != e->wants_write)
 			{
 				e->wants_write = unsent > 0;
@@ -1064,11 +1148,12 @@ wait_for_results(const RemoteCommand *command, Execution *executions, int n,
 			else if (e != NULL && (events[i].events & WL_SOCKET_READABLE))
 			{
 				/* A server that is done has nothing to say but that it dies. */
-				if (!PQconsumeInput(e->p->conn))
+				if (!PQconsumeInput(e->p->conn) && (e->done || !e->p->start_due))
 					throw_lost(e);
 				if (e->done)
 					continue;
-				take_results(e, command, sink);
+				if (!take_results(e, command, sink))
+					return e;
 				if (e->done)
 				{
 					finish(e, command);
@@ -1078,12 +1163,13 @@ wait_for_results(const RemoteCommand *command, Execution *executions, int n,
 		}
 		CHECK_FOR_INTERRUPTS();
 	}
+	return NULL;
 }
 
 /*
- * Take the results that are here.
+ * Take the results that are here.  Returns false if the connection is lost.
  */
-static void
+static bool
 take_results(Execution *e, const RemoteCommand *command, RowSink *sink)
 {
 	PGconn	   *conn = e->p->conn;
@@ -1093,12 +1179,12 @@ take_results(Execution *e, const RemoteCommand *command, RowSink *sink)
 		CHECK_FOR_INTERRUPTS();
 		e->result = PQgetResult(conn);
 		if (PQstatus(conn) == CONNECTION_BAD)
-			throw_lost(e);
+			return false;
 		if (e->result == NULL)
 		{
 			/* one NULL ends a command, two are the end of everything */
 			if (e->ended)
-				throw_lost(e);
+				return false;
 			e->ended = true;
 			e->step++;
 
@@ -1112,6 +1198,7 @@ take_results(Execution *e, const RemoteCommand *command, RowSink *sink)
 		PQclear(e->result);
 		e->result = NULL;
 	}
+	return true;
 }
 
 static void
@@ -1133,6 +1220,7 @@ take_result(Execution *e, const RemoteCommand *command, RowSink *sink)
 			break;
 
 		case PGRES_COMMAND_OK:
+			p->start_due = false;
 			if (is_statement)
 				take_tag(e);
 			if (is_last && sink != NULL && !sink->optional &&

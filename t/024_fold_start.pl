@@ -40,7 +40,7 @@ is($sent->[3], '+START TRANSACTION ISOLATION LEVEL REPEATABLE READ', '... and wi
 
 # In a subtransaction SAVEPOINT is the first command.
 $sent = sent(1, sub { $s->run('BEGIN; SAVEPOINT a; UPDATE acct1 SET bal = 3; COMMIT') });
-is($sent->[0], 'START TRANSACTION ISOLATION LEVEL REPEATABLE READ; SAVEPOINT s2', 'folded with a SAVEPOINT');
+is("@$sent[0, 1]", '+START TRANSACTION ISOLATION LEVEL REPEATABLE READ +SAVEPOINT s2', 'folded with a SAVEPOINT');
 $sent = sent(1, sub { $s->run("BEGIN; SELECT dtx.exec('s1', 'UPDATE acct SET bal = 4'); COMMIT") });
 is($sent->[0], '+START TRANSACTION ISOLATION LEVEL REPEATABLE READ', 'folded with remote SQL');
 is($sent->[-1], 'COMMIT TRANSACTION', '... and committed');

@@ -12,6 +12,7 @@
 #
 #	cut			close the connection on both sides, do not deliver
 #	cut_reply	deliver, and close the connection instead of returning the reply
+#	cut_once, cut_reply_once	likewise, but the rule applies to the first only
 #	hold		keep this and all that follows until the rule is cleared; then
 #				deliver, even if the client is gone meanwhile
 #
@@ -147,7 +148,8 @@ sub _write_rules
 {
 	my ($self, $text) = @_;
 	open my $fh, '>', "$self->{rules}.new" or croak "$self->{rules}.new: $!";
-	print $fh $text;
+	# (so that rules that are set again are new)
+	print $fh '#', ++$self->{seq}, "\n$text";
 	close $fh;
 	rename "$self->{rules}.new", $self->{rules} or croak "$self->{rules}: $!";
 	return;
@@ -170,6 +172,8 @@ sub _serve
 	my $select = IO::Select->new($listener);
 	my %peer;    # connections, by both of their sockets
 	my @rules;
+	my $last = '';
+	my %used;    # rules that apply once, and have
 
 	$SIG{PIPE} = 'IGNORE';
 	$SIG{$_} = 'DEFAULT' for qw(TERM INT HUP);
@@ -192,7 +196,9 @@ sub _serve
 		return if getppid() != $self->{parent};
 
 		my $text = PostgreSQL::Test::Utils::slurp_file($self->{rules});
-		@rules = map { [ split / /, $_, 2 ] } split /\n/, $text;
+		@rules = map { [ split / /, $_, 2 ] } grep { !/^#/ } split /\n/, $text;
+		%used = () if $text ne $last;
+		$last = $text;
 
 		# What was held and is not any more is delivered now.
 		if (!grep { $_->[0] eq 'hold' } @rules)
@@ -277,14 +283,18 @@ sub _serve
 					$self->_event('hold', $data);
 					next;
 				}
-				if ($rule && $rule->[0] eq 'cut')
+				if ($rule && $rule->[0] =~ /_once$/)
 				{
-					$self->_event('cut', $data);
+					$rule = undef if $used{"@$rule"}++;
+				}
+				if ($rule && $rule->[0] =~ /^cut(_once)?$/)
+				{
+					$self->_event($rule->[0], $data);
 					$drop->($conn);
 					next;
 				}
-				$conn->{close_after_reply} = 1
-				  if $rule && $rule->[0] eq 'cut_reply';
+				$conn->{close_after_reply} = $rule->[0]
+				  if $rule && $rule->[0] =~ /^cut_reply/;
 				syswrite $conn->{server}, $data;
 			}
 			else
@@ -296,7 +306,7 @@ sub _serve
 				}
 				if ($conn->{close_after_reply})
 				{
-					$self->_event('cut_reply', $data);
+					$self->_event($conn->{close_after_reply}, $data);
 					$drop->($conn);
 					next;
 				}
