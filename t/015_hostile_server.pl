@@ -144,6 +144,10 @@ for my $mode ('commit: wrong tag', 'commit: error', 'commit: rows')
 	$dtx->balances_are("100 $balance", "$mode: the honest server has it");
 	$dtx->prepared_is(1, 0, "$mode: nothing stays prepared there");
 	$evil->mode('polite');
+
+	# (this one does not use the server before it has confirmed, and it never does)
+	$s->close;
+	$s = $dtx->session;
 }
 # Who are you?
 for my $mode ('identity', 'identity fails')

@@ -191,7 +191,7 @@ $dtx->clean('before');
 $dtx->p(2)->safe_psql('postgres', 'INSERT INTO acct VALUES (2, 100)');
 $s = $dtx->session;
 $s->run('SET pg_dtx.commit_wait = off; SELECT * FROM acct2, acct2b');
-$proxy->rule(cut => q{COMMIT PREPARED '[^']*:2'}, hold => 'COMMIT PREPARED');
+$proxy->rule(cut => q{COMMIT PREPARED '[^']*:2:[0-9a-f]*'}, hold => 'COMMIT PREPARED');
 $s->run('BEGIN; UPDATE acct2 SET bal = 200 WHERE id = 1; UPDATE acct2b SET bal = 200 WHERE id = 2; COMMIT');
 is($s->stderr, '', 'two connections to one cluster');
 $proxy->wait_for($_) for 'cut', 'hold';
