@@ -161,6 +161,11 @@ dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,
 						"pg_dtx"),
 				 errdetail("What they have done so far would neither be completed nor compensated."),
 				 errhint("Wait until view \"dtx.sagas\" shows no others than completed and compensated ones, or end them with dtx.force_saga().")));
+
+	/* The resolver may have kept a connection to it. */
+	if (access == OAT_DROP && classId == ForeignServerRelationId)
+		DtxLauncherAskPass();
+
 	if (access == OAT_DROP && classId == ExtensionRelationId &&
 		objectId == get_extension_oid(DTX_EXTENSION, true) &&
 		postgres_fdw_servers() != NIL)

@@ -4,7 +4,8 @@
  *		Latch-aware libpq for the resolver and the administrative functions.
  *
  * Everything that pg_dtx itself (not postgres_fdw) says to a foreign server
- * goes through here, over connections of its own that live for one visit.
+ * goes through here, over connections of its own that live for one visit, or are
+ * parked for the next one.
  *
  * Rules kept by this file:
  *
@@ -63,6 +64,9 @@
 /* Connections of one set at a time; the others queue. */
 #define MAX_CONNECTIONS			100
 
+/* Of them, those that are parked. */
+#define MAX_PARKED				50
+
 /*
  * Bytes that arrive without any result coming out of them.  The longest honest
  * message that we ask for is a few hundred bytes; a server that goes on sending
@@ -87,6 +91,7 @@ typedef enum RemoteState
 	REMOTE_CONNECTING,			/* in PQconnectPoll() */
 	REMOTE_BUSY,				/* a command is on its way */
 	REMOTE_IDLE,				/* in the owner's ready() */
+	REMOTE_PARKED,				/* waits for its next use */
 	REMOTE_CLOSED				/* freed at the end of the round */
 } RemoteState;
 
@@ -101,6 +106,7 @@ struct DtxRemote
 	void	   *arg;			/* for the handler */
 	RemoteState state;
 	bool		setting_up;		/* the command is our own session setup */
+	bool		resumed;		/* the next command is the first after a pause */
 	PGconn	   *conn;			/* NULL before and after */
 	PGresult   *result;			/* being looked at */
 	bool		has_fd;			/* counted by AcquireExternalFD() */
@@ -122,6 +128,7 @@ struct DtxRemoteSet
 	dlist_head	remotes;		/* DtxRemote */
 	int			nremotes;		/* all of them, closed ones excepted */
 	int			nconnections;	/* those that hold a PGconn */
+	int			nparked;		/* of them, those that are parked */
 	WaitEventSet *events;		/* NULL: to be built */
 	bool		dirty;			/* sockets have changed: build again */
 };
@@ -133,6 +140,10 @@ static int	extract_options(List *options, const char **keywords,
 							const char **values);
 static int	count_hosts(const char *value);
 static const char *rotate_list(const char *value, int by);
+static DtxTarget *copy_target(const DtxTarget *target);
+static bool same_target(const DtxTarget *a, const DtxTarget *b);
+static bool free_descriptor(DtxRemoteSet *set);
+static void remote_parked_step(DtxRemote *remote);
 static void remote_start(DtxRemote *remote);
 static void remote_connect_step(DtxRemote *remote);
 static void remote_connected(DtxRemote *remote);
@@ -531,7 +542,8 @@ DtxRemoteOpen(DtxRemoteSet *set, const DtxTarget *target,
 
 /*
  * Send a command, which may consist of several statements.  Only from within
- * the handler's ready().  The server has DTX_REMOTE_COMMAND_TIMEOUT to answer.
+ * the handler's ready().  The server has DTX_REMOTE_COMMAND_TIMEOUT to answer, or
+ * as long as for a new connection if this one may be dead without a sign.
  */
 void
 DtxRemoteSend(DtxRemote *remote, const char *sql)
@@ -542,7 +554,10 @@ DtxRemoteSend(DtxRemote *remote, const char *sql)
 	remote->fruitless = 0;
 	memset(&remote->error, 0, sizeof(remote->error));
 	remote->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												   remote->resumed ?
+												   remote->target->connect_timeout :
 												   DTX_REMOTE_COMMAND_TIMEOUT);
+	remote->resumed = false;
 	remote->state = REMOTE_BUSY;
 
 	/* A failure shows up as soon as the connection is read from. */
@@ -567,9 +582,145 @@ DtxRemoteClose(DtxRemote *remote)
 {
 	if (remote->state == REMOTE_CLOSED)
 		return;
+	if (remote->state == REMOTE_PARKED)
+		remote->set->nparked--;
 	remote_disconnect(remote);
 	remote->state = REMOTE_CLOSED;
 	remote->set->nremotes--;
+}
+
+/*
+ * Keep a connection that can take a command for later, instead of closing it; only
+ * from within the handler's ready().  Returns false if there is no room: close it
+ * then.  From now on the connection is "handler"'s, whose failed() is called if it is
+ * lost; its target is kept with it, so the owner's may go.
+ */
+bool
+DtxRemotePark(DtxRemote *remote, const DtxRemoteHandler *handler, void *arg)
+{
+	MemoryContext old;
+
+	Assert(remote->state == REMOTE_IDLE);
+	if (remote->set->nparked >= MAX_PARKED)
+		return false;
+	old = MemoryContextSwitchTo(remote->cxt);
+	remote->target = copy_target(remote->target);
+	MemoryContextSwitchTo(old);
+	remote->handler = handler;
+	remote->arg = arg;
+	remote->state = REMOTE_PARKED;
+	remote->set->nparked++;
+	remote_want(remote, WL_SOCKET_READABLE);
+	return true;
+}
+
+/*
+ * Use a parked connection again: it is its new owner's, whose ready() is called at
+ * once.  Returns false, and does nothing, if it was made for another target.
+ */
+bool
+DtxRemoteResume(DtxRemote *remote, const DtxTarget *target,
+				const DtxRemoteHandler *handler, void *arg)
+{
+	Assert(remote->state == REMOTE_PARKED);
+	if (!same_target(remote->target, target))
+		return false;
+	remote->set->nparked--;
+	remote->target = target;
+	remote->handler = handler;
+	remote->arg = arg;
+	remote->state = REMOTE_IDLE;
+	remote->resumed = true;
+	memset(&remote->error, 0, sizeof(remote->error));
+	MemoryContextReset(remote->cxt);	/* what earlier uses have left */
+	handler->ready(remote, arg, &remote->error);
+	if (remote->state == REMOTE_IDLE)
+		DtxRemoteClose(remote);
+	return true;
+}
+
+/*
+ * In the current memory context, what same_target() looks at.
+ */
+static DtxTarget *
+copy_target(const DtxTarget *target)
+{
+	DtxTarget  *copy = palloc0(sizeof(DtxTarget));
+	int			n = 0;
+
+	while (target->keywords[n] != NULL)
+		n++;
+	copy->serverid = target->serverid;
+	copy->umid = target->umid;
+	copy->need_password = target->need_password;
+	copy->keywords = palloc0((n + 1) * sizeof(char *));
+	copy->values = palloc0((n + 1) * sizeof(char *));
+	for (int i = 0; i < n; i++)
+	{
+		copy->keywords[i] = pstrdup(target->keywords[i]);
+		copy->values[i] = pstrdup(target->values[i]);
+	}
+	return copy;
+}
+
+/*
+ * Do both lead to the same place as the same user, under the same condition?
+ */
+static bool
+same_target(const DtxTarget *a, const DtxTarget *b)
+{
+	int			i = 0;
+
+	if (a->serverid != b->serverid || a->umid != b->umid ||
+		a->need_password != b->need_password)
+		return false;
+	for (; a->keywords[i] != NULL && b->keywords[i] != NULL; i++)
+	{
+		if (strcmp(a->keywords[i], b->keywords[i]) != 0 ||
+			strcmp(a->values[i], b->values[i]) != 0)
+			return false;
+	}
+	return a->keywords[i] == NULL && b->keywords[i] == NULL;
+}
+
+/*
+ * Something has come on a parked connection: most likely its end.
+ */
+static void
+remote_parked_step(DtxRemote *remote)
+{
+	PGnotify   *notify;
+
+	if (!PQconsumeInput(remote->conn) || PQisBusy(remote->conn) ||
+		PQstatus(remote->conn) != CONNECTION_OK)
+	{
+		remote_fail(remote, DTX_REMOTE_UNREACHABLE,
+					PQerrorMessage(remote->conn));
+		return;
+	}
+	while ((notify = PQnotifies(remote->conn)) != NULL)
+		PQfreemem(notify);
+}
+
+/*
+ * Close a parked connection, because somebody needs its descriptor.
+ */
+static bool
+free_descriptor(DtxRemoteSet *set)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &set->remotes)
+	{
+		DtxRemote  *remote = dlist_container(DtxRemote, node, iter.cur);
+
+		if (remote->state == REMOTE_PARKED)
+		{
+			remote_fail(remote, DTX_REMOTE_UNREACHABLE, "its descriptor is needed");
+			return true;
+		}
+	}
+	return false;
 }
 
 /*
@@ -644,8 +795,10 @@ DtxRemoteWait(DtxRemoteSet *set, long timeout, uint32 wait_event_info)
 		long		left;
 
 		/* Queued: its turn comes when something happens to the others. */
+		if (remote->state == REMOTE_PARKED)
+			continue;
 		if (remote->state == REMOTE_QUEUED)
-			left = set->nconnections > 0 ? timeout : 0;
+			left = set->nconnections > set->nparked ? timeout : 0;
 		else
 			left = TimestampDifferenceMilliseconds(now, remote->deadline);
 		if (timeout < 0 || (left >= 0 && left < timeout))
@@ -670,6 +823,11 @@ DtxRemoteWait(DtxRemoteSet *set, long timeout, uint32 wait_event_info)
 	{
 		DtxRemote  *remote = dlist_container(DtxRemote, node, iter.cur);
 
+		if (remote->state == REMOTE_PARKED && remote->ready)
+		{
+			remote->ready = false;
+			remote_parked_step(remote);
+		}
 		if (remote->state != REMOTE_CONNECTING && remote->state != REMOTE_BUSY)
 			continue;
 		if (remote->ready)
@@ -801,9 +959,10 @@ remote_start(DtxRemote *remote)
 	 * fd.c must know of our sockets.  If it has no room, wait for those of
 	 * our own connections that are open to be closed.
 	 */
-	if (!AcquireExternalFD())
+	if (!AcquireExternalFD() &&
+		!(free_descriptor(remote->set) && AcquireExternalFD()))
 	{
-		if (remote->set->nconnections > 0)
+		if (remote->set->nconnections > remote->set->nparked)
 			return;
 		remote_fail(remote, DTX_REMOTE_UNREACHABLE,
 					"too many open files on the local server");

@@ -97,6 +97,10 @@ extern DtxRemote *DtxRemoteOpen(DtxRemoteSet *set, const DtxTarget *target,
 								const DtxRemoteHandler *handler, void *arg);
 extern void DtxRemoteSend(DtxRemote *remote, const char *sql);
 extern void DtxRemoteClose(DtxRemote *remote);
+extern bool DtxRemotePark(DtxRemote *remote, const DtxRemoteHandler *handler,
+						  void *arg);
+extern bool DtxRemoteResume(DtxRemote *remote, const DtxTarget *target,
+							const DtxRemoteHandler *handler, void *arg);
 extern int	DtxRemoteVersion(DtxRemote *remote);
 extern int	DtxRemoteBackendPid(DtxRemote *remote);
 extern int	DtxRemoteCount(DtxRemoteSet *set);

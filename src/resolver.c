@@ -122,6 +122,13 @@
  */
 #define WITNESS_TIMEOUT		2000
 
+/*
+ * A server is in use for so long after a transaction prepared something there,
+ * milliseconds.  Meanwhile a connection to it is kept: those who wait for what is in
+ * doubt may take all others.
+ */
+#define KEEP_CONNECTION		(5 * 60 * 1000)
+
 /* Outcomes asked for in one command. */
 #define MAX_OUTCOMES		200
 
@@ -258,6 +265,8 @@ typedef struct Visit
 	Oid			good_umid;		/* one that has worked */
 
 	/* current connection */
+	bool		reused;			/* was it kept by an earlier visit, and has not
+								 * answered yet? */
 	VisitPhase	phase;
 	int			version;		/* of the server */
 	char	   *remote_user;	/* current_user there */
@@ -335,6 +344,11 @@ typedef struct ServerState
 	bool		hung;			/* did the last one end in a COMMIT PREPARED that
 								 * was not answered? */
 	Oid			good_umid;		/* the mapping that worked last */
+	TimestampTz used_at;		/* when something was prepared there last, as far
+								 * as seen */
+	Oid			used_umid;		/* through this mapping */
+	DtxRemote  *kept;			/* connection for the next visit, or NULL */
+	Oid			kept_umid;		/* its mapping */
 } ServerState;
 
 /* A decision row that no backend owns, waiting for its participants. */
@@ -460,6 +474,12 @@ static bool server_exists(Resolver *r, Oid serverid);
 static void entry_finished(Visit *v, const DtxGid *gid);
 static void run_to_end(Resolver *r);
 
+static bool keep_connection(Visit *v, DtxRemote *remote);
+static void kept_failed(DtxRemote *remote, void *arg, DtxRemoteFailure failure,
+						const char *error);
+static void drop_kept(ServerState *state);
+static void note_use(const DtxDecisionRow *row);
+static void note_users(void);
 static ServerState *server_state(Oid serverid);
 static TimestampTz next_pass(Resolver *r);
 static long worker_step(Resolver *r, bool *leave);
@@ -481,6 +501,11 @@ static const DtxRemoteHandler visit_handler = {
 	.ready = visit_ready,
 	.row = visit_row,
 	.failed = visit_failed
+};
+
+/* Nobody is told anything of a kept connection but that it was lost. */
+static const DtxRemoteHandler kept_handler = {
+	.failed = kept_failed
 };
 
 /* ----------------------------------------------------------------
@@ -946,12 +971,30 @@ visit_connect(Visit *v, Oid umid)
 	v->conn_endpoint = target->endpoint;
 	if (target->error == NULL)
 	{
+		ServerState *state = v->resolver->worker ?
+			server_state(v->serverid) : NULL;
+
 		v->ntries++;
 		v->phase = PHASE_CONNECT;
 		v->relisted = false;
 		v->mode = MODE_LOOK;
 		v->in_flight = NIL;
-		DtxRemoteOpen(v->resolver->set, target, &visit_handler, v);
+		v->reused = false;
+		if (state != NULL && state->kept != NULL && state->kept_umid == umid)
+		{
+			DtxRemote  *kept = state->kept;
+
+			state->kept = NULL;
+			v->reused = true;
+			if (!DtxRemoteResume(kept, target, &visit_handler, v))
+			{
+				/* It does not lead there any more. */
+				v->reused = false;
+				DtxRemoteClose(kept);
+			}
+		}
+		if (!v->reused)
+			DtxRemoteOpen(v->resolver->set, target, &visit_handler, v);
 	}
 	else
 	{
@@ -1287,6 +1330,7 @@ visit_ready(DtxRemote *remote, void *arg, const DtxRemoteError *error)
 			break;
 
 		case PHASE_LIST:
+			v->reused = false;
 			if (error->sqlstate == 0 && v->has_info && !v->in_recovery)
 				visit_listed(v, remote);
 			else
@@ -1364,6 +1408,15 @@ visit_failed(DtxRemote *remote, void *arg, DtxRemoteFailure failure,
 	v->current = NULL;
 	v->todo = NIL;
 	v->cancels = NIL;
+
+	/* A connection that was kept may be lost without anybody having noticed. */
+	if (v->reused)
+	{
+		v->reused = false;
+		v->tried = list_delete_oid(v->tried, v->umid);
+		visit_next(v);
+		return;
+	}
 
 	if (failure == DTX_REMOTE_REFUSED)
 	{
@@ -1760,8 +1813,11 @@ visit_continue(Visit *v, DtxRemote *remote)
 			return;
 		if (visit_ask_outcomes(v, remote))
 			return;
-		DtxRemoteClose(remote);
-		visit_next(v);
+		if (!keep_connection(v, remote))
+		{
+			DtxRemoteClose(remote);
+			visit_next(v);
+		}
 		return;
 	}
 	DtxRemoteSend(remote, sql);
@@ -1785,8 +1841,10 @@ visit_mode(Visit *v, DtxRemote *remote, VisitMode mode)
 	switch (mode)
 	{
 		case MODE_LOOK:
-			Assert(false);		/* nobody wants it back */
-			return false;
+			snprintf(sql, sizeof(sql),
+					 "RESET synchronous_commit; SET statement_timeout = %d",
+					 DTX_REMOTE_COMMAND_TIMEOUT);
+			break;
 		case MODE_ROLLBACK:
 			snprintf(sql, sizeof(sql), "SET synchronous_commit = local");
 			break;
@@ -1967,6 +2025,99 @@ visit_finished_one(Visit *v, const DtxRemoteError *error)
 	}
 
 	found_failed(v, f);
+}
+
+/* ----------------------------------------------------------------
+ * A visit: the connection that is kept for the next one
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Nothing more is to be done on this connection.  If the server is in use, keep it,
+ * go on with the visit, and return true.
+ *
+ * The sessions that wait for a row that an in-doubt transaction has locked may fill
+ * max_connections there, or whatever limits the user's connections, and then
+ * nobody could get in who could release it.  One connection per server is kept,
+ * preferably that of the user who has prepared last.
+ */
+static bool
+keep_connection(Visit *v, DtxRemote *remote)
+{
+	ServerState *state;
+
+	if (!v->resolver->worker || v->purpose != VISIT_RESOLVE)
+		return false;
+	state = server_state(v->serverid);
+	if (TimestampDifferenceExceeds(state->used_at, GetCurrentTimestamp(),
+								   KEEP_CONNECTION) ||
+		(state->kept != NULL && v->umid != state->used_umid))
+		return false;
+	if (visit_mode(v, remote, MODE_LOOK))
+		return true;			/* and once more when that is done */
+	drop_kept(state);
+	if (!DtxRemotePark(remote, &kept_handler, state))
+		return false;
+	state->kept = remote;
+	state->kept_umid = v->umid;
+	visit_next(v);
+	return true;
+}
+
+static void
+kept_failed(DtxRemote *remote, void *arg, DtxRemoteFailure failure,
+			const char *error)
+{
+	((ServerState *) arg)->kept = NULL;
+}
+
+static void
+drop_kept(ServerState *state)
+{
+	if (state->kept != NULL)
+		DtxRemoteClose(state->kept);
+	state->kept = NULL;
+}
+
+/*
+ * What a decision row, of any transaction, tells of the use of servers.  (Entries of
+ * the hash table do not move, so a pointer to one may be kept until it is removed.)
+ */
+static void
+note_use(const DtxDecisionRow *row)
+{
+	for (int i = 0; i < row->nparticipants; i++)
+	{
+		ServerState *state = server_state(row->prepared[i].serverid);
+
+		if (row->decided_at >= state->used_at)
+		{
+			state->used_at = row->decided_at;
+			state->used_umid = row->prepared[i].umid;
+		}
+	}
+}
+
+/*
+ * And those that are committing now.
+ */
+static void
+note_users(void)
+{
+	DtxActivity *a = palloc(sizeof(DtxActivity));
+
+	for (int i = 0; i < DtxActivityCount(); i++)
+	{
+		if (!DtxActivityGet(i, a) || a->dbid != MyDatabaseId ||
+			a->state < DTX_PREPARING)
+			continue;
+		for (int n = 0; n < Min(a->nparticipants, DTX_SHOWN_PARTICIPANTS); n++)
+		{
+			if (OidIsValid(a->servers[n]))
+				server_state(a->servers[n])->used_at = GetCurrentTimestamp();
+		}
+	}
+	pfree(a);
 }
 
 /* ----------------------------------------------------------------
@@ -3293,10 +3444,14 @@ worker_begin_pass(Resolver *r, List *starts)
 	}
 
 	worker_take_notes(r);
+	note_users();
 
 	hash_seq_init(&seq, server_states);
 	while ((state = hash_seq_search(&seq)) != NULL)
 	{
+		if (!state->exists ||
+			TimestampDifferenceExceeds(state->used_at, now, KEEP_CONNECTION))
+			drop_kept(state);
 		if (!state->exists && state->visit == NULL)
 		{
 			DtxServerStatusForget(MyDatabaseId, state->serverid);
@@ -3356,6 +3511,8 @@ worker_start_visit(Resolver *r, Start *start, List *entries)
 													  note->row.prepared[i].umid);
 		}
 	}
+	if (OidIsValid(state->used_umid))
+		v->preferred = list_append_unique_oid(v->preferred, state->used_umid);
 	if (OidIsValid(state->good_umid))
 		v->preferred = list_append_unique_oid(v->preferred, state->good_umid);
 	MemoryContextSwitchTo(old);
@@ -3410,6 +3567,8 @@ unowned_rows(void)
 		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
 		UnownedRow *unowned;
 		bool		adopted;
+
+		note_use(row);
 
 		/*
 		 * The row of a session that has gone is deleted while it is known
@@ -3668,7 +3827,10 @@ worker_give_up(Resolver *r)
 
 	hash_seq_init(&seq, server_states);
 	while ((state = hash_seq_search(&seq)) != NULL)
+	{
 		state->visit = NULL;
+		state->kept = NULL;
+	}
 	MemoryContextDelete(r->cxt);
 	pgstat_report_activity(STATE_IDLE, NULL);
 }

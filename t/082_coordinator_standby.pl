@@ -9,7 +9,10 @@ use DtxTest;
 use PostgreSQL::Test::Cluster;
 use Test::More;
 
-my $dtx = DtxTest->new(servers => 2, proxy => [2]);
+my $dtx = DtxTest->new(
+	servers => 2,
+	proxy => [2],
+	conf => "pg_dtx.wait_for_standby = on\n");
 my $coord = $dtx->coord;
 my $why = "this server's synchronous standby has not got the decision yet";
 

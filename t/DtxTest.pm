@@ -89,7 +89,7 @@ INSERT INTO acct VALUES (1, 100);
 
 	# No prepared transactions on the coordinator itself: it needs none.  A
 	# COMMIT with synchronous_commit = on waits for a standby that does not
-	# exist, see hold().
+	# exist, see hold(), and nobody else does.
 	my $coord = PostgreSQL::Test::Cluster->new('coordinator');
 	$coord->init(allows_streaming => 1);
 	$coord->append_conf(
@@ -100,6 +100,7 @@ max_connections = 30
 autovacuum = off
 synchronous_standby_names = 'nobody'
 synchronous_commit = local
+pg_dtx.wait_for_standby = off
 pg_dtx.resolve_interval = '500ms'
 } . ($params{conf} // ''));
 	$coord->start;
