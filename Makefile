@@ -117,6 +117,7 @@ endif
 # Functions of libpq that this library wraps are found with RTLD_NEXT, so libpq
 # has to be a dependency of the library even where nothing else would need it.
 SHLIB_LINK = -Wl,--push-state,--no-as-needed $(libpq) -Wl,--pop-state \
+	-Wl,--version-script=$(top_dir)/src/exports.map \
 	$(addprefix -Wl$(comma)--wrap=,$(quiet))
 comma := ,
 

@@ -199,6 +199,24 @@ $dtx->poll($dtx->coord,
 	q{SELECT ok FROM dtx.check_server('s1') WHERE "check" = 'interposition'},
 	't', 'the original is seen');
 
+# The library shows nothing that could clash with others, but for the wrappers.
+my ($symbols) = run_command([ 'nm', '-D', '--defined-only', "$pkglibdir/pg_dtx.so" ]);
+is(join(' ', grep { !/^(?:PQ|dtx_|pg_finfo_dtx_|_PG_init$|Pg_magic_func$)/ }
+		map { (split)[2] } split /\n/, $symbols),
+	'', 'no other symbol is exported');
+like($symbols, qr/ T PQsendQuery\n.* T dtx_sql_check_server\n/s, 'those are that have to be');
+
+# (which JIT, which inlines functions, must not mind)
+is( $dtx->sql(q{
+SET jit = on; SET jit_above_cost = 0; SET jit_inline_above_cost = 0; SET jit_optimize_above_cost = 0;
+SELECT count(DISTINCT dtx._new_id()) FROM generate_series(1, 10);
+BEGIN;
+SELECT sum(dtx.exec('s1', 'UPDATE acct SET bal = bal')) FROM generate_series(1, 2);
+SELECT count(*) FROM generate_series(1, 1), dtx.exec_all('{s1,s2}', 'SELECT');
+COMMIT;
+SELECT count(*) > 0 FROM dtx.check_server('s1');}),
+	"10\n2\n2\nt", 'with JIT');
+
 # Libraries that insist on being the first to set hooks, like Citus, come after us.
 append_to_file("$dir/insists.c", q{
 #include "postgres.h"
