@@ -51,6 +51,18 @@
 #endif
 
 /*
+ * The end of the postmaster, as WL_POSTMASTER_DEATH or WL_EXIT_ON_PM_DEATH, of which
+ * there is none in single-user mode (CreateWaitEventSet's callers in
+ * storage/ipc/latch.c look, too).
+ */
+static inline void
+DtxAddPostmasterDeath(WaitEventSet *set, uint32 event)
+{
+	if (IsUnderPostmaster)
+		(void) AddWaitEventToSet(set, event, PGINVALID_SOCKET, NULL, NULL);
+}
+
+/*
  * A wait event of our own.  Takes a lock and may throw, so call it early, once
  * per process and name; before version 17 all extensions share one event.
  */

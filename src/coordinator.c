@@ -2002,7 +2002,7 @@ make_wait_set(void)
 	nwaited_for = -1;			/* not complete yet */
 	wait_set = DtxCreateWaitEventSet(nmembers + 2);
 	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-	AddWaitEventToSet(wait_set, WL_POSTMASTER_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	DtxAddPostmasterDeath(wait_set, WL_POSTMASTER_DEATH);
 	dlist_foreach(iter, &members)
 	{
 		Participant *p = dlist_container(Participant, node, iter.cur);

@@ -629,6 +629,8 @@ DtxBootRequire(uint32 wait_event)
 					 errmsg("this server has not been recorded in \"%s\" yet",
 							"dtx.boot"),
 					 errdetail("The resolver of the database does that when it starts; without it, transactions on several servers cannot be prepared."),
+					 !IsUnderPostmaster ?
+					 errhint("In single-user mode there is none: call dtx._record_boot() in a transaction of its own.") :
 					 errhint("Try again. If it persists, look for the reason in the server log, and increase \"max_worker_processes\".")));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 RECORD_POLL_MS, wait_event);

@@ -475,8 +475,7 @@ make_wait_set(Participant *p)
 	PG_TRY();
 	{
 		AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-		AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL,
-						  NULL);
+		DtxAddPostmasterDeath(set, WL_EXIT_ON_PM_DEATH);
 		AddWaitEventToSet(set, WL_SOCKET_READABLE, PQsocket(p->conn), NULL,
 						  NULL);
 	}

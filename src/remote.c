@@ -904,8 +904,7 @@ set_build_events(DtxRemoteSet *set)
 
 	set->events = DtxCreateWaitEventSet(n);
 	AddWaitEventToSet(set->events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-	AddWaitEventToSet(set->events, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL,
-					  NULL);
+	DtxAddPostmasterDeath(set->events, WL_EXIT_ON_PM_DEATH);
 	dlist_foreach(iter, &set->remotes)
 	{
 		DtxRemote  *remote = dlist_container(DtxRemote, node, iter.cur);

@@ -832,7 +832,7 @@ make_set(Execution *executions, int n)
 	PG_TRY();
 	{
 		AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-		AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+		DtxAddPostmasterDeath(set, WL_EXIT_ON_PM_DEATH);
 		for (int i = 0; i < n; i++)
 		{
 			AddWaitEventToSet(set, WL_SOCKET_READABLE,
