@@ -295,7 +295,7 @@ COMMENT ON TABLE dtx.saga IS
 COMMENT ON COLUMN dtx.saga.id IS
   'number of the saga';
 COMMENT ON COLUMN dtx.saga.database IS
-  'database in which it was started: another one, if this is a copy of that (CREATE DATABASE ... TEMPLATE); then nobody here goes on with it';
+  'database in which it was started: another one, if this is a copy of that (CREATE DATABASE ... TEMPLATE), or 0, if it is one on another server (dtx.new_identity()); then nobody here goes on with it';
 COMMENT ON COLUMN dtx.saga.definition IS
   'dtx.saga_definition.id, the version with which it was started';
 COMMENT ON COLUMN dtx.saga.role IS
@@ -649,6 +649,14 @@ REVOKE ALL ON FUNCTION dtx._saga_database() FROM PUBLIC;
 COMMENT ON FUNCTION dtx._saga_database() IS
   'internal: the current database';
 
+CREATE FUNCTION dtx._saga_active_database() RETURNS oid
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_active_database'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+
+REVOKE ALL ON FUNCTION dtx._saga_active_database() FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_active_database() IS
+  'internal: the current database, null while it is not certain that no other server goes on with its sagas (dtx.boot)';
+
 CREATE FUNCTION dtx._boot_id() RETURNS bigint
 AS 'MODULE_PATHNAME', 'dtx_sql_boot_id'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED;
@@ -766,9 +774,11 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = 'object_not_in_prerequisite_state',
       MESSAGE = format('saga %s belongs to another database', sg.id),
-      DETAIL = format('It was started in database %s, of which this one is a copy, and goes on there only.',
+      DETAIL = CASE WHEN sg.database = 0
+        THEN 'It was started on another server, of whose database this one is a copy, and goes on there only.'
+        ELSE format('It was started in database %s, of which this one is a copy, and goes on there only.',
         coalesce((SELECT format('"%s"', d.datname) FROM pg_database d WHERE d.oid = sg.database),
-                 format('with OID %s, which has been dropped', sg.database))),
+                 format('with OID %s, which has been dropped', sg.database))) END,
       HINT = 'To end what was copied, use dtx.force_saga() with completed or compensated; that changes nothing there.';
   END IF;
 END
@@ -1243,7 +1253,7 @@ DECLARE
 BEGIN
   verdict := 'skip';
   SELECT g.* INTO sg FROM dtx.saga g
-   WHERE g.id = _saga_try.saga AND g.database = dtx._saga_database() FOR UPDATE SKIP LOCKED;
+   WHERE g.id = _saga_try.saga AND g.database = dtx._saga_active_database() FOR UPDATE SKIP LOCKED;
   IF NOT FOUND THEN
     RETURN;
   END IF;
@@ -1472,7 +1482,7 @@ DECLARE
   bound constant integer := 5000;
   -- (a variable, because a volatile function would not be a condition of the index)
   now_at timestamptz := clock_timestamp();
-  here oid := dtx._saga_database();
+  here oid := dtx._saga_active_database();
   lanes oid[];
   this_lane oid;
   due record;
@@ -1646,7 +1656,7 @@ DECLARE
   enough integer := greatest(coalesce(current_setting('pg_dtx.saga_workers', true)::integer, 0), 1);
   -- (a variable, because a volatile function would not be a condition of the index)
   now_at timestamptz := clock_timestamp();
-  here oid := dtx._saga_database();
+  here oid := dtx._saga_active_database();
   this_role oid;
   this_lane oid;
   n bigint;
@@ -1709,7 +1719,7 @@ AS $$
 BEGIN
   PERFORM
      FROM dtx.saga_step s
-    WHERE s.database = dtx._saga_database() AND s.due_at IS NOT NULL
+    WHERE s.database = dtx._saga_active_database() AND s.due_at IS NOT NULL
     ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1;
   RETURN FOUND;
 END
@@ -2556,7 +2566,7 @@ DECLARE
   d dtx.saga_definition_step;
   e dtx.saga_external;
   now_at timestamptz := clock_timestamp();
-  here oid := dtx._saga_database();
+  here oid := dtx._saga_active_database();
   got integer := 0;
 BEGIN
   IF coalesce(_claim.queue, '') = '' OR coalesce(_claim.worker, '') = '' THEN

@@ -107,7 +107,7 @@ COMMENT ON COLUMN dtx.boot.timeline IS
 COMMENT ON COLUMN dtx.boot.system_id IS
   'system identifier of the cluster';
 COMMENT ON COLUMN dtx.boot.machine IS
-  'identifier of the machine (/etc/machine-id); null if not known';
+  'hash of the identifier of the machine (/etc/machine-id); null if not known';
 COMMENT ON COLUMN dtx.boot.control_file IS
   'inode number of the file global/pg_control, which a copied data directory does not share';
 COMMENT ON COLUMN dtx.boot.recovery_id IS

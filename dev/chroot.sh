@@ -78,16 +78,20 @@ chosen_releases() {
 
 # Make the chroot of a release, if it is not there.
 chroot_base() {
-	local release=$1 script=()
+	local release=$1 mirror=${MIRROR:-} script=()
 
 	[ ! -d "$cache/$release" ] || return 0
 	need_tools debootstrap unshare
 	mkdir -p "$cache"
-	# A release that this debootstrap does not know yet is made like sid.
-	[ -e "/usr/share/debootstrap/scripts/$release" ] || script=(sid)
+	# A release that this debootstrap does not know yet is made like sid.  The script
+	# comes after the mirror, so that must be given, too: the machine's own.
+	if [ ! -e "/usr/share/debootstrap/scripts/$release" ]; then
+		script=(/usr/share/debootstrap/scripts/sid)
+		mirror=${mirror:-$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | head -n 1)}
+	fi
 	echo "Making a chroot of $release in $cache" >&2
 	rm -rf "$cache/$release.tmp"
-	debootstrap --variant=minbase "$release" "$cache/$release.tmp" ${MIRROR:+"$MIRROR"} \
+	debootstrap --variant=minbase "$release" "$cache/$release.tmp" ${mirror:+"$mirror"} \
 		${script[@]+"${script[@]}"} >"$cache/$release.log" 2>&1 ||
 		{ tail "$cache/$release.log" >&2; die "debootstrap failed"; }
 	# Packages of servers must make no clusters and start nothing.

@@ -57,6 +57,7 @@
 #include "access/xlogrecovery.h"
 #include "catalog/pg_type.h"
 #include "common/controldata_utils.h"
+#include "common/hashfn.h"
 #include "common/hmac.h"
 #include "common/sha2.h"
 #include "compat.h"
@@ -64,6 +65,7 @@
 #include "executor/tuptable.h"
 #include "identity.h"
 #include "miscadmin.h"
+#include "saga.h"
 #include "storage/fd.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
@@ -87,6 +89,7 @@ PG_FUNCTION_INFO_V1(dtx_sql_new_identity);
 #define RECOVERY_FILE	"pg_dtx.recovery_id"
 
 #define MACHINE_FILE	"/etc/machine-id"
+#define MACHINE_SEED	UINT64CONST(0x70675f647478)	/* "pg_dtx" */
 #define CONTROL_FILE	"global/pg_control"
 
 #define SECRET_SIZE		32
@@ -461,7 +464,10 @@ DtxSealed(const DtxGid *gid)
  * ----------------------------------------------------------------
  */
 
-/* The machine's identifier in the current memory context, or NULL. */
+/*
+ * What tells this machine from others, in the current memory context, or NULL.  Not
+ * its identifier itself, which is confidential (machine-id(5)).
+ */
 static char *
 machine_id(void)
 {
@@ -473,8 +479,10 @@ machine_id(void)
 		return NULL;
 	ok = fgets(text, sizeof(text), file) != NULL;
 	FreeFile(file);
-	return ok && strlen(text) == 32 &&
-		strspn(text, "0123456789abcdef") == 32 ? pstrdup(text) : NULL;
+	if (!ok || strlen(text) != 32 || strspn(text, "0123456789abcdef") != 32)
+		return NULL;
+	return psprintf("%016llx",
+					(unsigned long long) DatumGetUInt64(hash_any_extended((unsigned char *) text, 32, MACHINE_SEED)));
 }
 
 /* The inode number of pg_control, which PostgreSQL overwrites in place. */
@@ -988,6 +996,7 @@ end_suspension(const char *function, text *reason_text, bool adopted)
 		if (SPI_execute("UPDATE dtx.coordinator SET id = dtx._new_id(), secret = dtx._new_secret()",
 						false, 0) != SPI_OK_UPDATE)
 			elog(ERROR, "could not update dtx.coordinator");
+		DtxSagaDisown();
 		CacheInvalidateRelcacheByRelid(DtxTableOid(&coordinator_table));
 	}
 	if (SPI_execute_with_args("UPDATE dtx.boot SET ended_at = pg_catalog.clock_timestamp(),"
@@ -1003,6 +1012,7 @@ end_suspension(const char *function, text *reason_text, bool adopted)
 			 errmsg("user \"%s\" declared this server to be a copy, with a new identity", by_user),
 			 errdetail("Reason: %s", reason)));
 	DtxLauncherWakeResolver(MyDatabaseId);
+	DtxSagaWakeAtCommit();
 }
 
 static void

@@ -2451,7 +2451,8 @@ found_failed(Visit *v, Found *f)
 		if (ours)
 			DtxInDoubtFailed(&f->gid, f->error.message,
 							 backoff_until(attempts + 1));
-		if (attempts == 0 && (ours || !known))
+		if (attempts == 0 &&
+			(ours || (!known && f->decision != DTX_UNDECIDED)))
 		{
 			char		gid[DTX_GID_SIZE];
 

@@ -40,6 +40,7 @@
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "compat.h"
+#include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "identity.h"
@@ -132,6 +133,7 @@ PG_FUNCTION_INFO_V1(dtx_sql_saga_confirmed);
 PG_FUNCTION_INFO_V1(dtx_sql_boot_id);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_database);
 PG_FUNCTION_INFO_V1(dtx_sql_wake_sagas);
+PG_FUNCTION_INFO_V1(dtx_sql_saga_active_database);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_finished);
 PG_FUNCTION_INFO_V1(dtx_sql_wait_saga);
 
@@ -795,6 +797,52 @@ dtx_sql_saga_database(PG_FUNCTION_ARGS)
 	PG_RETURN_OID(MyDatabaseId);
 }
 
+/*
+ * dtx._saga_active_database(): a copy of a server must not go on with sagas of the
+ * original, nor a server whose former self may be alive.
+ */
+Datum
+dtx_sql_saga_active_database(PG_FUNCTION_ARGS)
+{
+	if (DtxBootsSuspended(DtxBootsRead(NULL)))
+		PG_RETURN_NULL();
+	PG_RETURN_OID(MyDatabaseId);
+}
+
+/*
+ * The server has got a new identity: sagas of the old one, those of former boots, are
+ * the original's.  In the transaction of dtx.new_identity(), with SPI connected.
+ */
+void
+DtxSagaDisown(void)
+{
+	static const char *const commands[] = {
+		"UPDATE dtx.saga_external SET database = 0 WHERE saga IN"
+		" (SELECT g.id FROM dtx.saga AS g WHERE g.boot_id OPERATOR(pg_catalog.<>) dtx._boot_id())",
+		"UPDATE dtx.saga_step SET database = 0 WHERE saga IN"
+		" (SELECT g.id FROM dtx.saga AS g WHERE g.boot_id OPERATOR(pg_catalog.<>) dtx._boot_id())",
+		"UPDATE dtx.saga SET database = 0"
+		" WHERE boot_id OPERATOR(pg_catalog.<>) dtx._boot_id()"
+	};
+
+	if (!DtxSagaInstalled())
+		return;
+	for (int i = 0; i < lengthof(commands); i++)
+	{
+		if (SPI_execute(commands[i], false, 0) != SPI_OK_UPDATE)
+			elog(ERROR, "could not update the tables of sagas");
+	}
+}
+
+/*
+ * If the current transaction commits, the scheduler of the database is to look.
+ */
+void
+DtxSagaWakeAtCommit(void)
+{
+	wake_asked = true;
+}
+
 /* ----------------------------------------------------------------
  * Waking and waiting
  * ----------------------------------------------------------------
@@ -806,7 +854,7 @@ dtx_sql_saga_database(PG_FUNCTION_ARGS)
 Datum
 dtx_sql_wake_sagas(PG_FUNCTION_ARGS)
 {
-	wake_asked = true;
+	DtxSagaWakeAtCommit();
 	PG_RETURN_VOID();
 }
 

@@ -39,6 +39,8 @@ extern Datum DtxSagaCall(const char *name, int nargs, const Oid *types,
 
 /* If something is scheduled in this database, ask for its scheduler. */
 extern void DtxSagaProbe(void);
+extern void DtxSagaDisown(void);
+extern void DtxSagaWakeAtCommit(void);
 
 /* Claims: which worker works on which step. */
 extern void DtxSagaKeepClaim(int64 saga, int16 step);

@@ -35,6 +35,12 @@ sub reasons
 my $waits = 'null: resolution of earlier transactions is suspended until dtx.adopt_identity() or dtx.new_identity() is called';
 
 # ---- a base backup, started beside the living original
+$dtx->sql(q{
+SELECT dtx.define_saga('welcome', dtx.step('insert', server => 's1', execute => 'INSERT INTO acct VALUES (50, 1)'));
+ALTER SYSTEM SET pg_dtx.saga_workers = 0});
+$original->reload;
+$dtx->poll($original, 'SHOW pg_dtx.saga_workers', '0', 'no sagas now');
+$dtx->sql(q{SELECT dtx.start_saga('welcome')});
 $original->backup('base');
 $dtx->arm;
 my $held = $dtx->session;
@@ -46,6 +52,7 @@ $dtx->prepared_is($_, 1) for 1, 2;
 my $copy = PostgreSQL::Test::Cluster->new('copy');
 $copy->init_from_backup($original, 'base');
 $copy->append_conf('postgresql.conf', "synchronous_standby_names = ''");
+$copy->append_conf('postgresql.auto.conf', 'pg_dtx.saga_workers = 2');
 $copy->start;
 ok(passes($copy), 'base backup: its resolver works');
 like($copy->safe_psql('postgres', $suspended), qr/recovered from a backup/, '... and knows what it is');
@@ -61,6 +68,9 @@ $copy->safe_psql('postgres', 'BEGIN; UPDATE acct1 SET bal = 2 WHERE id = 7; UPDA
 is($dtx->p(1)->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 7'), '2', 'new transactions of the copy commit');
 ($ret, $out, $err) = $copy->psql('postgres', q{SELECT dtx.resolve()});
 $dtx->prepared_is($_, 1, "dtx.resolve() there touches nothing on s$_") for 1, 2;
+$copy->safe_psql('postgres', q{UPDATE dtx.saga_step SET due_at = now(); SELECT dtx._wake_sagas()});
+ok(passes($copy), 'it has time for the saga of the original');
+is($copy->safe_psql('postgres', 'SELECT state FROM dtx.sagas'), 'pending', '... and leaves it alone');
 my $gid = $dtx->gid(1);
 ($ret, $out, $err) = $copy->psql('postgres', "SELECT dtx.force('$gid', 'rollback', 'test')");
 like($err, qr/must not be finished by this server/, 'nor does dtx.force() without override');
@@ -75,6 +85,11 @@ $dtx->prepared_is($_, 1, "... that touch nothing on s$_") for 1, 2;
 $copy->safe_psql('postgres', 'BEGIN; UPDATE acct1 SET bal = 3 WHERE id = 7; UPDATE acct0 SET bal = 97; COMMIT');
 is($dtx->p(1)->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 7'), '3', '... and commits');
 is($copy->safe_psql('postgres', q{SELECT ended_as || ': ' || reason FROM dtx.boot}), 'copy: for reports', '... and it is on record');
+$copy->safe_psql('postgres', q{SELECT dtx.start_saga('welcome'); UPDATE dtx.saga_step SET due_at = now()});
+ok($copy->poll_query_until('postgres', q{SELECT count(*) = 1 FROM dtx.sagas WHERE state = 'completed'}), '... and executes sagas of its own');
+is($dtx->p(1)->safe_psql('postgres', 'DELETE FROM acct WHERE id = 50 RETURNING bal'), '1', '... but not that of the original');
+($ret, $out, $err) = $copy->psql('postgres', q{SELECT dtx.cancel_saga(id, 'test') FROM dtx.sagas WHERE state = 'pending'});
+like($err, qr/belongs to another database.*on another server/s, '... and says so');
 $copy->stop('immediate');
 $copy->start;
 $copy->safe_psql('postgres', 'BEGIN; UPDATE acct1 SET bal = 4 WHERE id = 7; UPDATE acct0 SET bal = 96; COMMIT');
@@ -87,6 +102,11 @@ is($held->stderr, '', 'the original commits');
 $held->close;
 $dtx->clean('the original');
 $dtx->balances_are("100 90\n4 110", 'on both servers');
+$dtx->sql('ALTER SYSTEM RESET pg_dtx.saga_workers');
+$original->reload;
+$dtx->poll($dtx->p(1), 'SELECT count(*) FROM acct WHERE id = 50', '1', 'the original executes its saga');
+$dtx->poll($original, 'SELECT state FROM dtx.sagas', 'completed', '... once');
+$dtx->p(1)->safe_psql('postgres', 'DELETE FROM acct WHERE id = 50');
 
 # ---- the data directory of a stopped server, copied and started beside it
 $original->stop;
