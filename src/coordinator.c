@@ -485,6 +485,7 @@ DtxShowWroteElsewhere(void)
 	}
 	PG_CATCH();
 	{
+		canceled = false;
 		wait_set_made = false;
 		stop_asking();
 		PG_RE_THROW();
