@@ -62,7 +62,7 @@ DtxQuietPause(bool pause)
 }
 
 static void
-listen(void *arg)
+report_heard(void *arg)
 {
 	check("errfinish");
 }
@@ -70,7 +70,7 @@ listen(void *arg)
 void
 DtxListenBegin(void)
 {
-	listener.callback = listen;
+	listener.callback = report_heard;
 	listener.arg = NULL;
 	listener.previous = error_context_stack;
 	error_context_stack = &listener;
