@@ -1605,14 +1605,15 @@ set_unsettled(Participant *p, bool value)
 }
 
 /*
- * Make room for what the current transaction may leave to the resolver.  To be
- * called before its participants are prepared, and after an earlier transaction has
- * been left; throws if out of memory.
+ * Make room for what the current transaction may leave to the resolver, and earlier
+ * ones whose confirmations are still due: at most one for each connection.  To be
+ * called before participants are prepared; throws if out of memory.
  */
 static void
 reserve_behind(void)
 {
 	DtxInDoubt	entry;
+	int			n;
 
 	for (int i = 0; i < nbehind;)
 	{
@@ -1621,14 +1622,14 @@ reserve_behind(void)
 		else
 			i++;
 	}
-	if (nbehind + nmembers <= max_behind)
+	n = nbehind + ParticipantCount();
+	if (n <= max_behind)
 		return;
 	if (behind == NULL)
-		behind = MemoryContextAlloc(TopMemoryContext,
-									sizeof(Behind) * nmembers * 2);
+		behind = MemoryContextAlloc(TopMemoryContext, sizeof(Behind) * n * 2);
 	else
-		behind = repalloc(behind, sizeof(Behind) * (nbehind + nmembers) * 2);
-	max_behind = (nbehind + nmembers) * 2;
+		behind = repalloc(behind, sizeof(Behind) * n * 2);
+	max_behind = n * 2;
 }
 
 /*

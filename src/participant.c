@@ -285,6 +285,16 @@ ParticipantForEach(void (*callback) (Participant *p))
 }
 
 /*
+ * Connections of postgres_fdw in this backend, those included that it has closed and
+ * that are still needed.
+ */
+int
+ParticipantCount(void)
+{
+	return participants == NULL ? 0 : (int) hash_get_num_entries(participants);
+}
+
+/*
  * Is the remote transaction out of postgres_fdw's hands?
  */
 bool

@@ -167,6 +167,7 @@ extern PQnoticeReceiver ParticipantPassNotices(Participant *p,
 extern void ParticipantIdentify(Participant *p);
 extern void ParticipantReset(Participant *p);
 extern void ParticipantForEach(void (*callback) (Participant *p));
+extern int	ParticipantCount(void);
 extern bool ParticipantControlled(const Participant *p);
 extern bool ParticipantIntroduce(Participant *p);
 extern bool ParticipantAskPrepared(Participant *p, const DtxGid *gid);
