@@ -1433,10 +1433,12 @@ ParticipantReconnect(Participant *p, uint32 wait_event)
 
 	for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++)
 	{
-		if (strcmp(o->keyword, "connect_timeout") == 0 && o->val != NULL &&
-			atoi(o->val) > 0)
+		if (o->val == NULL)
+			continue;
+		if (strcmp(o->keyword, "connect_timeout") == 0 && atoi(o->val) > 0)
 			deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 												   Min(atoi(o->val), 86400) * 1000L);
+		explicit_bzero(o->val, strlen(o->val)); /* passwords are among them */
 	}
 	PQconninfoFree(options);
 
