@@ -95,6 +95,7 @@ static List *postgres_fdw_servers(void);
 static void add_check(ReturnSetInfo *rsinfo, const char *check, int ok,
 					  char *detail, const char *hint);
 static int	session_seen(ForeignServer *server, const char **error);
+static void check_session(ReturnSetInfo *rsinfo, const DtxProbe *probe);
 static char *clashing_servers(ForeignServer *server);
 static bool same_database(List *options1, List *options2);
 static const char *server_option(List *options, const char *name,
@@ -766,6 +767,54 @@ add_check(ReturnSetInfo *rsinfo, const char *check, int ok, char *detail,
 }
 
 /*
+ * What depends on how the server is set up for the session's user.
+ */
+static void
+check_session(ReturnSetInfo *rsinfo, const DtxProbe *probe)
+{
+	if (!probe->has_session)
+	{
+		const char *unknown = "not known, because the server did not tell";
+
+		add_check(rsinfo, "reserved connections", -1, pstrdup(unknown), NULL);
+		add_check(rsinfo, "synchronous standbys", -1, pstrdup(unknown), NULL);
+		add_check(rsinfo, "statement statistics", -1, pstrdup(unknown), NULL);
+		return;
+	}
+
+	/* Not to be had everywhere, so what is merely not reserved is no failure. */
+	add_check(rsinfo, "reserved connections",
+			  probe->reserved ? 1 :
+			  probe->role_limit >= 0 || probe->database_limit >= 0 ? 0 : -1,
+			  probe->reserved ?
+			  psprintf("\"%s\" may use reserved connections", probe->remote_user) :
+			  probe->role_limit >= 0 ?
+			  psprintf("\"%s\" may have %d connections", probe->remote_user,
+					   probe->role_limit) :
+			  probe->database_limit >= 0 ?
+			  psprintf("database \"%s\" may have %d connections", probe->database,
+					   probe->database_limit) :
+			  psprintf("no connection is reserved for \"%s\"", probe->remote_user),
+			  "Sessions that wait for what is in doubt can take all connections, and keep the resolver from finishing it unless it has kept one. Grant pg_use_reserved_connections to the role and set \"reserved_connections\" there (PostgreSQL 16 or later), or create a user mapping for a superuser.");
+	add_check(rsinfo, "synchronous standbys",
+			  !probe->has_standbys || probe->has_witness,
+			  pstrdup(!probe->has_standbys ? "the server has none" :
+					  probe->has_witness ?
+					  "the server has some, and can be asked whether they have what it has committed" :
+					  "the server has some, and cannot be asked whether they have what it has committed"),
+			  psprintf("A commit whose wait for the standby was canceled stays in doubt. Grant USAGE on language plpgsql and EXECUTE on pg_logical_emit_message() to \"%s\" there (PostgreSQL 11 or later).",
+					   probe->remote_user));
+	add_check(rsinfo, "statement statistics",
+			  !probe->counts_utilities || probe->version >= 170000,
+			  pstrdup(!probe->counts_utilities ?
+					  "pg_stat_statements does not count utility statements there" :
+					  probe->version >= 170000 ?
+					  "pg_stat_statements takes commands on prepared transactions together" :
+					  "pg_stat_statements fills with one entry for each prepared transaction"),
+			  "Set \"pg_stat_statements.track_utility\" to off there, at least for the role of the user mapping (ALTER ROLE ... SET), or use PostgreSQL 17 or later.");
+}
+
+/*
  * dtx.check_server(name): is everything there that a commit in two phases
  * needs?  Visits the server with the mapping of the current user, who needs
  * USAGE on it.
@@ -880,6 +929,7 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 				  NULL);
 		add_check(rsinfo, "free slots", -1, pstrdup(unknown), NULL);
 	}
+	check_session(rsinfo, &probe);
 
 	clashes = clashing_servers(server);
 	add_check(rsinfo, "one server per database", clashes == NULL,

@@ -172,7 +172,8 @@ typedef enum VisitPhase
 	PHASE_MODE,					/* setting up the session for what comes next */
 	PHASE_WITNESS,				/* waiting for its synchronous standby */
 	PHASE_FINISH,				/* COMMIT PREPARED, ROLLBACK PREPARED */
-	PHASE_OUTCOME				/* asking how somebody else finished some */
+	PHASE_OUTCOME,				/* asking how somebody else finished some */
+	PHASE_PROBE					/* asking what DtxProbe wants to know besides */
 } VisitPhase;
 
 /* What the session of a visit is set up for. */
@@ -249,6 +250,7 @@ typedef struct Visit
 	uint64		forced_system_id;	/* ... in this cluster only, unless 0 */
 	Oid			fixed_umid;		/* only this mapping, or InvalidOid */
 	Oid			on_behalf_of;	/* user who wants to look, or InvalidOid */
+	DtxProbe   *probe;			/* VISIT_LOOK: to be filled, or NULL */
 	List	   *entries;		/* in-doubt entries when it began */
 	HTAB	   *entry_hash;		/* the same, by gid: EntryRef */
 
@@ -430,6 +432,8 @@ static void row_in_flight(Visit *v, const PGresult *res);
 static void row_prepared(Visit *v, DtxRemote *remote, const PGresult *res);
 static void visit_listed(Visit *v, DtxRemote *remote);
 static bool visit_judge(Visit *v);
+static void visit_send_probe(Visit *v, DtxRemote *remote);
+static void row_probe(Visit *v, const PGresult *res);
 static void visit_obey(Visit *v, Found *f, const DtxFacts *facts,
 					   const DtxDecisionRow *row);
 static bool still_so(Visit *v, Found *f);
@@ -455,6 +459,8 @@ static void entry_prepared(Visit *v, const DtxInDoubt *entry, const Found *f,
 						   DtxPrepared *prepared);
 static bool record_damage(Visit *v, const DtxGid *gid, DtxDecision decision,
 						  DtxFound found, uint64 remote_xid, uint64 system_id);
+static bool is_business_of_other(Visit *v, Found *f);
+static char *unfinished_reason(Visit *v, Found *f);
 static void visit_done(Visit *v);
 static void visit_failed_for_good(Visit *v);
 static void settle_entries(Visit *v);
@@ -1143,6 +1149,8 @@ visit_row(DtxRemote *remote, void *arg, int statement, const PGresult *res)
 	{
 		row_outcome(v, res);
 	}
+	else if (v->phase == PHASE_PROBE)
+		row_probe(v, res);
 	MemoryContextSwitchTo(old);
 }
 
@@ -1380,6 +1388,11 @@ visit_ready(DtxRemote *remote, void *arg, const DtxRemoteError *error)
 			v->asked = NIL;
 			visit_continue(v, remote);
 			break;
+
+		case PHASE_PROBE:
+			DtxRemoteClose(remote);
+			visit_next(v);
+			break;
 	}
 }
 
@@ -1458,6 +1471,11 @@ visit_listed(Visit *v, DtxRemote *remote)
 	if (v->purpose == VISIT_LOOK)
 	{
 		MemoryContextSwitchTo(old);
+		if (v->probe != NULL)
+		{
+			visit_send_probe(v, remote);
+			return;
+		}
 		DtxRemoteClose(remote);
 		visit_next(v);
 		return;
@@ -1528,6 +1546,57 @@ visit_listed(Visit *v, DtxRemote *remote)
 	append_todo(v, DTX_COMMIT);
 	MemoryContextSwitchTo(old);
 	visit_continue(v, remote);
+}
+
+/*
+ * Ask what else dtx.check_server() wants to know.  Limits are those of the role that
+ * logs in.  A function is named without its arguments, which differ between versions.
+ */
+static void
+visit_send_probe(Visit *v, DtxRemote *remote)
+{
+	v->phase = PHASE_PROBE;
+	DtxRemoteSend(remote,
+				  "SELECT (SELECT r.rolconnlimit FROM pg_catalog.pg_roles r"
+				  " WHERE r.rolname = session_user)::pg_catalog.text, "
+				  "(SELECT d.datconnlimit FROM pg_catalog.pg_database d"
+				  " WHERE d.datname = pg_catalog.current_database())::pg_catalog.text, "
+				  "(SELECT r.rolsuper FROM pg_catalog.pg_roles r"
+				  " WHERE r.rolname = session_user)::pg_catalog.text, "
+				  "(SELECT count(*) > 0 FROM pg_catalog.pg_roles r"
+				  " WHERE r.rolname = 'pg_use_reserved_connections'"
+				  " AND pg_catalog.pg_has_role(session_user, r.oid, 'USAGE')"
+				  " AND pg_catalog.current_setting('reserved_connections', true) <> '0')::pg_catalog.text, "
+				  "(pg_catalog.current_setting('pg_stat_statements.track_utility', true) = 'on')::pg_catalog.text, "
+				  "(SELECT count(*) > 0 FROM pg_catalog.pg_proc p, pg_catalog.pg_language l"
+				  " WHERE p.proname = 'pg_logical_emit_message'"
+				  " AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')"
+				  " AND l.lanname = 'plpgsql'"
+				  " AND pg_catalog.has_language_privilege(l.oid, 'USAGE'))::pg_catalog.text");
+}
+
+static void
+row_probe(Visit *v, const PGresult *res)
+{
+	const char *values[6];
+	DtxProbe   *probe = v->probe;
+
+	if (PQnfields(res) != lengthof(values))
+		return;
+	for (int i = 0; i < lengthof(values); i++)
+	{
+		values[i] = DtxRemoteValue(res, i, 32);
+		if (values[i] == NULL)
+			values[i] = "";
+	}
+	probe->role_limit = atoi(values[0]);
+	probe->database_limit = atoi(values[1]);
+	probe->reserved = strcmp(values[2], "true") == 0 ||
+		strcmp(values[3], "true") == 0;
+	probe->counts_utilities = strcmp(values[4], "true") == 0;
+	probe->has_standbys = v->has_standbys;
+	probe->has_witness = v->version >= 110000 && strcmp(values[5], "true") == 0;
+	probe->has_session = true;
 }
 
 /* What this connection can finish, and in which way. */
@@ -2570,6 +2639,42 @@ is_in_flight(Visit *v, const DtxGid *gid)
 }
 
 /*
+ * Is a gid that could not be finished the business of another foreign server, that
+ * leads to the database where it was prepared?
+ */
+static bool
+is_business_of_other(Visit *v, Found *f)
+{
+	DtxInDoubt	entry;
+
+	return f->database != NULL && v->database != NULL &&
+		strcmp(f->database, v->database) != 0 &&
+		DtxInDoubtGet(&f->gid, &entry) && entry.serverid != v->serverid &&
+		server_exists(v->resolver, entry.serverid);
+}
+
+/* Why no connection of the visit could finish it. */
+static char *
+unfinished_reason(Visit *v, Found *f)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	if (f->database != NULL && v->database != NULL &&
+		strcmp(f->database, v->database) != 0)
+		appendStringInfo(&text, "it was prepared in database \"%s\", and this server leads to database \"%s\"",
+						 f->database, v->database);
+	else if (f->owner == NULL)
+		appendStringInfoString(&text, "its owner was dropped, and no user mapping leads to a superuser");
+	else
+		appendStringInfo(&text, "no user mapping leads to its owner \"%s\" in database \"%s\"",
+						 f->owner, f->database ? f->database : "?");
+	if (v->refusal != NULL)
+		appendStringInfo(&text, "; one was refused: %s", v->refusal);
+	return text.data;
+}
+
+/*
  * The server has been reached and nothing more can be done there now.
  */
 static void
@@ -2585,13 +2690,16 @@ visit_done(Visit *v)
 
 		if (f->state != FOUND_DECIDED)
 			continue;
+
+		/* pg_prepared_xacts shows those of the whole cluster. */
+		if (is_business_of_other(v, f))
+		{
+			f->state = FOUND_LEFT;
+			continue;
+		}
 		f->error.sqlstate = ERRCODE_INSUFFICIENT_PRIVILEGE;
 		old = MemoryContextSwitchTo(v->cxt);
-		f->error.message = psprintf("no user mapping leads to its owner \"%s\" in database \"%s\"%s%s",
-									f->owner ? f->owner : "?",
-									f->database ? f->database : "?",
-									v->refusal ? "; one was refused: " : "",
-									v->refusal ? v->refusal : "");
+		f->error.message = unfinished_reason(v, f);
 		MemoryContextSwitchTo(old);
 		found_failed(v, f);
 	}
@@ -3173,6 +3281,7 @@ DtxProbeServer(Oid serverid, Oid userid, DtxProbe *probe)
 		/* A gid that nobody has: there is nothing to list. */
 		v->has_only = true;
 		v->on_behalf_of = userid;
+		v->probe = probe;
 
 		/* As GetUserMapping() chooses, but without throwing. */
 		tuple = SearchSysCache2(USERMAPPINGUSERSERVER,

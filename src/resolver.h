@@ -36,6 +36,15 @@ typedef struct DtxProbe
 	bool		pooled;			/* a connection pooler is in between */
 	uint64		system_id;		/* system identifier, 0 if it does not tell */
 	uint64		timeline;		/* of its WAL, likewise */
+
+	bool		has_session;	/* has it answered what follows? */
+	int			role_limit;		/* connections that the user may have, or -1 */
+	int			database_limit; /* that the database may have, or -1 */
+	bool		reserved;		/* are connections reserved for the user? */
+	bool		counts_utilities;	/* does pg_stat_statements count them? */
+	bool		has_standbys;	/* has it synchronous standbys? */
+	bool		has_witness;	/* can a resolver find out whether these have got
+								 * something? */
 } DtxProbe;
 
 /*
