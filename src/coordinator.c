@@ -1578,8 +1578,7 @@ settle_for(Participant *p)
 
 /*
  * The extension is about to be dropped: settle what this session has left open.
- * On return it is confirmed or handed over.  Throws on interrupts, and if a
- * server can't confirm.
+ * On return it is confirmed or handed over.  Throws on interrupts.
  */
 void
 CoordinatorSettleAll(void)

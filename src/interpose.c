@@ -30,9 +30,10 @@
  * Statements that come again and again are prepared on the server (statement.c).
  *
  * START TRANSACTION is put off and sent together with the first command of the
- * remote transaction, which saves a round trip: in one message with a command of
- * the simple protocol, in a pipeline with one of the extended protocol.
- * postgres_fdw gets its results as if it had waited for START TRANSACTION.
+ * remote transaction, in a pipeline, which saves a round trip.  postgres_fdw gets
+ * its results as if it had waited for START TRANSACTION; if the connection turns out
+ * to be dead, it is replaced here, as postgres_fdw would have done it, and both are
+ * sent again.
  * CLOSE of a cursor is put off likewise, until the next command or the end of the
  * transaction, which closes it anyway.
  *
