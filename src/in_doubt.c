@@ -296,6 +296,22 @@ DtxInDoubtFailed(const DtxGid *gid, const char *error, TimestampTz next_attempt)
 }
 
 /*
+ * Let the resolver try a gid at once that it was to try later.  The entry need not
+ * exist.  Never throws.  The caller wakes the resolver.
+ */
+void
+DtxInDoubtHurry(const DtxGid *gid)
+{
+	DtxInDoubt *entry;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	entry = hash_search(in_doubt_hash, gid, HASH_FIND, NULL);
+	if (entry != NULL)
+		entry->next_attempt = 0;
+	LWLockRelease(&shared->lock);
+}
+
+/*
  * Copy the entry of a gid.  Returns false if there is none.  Never throws.
  */
 bool

@@ -265,6 +265,7 @@ extern bool DtxInDoubtSeen(const DtxInDoubt *entry, uint64 seen_on);
 extern void DtxInDoubtRemove(const DtxGid *gid);
 extern void DtxInDoubtFailed(const DtxGid *gid, const char *error,
 							 TimestampTz next_attempt);
+extern void DtxInDoubtHurry(const DtxGid *gid);
 extern bool DtxInDoubtGet(const DtxGid *gid, DtxInDoubt *copy);
 
 /* palloc a list of copies in the current memory context */

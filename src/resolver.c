@@ -138,6 +138,10 @@
 /* Pause before a server that left something undone is visited again, ms. */
 #define REVISIT_PAUSE		200
 
+/* Longest time that dtx.resolve() waits for the worker, and how often it looks, ms. */
+#define WORKER_PATIENCE		3000
+#define WORKER_POLL_MS		10
+
 /* Pause between full passes, however often somebody asks for one, ms. */
 #define ASKED_PASS_PAUSE	1000
 
@@ -385,6 +389,7 @@ struct Resolver
 	Visit	   *ended;			/* over, not freed yet */
 	MemoryContext result_cxt;	/* backend: where the results go */
 	List	   *results;		/* backend: DtxResolved */
+	List	   *left;			/* backend: DtxInDoubt, left to the worker */
 
 	/* worker only */
 	TimestampTz pass_began;		/* last full pass, 0: none yet */
@@ -465,6 +470,8 @@ static void visit_done(Visit *v);
 static void visit_failed_for_good(Visit *v);
 static void settle_entries(Visit *v);
 static void settle_gone(Visit *v, DtxInDoubt *entry, Found *f);
+static void leave_to_worker(Visit *v, const DtxGid *gid);
+static void wait_for_worker(Resolver *r);
 static void settle_notes(Visit *v);
 static void found_failed(Visit *v, Found *f);
 static bool add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
@@ -2093,6 +2100,19 @@ visit_finished_one(Visit *v, const DtxRemoteError *error)
 		return;
 	}
 
+	/*
+	 * "Busy": the worker, most likely, is finishing it in this moment.  A backend
+	 * must not enter it again, a moment after the worker has removed it.
+	 */
+	if (error->sqlstate == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE &&
+		v->purpose == VISIT_RESOLVE && !v->resolver->worker)
+	{
+		f->state = FOUND_FAILED;
+		leave_to_worker(v, &f->gid);
+		add_result(v, f);
+		return;
+	}
+
 	found_failed(v, f);
 }
 
@@ -2875,7 +2895,24 @@ settle_gone(Visit *v, DtxInDoubt *entry, Found *f)
 		DtxInDoubtFailed(&entry->gid, why,
 						 backoff_until(entry->attempts + 1));
 	else
-		DtxLauncherWakeResolver(MyDatabaseId);
+		leave_to_worker(v, &entry->gid);
+}
+
+/*
+ * In a backend: what the worker can find out about a gid, or is just finding out, is
+ * not for us to tell.  It is to do so now.
+ */
+static void
+leave_to_worker(Visit *v, const DtxGid *gid)
+{
+	MemoryContext old = MemoryContextSwitchTo(v->resolver->cxt);
+	DtxInDoubt *entry = palloc(sizeof(DtxInDoubt));
+
+	if (DtxInDoubtGet(gid, entry))
+		v->resolver->left = lappend(v->resolver->left, entry);
+	MemoryContextSwitchTo(old);
+	DtxInDoubtHurry(gid);
+	DtxLauncherWakeResolver(MyDatabaseId);
 }
 
 /*
@@ -3004,6 +3041,36 @@ run_to_end(Resolver *r)
 }
 
 /*
+ * Wait until the worker has found out what it can about that which was left to it,
+ * for a moment at most: who calls dtx.resolve() looks at dtx.in_doubt next.
+ * Interruptible.
+ */
+static void
+wait_for_worker(Resolver *r)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   WORKER_PATIENCE);
+	ListCell   *lc;
+
+	foreach(lc, r->left)
+	{
+		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
+		DtxInDoubt	now;
+
+		while (DtxInDoubtGet(&entry->gid, &now) &&
+			   now.attempts == entry->attempts &&
+			   GetCurrentTimestamp() < deadline)
+		{
+			(void) WaitLatch(MyLatch,
+							 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 WORKER_POLL_MS, wait_event_remote);
+			ResetLatch(MyLatch);
+			CHECK_FOR_INTERRUPTS();
+		}
+	}
+}
+
+/*
  * See resolver.h.
  */
 List *
@@ -3046,6 +3113,7 @@ DtxResolveNow(void)
 			visit_next(v);
 		}
 		run_to_end(r);
+		wait_for_worker(r);
 		results = r->results;
 	}
 	PG_FINALLY();
