@@ -19,6 +19,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
 #include "commands/extension.h"
+#include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pg_dtx.h"
 #include "tcop/utility.h"
@@ -108,7 +109,8 @@ dtx_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
 
 /*
  * Throw if a statement would take something from the extension that its commits
- * rest on.  The script of an extension may do everything.
+ * rest on.  The script of an extension may do everything, and so may pg_upgrade, which
+ * makes the members one by one.
  */
 static void
 check_statement(Node *stmt)
@@ -125,7 +127,7 @@ check_statement(Node *stmt)
 		default:
 			return;
 	}
-	if (creating_extension || !IsTransactionState() || !DtxExtensionInstalled())
+	if (creating_extension || IsBinaryUpgrade || !IsTransactionState() || !DtxExtensionInstalled())
 		return;
 
 	switch (nodeTag(stmt))
