@@ -72,6 +72,7 @@
 #include "access/xact.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
+#include "commands/defrem.h"
 #include "compat.h"
 #include "facts.h"
 #include "fault.h"
@@ -318,6 +319,8 @@ typedef struct Visit
 	HTAB	   *outcome_hash;	/* Outcome: asked for, NULL if none was */
 	List	   *asked;			/* Outcome, those of the current question */
 	List	   *covered;		/* Oids of mappings whose PREPAREs we saw */
+	const char *other_database; /* last one that was looked for, or NULL: ... */
+	bool		other_leads_there;	/* ... does another foreign server lead to it? */
 	char	   *error;			/* why the visit failed, or NULL */
 	int			nadded;			/* entries added to the in-doubt table */
 	struct Visit *next_ended;	/* in Resolver.ended */
@@ -2659,18 +2662,54 @@ is_in_flight(Visit *v, const DtxGid *gid)
 }
 
 /*
- * Is a gid that could not be finished the business of another foreign server, that
- * leads to the database where it was prepared?
+ * Is a gid that could not be finished the business of another foreign server, because
+ * it was prepared in a database to which this one does not lead, and that one does?
+ * That one tells, if it can't be finished there either.
  */
 static bool
 is_business_of_other(Visit *v, Found *f)
 {
+	Resolver   *r = v->resolver;
+	MemoryContext old;
 	DtxInDoubt	entry;
+	bool		found = false;
+	ListCell   *lc;
 
-	return f->database != NULL && v->database != NULL &&
-		strcmp(f->database, v->database) != 0 &&
-		DtxInDoubtGet(&f->gid, &entry) && entry.serverid != v->serverid &&
-		server_exists(v->resolver, entry.serverid);
+	if (f->database == NULL || v->database == NULL ||
+		strcmp(f->database, v->database) == 0)
+		return false;
+	if (DtxInDoubtGet(&f->gid, &entry) && entry.serverid != v->serverid &&
+		server_exists(r, entry.serverid))
+		return true;
+
+	/* Most of what is listed is in the same one. */
+	if (v->other_database != NULL && strcmp(v->other_database, f->database) == 0)
+		return v->other_leads_there;
+
+	xact_begin(r);
+	old = MemoryContextSwitchTo(v->cxt);
+	foreach(lc, list_servers())
+	{
+		Oid			serverid = ((ForeignServer *) lfirst(lc))->serverid;
+		ForeignServer *server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
+		ListCell   *lc2;
+
+		if (server == NULL || serverid == v->serverid)
+			continue;
+		foreach(lc2, server->options)
+		{
+			DefElem    *def = (DefElem *) lfirst(lc2);
+
+			if (strcmp(def->defname, "dbname") == 0 &&
+				strcmp(defGetString(def), f->database) == 0)
+				found = true;
+		}
+	}
+	MemoryContextSwitchTo(old);
+	xact_end(r);
+	v->other_database = f->database;
+	v->other_leads_there = found;
+	return found;
 }
 
 /* Why no connection of the visit could finish it. */
