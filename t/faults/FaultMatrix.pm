@@ -1113,12 +1113,11 @@ sub order
 	  or croak 'the transaction is not prepared';
 	$dtx->stop_process($pid);
 
-	# Something else to judge, of an earlier boot.
+	# Something else to judge, of a transaction that was rolled back.
 	my $gid = $self->_query(1, 'SELECT gid FROM pg_prepared_xacts');
-	my @fields = split /:/, $gid;
-	$fields[3] =~ tr/0-9a-f/1-9a-f0/;
-	$self->_query(1, 'BEGIN; CREATE TABLE earlier (); PREPARE TRANSACTION $$'
-		  . join(':', @fields) . '$$');
+	my $xid = $dtx->sql('BEGIN; SELECT pg_current_xact_id(); ROLLBACK');
+	my $earlier = $dtx->sql("SELECT dtx._gid('$xid', 1)");
+	$self->_query(1, "BEGIN; CREATE TABLE earlier (); PREPARE TRANSACTION '$earlier'");
 	my $resolve;
 	($resolve, $pid_resolve) = $self->_another;
 	$resolve->commit('resolve',
