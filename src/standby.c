@@ -21,7 +21,6 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "compat.h"
-#include "postmaster/interrupt.h"
 #include "replication/syncrep.h"
 #include "replication/walsender.h"
 #include "replication/walsender_private.h"
@@ -84,17 +83,17 @@ DtxStandbyHas(XLogRecPtr lsn, int level)
 }
 
 /*
- * Are there synchronous standbys?  As far as this process knows; one that was waiting
- * when they were taken out of the configuration has not read it yet, but the
- * checkpointer, which has let it go, has (SyncRepUpdateSyncStandbysDefined).
+ * Are there synchronous standbys?  Both this process and the checkpointer must know
+ * of some.  When they are taken out of the configuration the checkpointer lets those
+ * go that wait (SyncRepUpdateSyncStandbysDefined in replication/syncrep.c), who may
+ * not have read it yet; when some are put in, commits wait from the moment on when
+ * the checkpointer knows (SyncRepWaitForLSN).
  */
 static bool
 standbys_defined(void)
 {
 	if (SyncRepStandbyNames == NULL || SyncRepStandbyNames[0] == '\0')
 		return false;
-	if (!ConfigReloadPending)
-		return true;
 #ifdef SYNC_STANDBY_DEFINED
 	return (WalSndCtl->sync_standbys_status &
 			(SYNC_STANDBY_INIT | SYNC_STANDBY_DEFINED)) != SYNC_STANDBY_INIT;
