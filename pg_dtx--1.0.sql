@@ -28,34 +28,23 @@ GRANT USAGE ON SCHEMA dtx TO PUBLIC;
 -- original's prepared transactions for its own.
 --
 
-CREATE FUNCTION dtx._new_id() RETURNS bigint
-AS 'MODULE_PATHNAME', 'dtx_sql_new_id'
-LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+CREATE FUNCTION dtx._make_identity() RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_make_identity'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
-REVOKE ALL ON FUNCTION dtx._new_id() FROM PUBLIC;
-COMMENT ON FUNCTION dtx._new_id() IS
-  'internal: a random identifier for dtx.coordinator';
+REVOKE ALL ON FUNCTION dtx._make_identity() FROM PUBLIC;
+COMMENT ON FUNCTION dtx._make_identity() IS
+  'internal: makes the row of dtx.coordinator';
 
-CREATE FUNCTION dtx._new_secret() RETURNS bytea
-AS 'MODULE_PATHNAME', 'dtx_sql_new_secret'
-LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
-
-REVOKE ALL ON FUNCTION dtx._new_secret() FROM PUBLIC;
-COMMENT ON FUNCTION dtx._new_secret() IS
-  'internal: random bytes for dtx.coordinator';
-
-CREATE TABLE dtx.coordinator (
-  id bigint NOT NULL,
-  secret bytea NOT NULL
-) USING heap;
-
-CREATE UNIQUE INDEX coordinator_one_row ON dtx.coordinator ((true));
-
-INSERT INTO dtx.coordinator (id, secret) VALUES (dtx._new_id(), dtx._new_secret());
+-- A materialized view, like dtx.decision: it must not be published.
+CREATE MATERIALIZED VIEW dtx.coordinator USING heap AS
+  SELECT NULL::pg_catalog.int8 AS id,
+         NULL::pg_catalog.bytea AS secret
+   WHERE false;
 
 REVOKE ALL ON dtx.coordinator FROM PUBLIC;
 GRANT SELECT (id) ON dtx.coordinator TO pg_monitor;
-COMMENT ON TABLE dtx.coordinator IS
+COMMENT ON MATERIALIZED VIEW dtx.coordinator IS
   'identity of this database as a coordinator; one row, made by CREATE EXTENSION and never dumped';
 COMMENT ON COLUMN dtx.coordinator.id IS
   'random identifier; its 64 bits, in hexadecimal, are the first field of every gid';
@@ -67,30 +56,27 @@ COMMENT ON COLUMN dtx.coordinator.secret IS
 -- columns and their order.  Not dumped, like the rest of the identity.
 --
 
-CREATE TABLE dtx.boot (
-  boot_id bigint PRIMARY KEY,
-  ordinal integer NOT NULL UNIQUE,
-  started_at timestamptz NOT NULL,
-  floor_xid xid8 NOT NULL,
-  next_xid xid8 NOT NULL,
-  timeline bigint NOT NULL,
-  system_id bigint NOT NULL,
-  machine text,
-  control_file bigint NOT NULL,
-  recovery_id bigint NOT NULL,
-  suspended text,
-  ended_at timestamptz,
-  ended_by name,
-  ended_as text CHECK (ended_as IN ('original', 'copy')),
-  reason text,
-  CHECK ((ended_at IS NULL) = (ended_by IS NULL)
-         AND (ended_at IS NULL) = (ended_as IS NULL)
-         AND (ended_at IS NULL) = (reason IS NULL))
-) USING heap;
+CREATE MATERIALIZED VIEW dtx.boot USING heap AS
+  SELECT NULL::pg_catalog.int8 AS boot_id,
+         NULL::pg_catalog.int4 AS ordinal,
+         NULL::pg_catalog.timestamptz AS started_at,
+         NULL::pg_catalog.xid8 AS floor_xid,
+         NULL::pg_catalog.xid8 AS next_xid,
+         NULL::pg_catalog.int8 AS timeline,
+         NULL::pg_catalog.int8 AS system_id,
+         NULL::pg_catalog.text AS machine,
+         NULL::pg_catalog.int8 AS control_file,
+         NULL::pg_catalog.int8 AS recovery_id,
+         NULL::pg_catalog.text AS suspended,
+         NULL::pg_catalog.timestamptz AS ended_at,
+         NULL::pg_catalog.name AS ended_by,
+         NULL::pg_catalog.text AS ended_as,
+         NULL::pg_catalog.text AS reason
+   WHERE false;
 
 REVOKE ALL ON dtx.boot FROM PUBLIC;
 GRANT SELECT ON dtx.boot TO pg_monitor;
-COMMENT ON TABLE dtx.boot IS
+COMMENT ON MATERIALIZED VIEW dtx.boot IS
   'starts of the server with this database: whose prepared transactions are its own; do not change it by hand';
 COMMENT ON COLUMN dtx.boot.boot_id IS
   'random identifier of the server run; its 64 bits, in hexadecimal, are the third field of every gid';
@@ -645,6 +631,7 @@ REVOKE ALL ON FUNCTION dtx._wake_resolver() FROM PUBLIC;
 COMMENT ON FUNCTION dtx._wake_resolver() IS
   'internal: makes sure that this database gets a resolver';
 
+SELECT dtx._make_identity();
 SELECT dtx._record_boot();
 
 -- Last: from now on there is something to resolve for.

@@ -17,6 +17,10 @@
  * or by a server of which it is a copy; one of any other boot is somebody else's
  * and is never touched.
  *
+ * Both are materialized views, for the reasons that decision.c gives: nothing of them
+ * is replicated, so that a logical replica does not take another identity, nor another
+ * server's boots, for its own.
+ *
  * A former boot is judged as if it had ended, which is wrong if the original is
  * alive, and its end may be missing if this database was restored.  So when a row
  * is written, the one before it is compared with what the server can know of
@@ -78,8 +82,7 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
-PG_FUNCTION_INFO_V1(dtx_sql_new_id);
-PG_FUNCTION_INFO_V1(dtx_sql_new_secret);
+PG_FUNCTION_INFO_V1(dtx_sql_make_identity);
 PG_FUNCTION_INFO_V1(dtx_sql_record_boot);
 PG_FUNCTION_INFO_V1(dtx_sql_gid);
 PG_FUNCTION_INFO_V1(dtx_sql_adopt_identity);
@@ -101,7 +104,8 @@ PG_FUNCTION_INFO_V1(dtx_sql_new_identity);
 enum
 {
 	Anum_coordinator_id = 1,
-	Anum_coordinator_secret
+	Anum_coordinator_secret,
+	Natts_coordinator = Anum_coordinator_secret
 };
 
 static const DtxColumn coordinator_columns[] = {
@@ -111,7 +115,8 @@ static const DtxColumn coordinator_columns[] = {
 static DtxTable coordinator_table = {
 	.name = "coordinator",
 	.columns = coordinator_columns,
-	.ncolumns = lengthof(coordinator_columns)
+	.ncolumns = lengthof(coordinator_columns),
+	.below_executor = true
 };
 
 /* dtx.boot */
@@ -128,7 +133,11 @@ enum
 	Anum_boot_control_file,
 	Anum_boot_recovery_id,
 	Anum_boot_suspended,
-	Anum_boot_ended_at
+	Anum_boot_ended_at,
+	Anum_boot_ended_by,
+	Anum_boot_ended_as,
+	Anum_boot_reason,
+	Natts_boot = Anum_boot_reason
 };
 
 static const DtxColumn boot_columns[] = {
@@ -143,12 +152,16 @@ static const DtxColumn boot_columns[] = {
 	{"control_file", INT8OID},
 	{"recovery_id", INT8OID},
 	{"suspended", TEXTOID},
-	{"ended_at", TIMESTAMPTZOID}
+	{"ended_at", TIMESTAMPTZOID},
+	{"ended_by", NAMEOID},
+	{"ended_as", TEXTOID},
+	{"reason", TEXTOID}
 };
 static DtxTable boot_table = {
 	.name = "boot",
 	.columns = boot_columns,
-	.ncolumns = lengthof(boot_columns)
+	.ncolumns = lengthof(boot_columns),
+	.below_executor = true
 };
 
 /* Constant after init: no lock. */
@@ -175,11 +188,16 @@ static Oid	recorded_in = InvalidOid;
 
 static void read_coordinator(void);
 static void forget_coordinator(Datum arg, Oid relid);
+static void write_coordinator(bool insert);
+static bool find_boot(Relation rel, TupleTableSlot *slot, uint64 boot_id);
+static void update_boot(const Datum *values, const bool *nulls,
+						const bool *replaces);
 static uint64 recovery_id(void);
 static uint64 random_id(void);
 static char *machine_id(void);
 static uint64 control_file(void);
 static const char *why_suspend(const DtxBoot *last, const DtxBoot *now);
+static void become_another(const DtxBoots *boots);
 static void end_suspension(const char *function, text *reason, bool adopted);
 static void throw_not_installed(void);
 
@@ -382,6 +400,54 @@ read_coordinator(void)
 }
 
 /*
+ * Make a new identity: insert the row of dtx.coordinator, or change it.  In a
+ * transaction.  Throws like any write.
+ */
+static void
+write_coordinator(bool insert)
+{
+	Relation	rel = DtxTableOpen(&coordinator_table, RowExclusiveLock);
+	bytea	   *secret = palloc(VARHDRSZ + SECRET_SIZE);
+	Datum		values[Natts_coordinator];
+	bool		nulls[Natts_coordinator] = {0};
+	HeapTuple	tuple;
+
+	if (rel == NULL)
+		throw_not_installed();
+	SET_VARSIZE(secret, VARHDRSZ + SECRET_SIZE);
+	if (!pg_strong_random(VARDATA(secret), SECRET_SIZE))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate a random secret for pg_dtx")));
+	values[Anum_coordinator_id - 1] = Int64GetDatum((int64) random_id());
+	values[Anum_coordinator_secret - 1] = PointerGetDatum(secret);
+	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (insert)
+		simple_heap_insert(rel, tuple);
+	else
+	{
+		TupleTableSlot *slot = table_slot_create(rel, NULL);
+		TableScanDesc scan = DtxTableBeginScan(rel, GetActiveSnapshot());
+		ItemPointerData tid;
+		bool		found = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+
+		tid = slot->tts_tid;
+		table_endscan(scan);
+		ExecDropSingleTupleTableSlot(slot);
+		if (!found)
+			elog(ERROR, "dtx.coordinator has no row");
+		DtxHeapUpdate(rel, &tid, tuple);
+	}
+	PopActiveSnapshot();
+	heap_freetuple(tuple);
+	CacheInvalidateRelcache(rel);
+	table_close(rel, NoLock);	/* keep the lock until the end of transaction */
+	CommandCounterIncrement();
+}
+
+/*
  * The coordinator id of this database.  In a transaction.  Throws if the
  * extension is not installed or its one row is missing.
  */
@@ -529,11 +595,10 @@ why_suspend(const DtxBoot *last, const DtxBoot *now)
 void
 DtxBootRecord(void)
 {
-	Oid			types[11] = {INT8OID, INT4OID, TIMESTAMPTZOID, XID8OID, XID8OID,
-		INT8OID, INT8OID, TEXTOID, INT8OID, INT8OID, TEXTOID
-	};
-	Datum		values[11];
-	char		nulls[12] = "           ";
+	Datum		values[Natts_boot] = {0};
+	bool		nulls[Natts_boot] = {0};
+	Relation	rel;
+	HeapTuple	tuple;
 	DtxBoots   *boots;
 	DtxBoot		now;
 	const char *why;
@@ -566,30 +631,38 @@ DtxBootRecord(void)
 	why = boots->nboots > 0 ?
 		why_suspend(&boots->boots[boots->nboots - 1], &now) : NULL;
 
-	values[0] = Int64GetDatum((int64) now.boot_id);
-	values[1] = Int32GetDatum(now.ordinal);
-	values[2] = TimestampTzGetDatum(now.started_at);
-	values[3] = FullTransactionIdGetDatum(FullTransactionIdFromU64(now.floor_xid));
-	values[4] = FullTransactionIdGetDatum(FullTransactionIdFromU64(now.next_xid));
-	values[5] = Int64GetDatum((int64) now.timeline);
-	values[6] = Int64GetDatum((int64) now.system_id);
-	values[7] = now.machine ? CStringGetTextDatum(now.machine) : (Datum) 0;
-	nulls[7] = now.machine ? ' ' : 'n';
-	values[8] = Int64GetDatum((int64) now.control_file);
-	values[9] = Int64GetDatum((int64) now.recovery_id);
-	values[10] = why ? CStringGetTextDatum(why) : (Datum) 0;
-	nulls[10] = why ? ' ' : 'n';
+#define VALUE(attnum)	(values[(attnum) - 1])
+#define ISNULL(attnum)	(nulls[(attnum) - 1])
+	VALUE(Anum_boot_boot_id) = Int64GetDatum((int64) now.boot_id);
+	VALUE(Anum_boot_ordinal) = Int32GetDatum(now.ordinal);
+	VALUE(Anum_boot_started_at) = TimestampTzGetDatum(now.started_at);
+	VALUE(Anum_boot_floor_xid) = FullTransactionIdGetDatum(FullTransactionIdFromU64(now.floor_xid));
+	VALUE(Anum_boot_next_xid) = FullTransactionIdGetDatum(FullTransactionIdFromU64(now.next_xid));
+	VALUE(Anum_boot_timeline) = Int64GetDatum((int64) now.timeline);
+	VALUE(Anum_boot_system_id) = Int64GetDatum((int64) now.system_id);
+	if (now.machine != NULL)
+		VALUE(Anum_boot_machine) = CStringGetTextDatum(now.machine);
+	ISNULL(Anum_boot_machine) = now.machine == NULL;
+	VALUE(Anum_boot_control_file) = Int64GetDatum((int64) now.control_file);
+	VALUE(Anum_boot_recovery_id) = Int64GetDatum((int64) now.recovery_id);
+	if (why != NULL)
+		VALUE(Anum_boot_suspended) = CStringGetTextDatum(why);
+	ISNULL(Anum_boot_suspended) = why == NULL;
+	ISNULL(Anum_boot_ended_at) = ISNULL(Anum_boot_ended_by) = true;
+	ISNULL(Anum_boot_ended_as) = ISNULL(Anum_boot_reason) = true;
+#undef VALUE
+#undef ISNULL
+
+	rel = DtxTableOpen(&boot_table, RowExclusiveLock);
+	if (rel == NULL)
+		throw_not_installed();
+	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 	PushActiveSnapshot(GetLatestSnapshot());
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
-	if (SPI_execute_with_args("INSERT INTO dtx.boot (boot_id, ordinal, started_at,"
-							  " floor_xid, next_xid, timeline, system_id, machine,"
-							  " control_file, recovery_id, suspended)"
-							  " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-							  11, types, values, nulls, false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not insert into dtx.boot");
-	SPI_finish();
+	simple_heap_insert(rel, tuple);
 	PopActiveSnapshot();
+	heap_freetuple(tuple);
+	table_close(rel, NoLock);	/* keep the lock until the end of transaction */
+	CommandCounterIncrement();
 
 	/* What the row makes possible is remote, and is not undone with the row. */
 	ForceSyncCommit();
@@ -654,30 +727,79 @@ DtxBootRequire(uint32 wait_event)
 void
 DtxBootSuspend(const char *why)
 {
-	Oid			types[2] = {INT8OID, TEXTOID};
-	Datum		values[2];
-	bool		changed;
+	Datum		values[Natts_boot] = {0};
+	bool		nulls[Natts_boot] = {0};
+	bool		replaces[Natts_boot] = {0};
 
-	values[0] = Int64GetDatum((int64) shared->boot_id);
-	values[1] = CStringGetTextDatum(why);
+	if (DtxBootsSuspended(DtxBootsRead(NULL)))
+		return;
+	values[Anum_boot_suspended - 1] = CStringGetTextDatum(why);
+	replaces[Anum_boot_suspended - 1] = true;
+	for (int i = Anum_boot_ended_at; i <= Anum_boot_reason; i++)
+		nulls[i - 1] = replaces[i - 1] = true;
+	update_boot(values, nulls, replaces);
+	ereport(WARNING,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("resolution of earlier transactions is suspended, because %s",
+					why),
+			 errhint("Call dtx.adopt_identity() if this is the only server with this database, after the other one was stopped for good, or dtx.new_identity() if it is a copy.")));
+}
+
+/*
+ * Change these columns of the row of the current boot.  In a transaction.  Throws
+ * like any write.
+ */
+static void
+update_boot(const Datum *values, const bool *nulls, const bool *replaces)
+{
+	Relation	rel = DtxTableOpen(&boot_table, ShareRowExclusiveLock);
+	TupleTableSlot *slot;
+	HeapTuple	old;
+	HeapTuple	tuple;
+	bool		shouldfree;
+
+	if (rel == NULL)
+		throw_not_installed();
 	PushActiveSnapshot(GetLatestSnapshot());
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
-	if (SPI_execute_with_args("UPDATE dtx.boot SET suspended = $2,"
-							  " ended_at = NULL, ended_by = NULL, ended_as = NULL, reason = NULL"
-							  " WHERE boot_id OPERATOR(pg_catalog.=) $1"
-							  " AND (suspended IS NULL OR ended_at IS NOT NULL)",
-							  2, types, values, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not update dtx.boot");
-	changed = SPI_processed > 0;
-	SPI_finish();
+	slot = table_slot_create(rel, NULL);
+	if (!find_boot(rel, slot, shared->boot_id))
+		elog(ERROR, "dtx.boot has no row of the current boot");
+	old = ExecFetchSlotHeapTuple(slot, true, &shouldfree);
+	tuple = heap_modify_tuple(old, RelationGetDescr(rel),
+							  unconstify(Datum *, values),
+							  unconstify(bool *, nulls),
+							  unconstify(bool *, replaces));
+	DtxHeapUpdate(rel, &slot->tts_tid, tuple);
+	if (shouldfree)
+		heap_freetuple(old);
+	heap_freetuple(tuple);
+	ExecDropSingleTupleTableSlot(slot);
 	PopActiveSnapshot();
-	if (changed)
-		ereport(WARNING,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("resolution of earlier transactions is suspended, because %s",
-						why),
-				 errhint("Call dtx.adopt_identity() if this is the only server with this database, after the other one was stopped for good, or dtx.new_identity() if it is a copy.")));
+	table_close(rel, NoLock);	/* keep the lock until the end of transaction */
+	CommandCounterIncrement();
+}
+
+/*
+ * Have the slot be the row of that boot, as the active snapshot sees it.  Returns
+ * false if there is none.
+ */
+static bool
+find_boot(Relation rel, TupleTableSlot *slot, uint64 boot_id)
+{
+	TableScanDesc scan = DtxTableBeginScan(rel, GetActiveSnapshot());
+	bool		found = false;
+
+	while (!found && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+
+		found = (uint64) DatumGetInt64(slot_getattr(slot, Anum_boot_boot_id,
+													&isnull)) == boot_id;
+	}
+	if (found)
+		ExecMaterializeSlot(slot);
+	table_endscan(scan);
+	return found;
 }
 
 /* ----------------------------------------------------------------
@@ -848,28 +970,13 @@ DtxBootsQuietSince(const DtxBoots *boots)
  */
 
 /*
- * dtx._new_id(): a random identifier, not 0.
+ * dtx._make_identity(): by the script of the extension.
  */
 Datum
-dtx_sql_new_id(PG_FUNCTION_ARGS)
+dtx_sql_make_identity(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT64((int64) random_id());
-}
-
-/*
- * dtx._new_secret(): random bytes for dtx.coordinator.
- */
-Datum
-dtx_sql_new_secret(PG_FUNCTION_ARGS)
-{
-	bytea	   *result = palloc(VARHDRSZ + SECRET_SIZE);
-
-	SET_VARSIZE(result, VARHDRSZ + SECRET_SIZE);
-	if (!pg_strong_random(VARDATA(result), SECRET_SIZE))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate a random secret for pg_dtx")));
-	PG_RETURN_BYTEA_P(result);
+	write_coordinator(true);
+	PG_RETURN_VOID();
 }
 
 /*
@@ -929,6 +1036,45 @@ dtx_sql_new_identity(PG_FUNCTION_ARGS)
 }
 
 /*
+ * The part of dtx.new_identity() that makes this database another coordinator, to
+ * which nothing belongs that was made before this boot.
+ */
+static void
+become_another(const DtxBoots *boots)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Relation	rel = DtxTableOpen(&boot_table, ShareRowExclusiveLock);
+	TupleTableSlot *slot;
+	ListCell   *lc;
+
+	foreach(lc, DtxDecisionScan(snapshot))
+		(void) DtxDecisionDelete((DtxDecisionRow *) lfirst(lc));
+	UnregisterSnapshot(snapshot);
+
+	if (rel == NULL)
+		throw_not_installed();
+	PushActiveSnapshot(GetLatestSnapshot());
+	slot = table_slot_create(rel, NULL);
+	for (int i = 0; i < boots->nboots; i++)
+	{
+		if (i != boots->current &&
+			find_boot(rel, slot, boots->boots[i].boot_id))
+			simple_heap_delete(rel, &slot->tts_tid);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);	/* keep the lock until the end of transaction */
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	DtxSagaDisown();
+	SPI_finish();
+	PopActiveSnapshot();
+	CommandCounterIncrement();
+
+	write_coordinator(false);
+}
+
+/*
  * What both have in common.
  *
  * A new identity makes all gids of the old one somebody else's, and decisions
@@ -939,8 +1085,9 @@ dtx_sql_new_identity(PG_FUNCTION_ARGS)
 static void
 end_suspension(const char *function, text *reason_text, bool adopted)
 {
-	Oid			types[4] = {INT8OID, NAMEOID, TEXTOID, TEXTOID};
-	Datum		values[4];
+	Datum		values[Natts_boot] = {0};
+	bool		nulls[Natts_boot] = {0};
+	bool		replaces[Natts_boot] = {0};
 	NameData	name;
 	char	   *by_user = GetUserNameFromId(GetSessionUserId(), false);
 	char	   *reason;
@@ -972,39 +1119,17 @@ end_suspension(const char *function, text *reason_text, bool adopted)
 	if (!adopted)
 		DtxCheckNothingInDoubt(suspended);
 
-	namestrcpy(&name, by_user);
-	values[0] = Int64GetDatum((int64) shared->boot_id);
-	values[1] = NameGetDatum(&name);
-	values[2] = CStringGetTextDatum(reason);
-	values[3] = CStringGetTextDatum(adopted ? "original" : "copy");
 	if (!adopted)
-	{
-		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-		ListCell   *lc;
+		become_another(boots);
 
-		foreach(lc, DtxDecisionScan(snapshot))
-			(void) DtxDecisionDelete((DtxDecisionRow *) lfirst(lc));
-		UnregisterSnapshot(snapshot);
-	}
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
-	if (!adopted)
-	{
-		if (SPI_execute_with_args("DELETE FROM dtx.boot WHERE boot_id OPERATOR(pg_catalog.<>) $1",
-								  1, types, values, NULL, false, 0) != SPI_OK_DELETE)
-			elog(ERROR, "could not delete from dtx.boot");
-		if (SPI_execute("UPDATE dtx.coordinator SET id = dtx._new_id(), secret = dtx._new_secret()",
-						false, 0) != SPI_OK_UPDATE)
-			elog(ERROR, "could not update dtx.coordinator");
-		DtxSagaDisown();
-		CacheInvalidateRelcacheByRelid(DtxTableOid(&coordinator_table));
-	}
-	if (SPI_execute_with_args("UPDATE dtx.boot SET ended_at = pg_catalog.clock_timestamp(),"
-							  " ended_by = $2, reason = $3, ended_as = $4"
-							  " WHERE boot_id OPERATOR(pg_catalog.=) $1",
-							  4, types, values, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not update dtx.boot");
-	SPI_finish();
+	namestrcpy(&name, by_user);
+	values[Anum_boot_ended_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[Anum_boot_ended_by - 1] = NameGetDatum(&name);
+	values[Anum_boot_ended_as - 1] = CStringGetTextDatum(adopted ? "original" : "copy");
+	values[Anum_boot_reason - 1] = CStringGetTextDatum(reason);
+	for (int i = Anum_boot_ended_at; i <= Anum_boot_reason; i++)
+		replaces[i - 1] = true;
+	update_boot(values, nulls, replaces);
 
 	ereport(LOG,
 			(adopted ?

@@ -171,7 +171,7 @@ check_statement(Node *stmt)
 				Oid			relid = member_relation(((IndexStmt *) stmt)->relation);
 
 				/* Others are written by way of the executor. */
-				if (OidIsValid(relid) && relid == DtxDecisionTable())
+				if (OidIsValid(relid) && get_rel_relkind(relid) == RELKIND_MATVIEW)
 					refuse_relation(relid);
 				break;
 			}
@@ -197,7 +197,7 @@ check_alter_table(const AlterTableStmt *stmt)
 
 	if (!OidIsValid(relid))
 		return;
-	if (relid == DtxDecisionTable())
+	if (get_rel_relkind(relid) == RELKIND_MATVIEW)
 		refuse_relation(relid);
 	foreach(lc, stmt->cmds)
 	{

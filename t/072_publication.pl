@@ -45,6 +45,18 @@ is($subscriber->safe_psql('postgres', 'SELECT bal FROM acct0'),
 	'69', 'the subscriber has all of it');
 is($subscriber->safe_psql('postgres', 'SELECT count(*) FROM dtx.decision'),
 	'0', 'and no decision of another coordinator');
-unlike(slurp_file($subscriber->logfile), qr/ERROR/, 'no error');
+
+# a restart is recorded, and the identity changes
+my $id = $subscriber->safe_psql('postgres', 'SELECT id FROM dtx.coordinator');
+$coord->restart;
+$dtx->poll($coord, 'SELECT count(*) FROM dtx.boot', '2', 'a second run of the publisher');
+$dtx->sql(q{SELECT dtx.new_identity('test'); UPDATE acct0 SET bal = bal - 1});
+$coord->wait_for_catchup('sub');
+is($subscriber->safe_psql('postgres', 'SELECT bal FROM acct0'), '68', 'the subscriber goes on');
+is($subscriber->safe_psql('postgres', 'SELECT count(*) FROM dtx.boot'), '1', '... with a run of its own');
+is($subscriber->safe_psql('postgres', 'SELECT id FROM dtx.coordinator'), $id, '... and its own identity');
+$dtx->sql($dtx->transfer(1, 1, 2));
+$dtx->clean('the publisher commits');
+unlike(slurp_file($subscriber->logfile), qr/ERROR:  (?!could not (?:send|receive))/, 'no error but of the connection');
 
 done_testing();
