@@ -62,6 +62,7 @@ CREATE MATERIALIZED VIEW dtx.boot USING heap AS
          NULL::pg_catalog.timestamptz AS started_at,
          NULL::pg_catalog.xid8 AS floor_xid,
          NULL::pg_catalog.xid8 AS next_xid,
+         NULL::pg_catalog.xid8 AS proven_xid,
          NULL::pg_catalog.int8 AS timeline,
          NULL::pg_catalog.int8 AS system_id,
          NULL::pg_catalog.text AS machine,
@@ -88,6 +89,8 @@ COMMENT ON COLUMN dtx.boot.floor_xid IS
   'it has assigned no lower transaction identifier';
 COMMENT ON COLUMN dtx.boot.next_xid IS
   'next transaction identifier when the row was written';
+COMMENT ON COLUMN dtx.boot.proven_xid IS
+  'lower transaction identifiers cannot be assigned again by later runs; raised by the resolver';
 COMMENT ON COLUMN dtx.boot.timeline IS
   'timeline of the cluster';
 COMMENT ON COLUMN dtx.boot.system_id IS

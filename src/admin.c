@@ -109,7 +109,7 @@ static Oid	server_holding(const char *gid_text, const DtxGid *gid,
 						   const DtxDecisionRow *row);
 static Oid	usable_mapping(Oid umid, Oid serverid);
 static void forget_dropped(const DtxGid *gid, DtxDecision decision,
-						   const DtxDecisionRow *row, const char *reason,
+						   DtxDecision decided, const DtxDecisionRow *row, const char *reason,
 						   const char *by_user);
 static void confirm_commit(Oid serverid, const char *gid, uint64 system_id);
 static ErrorData *try_finish(Oid serverid, Oid umid, const char *gid,
@@ -1248,7 +1248,7 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 		umid = entry.umid;
 		if (server_name(serverid) == NULL)
 		{
-			forget_dropped(&gid, decision, row, reason, by_user);
+			forget_dropped(&gid, decision, decided, row, reason, by_user);
 			DtxStatsAdd(DTX_STAT_FORCED, 1);
 			PG_RETURN_VOID();
 		}
@@ -1287,7 +1287,7 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 		}
 		if (error != NULL)
 		{
-			forget_dropped(&gid, decision, row, reason, by_user);
+			forget_dropped(&gid, decision, decided, row, reason, by_user);
 			DtxStatsAdd(DTX_STAT_FORCED, 1);
 			PG_RETURN_VOID();
 		}
@@ -1435,10 +1435,9 @@ usable_mapping(Oid umid, Oid serverid)
  */
 static void
 forget_dropped(const DtxGid *gid, DtxDecision decision,
-			   const DtxDecisionRow *row, const char *reason,
+			   DtxDecision decided, const DtxDecisionRow *row, const char *reason,
 			   const char *by_user)
 {
-	DtxDecision decided = row != NULL ? DTX_COMMIT : DTX_ROLLBACK;
 	List	   *forgotten = list_make1_int((int) gid->n);
 	ListCell   *lc;
 
@@ -1511,7 +1510,9 @@ confirm_commit(Oid serverid, const char *gid, uint64 system_id)
 	ErrorData  *error = try_finish(serverid, InvalidOid, gid, DTX_COMMIT,
 								   system_id, NULL);
 
-	if (error != NULL && error->sqlerrcode != ERRCODE_UNDEFINED_OBJECT)
+	/* Not from a server of which it is not known whether it is that one. */
+	if (error != NULL &&
+		(error->sqlerrcode != ERRCODE_UNDEFINED_OBJECT || system_id == 0))
 		ereport(ERROR,
 				(errcode(error->sqlerrcode),
 				 errmsg("the decision to commit can't be forgotten yet, because \"%s\" on server \"%s\" could not be committed",

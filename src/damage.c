@@ -85,41 +85,42 @@ DtxDamageLockForced(void)
 
 /*
  * The gids, as texts in the current memory context, that dtx.force() was told to
- * commit and has forgotten because they were not to be found, as the snapshot sees
- * them.  In a transaction.
+ * commit, or to roll back, and has forgotten because they were not to be found, as the
+ * snapshot sees them.  In a transaction.
  */
-List *
-DtxForcedCommits(Snapshot snapshot)
+void
+DtxForced(Snapshot snapshot, List **commits, List **rollbacks)
 {
-	List	   *gids = NIL;
 	Relation	rel = DtxTableOpen(&forced, AccessShareLock);
 	TableScanDesc scan;
 	TupleTableSlot *slot;
 
+	*commits = *rollbacks = NIL;
 	if (rel == NULL)
-		return NIL;
+		return;
 	slot = table_slot_create(rel, NULL);
 	scan = DtxTableBeginScan(rel, snapshot);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		bool		isnull;
 		char	   *decision;
+		char	   *gid;
 
 		/* Forgotten: without a server. */
 		if (!slot_attisnull(slot, Anum_forced_server))
 			continue;
 		decision = TextDatumGetCString(slot_getattr(slot, Anum_forced_decision,
 													&isnull));
+		gid = TextDatumGetCString(slot_getattr(slot, Anum_forced_gid, &isnull));
 		if (strcmp(decision, "commit") == 0)
-			gids = lappend(gids, TextDatumGetCString(slot_getattr(slot,
-																  Anum_forced_gid,
-																  &isnull)));
+			*commits = lappend(*commits, gid);
+		else
+			*rollbacks = lappend(*rollbacks, gid);
 		pfree(decision);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, AccessShareLock);
-	return gids;
 }
 
 static const char *

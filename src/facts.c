@@ -34,11 +34,12 @@ struct DtxWitness
 {
 	DtxBoots   *boots;
 	HTAB	   *rows;			/* DtxDecisionIndex() */
-	List	   *forced;			/* DtxForcedCommits() */
+	List	   *commits;		/* DtxForced() */
+	List	   *rollbacks;
 };
 
 static bool is_late(DtxWitness *witness, const DtxSighting *sighting);
-static bool is_forced_commit(List *forced, const DtxGid *gid);
+static bool is_forced(List *forced, const DtxGid *gid);
 
 /*
  * Read what this database knows now, in the current memory context.  In a
@@ -64,7 +65,7 @@ DtxWitnessTake(void)
 									 CurrentMemoryContext);
 
 	/* With the same snapshot: there is the row, or what is left of it. */
-	witness->forced = DtxForcedCommits(snapshot);
+	DtxForced(snapshot, &witness->commits, &witness->rollbacks);
 	UnregisterSnapshot(snapshot);
 	if (!DtxExtensionInstalled() || DtxCoordinatorId() != coordinator_id)
 		return NULL;
@@ -107,7 +108,8 @@ DtxWitnessFacts(DtxWitness *witness, const DtxSighting *sighting, DtxFacts *fact
 	facts->xid = DtxBootsXidOrigin(witness->boots, gid->boot_id, gid->xid,
 								   sighting->next_xid);
 	facts->row = DtxWitnessRow(witness, gid) != NULL;
-	facts->forced = is_forced_commit(witness->forced, gid);
+	facts->forced = is_forced(witness->commits, gid);
+	facts->forced_rollback = is_forced(witness->rollbacks, gid);
 	facts->log = facts->xid == DTX_XID_OF_BOOT || facts->xid == DTX_XID_OF_LATER_BOOT ?
 		DtxCommitLog(gid->xid) : DTX_LOG_TRUNCATED;
 }
@@ -138,16 +140,16 @@ is_late(DtxWitness *witness, const DtxSighting *sighting)
 
 	if (sighting->gid.boot_id == DtxBootId() || sighting->age_ms < 0)
 		return false;
-	quiet_ms = (GetCurrentTimestamp() - DtxBootsQuietSince(witness->boots)) / 1000;
+	quiet_ms = DtxBootsQuietFor(witness->boots);
 	return quiet_ms - sighting->age_ms > LATE_AFTER_MS;
 }
 
 /*
- * Has a human let go of the decision to commit this gid, because it was not to be
- * found?  When it appears after all, it is committed as that human said.
+ * Has a human let go of this gid, because it was not to be found?  When it appears
+ * after all, it is finished as that human said.
  */
 static bool
-is_forced_commit(List *forced, const DtxGid *gid)
+is_forced(List *forced, const DtxGid *gid)
 {
 	char		text[DTX_GID_SIZE];
 	ListCell   *lc;

@@ -69,6 +69,7 @@
 #include "executor/tuptable.h"
 #include "identity.h"
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "saga.h"
 #include "storage/fd.h"
 #include "storage/latch.h"
@@ -127,6 +128,7 @@ enum
 	Anum_boot_started_at,
 	Anum_boot_floor_xid,
 	Anum_boot_next_xid,
+	Anum_boot_proven_xid,
 	Anum_boot_timeline,
 	Anum_boot_system_id,
 	Anum_boot_machine,
@@ -146,6 +148,7 @@ static const DtxColumn boot_columns[] = {
 	{"started_at", TIMESTAMPTZOID},
 	{"floor_xid", XID8OID},
 	{"next_xid", XID8OID},
+	{"proven_xid", XID8OID},
 	{"timeline", INT8OID},
 	{"system_id", INT8OID},
 	{"machine", TEXTOID},
@@ -169,6 +172,7 @@ typedef struct IdentityShared
 {
 	uint64		boot_id;		/* random */
 	TimestampTz started_at;
+	instr_time	started;		/* the same, by a clock that nobody sets */
 	uint64		floor_xid;		/* next full xid of the last checkpoint before */
 	uint64		recovery_id;	/* content of RECOVERY_FILE, 0 if there is none */
 } IdentityShared;
@@ -182,6 +186,9 @@ static struct
 	uint64		id;
 	uint8		secret[SECRET_SIZE];
 }			coordinator;
+
+/* The transaction of this session that has last changed it. */
+static TransactionId changed_by = InvalidTransactionId;
 
 /* The dtx.boot that is known to have the row of the current boot. */
 static Oid	recorded_in = InvalidOid;
@@ -231,6 +238,7 @@ DtxIdentityShmemInit(void)
 
 	shared->boot_id = random_id();
 	shared->started_at = GetCurrentTimestamp();
+	INSTR_TIME_SET_CURRENT(shared->started);
 	control = get_controlfile(DataDir, &crc_ok);
 	shared->floor_xid = crc_ok ?
 		U64FromFullTransactionId(control->checkPointCopy.nextXid) : 0;
@@ -411,6 +419,10 @@ write_coordinator(bool insert)
 	Datum		values[Natts_coordinator];
 	bool		nulls[Natts_coordinator] = {0};
 	HeapTuple	tuple;
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+	ItemPointerData tid;
+	bool		found;
 
 	if (rel == NULL)
 		throw_not_installed();
@@ -424,22 +436,22 @@ write_coordinator(bool insert)
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 
 	PushActiveSnapshot(GetLatestSnapshot());
+	slot = table_slot_create(rel, NULL);
+	scan = DtxTableBeginScan(rel, GetActiveSnapshot());
+	found = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+	tid = slot->tts_tid;
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	if (found == insert)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 insert ?
+				 errmsg("this database has an identity as a coordinator already") :
+				 errmsg("this database has no identity as a coordinator")));
 	if (insert)
 		simple_heap_insert(rel, tuple);
 	else
-	{
-		TupleTableSlot *slot = table_slot_create(rel, NULL);
-		TableScanDesc scan = DtxTableBeginScan(rel, GetActiveSnapshot());
-		ItemPointerData tid;
-		bool		found = table_scan_getnextslot(scan, ForwardScanDirection, slot);
-
-		tid = slot->tts_tid;
-		table_endscan(scan);
-		ExecDropSingleTupleTableSlot(slot);
-		if (!found)
-			elog(ERROR, "dtx.coordinator has no row");
 		DtxHeapUpdate(rel, &tid, tuple);
-	}
 	PopActiveSnapshot();
 	heap_freetuple(tuple);
 	CacheInvalidateRelcache(rel);
@@ -468,6 +480,15 @@ void
 DtxCoordinatorConfirm(uint64 id)
 {
 	Oid			relid = DtxTableOid(&coordinator_table);
+
+	/* If we failed, nobody would know that identity. */
+	if (TransactionIdIsValid(changed_by) &&
+		TransactionIdIsCurrentTransactionId(changed_by))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot commit on several servers in the transaction that calls %s",
+						"dtx.new_identity()"),
+				 errhint("Commit that first, and write on the servers in another transaction.")));
 
 	if (OidIsValid(relid))
 	{
@@ -638,6 +659,7 @@ DtxBootRecord(void)
 	VALUE(Anum_boot_started_at) = TimestampTzGetDatum(now.started_at);
 	VALUE(Anum_boot_floor_xid) = FullTransactionIdGetDatum(FullTransactionIdFromU64(now.floor_xid));
 	VALUE(Anum_boot_next_xid) = FullTransactionIdGetDatum(FullTransactionIdFromU64(now.next_xid));
+	VALUE(Anum_boot_proven_xid) = VALUE(Anum_boot_next_xid);
 	VALUE(Anum_boot_timeline) = Int64GetDatum((int64) now.timeline);
 	VALUE(Anum_boot_system_id) = Int64GetDatum((int64) now.system_id);
 	if (now.machine != NULL)
@@ -674,6 +696,34 @@ DtxBootRecord(void)
 						why),
 				 errdetail("Another server may be alive that is this database, too, or this one may have forgotten what it has decided."),
 				 errhint("Call dtx.adopt_identity() if this is the only one, or dtx.new_identity() if it is a copy.")));
+}
+
+/*
+ * Raise proven_xid of the current boot, if transaction ids were assigned since it was
+ * last raised.  In a transaction of the resolver, once in each pass.
+ *
+ * The commit of the change is flushed, and has a higher id than the value that it
+ * writes: so the WAL goes on after that, and no later boot can assign a lower one.
+ */
+void
+DtxBootProve(void)
+{
+	static uint64 proven = 0;
+	uint64		next = U64FromFullTransactionId(ReadNextFullTransactionId());
+	Datum		values[Natts_boot] = {0};
+	bool		nulls[Natts_boot] = {0};
+	bool		replaces[Natts_boot] = {0};
+
+	/* (one of them is that of the last change) */
+	if (proven == 0)
+		proven = next;
+	if (next <= proven + 1)
+		return;
+	values[Anum_boot_proven_xid - 1] = FullTransactionIdGetDatum(FullTransactionIdFromU64(next));
+	replaces[Anum_boot_proven_xid - 1] = true;
+	update_boot(values, nulls, replaces);
+	ForceSyncCommit();
+	proven = next;
 }
 
 /*
@@ -856,6 +906,7 @@ DtxBootsRead(Snapshot snapshot)
 		boot->started_at = DatumGetTimestampTz(VALUE(Anum_boot_started_at));
 		boot->floor_xid = U64FromFullTransactionId(DatumGetFullTransactionId(VALUE(Anum_boot_floor_xid)));
 		boot->next_xid = U64FromFullTransactionId(DatumGetFullTransactionId(VALUE(Anum_boot_next_xid)));
+		boot->proven_xid = U64FromFullTransactionId(DatumGetFullTransactionId(VALUE(Anum_boot_proven_xid)));
 		boot->timeline = (uint32) DatumGetInt64(VALUE(Anum_boot_timeline));
 		boot->system_id = (uint64) DatumGetInt64(VALUE(Anum_boot_system_id));
 		boot->machine = ISNULL(Anum_boot_machine) ? NULL :
@@ -940,28 +991,35 @@ DtxBootsXidOrigin(const DtxBoots *boots, uint64 boot_id, uint64 xid,
 	if (i == boots->nboots || xid < boots->boots[i].floor_xid)
 		return DTX_XID_FUTURE;
 
+	if (xid < boots->boots[i].proven_xid)
+		return DTX_XID_OF_BOOT;
+
 	/*
-	 * The next boot began with the id that follows the last one in the WAL.
-	 * That is between what the last checkpoint before it said, and what was the
-	 * next one when it was recorded.
+	 * What follows the last one in the WAL was assigned once more by the next boot,
+	 * be it on record or not.  The one on record had not assigned "next_xid".
 	 */
-	if (i + 1 == boots->nboots || xid < boots->boots[i + 1].floor_xid)
-		return xid < next_xid ? DTX_XID_OF_BOOT : DTX_XID_UNWRITTEN;
+	if (i + 1 == boots->nboots)
+		return xid < next_xid ? DTX_XID_OF_LATER_BOOT : DTX_XID_UNWRITTEN;
 	return xid >= boots->boots[i + 1].next_xid ?
 		DTX_XID_UNWRITTEN : DTX_XID_OF_LATER_BOOT;
 }
 
 /*
- * Since when should nothing of a former boot be prepared any more?
+ * For how long, in milliseconds, should nothing of a former boot have been prepared?
  */
-TimestampTz
-DtxBootsQuietSince(const DtxBoots *boots)
+int64
+DtxBootsQuietFor(const DtxBoots *boots)
 {
-	TimestampTz since = shared->started_at;
+	instr_time	elapsed;
+	int64		result;
 
-	if (boots->current >= 0)
-		since = Max(since, boots->boots[boots->current].ended_at);
-	return since;
+	INSTR_TIME_SET_CURRENT(elapsed);
+	INSTR_TIME_SUBTRACT(elapsed, shared->started);
+	result = (int64) INSTR_TIME_GET_MILLISEC(elapsed);
+	if (boots->current >= 0 && boots->boots[boots->current].ended_at != 0)
+		result = Min(result, (GetCurrentTimestamp() -
+							  boots->boots[boots->current].ended_at) / 1000);
+	return result;
 }
 
 /* ----------------------------------------------------------------
@@ -1072,6 +1130,7 @@ become_another(const DtxBoots *boots)
 	CommandCounterIncrement();
 
 	write_coordinator(false);
+	changed_by = GetTopTransactionId();
 }
 
 /*

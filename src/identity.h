@@ -20,6 +20,8 @@ typedef struct DtxBoot
 	TimestampTz started_at;
 	uint64		floor_xid;		/* it has assigned no lower full transaction id */
 	uint64		next_xid;		/* next one when the row was written */
+	uint64		proven_xid;		/* lower ones cannot be assigned again by later
+								 * boots */
 	uint32		timeline;		/* of the WAL */
 	uint64		system_id;		/* of the cluster */
 	char	   *machine;		/* machine identifier, or NULL if not known */
@@ -48,13 +50,14 @@ extern void DtxSeal(DtxGid *gid);
 extern bool DtxSealed(const DtxGid *gid);
 
 extern void DtxBootRecord(void);
+extern void DtxBootProve(void);
 extern void DtxBootRequire(uint32 wait_event);
 extern DtxBoots *DtxBootsRead(Snapshot snapshot);
 extern bool DtxBootsSuspended(const DtxBoots *boots);
 extern DtxHistory DtxBootsHistory(const DtxBoots *boots, uint64 boot_id);
 extern DtxXidOrigin DtxBootsXidOrigin(const DtxBoots *boots, uint64 boot_id,
 									  uint64 xid, uint64 next_xid);
-extern TimestampTz DtxBootsQuietSince(const DtxBoots *boots);
+extern int64 DtxBootsQuietFor(const DtxBoots *boots);
 extern void DtxBootSuspend(const char *why);
 
 #endif							/* PG_DTX_IDENTITY_H */

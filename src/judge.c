@@ -28,6 +28,9 @@
  * the commit log answers for the boot of the gid only where no later boot can
  * have assigned the same id.
  *
+ * What a human has said of a gid that was not to be found counts when it appears
+ * after all.
+ *
  * After a restore from a backup this database lacks what its former self did at
  * the end: what is not committed here may have been committed there.  So there
  * only a commit can be proven.
@@ -63,6 +66,8 @@ DtxJudge(const DtxFacts *facts)
 
 	if (facts->row || facts->forced)
 		return DTX_VERDICT_COMMIT;
+	if (facts->forced_rollback)
+		return DTX_VERDICT_ROLLBACK;
 
 	if (facts->xid == DTX_XID_UNWRITTEN)
 		return facts->history == DTX_HISTORY_CONTINUED ?

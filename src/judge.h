@@ -55,6 +55,7 @@ typedef struct DtxFacts
 	DtxXidOrigin xid;
 	bool		row;			/* is its decision to commit recorded? */
 	bool		forced;			/* has a human decided to commit it? */
+	bool		forced_rollback;	/* or to roll it back? */
 	DtxXactLog	log;			/* meaningless if xid is FUTURE or UNWRITTEN */
 } DtxFacts;
 

@@ -407,7 +407,7 @@ extern bool DtxDamageRecord(const DtxGid *gid, const char *server,
 							DtxDecision decided, DtxFound found,
 							uint64 remote_xid, uint64 system_id);
 extern void DtxDamageLockForced(void);
-extern List *DtxForcedCommits(Snapshot snapshot);
+extern void DtxForced(Snapshot snapshot, List **commits, List **rollbacks);
 
 /* ----------------------------------------------------------------
  * drop_guard.c: DROP DATABASE of a database with decisions

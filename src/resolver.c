@@ -210,6 +210,7 @@ typedef struct Found
 	uint64		remote_xid;		/* its full transaction id there, or 0 */
 	int64		age_ms;			/* prepared for so long, -1 if not known */
 	bool		reappeared;		/* DtxReappeared() */
+	bool		forced;			/* is a human's word the reason to roll it back? */
 	int			list;			/* number of the last list that has it */
 	int			orphaned;		/* number of the list after which nobody was
 								 * responsible for it */
@@ -402,6 +403,9 @@ struct Resolver
 	List	   *notes;			/* Note */
 	bool		prunable;		/* is any of them confirmed? */
 	bool		report_activity;	/* has what we do changed? */
+	bool		suspect;		/* is another server with this database alive?  Then
+								 * nothing of former boots is touched, until a
+								 * witness says that a human has settled it */
 };
 
 /* Survives errors of the worker: what it knows of the servers. */
@@ -1256,9 +1260,9 @@ milliseconds(const PGresult *res, int column)
 {
 	const char *value = DtxRemoteValue(res, column, 20);
 
-	if (value == NULL)
-		return -1;
 	/* (less than 0 if the clock was set back) */
+	if (value == NULL || value[0] < '0' || value[0] > '9')
+		return -1;
 	return (int64) DtxNumberParse(value, PG_INT32_MAX) * 1000;
 }
 
@@ -1637,6 +1641,7 @@ visit_judge(Visit *v)
 	MemoryContext old;
 	DtxWitness *witness;
 	List	   *sightings = NIL;
+	List	   *all_facts = NIL;
 	bool		suspect = false;
 	bool		any = v->in_flight != NIL;
 	ListCell   *lc;
@@ -1678,15 +1683,9 @@ visit_judge(Visit *v)
 		return false;
 	}
 
-	forboth(lc, v->in_flight, lc2, sightings)
-	{
-		if (DtxWitnessMayCancel(witness, (DtxSighting *) lfirst(lc2)))
-		{
-			MemoryContextSwitchTo(v->cxt);
-			v->cancels = lappend(v->cancels, lfirst(lc));
-			MemoryContextSwitchTo(scratch);
-		}
-	}
+	/* First all facts: one gid may say that nothing of its kind is to be touched. */
+	if (!DtxWitnessSuspended(witness))
+		r->suspect = false;
 	foreach(lc, v->found)
 	{
 		Found	   *f = (Found *) lfirst(lc);
@@ -1695,7 +1694,35 @@ visit_judge(Visit *v)
 			.next_xid = v->next_xid,
 			.age_ms = f->age_ms
 		};
-		DtxFacts	facts;
+		DtxFacts   *facts = palloc(sizeof(DtxFacts));
+
+		if (f->state == FOUND_ORPHAN)
+		{
+			DtxWitnessFacts(witness, &sighting, facts);
+			suspect |= facts->authentic && facts->late && !facts->suspended &&
+				(facts->history == DTX_HISTORY_CONTINUED ||
+				 facts->history == DTX_HISTORY_BROKEN);
+		}
+		all_facts = lappend(all_facts, facts);
+	}
+	r->suspect |= suspect;
+
+	forboth(lc, v->in_flight, lc2, sightings)
+	{
+		const DtxSighting *sighting = (const DtxSighting *) lfirst(lc2);
+
+		if (DtxWitnessMayCancel(witness, sighting) &&
+			(!r->suspect || sighting->gid.boot_id == DtxBootId()))
+		{
+			MemoryContextSwitchTo(v->cxt);
+			v->cancels = lappend(v->cancels, lfirst(lc));
+			MemoryContextSwitchTo(scratch);
+		}
+	}
+	forboth(lc, v->found, lc2, all_facts)
+	{
+		Found	   *f = (Found *) lfirst(lc);
+		DtxFacts   *facts = (DtxFacts *) lfirst(lc2);
 
 		if (f->state != FOUND_ORPHAN)
 			continue;
@@ -1707,11 +1734,9 @@ visit_judge(Visit *v)
 			f->state = FOUND_LEFT;
 			continue;
 		}
-		DtxWitnessFacts(witness, &sighting, &facts);
-		suspect |= facts.authentic && facts.late && !facts.suspended &&
-			(facts.history == DTX_HISTORY_CONTINUED ||
-			 facts.history == DTX_HISTORY_BROKEN);
-		visit_obey(v, f, &facts, DtxWitnessRow(witness, &f->gid));
+		if (r->suspect && f->gid.boot_id != DtxBootId())
+			facts->suspended = true;
+		visit_obey(v, f, facts, DtxWitnessRow(witness, &f->gid));
 	}
 	if (suspect && r->worker)
 		DtxBootSuspend("another server with this database is alive");
@@ -1749,6 +1774,7 @@ visit_obey(Visit *v, Found *f, const DtxFacts *facts, const DtxDecisionRow *row)
 	}
 
 	f->reappeared = DtxReappeared(facts);
+	f->forced = facts->forced_rollback;
 
 	/*
 	 * Left to the worker: damage is recorded by it alone, and what was prepared
@@ -1787,10 +1813,12 @@ visit_obey(Visit *v, Found *f, const DtxFacts *facts, const DtxDecisionRow *row)
 static bool
 still_so(Visit *v, Found *f)
 {
-	if (v->purpose != VISIT_RESOLVE || f->gid.boot_id != DtxBootId())
+	if (v->purpose != VISIT_RESOLVE)
 		return true;
+	if (f->gid.boot_id != DtxBootId())
+		return !v->resolver->suspect;
 	return !DtxActivityResponsible(&f->gid) &&
-		(f->decision == DTX_COMMIT ||
+		(f->decision == DTX_COMMIT || f->forced ||
 		 DtxCommitLog(f->gid.xid) == DTX_LOG_ABORTED);
 }
 
@@ -3662,6 +3690,7 @@ worker_begin_pass(Resolver *r, List *starts)
 
 	worker_take_notes(r);
 	note_users();
+	DtxBootProve();
 
 	hash_seq_init(&seq, server_states);
 	while ((state = hash_seq_search(&seq)) != NULL)

@@ -56,11 +56,11 @@ static int	configured_level(void);
 bool
 DtxStandbyHas(XLogRecPtr lsn, int level)
 {
-	XLogRecPtr	confirmed;
+	bool		has;
 	int			mode;
 
 	if (!dtx_wait_for_standby || max_wal_senders == 0 ||
-		level <= SYNCHRONOUS_COMMIT_LOCAL_FLUSH || !standbys_defined())
+		level <= SYNCHRONOUS_COMMIT_LOCAL_FLUSH)
 		return true;
 
 	/* as assign_synchronous_commit() in replication/syncrep.c */
@@ -77,26 +77,23 @@ DtxStandbyHas(XLogRecPtr lsn, int level)
 			break;
 	}
 	LWLockAcquire(SyncRepLock, LW_SHARED);
-	confirmed = WalSndCtl->lsn[mode];
+	has = !standbys_defined() || lsn <= WalSndCtl->lsn[mode];
 	LWLockRelease(SyncRepLock);
-	return lsn <= confirmed;
+	return has;
 }
 
 /*
- * Are there synchronous standbys?  Both this process and the checkpointer must know
- * of some.  When they are taken out of the configuration the checkpointer lets those
- * go that wait (SyncRepUpdateSyncStandbysDefined in replication/syncrep.c), who may
- * not have read it yet; when some are put in, commits wait from the moment on when
- * the checkpointer knows (SyncRepWaitForLSN).
+ * Are there synchronous standbys?  What SyncRepWaitForLSN() (replication/syncrep.c)
+ * asks, which is not this process's own configuration: the checkpointer's, under whose
+ * eyes commits begin and end to wait.  The caller holds SyncRepLock.
  */
 static bool
 standbys_defined(void)
 {
-	if (SyncRepStandbyNames == NULL || SyncRepStandbyNames[0] == '\0')
-		return false;
 #ifdef SYNC_STANDBY_DEFINED
-	return (WalSndCtl->sync_standbys_status &
-			(SYNC_STANDBY_INIT | SYNC_STANDBY_DEFINED)) != SYNC_STANDBY_INIT;
+	if (WalSndCtl->sync_standbys_status & SYNC_STANDBY_INIT)
+		return (WalSndCtl->sync_standbys_status & SYNC_STANDBY_DEFINED) != 0;
+	return SyncRepStandbyNames != NULL && SyncRepStandbyNames[0] != '\0';
 #else
 	return WalSndCtl->sync_standbys_defined;
 #endif

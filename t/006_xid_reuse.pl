@@ -87,4 +87,37 @@ $dtx->proxy(4)->clear;
 $dtx->clean('after all');
 $dtx->balances_are('100 100 90 100 110', 'old rolled back, new committed');
 
+
+# A start of the server without the library assigns the xid once more, and that
+# transaction commits: the commit log says nothing of the old one then.
+$dtx->clean('before that');
+my $coord = $dtx->coord;
+my $xid = $dtx->sql('SELECT pg_snapshot_xmax(pg_current_snapshot())') + 20;
+my $unlogged = $dtx->sql("SELECT dtx._gid('$xid', 1)");
+$dtx->p(1)->safe_psql('postgres', "BEGIN; INSERT INTO acct VALUES (99, 1); PREPARE TRANSACTION '$unlogged'");
+$coord->stop('immediate');
+$coord->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$coord->start;
+while ($dtx->sql('SELECT pg_current_xact_id()') <= $xid) { }
+$coord->stop;
+$coord->append_conf('postgresql.conf', "shared_preload_libraries = 'pg_dtx'");
+$coord->start;
+$dtx->poll($coord, q{SELECT last_error LIKE 'the coordinator crashed, and nothing proves%' FROM dtx.in_doubt}, 't',
+	'an xid that was assigned by a start that is not on record: nothing is proven');
+$dtx->prepared_is(1, 1, '... and nothing done');
+is($dtx->sql('SELECT count(*) FROM dtx.damage'), '0', '... and no damage');
+$dtx->sql("SELECT dtx.force('$unlogged', 'rollback', 'test')");
+$dtx->clean('a human has decided');
+
+# Up to where the resolver has been, the commit log is proof after a crash.
+$s = $dtx->session;
+$xid = $s->run('CREATE TABLE committed AS SELECT pg_current_xact_id() AS xid; SELECT xid FROM committed');
+$s->close;
+$dtx->poll($coord, "SELECT proven_xid > '$xid' FROM dtx.boot ORDER BY ordinal DESC LIMIT 1", 't', 'the resolver has been there');
+my $back = $dtx->sql("SELECT dtx._gid('$xid', 1)");
+$coord->stop('immediate');
+$coord->start;
+$dtx->p(1)->safe_psql('postgres', "BEGIN; INSERT INTO acct VALUES (98, 1); PREPARE TRANSACTION '$back'");
+$dtx->prepared_is(1, 0, 'what has committed before the crash, and is back');
+is($dtx->p(1)->safe_psql('postgres', 'SELECT count(*) FROM acct WHERE id = 98'), '1', '... is committed');
 done_testing();

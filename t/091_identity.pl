@@ -77,6 +77,11 @@ like($err, qr/must not be finished by this server/, 'nor does dtx.force() withou
 
 # I am the copy.
 my $id = $copy->safe_psql('postgres', $identity);
+($ret, $out, $err) = $copy->psql('postgres',
+	q{BEGIN; INSERT INTO acct1 VALUES (8, 1); UPDATE acct0 SET bal = 0; SELECT dtx.new_identity('for reports'); COMMIT});
+like($err, qr/cannot commit on several servers in the transaction that calls dtx.new_identity\(\)/,
+	'not in a transaction that writes on servers');
+is($copy->safe_psql('postgres', $identity), $id, '... nothing has changed');
 $copy->safe_psql('postgres', q{SELECT dtx.new_identity('for reports')});
 isnt($copy->safe_psql('postgres', $identity), $id, 'a new identity');
 ok($copy->poll_query_until('postgres', 'SELECT count(*) = 0 FROM dtx.in_doubt'), '... has nothing in doubt');
@@ -203,20 +208,28 @@ is($standby->safe_psql('postgres', 'SELECT count(*) FROM dtx.in_doubt'), '0', '.
 
 # ---- the old primary is alive all the same, and prepares: that is noticed
 $dtx->set_coord($standby);
-ok($standby->poll_query_until('postgres', q{SELECT now() - started_at > '61 s' FROM dtx.boot ORDER BY ordinal DESC LIMIT 1}),
-	'some time has passed');
+$standby->safe_psql('postgres', 'ALTER SYSTEM SET pg_dtx.resolver = off');
+$standby->reload;
+ok($standby->poll_query_until('postgres', q{SELECT state = 'idle' FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'}),
+	'the resolver rests');
 my $boot = $standby->safe_psql('postgres', 'SELECT boot_id FROM dtx.boot ORDER BY ordinal DESC LIMIT 1 OFFSET 1');
-$gid = $standby->safe_psql('postgres', "SELECT dtx._gid((next_xid::text::bigint + 1000)::text::xid8, 1, boot_id) FROM dtx.boot WHERE boot_id = $boot");
+($gid, my $early) = split /\n/, $standby->safe_psql('postgres',
+	"SELECT dtx._gid((next_xid::text::bigint + 1000 * n)::text::xid8, 1, boot_id) FROM dtx.boot, generate_series(1, 2) n WHERE boot_id = $boot");
+$dtx->p(1)->safe_psql('postgres', "BEGIN; INSERT INTO acct VALUES (10, 9); PREPARE TRANSACTION '$early'");
+ok($standby->poll_query_until('postgres', q{SELECT now() - started_at > '63 s' FROM dtx.boot ORDER BY ordinal DESC LIMIT 1}),
+	'some time has passed');
 $dtx->p(1)->safe_psql('postgres', "BEGIN; INSERT INTO acct VALUES (9, 9); PREPARE TRANSACTION '$gid'");
+$standby->safe_psql('postgres', 'ALTER SYSTEM RESET pg_dtx.resolver');
+$standby->reload;
 ok($standby->poll_query_until('postgres', "SELECT suspended IS NOT NULL FROM dtx.boot ORDER BY ordinal DESC LIMIT 1"),
 	'another server with this database is alive');
 like($standby->safe_psql('postgres', $suspended), qr/is alive/, '... which is said');
 ok(passes($standby), '... and passes are made');
-$dtx->prepared_is(1, 1, '... it is not touched');
+$dtx->prepared_is(1, 2, '... it is not touched, nor what could have been rolled back otherwise');
 $standby->safe_psql('postgres', q{SELECT dtx.adopt_identity('the other one was stopped')});
 ok(passes($standby), 'adopted');
-$dtx->prepared_is(1, 1, '... what the other one has prepared is for a human');
-$standby->safe_psql('postgres', "SELECT dtx.force('$gid', 'rollback', 'it has not committed', override => true)");
+$dtx->prepared_is(1, 2, '... what the other one has prepared is for a human');
+$standby->safe_psql('postgres', "SELECT dtx.force('$_', 'rollback', 'it has not committed', override => true)") for $gid, $early;
 $dtx->clean('in the end');
 
 done_testing();

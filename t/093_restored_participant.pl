@@ -111,6 +111,7 @@ $s->close;
 $dtx->poll($coord, $damage, 's1|commit|unknown', 'what became of it is not taken for a commit');
 $dtx->balances_are('100 80 130 100', '... it is lost');
 $dtx->clean('and forgotten with that');
+$dtx->poll($coord, 'SELECT count(*) FROM dtx.decision', '0', '... and its decision');
 acknowledge();
 
 # ---- a server that does not say which cluster it is

@@ -37,6 +37,7 @@ typedef struct Rule
 	uint8		xid;
 	uint8		row;
 	uint8		forced;
+	uint8		forced_rollback;
 	uint8		log;
 	DtxVerdict	verdict;
 	int			used;
@@ -57,24 +58,25 @@ typedef struct Rule
 #define TRUNCATED	IS(DTX_LOG_TRUNCATED)
 
 static Rule rules[] = {
-	/* why, authentic, history, suspended, late, responsible, xid, row, forced, log, verdict */
-	{"without our seal", NO, ANY, ANY, ANY, ANY, ANY, ANY, ANY, ANY, DTX_VERDICT_FORGED},
-	{"of a boot that we do not know", YES, UNKNOWN, ANY, ANY, ANY, ANY, ANY, ANY, ANY, DTX_VERDICT_OTHER_INSTANCE},
-	{"sealed, and not assigned by us", YES, CURRENT, ANY, ANY, ANY, OF_LATER | UNWRITTEN | FUTURE, ANY, ANY, ANY, DTX_VERDICT_OTHER_INSTANCE},
-	{"a backend takes care of it", YES, CURRENT, ANY, ANY, YES, OF_BOOT, ANY, ANY, ANY, DTX_VERDICT_LEAVE},
-	{"who we are is not settled", YES, FORMER, YES, ANY, ANY, ANY, ANY, ANY, ANY, DTX_VERDICT_OTHER_INSTANCE},
-	{"a boot that is over does not prepare", YES, FORMER, ANY, YES, ANY, ANY, ANY, ANY, ANY, DTX_VERDICT_OTHER_INSTANCE},
-	{"a boot that is over does not get that far", YES, FORMER, ANY, ANY, ANY, FUTURE, ANY, ANY, ANY, DTX_VERDICT_OTHER_INSTANCE},
-	{"the decision is on record", YES, ANY, ANY, ANY, ANY, ANY, YES, ANY, ANY, DTX_VERDICT_COMMIT},
-	{"a human has decided", YES, ANY, ANY, ANY, ANY, ANY, ANY, YES, ANY, DTX_VERDICT_COMMIT},
-	{"restored: what is not written may have been", YES, BROKEN, ANY, ANY, ANY, UNWRITTEN, ANY, ANY, ANY, DTX_VERDICT_UNKNOWN},
-	{"not written, so not committed", YES, CONTINUED, ANY, ANY, ANY, UNWRITTEN, ANY, ANY, ANY, DTX_VERDICT_ROLLBACK},
-	{"committed, and no other transaction had that id", YES, ANY, ANY, ANY, ANY, OF_BOOT, ANY, ANY, COMMITTED, DTX_VERDICT_COMMIT},
-	{"committed, or a later transaction with that id", YES, FORMER, ANY, ANY, ANY, OF_LATER, ANY, ANY, COMMITTED, DTX_VERDICT_UNKNOWN},
-	{"restored: only a commit is proof", YES, BROKEN, ANY, ANY, ANY, ANY, ANY, ANY, ANY, DTX_VERDICT_UNKNOWN},
-	{"aborted, whoever had that id", YES, CURRENT | CONTINUED, ANY, ANY, ANY, OF_BOOT | OF_LATER, ANY, ANY, ABORTED, DTX_VERDICT_ROLLBACK},
-	{"not over yet", YES, CURRENT | CONTINUED, ANY, ANY, ANY, OF_BOOT | OF_LATER, ANY, ANY, PROGRESS, DTX_VERDICT_LEAVE},
-	{"too long ago", YES, CURRENT | CONTINUED, ANY, ANY, ANY, OF_BOOT | OF_LATER, ANY, ANY, TRUNCATED, DTX_VERDICT_UNKNOWN},
+	/* why, authentic, history, suspended, late, responsible, xid, row, forced, forced_rollback, log, verdict */
+	{"without our seal", NO, ANY, ANY, ANY, ANY, ANY, ANY, ANY, ANY, ANY, DTX_VERDICT_FORGED},
+	{"of a boot that we do not know", YES, UNKNOWN, ANY, ANY, ANY, ANY, ANY, ANY, ANY, ANY, DTX_VERDICT_OTHER_INSTANCE},
+	{"sealed, and not assigned by us", YES, CURRENT, ANY, ANY, ANY, OF_LATER | UNWRITTEN | FUTURE, ANY, ANY, ANY, ANY, DTX_VERDICT_OTHER_INSTANCE},
+	{"a backend takes care of it", YES, CURRENT, ANY, ANY, YES, OF_BOOT, ANY, ANY, ANY, ANY, DTX_VERDICT_LEAVE},
+	{"who we are is not settled", YES, FORMER, YES, ANY, ANY, ANY, ANY, ANY, ANY, ANY, DTX_VERDICT_OTHER_INSTANCE},
+	{"a boot that is over does not prepare", YES, FORMER, ANY, YES, ANY, ANY, ANY, ANY, ANY, ANY, DTX_VERDICT_OTHER_INSTANCE},
+	{"a boot that is over does not get that far", YES, FORMER, ANY, ANY, ANY, FUTURE, ANY, ANY, ANY, ANY, DTX_VERDICT_OTHER_INSTANCE},
+	{"the decision is on record", YES, ANY, ANY, ANY, ANY, ANY, YES, ANY, ANY, ANY, DTX_VERDICT_COMMIT},
+	{"a human has decided", YES, ANY, ANY, ANY, ANY, ANY, ANY, YES, ANY, ANY, DTX_VERDICT_COMMIT},
+	{"a human has decided otherwise", YES, ANY, ANY, ANY, ANY, ANY, NO, NO, YES, ANY, DTX_VERDICT_ROLLBACK},
+	{"restored: what is not written may have been", YES, BROKEN, ANY, ANY, ANY, UNWRITTEN, ANY, ANY, ANY, ANY, DTX_VERDICT_UNKNOWN},
+	{"not written, so not committed", YES, CONTINUED, ANY, ANY, ANY, UNWRITTEN, ANY, ANY, ANY, ANY, DTX_VERDICT_ROLLBACK},
+	{"committed, and no other transaction had that id", YES, ANY, ANY, ANY, ANY, OF_BOOT, ANY, ANY, ANY, COMMITTED, DTX_VERDICT_COMMIT},
+	{"committed, or a later transaction with that id", YES, FORMER, ANY, ANY, ANY, OF_LATER, ANY, ANY, ANY, COMMITTED, DTX_VERDICT_UNKNOWN},
+	{"restored: only a commit is proof", YES, BROKEN, ANY, ANY, ANY, ANY, ANY, ANY, ANY, ANY, DTX_VERDICT_UNKNOWN},
+	{"aborted, whoever had that id", YES, CURRENT | CONTINUED, ANY, ANY, ANY, OF_BOOT | OF_LATER, ANY, ANY, ANY, ABORTED, DTX_VERDICT_ROLLBACK},
+	{"not over yet", YES, CURRENT | CONTINUED, ANY, ANY, ANY, OF_BOOT | OF_LATER, ANY, ANY, ANY, PROGRESS, DTX_VERDICT_LEAVE},
+	{"too long ago", YES, CURRENT | CONTINUED, ANY, ANY, ANY, OF_BOOT | OF_LATER, ANY, ANY, ANY, TRUNCATED, DTX_VERDICT_UNKNOWN},
 };
 
 typedef struct GoneRule
@@ -145,7 +147,7 @@ take(int *rest, int n)
 static int
 check_judge(void)
 {
-	int			n = 2 * DTX_HISTORY_COUNT * 2 * 2 * 2 * DTX_XID_COUNT * 2 * 2 * DTX_LOG_COUNT;
+	int			n = 2 * DTX_HISTORY_COUNT * 2 * 2 * 2 * DTX_XID_COUNT * 2 * 2 * 2 * DTX_LOG_COUNT;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -162,6 +164,7 @@ check_judge(void)
 		f.xid = (DtxXidOrigin) take(&rest, DTX_XID_COUNT);
 		f.row = take(&rest, 2);
 		f.forced = take(&rest, 2);
+		f.forced_rollback = take(&rest, 2);
 		f.log = (DtxXactLog) take(&rest, DTX_LOG_COUNT);
 		verdict = DtxJudge(&f);
 
@@ -173,6 +176,7 @@ check_judge(void)
 				(r->suspended & IS(f.suspended)) && (r->late & IS(f.late)) &&
 				(r->responsible & IS(f.responsible)) && (r->xid & IS(f.xid)) &&
 				(r->row & IS(f.row)) && (r->forced & IS(f.forced)) &&
+				(r->forced_rollback & IS(f.forced_rollback)) &&
 				(r->log & IS(f.log)))
 				rule = r;
 		}
@@ -188,8 +192,10 @@ check_judge(void)
 		/* what must never happen */
 		if (verdict == DTX_VERDICT_ROLLBACK &&
 			(f.row || f.forced || !f.authentic || f.history == DTX_HISTORY_UNKNOWN ||
-			 f.history == DTX_HISTORY_BROKEN || f.xid == DTX_XID_FUTURE ||
-			 (f.xid != DTX_XID_UNWRITTEN && f.log != DTX_LOG_ABORTED)))
+			 f.xid == DTX_XID_FUTURE ||
+			 (!f.forced_rollback &&
+			  (f.history == DTX_HISTORY_BROKEN ||
+			   (f.xid != DTX_XID_UNWRITTEN && f.log != DTX_LOG_ABORTED)))))
 			fail("rolled back without proof", rule ? rule->why : "", i);
 		if (verdict == DTX_VERDICT_COMMIT &&
 			(!f.authentic || f.history == DTX_HISTORY_UNKNOWN ||
