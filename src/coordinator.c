@@ -131,6 +131,9 @@ static int	nlost = 0;
 static char lost_server[NAMEDATALEN];	/* the first that is lost, or "" if its
 										 * name is not known */
 
+/* See CoordinatorSetCheck(). */
+static void (*other_check) (void) = NULL;
+
 static Phase phase = PHASE_NONE;
 static bool canceled = false;	/* is a cancel or termination what ended the
 								 * wait before the local commit? */
@@ -316,6 +319,16 @@ bool
 CoordinatorTwoPhaseCommit(void)
 {
 	return dtx_two_phase_commit || insists;
+}
+
+/*
+ * "check", which may throw, is called before anything is committed on any server.  At
+ * server start.
+ */
+void
+CoordinatorSetCheck(void (*check) (void))
+{
+	other_check = check;
 }
 
 /*
@@ -649,6 +662,8 @@ pre_commit(void)
 	/* A remote transaction that we did not see start must not slip through. */
 	ParticipantForEach(check_not_enlisted);
 	check_none_lost();
+	if (other_check != NULL)
+		other_check();
 
 	dlist_foreach_modify(iter, &members)
 		check_member(dlist_container(Participant, node, iter.cur));

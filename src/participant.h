@@ -213,6 +213,7 @@ extern bool CoordinatorUnconfirmed(void);
 
 /* coordinator.c, called by passed_by.c */
 extern int	CoordinatorMembers(void);
+extern void CoordinatorSetCheck(void (*check) (void));
 
 /* coordinator.c, called by interpose.c */
 extern void CoordinatorPrepareBackend(void);

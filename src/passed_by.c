@@ -15,7 +15,9 @@
  * The check has to come before such a library commits on its server, in a
  * transaction callback that it registered with its first connection.  Callbacks
  * run newest first (RegisterXactCallback in access/transam/xact.c), so ours is
- * registered anew at the end of the first statement that used such a library.
+ * registered anew at the end of the first statement that used such a library.  And it
+ * has to come before the other postgres_fdw commits on its servers, whose callback may
+ * be even newer: the coordinator's is ahead of that one, and makes the check, too.
  * (A statement that failed has left nothing on its server.)  It all costs next to
  * nothing as long as no such library is loaded.
  *
@@ -70,6 +72,7 @@ DtxPassedByInstallHooks(void)
 {
 	prev_ExecutorEnd = ExecutorEnd_hook;
 	ExecutorEnd_hook = dtx_ExecutorEnd;
+	CoordinatorSetCheck(check_not_passed_by);
 	prev_ProcessUtility = ProcessUtility_hook;
 	ProcessUtility_hook = dtx_ProcessUtility;
 }
@@ -159,7 +162,8 @@ check_not_passed_by(void)
 	ForeignServer *server;
 	int			nodes;
 
-	if (!CoordinatorTwoPhaseCommit() || !DtxExtensionInstalled())
+	if (!DtxInterposeIsPassedBy() || !CoordinatorTwoPhaseCommit() ||
+		!DtxExtensionInstalled())
 		return;
 	servers = servers_used(wrappers_passing_by());
 	if (servers == NIL)
