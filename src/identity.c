@@ -324,15 +324,6 @@ DtxBootId(void)
 	return shared->boot_id;
 }
 
-/*
- * When it began.
- */
-TimestampTz
-DtxBootStart(void)
-{
-	return shared->started_at;
-}
-
 /* ----------------------------------------------------------------
  * The coordinator's identifier and its seal
  * ----------------------------------------------------------------

@@ -42,7 +42,6 @@ typedef struct DtxBoots
 extern Size DtxIdentityShmemSize(void);
 extern void DtxIdentityShmemInit(void);
 extern uint64 DtxBootId(void);
-extern TimestampTz DtxBootStart(void);
 
 extern uint64 DtxCoordinatorId(void);
 extern void DtxCoordinatorConfirm(uint64 id);

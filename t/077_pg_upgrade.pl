@@ -1,4 +1,5 @@
-# pg_upgrade keeps the decisions, and what was in doubt is committed.
+# pg_upgrade keeps the decisions, and what was in doubt is committed once a human has said
+# that the old cluster is not used any more.
 use strict;
 use warnings FATAL => 'all';
 
@@ -9,18 +10,24 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $dtx = DtxTest->new(servers => 2, proxy => [2]);
+my $dtx = DtxTest->new(servers => 2);
 my $old = $dtx->coord;
 $dtx->sql('ALTER SYSTEM SET pg_dtx.resolver = off');
 $old->reload;
-$dtx->proxy(2)->rule(hold => 'COMMIT PREPARED');
+$dtx->arm;
 my $session = $dtx->session;
-$session->run('SET pg_dtx.commit_timeout = 0;' . $dtx->transfer(1, 1, 2));
-$session->close;
+$session->run($dtx->hold);
+$session->start($dtx->transfer(1, 1, 2));
+$dtx->wait_held($session);
 $dtx->prepared_is(2, 1);
+$dtx->p(2)->stop('immediate');
+$dtx->release;
+$session->finish;
+like($session->stderr, qr/WARNING.*"s2"/, 's2 has not confirmed');
+$session->close;
 is($dtx->sql('SELECT count(*) FROM dtx.decision'), '1', 'a decision');
-$dtx->proxy(2)->clear;
 $old->stop;
+$dtx->p(2)->start;
 
 my $new = PostgreSQL::Test::Cluster->new('new');
 $new->init(allows_streaming => 1);
@@ -33,7 +40,12 @@ command_ok([ 'pg_upgrade', '--no-sync', '-d', $old->data_dir, '-D', $new->data_d
 $new->start;
 $dtx->set_coord($new);
 is($dtx->sql('SELECT count(*) FROM dtx.decision'), '1', 'the decision is there');
-$dtx->prepared_is(2, 0, 'what it says is done');
+is($dtx->sql('SELECT suspended FROM dtx.boot ORDER BY ordinal DESC LIMIT 1'),
+	'the system identifier of the cluster has changed', 'it could be a copy')
+  if $dtx->poll($new, 'SELECT passes > 2 FROM dtx.stat', 't', 'the resolver looks');
+$dtx->prepared_is(2, 1, '... and leaves it alone');
+$dtx->sql(q{SELECT dtx.adopt_identity('pg_upgrade')});
+$dtx->prepared_is(2, 0, 'adopted: what the decision says is done');
 $dtx->balances_are('100 99 101', 'committed');
 $dtx->sql($dtx->transfer(1, 1, 2));
 $dtx->balances_are('100 98 102', 'and commits go on');
