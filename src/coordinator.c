@@ -43,6 +43,7 @@
 #include "compat.h"
 #include "fault.h"
 #include "identity.h"
+#include "in_doubt.h"
 #include "miscadmin.h"
 #include "participant.h"
 #include "pgstat.h"
@@ -85,6 +86,12 @@
 
 /* Likewise if it is the server that has to be asked. */
 #define ASK_AGAIN_INTERVAL_MS	100
+
+/*
+ * The resolver has this time to do on a new connection what failed on ours before
+ * the client is warned, in milliseconds.
+ */
+#define SECOND_TRY_MS	2000
 
 /* Replies taken per WaitEventSetWait() call. */
 #define EVENTS_AT_ONCE	16
@@ -213,6 +220,9 @@ static bool insists = false;
 /* Has the last transaction committed without being confirmed everywhere? */
 static bool left_unconfirmed = false;
 
+/* PHASE_COMMIT: is the decision as durable as this cluster's commits are? */
+static bool decision_durable = false;
+
 /* Names for the one warning after the commit; no allocation there. */
 static char unconfirmed[1024];
 
@@ -238,6 +248,8 @@ static bool guarded(void (*function) (WaitEnd end), WaitEnd end);
 static void warn_unconfirmed(WaitEnd end);
 static void absorb_barrier(WaitEnd end);
 static void finish_commit(void);
+static WaitEnd wait_resolver(void);
+static bool note_all_unconfirmed(bool contradicted);
 static void begin_abort(void);
 static void finish_abort(void);
 static void end_transaction(void);
@@ -258,6 +270,9 @@ static void settle_for(Participant *p);
 static bool may_be_same_cluster(uint64 a, uint64 b);
 static void reserve_behind(void);
 static void note_behind(Participant *p, bool recorded);
+static int	find_behind(const DtxGid *gid);
+static WaitEnd requested_end(void);
+static void end_without_postmaster(void);
 static void forget_behind(int i);
 static bool is_prepared_there(Participant *p, const DtxGid *gid);
 static bool must_wait(void);
@@ -1050,7 +1065,6 @@ send_commits(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	bool		pipeline = dtx_fold_start && !must_wait();
-	bool		durable;
 	dlist_iter	iter;
 
 	phase = PHASE_COMMIT;
@@ -1070,7 +1084,7 @@ send_commits(void)
 	 * lose the decision.  Nobody is told to commit then: the resolver does that
 	 * when the standby has it.
 	 */
-	durable = DtxStandbyHas(XactLastCommitEnd, synchronous_commit);
+	decision_durable = DtxStandbyHas(XactLastCommitEnd, synchronous_commit);
 
 	dlist_foreach(iter, &members)
 	{
@@ -1078,7 +1092,7 @@ send_commits(void)
 
 		if (p->state != PARTICIPANT_PREPARED)
 			continue;
-		if (!durable)
+		if (!decision_durable)
 		{
 			p->decision = DTX_COMMIT;
 			p->state = PARTICIPANT_UNFINISHED;
@@ -1190,12 +1204,12 @@ finish_commit(void)
 	bool		wait = must_wait();
 	int			handed_over = 0;
 	int			due = 0;
+	uint64		contradictions = DtxInDoubtContradictions();
 
 	DTX_FAULT("commit-wait", NULL);
 	if (wait)
 		end = wait_replies(dtx_commit_timeout, we_commit);
 
-	unconfirmed[0] = '\0';
 	dlist_foreach_modify(iter, &members)
 	{
 		Participant *p = dlist_container(Participant, node, iter.cur);
@@ -1213,7 +1227,6 @@ finish_commit(void)
 		if (p->state == PARTICIPANT_UNFINISHED)
 		{
 			hand_over(p);
-			note_unconfirmed(p);
 			handed_over++;
 		}
 	}
@@ -1249,7 +1262,11 @@ finish_commit(void)
 	if (handed_over > 0)
 	{
 		DtxLauncherWakeResolver(MyDatabaseId);
-		if (!guarded(warn_unconfirmed, end))
+		if (wait && end == WAIT_COMPLETE && decision_durable)
+			end = wait_resolver();
+		if (!note_all_unconfirmed(DtxInDoubtContradictions() != contradictions))
+			left_unconfirmed = due > 0;
+		else if (!guarded(warn_unconfirmed, end))
 		{
 			/* names without what the client can't take, or nothing */
 			for (char *c = unconfirmed; *c != '\0'; c++)
@@ -1262,6 +1279,86 @@ finish_commit(void)
 	}
 
 	end_transaction();
+}
+
+/*
+ * Is what was handed over still to be waited for: known to the resolver, and not
+ * tried in vain yet?
+ */
+static bool
+resolver_has_yet_to_try(Participant *p)
+{
+	DtxInDoubt	entry;
+
+	return p->state == PARTICIPANT_UNFINISHED &&
+		DtxInDoubtGet(&p->gid, &entry) && entry.attempts == 0;
+}
+
+/*
+ * A connection may have been lost between PREPARE and COMMIT PREPARED with nothing
+ * wrong with its server: idle_session_timeout there, a firewall.  No new one is made
+ * here (a descriptor, a name to look up), but the resolver, which has been woken,
+ * does that; give it the time for one attempt before the client is warned, at most
+ * SECOND_TRY_MS and not beyond pg_dtx.commit_timeout.
+ *
+ * We are not responsible for the transaction any more.  Does not throw; a request to
+ * cancel or terminate ends the wait, as in wait_replies().
+ */
+static WaitEnd
+wait_resolver(void)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   SECOND_TRY_MS);
+
+	deadline = Min(deadline,
+				   TimestampTzPlusMilliseconds(phase_start, dtx_commit_timeout));
+	for (;;)
+	{
+		bool		waiting = false;
+		long		timeout;
+		WaitEnd		end;
+		dlist_iter	iter;
+
+		dlist_foreach(iter, &members)
+			waiting |= resolver_has_yet_to_try(dlist_container(Participant, node, iter.cur));
+		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		if (!waiting || timeout <= 0 || !dtx_resolver || !IsUnderPostmaster)
+			return WAIT_COMPLETE;
+
+		if (WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_POSTMASTER_DEATH,
+					  Min(timeout, CATCH_UP_INTERVAL_MS), we_commit) & WL_POSTMASTER_DEATH)
+			end_without_postmaster();
+		ResetLatch(MyLatch);
+		if (ProcSignalBarrierPending)
+			(void) guarded(absorb_barrier, WAIT_COMPLETE);
+		end = requested_end();
+		if (end != WAIT_COMPLETE)
+			return end;
+	}
+}
+
+/*
+ * Collect the names of those who have not confirmed.  Returns false if the resolver
+ * has finished everything that was handed over.  "contradicted": it may have found
+ * that some of it ended otherwise.
+ */
+static bool
+note_all_unconfirmed(bool contradicted)
+{
+	dlist_iter	iter;
+
+	unconfirmed[0] = '\0';
+	dlist_foreach(iter, &members)
+	{
+		Participant *p = dlist_container(Participant, node, iter.cur);
+		int			i = find_behind(&p->gid);
+		DtxInDoubt	entry;
+
+		if (p->state == PARTICIPANT_UNFINISHED &&
+			(contradicted || i < 0 || !behind[i].recorded || DtxInDoubtGet(&p->gid, &entry)))
+			note_unconfirmed(p);
+	}
+	return unconfirmed[0] != '\0';
 }
 
 /* ----------------------------------------------------------------
@@ -1653,11 +1750,8 @@ reserve_behind(void)
 static void
 note_behind(Participant *p, bool recorded)
 {
-	for (int i = 0; i < nbehind; i++)
-	{
-		if (memcmp(&behind[i].gid, &p->gid, sizeof(DtxGid)) == 0)
-			return;
-	}
+	if (find_behind(&p->gid) >= 0)
+		return;
 	Assert(nbehind < max_behind);
 	if (nbehind >= max_behind)
 		return;
@@ -1667,6 +1761,18 @@ note_behind(Participant *p, bool recorded)
 	behind[nbehind].wait_until = 0;
 	strlcpy(behind[nbehind].server_name, p->server_name, NAMEDATALEN);
 	nbehind++;
+}
+
+/* Index of a gid in behind[], -1 if it is not there. */
+static int
+find_behind(const DtxGid *gid)
+{
+	for (int i = 0; i < nbehind; i++)
+	{
+		if (memcmp(&behind[i].gid, gid, sizeof(DtxGid)) == 0)
+			return i;
+	}
+	return -1;
 }
 
 static void
@@ -2066,6 +2172,41 @@ wait_set_fits(void)
 }
 
 /*
+ * Where nothing may throw: has the end of the wait been requested?  Returns
+ * WAIT_COMPLETE if not.
+ */
+static WaitEnd
+requested_end(void)
+{
+	if (ProcDiePending)
+		return WAIT_TERMINATED;
+	if (!QueryCancelPending)
+		return WAIT_COMPLETE;
+
+	/*
+	 * A statement_timeout is for the statement, of which the COMMIT of a procedure
+	 * is a part.  So it goes on to its end, and is canceled then.  (It is off in a
+	 * COMMIT that is a statement of its own, see finish_xact_command in
+	 * tcop/postgres.c.)
+	 */
+	if (get_timeout_indicator(STATEMENT_TIMEOUT, false))
+		return WAIT_STATEMENT_TIMEOUT;
+	QueryCancelPending = false;
+	return WAIT_CANCELED;
+}
+
+/*
+ * Where nothing may throw: everything is going down, leave as soon as possible.
+ */
+static void
+end_without_postmaster(void)
+{
+	ProcDiePending = true;
+	InterruptPending = true;
+	whereToSendOutput = DestNone;
+}
+
+/*
  * Wait until no reply is due, for at most timeout_ms milliseconds.
  *
  * Before the local commit: throws on interrupts, and returns WAIT_FAILED as
@@ -2116,12 +2257,9 @@ wait_replies(int timeout_ms, uint32 wait_event)
 		{
 			if (events[i].events & WL_POSTMASTER_DEATH)
 			{
-				/* Everything is going down: leave as soon as possible. */
 				if (may_throw)
 					proc_exit(1);
-				ProcDiePending = true;
-				InterruptPending = true;
-				whereToSendOutput = DestNone;
+				end_without_postmaster();
 			}
 			else if (events[i].events & WL_LATCH_SET)
 				ResetLatch(MyLatch);
@@ -2141,21 +2279,10 @@ wait_replies(int timeout_ms, uint32 wait_event)
 			(void) guarded(absorb_barrier, WAIT_COMPLETE);
 		if (any_reply_due())
 		{
-			if (ProcDiePending)
-				return WAIT_TERMINATED;
-			if (QueryCancelPending)
-			{
-				/*
-				 * A statement_timeout is for the statement, of which the COMMIT of
-				 * a procedure is a part.  So it goes on to its end, and is
-				 * canceled then.  (It is off in a COMMIT that is a statement of its
-				 * own, see finish_xact_command in tcop/postgres.c.)
-				 */
-				if (get_timeout_indicator(STATEMENT_TIMEOUT, false))
-					return WAIT_STATEMENT_TIMEOUT;
-				QueryCancelPending = false;
-				return WAIT_CANCELED;
-			}
+			WaitEnd		end = requested_end();
+
+			if (end != WAIT_COMPLETE)
+				return end;
 		}
 	}
 }

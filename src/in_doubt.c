@@ -43,6 +43,7 @@ typedef struct InDoubtShared
 	bool		full;			/* has an entry found no room since ... */
 	TimestampTz logged_at;		/* ... the last message about that, or 0 */
 	pg_atomic_uint64 overflows; /* entries that found no room; no lock */
+	pg_atomic_uint64 contradictions;	/* commits that ended otherwise; no lock */
 	LWLock		server_lock;	/* guards server_hash */
 } InDoubtShared;
 
@@ -102,6 +103,7 @@ DtxInDoubtShmemInit(void)
 		LWLockInitialize(&shared->lock, DtxLWLockTranche("DtxInDoubt"));
 		LWLockInitialize(&shared->server_lock, DtxLWLockTranche("DtxServers"));
 		pg_atomic_init_u64(&shared->overflows, 0);
+		pg_atomic_init_u64(&shared->contradictions, 0);
 	}
 
 	memset(&info, 0, sizeof(info));
@@ -367,7 +369,27 @@ DtxInDoubtOverflows(void)
 }
 
 /*
- * Set that number to zero.
+ * A participant of a committed transaction has ended otherwise, which is recorded as
+ * damage: to be called before its entry is removed.  Never throws.
+ */
+void
+DtxInDoubtContradicted(void)
+{
+	pg_atomic_fetch_add_u64(&shared->contradictions, 1);
+}
+
+/*
+ * How often that has happened since the server started.  As long as the number stays
+ * the same, entries that went did so because they were finished as decided.
+ */
+uint64
+DtxInDoubtContradictions(void)
+{
+	return pg_atomic_read_u64(&shared->contradictions);
+}
+
+/*
+ * Set the number of overflows to zero.
  */
 void
 DtxInDoubtOverflowsReset(void)

@@ -2539,6 +2539,8 @@ record_damage(Visit *v, const DtxGid *gid, DtxDecision decision, DtxFound found,
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();
+	if (recorded && decision == DTX_COMMIT)
+		DtxInDoubtContradicted();
 	return recorded;
 }
 

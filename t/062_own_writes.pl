@@ -28,6 +28,41 @@ sub unconfirmed
 	return;
 }
 
+# A server closes the connection of a session that idles between PREPARE and COMMIT
+# PREPARED: what the resolver does at once is nothing to warn about.
+$dtx->p(1)->append_conf('postgresql.conf', q{idle_session_timeout = '200ms'});
+$dtx->p(1)->reload;
+$s->run('SELECT count(*) FROM acct1');
+for my $try (1 .. 2)
+{
+	$proxy->rule(hold => q{PREPARE TRANSACTION 'dtx});
+	$s->start($dtx->transfer(0, 1, 2));
+	$proxy->wait_for('hold');
+	$dtx->prepared_is(1, 1);
+	$dtx->poll($dtx->p(1), q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'postgres_fdw'}, 0,
+		'a server has closed a connection between PREPARE and COMMIT PREPARED');
+	$proxy->clear;
+	$s->finish;
+	is($s->stderr, '', '... which is nothing to warn about');
+	$dtx->prepared_is(1, 0, '... because the resolver has done it');
+	$dtx->clean('idle session');
+}
+
+# Nobody waits for a resolver that is switched off.
+$dtx->sql($_) for 'ALTER SYSTEM SET pg_dtx.resolver = off', 'SELECT pg_reload_conf()';
+$dtx->poll($dtx->coord, 'SHOW pg_dtx.resolver', 'off', 'the resolver is off');
+$proxy->rule(hold => q{PREPARE TRANSACTION 'dtx});
+$s->start($dtx->transfer(0, 1, 2));
+$proxy->wait_for('hold');
+$dtx->poll($dtx->p(1), q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'postgres_fdw'}, 0, 'closed again');
+$proxy->clear;
+$s->finish;
+like($s->stderr, qr/WARNING:.*not every server has confirmed it yet: "s1"/, 'without a resolver COMMIT warns');
+$dtx->sql($_) for 'ALTER SYSTEM RESET pg_dtx.resolver', 'SELECT pg_reload_conf()';
+$dtx->clean('resolver is back');
+$dtx->p(1)->append_conf('postgresql.conf', q{idle_session_timeout = 0});
+$dtx->p(1)->reload;
+
 unconfirmed();
 $s->start('SELECT bal FROM acct2');
 $dtx->poll($dtx->coord, $waits . $s->pid, 1, 'a read waits for the resolver');
