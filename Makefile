@@ -20,6 +20,7 @@ DATA = pg_dtx--1.0.sql pg_dtx--1.0--1.1.sql
 OBJS = \
 	src/activity.o \
 	src/admin.o \
+	src/backoff.o \
 	src/coordinator.o \
 	src/damage.o \
 	src/decision.o \
@@ -33,6 +34,7 @@ OBJS = \
 	src/interpose.o \
 	src/judge.o \
 	src/launcher.o \
+	src/names.o \
 	src/participant.o \
 	src/passed_by.o \
 	src/pg_dtx.o \
@@ -114,9 +116,13 @@ quiet = errstart errstart_cold palloc palloc0 repalloc pstrdup MemoryContextAllo
 	MemoryContextAllocZero MemoryContextStrdup table_open SearchSysCache1
 endif
 
+# c-ares looks up host names (src/names.c).
+cares_libs := $(or $(shell pkg-config --libs libcares 2>/dev/null),-lcares)
+PG_CPPFLAGS += $(shell pkg-config --cflags libcares 2>/dev/null)
+
 # Functions of libpq that this library wraps are found with RTLD_NEXT, so libpq
 # has to be a dependency of the library even where nothing else would need it.
-SHLIB_LINK = -Wl,--push-state,--no-as-needed $(libpq) -Wl,--pop-state \
+SHLIB_LINK = $(cares_libs) -Wl,--push-state,--no-as-needed $(libpq) -Wl,--pop-state \
 	-Wl,--version-script=$(top_dir)/src/exports.map \
 	$(addprefix -Wl$(comma)--wrap=,$(quiet))
 comma := ,

@@ -832,6 +832,7 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 	const char *unknown = "not known, because the server was not reached";
 	char	   *clashes;
 	const char *seen_error = NULL;
+	bool		is_public = false;
 	int			seen;
 
 	aclresult = DtxForeignServerAclcheck(server->serverid, userid, ACL_USAGE);
@@ -845,16 +846,6 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 
-	seen = session_seen(server, &seen_error);
-	add_check(rsinfo, "interposition", seen,
-			  seen > 0 ? pstrdup("pg_dtx has seen postgres_fdw open a session") :
-			  seen == 0 ?
-			  pstrdup("postgres_fdw does not call libpq through pg_dtx") :
-			  psprintf("not known, because postgres_fdw could not open a session: %s",
-					   seen_error),
-			  seen < 0 ? NULL :
-			  "Use a postgres_fdw that is linked dynamically with libpq, with pg_dtx first in \"shared_preload_libraries\" of the coordinator. Transactions that use this server together with others are refused.");
-
 	mapping = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid),
 							  ObjectIdGetDatum(server->serverid));
 	if (!HeapTupleIsValid(mapping))
@@ -864,16 +855,36 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 	memset(&probe, 0, sizeof(probe));
 	if (HeapTupleIsValid(mapping))
 	{
-		bool		is_public = !OidIsValid(((Form_pg_user_mapping) GETSTRUCT(mapping))->umuser);
-
+		is_public = !OidIsValid(((Form_pg_user_mapping) GETSTRUCT(mapping))->umuser);
 		ReleaseSysCache(mapping);
+		DtxProbeServer(server->serverid, userid, &probe);
+	}
+
+	/* postgres_fdw would wait for what we have waited for, and without end. */
+	if (HeapTupleIsValid(mapping) && !probe.reachable)
+	{
+		seen = -1;
+		seen_error = "it is not reachable";
+	}
+	else
+		seen = session_seen(server, &seen_error);
+	add_check(rsinfo, "interposition", seen,
+			  seen > 0 ? pstrdup("pg_dtx has seen postgres_fdw open a session") :
+			  seen == 0 ?
+			  pstrdup("postgres_fdw does not call libpq through pg_dtx") :
+			  psprintf("not known, because postgres_fdw could not open a session: %s",
+					   seen_error),
+			  seen < 0 ? NULL :
+			  "Use a postgres_fdw that is linked dynamically with libpq, with pg_dtx first in \"shared_preload_libraries\" of the coordinator. Transactions that use this server together with others are refused.");
+
+	if (HeapTupleIsValid(mapping))
+	{
 		add_check(rsinfo, "user mapping", 1,
 				  is_public ? pstrdup("mapping for PUBLIC") :
 				  psprintf("mapping for \"%s\"",
 						   GetUserNameFromId(userid, false)),
 				  NULL);
 
-		DtxProbeServer(server->serverid, userid, &probe);
 		add_check(rsinfo, "reachable", probe.reachable,
 				  probe.reachable ?
 				  psprintf("database \"%s\" as user \"%s\"",

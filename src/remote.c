@@ -18,9 +18,15 @@
  *
  * - Nothing waits for one server.  All sockets, the latch and the nearest
  *	 deadline are waited for together, and every step has a deadline, so that
- *	 a server that is dead, hung or slow costs the others nothing.  One thing
- *	 is out of reach: libpq resolves host names with getaddrinfo(), which
- *	 blocks.  Option hostaddr avoids that.
+ *	 a server that is dead, hung or slow costs the others nothing.
+ *
+ * - libpq looks up no host name, because it would block: it gets addresses
+ *	 (names.c), and the name beside them, for TLS and the password file.  Nor does
+ *	 it ask Kerberos about servers of ordinary users, which would do the same.
+ *
+ * - A deadline counts time in which we could have noticed an answer.  What this
+ *	 process was busy with, or stopped for, does not count (set_tick), and before a
+ *	 connection is given up its socket is looked at once more.
  *
  * - What a server sends is not trusted.  Rows are read one at a time, the
  *	 number of bytes without a result is limited, text is checked for encoding
@@ -38,6 +44,8 @@
  */
 #include "postgres.h"
 
+#include <netdb.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 
 #include "access/htup_details.h"
@@ -51,12 +59,12 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "names.h"
 #include "remote.h"
 #include "storage/fd.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
-#include "utils/timestamp.h"
 
 /* Longest time to connect if the server has no option connect_timeout, ms. */
 #define CONNECT_TIMEOUT			10000
@@ -85,15 +93,36 @@
 /* Longest text of a remote error that we keep, bytes. */
 #define MAX_ERROR_TEXT			1000
 
+/* Of a list of hosts so many are tried at a time; next time from another one on. */
+#define MAX_HOSTS				32
+
+/* What this process does between two waits counts for deadlines up to that, ms. */
+#define MAX_COUNTED_PAUSE		100
+
+/* Not a valid sslmode: see remote_hosts(). */
+#define DRY_RUN					"pg_dtx-dry-run"
+
+#define GSS_REQUIRED	"gssencmode=require needs Kerberos, which pg_dtx does not use where a password is required"
+
 typedef enum RemoteState
 {
-	REMOTE_QUEUED,				/* waits for its turn to connect */
+	REMOTE_QUEUED,				/* waits for its hosts' names, and its turn to connect */
 	REMOTE_CONNECTING,			/* in PQconnectPoll() */
 	REMOTE_BUSY,				/* a command is on its way */
 	REMOTE_IDLE,				/* in the owner's ready() */
 	REMOTE_PARKED,				/* waits for its next use */
 	REMOTE_CLOSED				/* freed at the end of the round */
 } RemoteState;
+
+/* One element of the list of hosts of a connection. */
+typedef struct RemoteHost
+{
+	char	   *host;			/* as libpq would get it; "" is its default */
+	char	   *hostaddr;		/* likewise; "" if there is none */
+	char	   *port;			/* likewise; "" is its default */
+	bool		asked;			/* is "host" a name that is being looked up? */
+	DtxNameAnswer *answer;		/* what came of that, or NULL: nothing yet */
+} RemoteHost;
 
 /* All fields are private to this process. */
 struct DtxRemote
@@ -107,6 +136,10 @@ struct DtxRemote
 	RemoteState state;
 	bool		setting_up;		/* the command is our own session setup */
 	bool		resumed;		/* the next command is the first after a pause */
+	bool		has_hosts;		/* are those known? */
+	bool		names_pending;	/* and is any of their names not known yet? */
+	int			nhosts;
+	RemoteHost *hosts;
 	PGconn	   *conn;			/* NULL before and after */
 	PGresult   *result;			/* being looked at */
 	bool		has_fd;			/* counted by AcquireExternalFD() */
@@ -117,7 +150,7 @@ struct DtxRemote
 	int			position;		/* in the wait-event set, -1 if not there */
 	int			statement;		/* results seen of the current command */
 	int			fruitless;		/* bytes that came since the last result */
-	TimestampTz deadline;		/* of the current step */
+	int64		deadline;		/* of the current step, on the set's clock */
 	DtxRemoteError error;		/* of the current command */
 };
 
@@ -131,19 +164,29 @@ struct DtxRemoteSet
 	int			nparked;		/* of them, those that are parked */
 	WaitEventSet *events;		/* NULL: to be built */
 	bool		dirty;			/* sockets have changed: build again */
+	uint64		names_version;	/* DtxNamesSocketsVersion() when it was built */
+	int64		clock;			/* milliseconds, see set_tick() */
+	DtxMoment	ticked_at;		/* when that was */
 };
+
+/* For what the events of a set are, where they are no connection's: a name's. */
+static char names_sockets[64];
 
 static void set_reset(void *arg);
 static bool mapping_read(Oid umid, Oid *serverid, Oid *userid, List **options);
 static bool is_libpq_option(const char *keyword);
 static int	extract_options(List *options, const char **keywords,
 							const char **values);
-static int	count_hosts(const char *value);
-static const char *rotate_list(const char *value, int by);
 static DtxTarget *copy_target(const DtxTarget *target);
 static bool same_target(const DtxTarget *a, const DtxTarget *b);
 static bool free_descriptor(DtxRemoteSet *set);
 static void remote_parked_step(DtxRemote *remote);
+static bool remote_hosts(DtxRemote *remote);
+static void split_list(const char *list, int count, char **elements);
+static int	count_elements(const char *list);
+static bool remote_names(DtxRemote *remote);
+static void remote_no_address(DtxRemote *remote);
+static PGconn *remote_connect(DtxRemote *remote);
 static void remote_start(DtxRemote *remote);
 static void remote_connect_step(DtxRemote *remote);
 static void remote_connected(DtxRemote *remote);
@@ -156,6 +199,8 @@ static void remote_fail(DtxRemote *remote, DtxRemoteFailure failure,
 static void remote_disconnect(DtxRemote *remote);
 static void remote_want(DtxRemote *remote, uint32 events);
 static void receive_notice(void *arg, const PGresult *res);
+static bool is_ready(DtxRemote *remote);
+static void set_tick(DtxRemoteSet *set, int64 counted);
 static void set_build_events(DtxRemoteSet *set);
 static void set_sweep(DtxRemoteSet *set);
 
@@ -296,44 +341,11 @@ DtxEndpoint(List *server_options, List *mapping_options)
 	return result != 0 ? result : 1;
 }
 
-static int
-count_hosts(const char *value)
-{
-	int			n = 1;
-
-	for (; *value; value++)
-	{
-		if (*value == ',')
-			n++;
-	}
-	return n;
-}
-
-/*
- * Let a comma-separated list begin with its element number "by".
- */
-static const char *
-rotate_list(const char *value, int by)
-{
-	const char *tail = value;
-
-	while (by-- > 0)
-	{
-		tail = strchr(tail, ',');
-		if (tail == NULL)
-			return value;
-		tail++;
-	}
-	if (tail == value)
-		return value;
-	return psprintf("%s,%.*s", tail, (int) (tail - value - 1), value);
-}
-
 /*
  * Make a target from a foreign server and one of its user mappings.
  *
  * "attempt" is the number of visits that have failed so far: if the server has
- * several hosts, they are tried from another one on each time.  libpq would
+ * several hosts or addresses, they are tried from another one on each time.  libpq would
  * need a deadline of its own per host to get past one that does not answer,
  * and only its blocking functions have that.
  *
@@ -355,11 +367,11 @@ DtxTargetMake(Oid serverid, Oid umid, int attempt, Oid on_behalf_of)
 	bool		password_required = true;
 	bool		have_password = false;
 	bool		entitled;
-	int			nhosts = 1;
 	int			n;
 
 	target->serverid = serverid;
 	target->umid = umid;
+	target->attempt = attempt;
 	target->connect_timeout = CONNECT_TIMEOUT;
 
 	server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
@@ -401,9 +413,6 @@ DtxTargetMake(Oid serverid, Oid umid, int attempt, Oid on_behalf_of)
 			target->user = unconstify(char *, target->values[i]);
 		else if (strcmp(target->keywords[i], "password") == 0)
 			have_password = target->values[i][0] != '\0';
-		else if (strcmp(target->keywords[i], "host") == 0 ||
-				 strcmp(target->keywords[i], "hostaddr") == 0)
-			nhosts = Max(nhosts, count_hosts(target->values[i]));
 		else if (strcmp(target->keywords[i], "connect_timeout") == 0)
 		{
 			/* libpq rounds 1 up to 2 and takes 0 and less for "forever" */
@@ -413,14 +422,6 @@ DtxTargetMake(Oid serverid, Oid umid, int attempt, Oid on_behalf_of)
 				target->connect_timeout = Min(CONNECT_TIMEOUT,
 											  Max(seconds, 2) * 1000);
 		}
-	}
-
-	for (int i = 0; nhosts > 1 && i < n; i++)
-	{
-		if (strcmp(target->keywords[i], "host") == 0 ||
-			strcmp(target->keywords[i], "hostaddr") == 0 ||
-			strcmp(target->keywords[i], "port") == 0)
-			target->values[i] = rotate_list(target->values[i], attempt % nhosts);
 	}
 
 	foreach(lc, um_options)
@@ -448,6 +449,17 @@ DtxTargetMake(Oid serverid, Oid umid, int attempt, Oid on_behalf_of)
 	if (!OidIsValid(on_behalf_of))
 		entitled = entitled && superuser_arg(server->owner);
 	target->need_password = password_required && !entitled;
+
+	/*
+	 * A service file may name an LDAP server, which libpq asks at once and
+	 * waits for (fe-connect.c, ldapServiceLookup).
+	 */
+	foreach(lc, server->options)
+	{
+		if (strcmp(((DefElem *) lfirst(lc))->defname, "servicefile") == 0 &&
+			!superuser_arg(server->owner))
+			target->error = pstrdup("only a server that belongs to a superuser may have option \"servicefile\"");
+	}
 	if (target->need_password && !have_password)
 		target->error = OidIsValid(um_userid) && superuser_arg(um_userid) ?
 			pstrdup("password is required: a user mapping of a server whose owner is not a superuser must contain a password") :
@@ -474,6 +486,8 @@ DtxRemoteSetCreate(MemoryContext parent)
 	set->cxt = cxt;
 	dlist_init(&set->remotes);
 	set->dirty = true;
+	set->ticked_at = DtxNow();
+	DtxNamesAttach();
 	set->callback.func = set_reset;
 	set->callback.arg = set;
 	MemoryContextRegisterResetCallback(cxt, &set->callback);
@@ -509,6 +523,7 @@ set_reset(void *arg)
 		FreeWaitEventSet(set->events);
 		set->events = NULL;
 	}
+	DtxNamesDetach();
 }
 
 /*
@@ -553,10 +568,9 @@ DtxRemoteSend(DtxRemote *remote, const char *sql)
 	remote->statement = 0;
 	remote->fruitless = 0;
 	memset(&remote->error, 0, sizeof(remote->error));
-	remote->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												   remote->resumed ?
-												   remote->target->connect_timeout :
-												   DTX_REMOTE_COMMAND_TIMEOUT);
+	remote->deadline = remote->set->clock +
+		(remote->resumed ? remote->target->connect_timeout :
+		 DTX_REMOTE_COMMAND_TIMEOUT);
 	remote->resumed = false;
 	remote->state = REMOTE_BUSY;
 
@@ -568,7 +582,7 @@ DtxRemoteSend(DtxRemote *remote, const char *sql)
 		remote->unflushed = PQflush(remote->conn) == 1;
 	}
 	else
-		remote->deadline = GetCurrentTimestamp();
+		remote->deadline = remote->set->clock;
 	remote_want(remote, WL_SOCKET_READABLE |
 				(remote->unflushed ? WL_SOCKET_WRITEABLE : 0));
 }
@@ -765,8 +779,8 @@ DtxRemoteWait(DtxRemoteSet *set, long timeout, uint32 wait_event_info)
 	dlist_mutable_iter iter;
 	WaitEvent	occurred[64];
 	int			noccurred;
-	TimestampTz now;
 	bool		latch_set = false;
+	int64		longest;
 
 	/*
 	 * Let the next ones in.  Callbacks may append to the list meanwhile; those
@@ -776,19 +790,23 @@ DtxRemoteWait(DtxRemoteSet *set, long timeout, uint32 wait_event_info)
 	{
 		DtxRemote  *remote = dlist_container(DtxRemote, node, iter.cur);
 
-		if (remote->state == REMOTE_QUEUED &&
-			set->nconnections < MAX_CONNECTIONS)
+		if (remote->state != REMOTE_QUEUED)
+			continue;
+		if ((!remote->has_hosts && !remote_hosts(remote)) ||
+			(remote->names_pending && !remote_names(remote)))
 		{
+			/* It has failed already, or its names are being looked up. */
+		}
+		else if (set->nconnections < MAX_CONNECTIONS)
 			remote_start(remote);
 
-			/* Its owner has something new to decide on. */
-			if (remote->state == REMOTE_CLOSED)
-				timeout = 0;
-		}
+		/* Its owner has something new to decide on. */
+		if (remote->state == REMOTE_CLOSED)
+			timeout = 0;
 	}
 	set_sweep(set);
 
-	now = GetCurrentTimestamp();
+	set_tick(set, MAX_COUNTED_PAUSE);
 	dlist_foreach_modify(iter, &set->remotes)
 	{
 		DtxRemote  *remote = dlist_container(DtxRemote, node, iter.cur);
@@ -798,27 +816,47 @@ DtxRemoteWait(DtxRemoteSet *set, long timeout, uint32 wait_event_info)
 		if (remote->state == REMOTE_PARKED)
 			continue;
 		if (remote->state == REMOTE_QUEUED)
-			left = set->nconnections > set->nparked ? timeout : 0;
+			left = remote->names_pending ||
+				set->nconnections > set->nparked ? timeout : 0;
 		else
-			left = TimestampDifferenceMilliseconds(now, remote->deadline);
+			left = Max(remote->deadline - set->clock, 0);
 		if (timeout < 0 || (left >= 0 && left < timeout))
 			timeout = left;
 	}
+	if (DtxNamesUntil() != DTX_NEVER)
+	{
+		long		left = DtxUntil(DtxNamesUntil());
 
-	if (set->dirty || set->events == NULL)
+		if (timeout < 0 || left < timeout)
+			timeout = left;
+	}
+
+	if (set->dirty || set->events == NULL ||
+		set->names_version != DtxNamesSocketsVersion())
 		set_build_events(set);
 
 	noccurred = WaitEventSetWait(set->events, timeout, occurred,
 								 lengthof(occurred), wait_event_info);
+
+	/* More than it was to be is a time in which we did not run. */
+	longest = timeout < 0 ? PG_INT64_MAX : timeout + MAX_COUNTED_PAUSE;
+	set_tick(set, longest);
 	for (int i = 0; i < noccurred; i++)
 	{
+		char	   *data = (char *) occurred[i].user_data;
+
 		if (occurred[i].events & WL_LATCH_SET)
 			latch_set = true;
-		else if (occurred[i].user_data != NULL)
+		else if (data >= names_sockets &&
+				 data < names_sockets + lengthof(names_sockets))
+			DtxNamesReady(data - names_sockets, occurred[i].events);
+		else if (data != NULL)
 			((DtxRemote *) occurred[i].user_data)->ready = true;
 	}
 
-	now = GetCurrentTimestamp();
+	/* Those who wait for a name look in the next round. */
+	(void) DtxNamesProcess();
+
 	dlist_foreach_modify(iter, &set->remotes)
 	{
 		DtxRemote  *remote = dlist_container(DtxRemote, node, iter.cur);
@@ -830,7 +868,8 @@ DtxRemoteWait(DtxRemoteSet *set, long timeout, uint32 wait_event_info)
 		}
 		if (remote->state != REMOTE_CONNECTING && remote->state != REMOTE_BUSY)
 			continue;
-		if (remote->ready)
+		if (remote->ready ||
+			(set->clock >= remote->deadline && is_ready(remote)))
 		{
 			remote->ready = false;
 			if (remote->state == REMOTE_CONNECTING)
@@ -839,7 +878,7 @@ DtxRemoteWait(DtxRemoteSet *set, long timeout, uint32 wait_event_info)
 				remote_io_step(remote);
 		}
 		if ((remote->state == REMOTE_CONNECTING ||
-			 remote->state == REMOTE_BUSY) && now >= remote->deadline)
+			 remote->state == REMOTE_BUSY) && set->clock >= remote->deadline)
 		{
 			if (PQstatus(remote->conn) == CONNECTION_BAD)
 				remote_fail(remote, DTX_REMOTE_UNREACHABLE,
@@ -855,6 +894,37 @@ DtxRemoteWait(DtxRemoteSet *set, long timeout, uint32 wait_event_info)
 	set_sweep(set);
 
 	return latch_set;
+}
+
+/*
+ * Let the set's clock go on, by the time since it did so last, at most "counted"
+ * milliseconds.
+ */
+static void
+set_tick(DtxRemoteSet *set, int64 counted)
+{
+	DtxMoment	now = DtxNow();
+
+	set->clock += Min(now - set->ticked_at, counted);
+	set->ticked_at = now;
+}
+
+/*
+ * Has a connection that is about to be given up something to read or to write after
+ * all?  A wait tells of some of many sockets only.
+ */
+static bool
+is_ready(DtxRemote *remote)
+{
+	struct pollfd fd;
+
+	fd.fd = PQsocket(remote->conn);
+	if (fd.fd < 0)
+		return false;
+	fd.events = (remote->events & WL_SOCKET_READABLE ? POLLIN : 0) |
+		(remote->events & WL_SOCKET_WRITEABLE ? POLLOUT : 0);
+	fd.revents = 0;
+	return poll(&fd, 1, 0) > 0;
 }
 
 /*
@@ -886,7 +956,8 @@ static void
 set_build_events(DtxRemoteSet *set)
 {
 	dlist_iter	iter;
-	int			n = 2;			/* latch, postmaster */
+	int			nnames = Min(DtxNamesSockets(), lengthof(names_sockets));
+	int			n = 2 + nnames; /* latch, postmaster */
 
 	if (set->events != NULL)
 	{
@@ -921,6 +992,16 @@ set_build_events(DtxRemoteSet *set)
 		remote->position = AddWaitEventToSet(set->events, remote->events, sock,
 											 NULL, remote);
 	}
+	for (int i = 0; i < nnames; i++)
+	{
+		pgsocket	sock;
+		uint32		events;
+
+		DtxNamesSocket(i, &sock, &events);
+		(void) AddWaitEventToSet(set->events, events, sock, NULL,
+								 &names_sockets[i]);
+	}
+	set->names_version = DtxNamesSocketsVersion();
 	set->dirty = false;
 }
 
@@ -947,13 +1028,296 @@ remote_want(DtxRemote *remote, uint32 events)
  */
 
 /*
+ * Find out which hosts libpq would connect to: from options, service file and
+ * environment, which only libpq knows all of (fe-connect.c, conninfo_add_defaults()).
+ * So it is asked to connect with an option that is refused after all that was read,
+ * and before anything is looked up (fe-connect.c, connectOptions2()).
+ *
+ * Begins to look up their names.  Returns false if the connection has failed.
+ */
+static bool
+remote_hosts(DtxRemote *remote)
+{
+	const DtxTarget *target = remote->target;
+	MemoryContext old;
+	const char **keywords;
+	const char **values;
+	PGconn	   *volatile conn = NULL;
+	PQconninfoOption *volatile info = NULL;
+	char	   *volatile error = NULL;
+	int			n = 0;
+
+	old = MemoryContextSwitchTo(remote->cxt);
+	while (target->keywords[n] != NULL)
+		n++;
+	keywords = palloc((n + 2) * sizeof(char *));
+	values = palloc((n + 2) * sizeof(char *));
+	memcpy(keywords, target->keywords, n * sizeof(char *));
+	memcpy(values, target->values, n * sizeof(char *));
+	keywords[n] = "sslmode";
+	values[n++] = DRY_RUN;
+	keywords[n] = values[n] = NULL;
+
+	PG_TRY();
+	{
+		conn = PQconnectStartParams(keywords, values, 0);
+		info = conn != NULL ? PQconninfo(conn) : NULL;
+		if (info == NULL)
+			error = pstrdup("out of memory");
+		else if (strstr(PQerrorMessage(conn), DRY_RUN) == NULL)
+			error = pstrdup(PQerrorMessage(conn));
+		else
+		{
+			const char *host = "";
+			const char *hostaddr = "";
+			const char *port = "";
+			const char *gssencmode = "";
+			int			count;
+			char	  **hosts;
+			char	  **hostaddrs;
+			char	  **ports;
+
+			for (PQconninfoOption *option = info; option->keyword; option++)
+			{
+				if (option->val == NULL)
+					continue;
+				if (strcmp(option->keyword, "host") == 0)
+					host = option->val;
+				else if (strcmp(option->keyword, "hostaddr") == 0)
+					hostaddr = option->val;
+				else if (strcmp(option->keyword, "port") == 0)
+					port = option->val;
+				else if (strcmp(option->keyword, "gssencmode") == 0)
+					gssencmode = option->val;
+			}
+			if (target->need_password && strcmp(gssencmode, "require") == 0)
+				error = pstrdup(GSS_REQUIRED);
+
+			/* That these fit together has been checked by libpq. */
+			count = count_elements(hostaddr[0] ? hostaddr : host);
+			hosts = palloc(count * sizeof(char *));
+			hostaddrs = palloc(count * sizeof(char *));
+			ports = palloc(count * sizeof(char *));
+			split_list(host, count, hosts);
+			split_list(hostaddr, count, hostaddrs);
+			split_list(port, count, ports);
+
+			remote->nhosts = Min(count, MAX_HOSTS);
+			remote->hosts = palloc0(remote->nhosts * sizeof(RemoteHost));
+			for (int i = 0; i < remote->nhosts; i++)
+			{
+				RemoteHost *h = &remote->hosts[i];
+				int			from = (target->attempt % count + i) % count;
+
+				h->host = hosts[from];
+				h->hostaddr = hostaddrs[from];
+				h->port = ports[from];
+				if (h->host[0] == '\0' && h->hostaddr[0] == '\0' &&
+					DEFAULT_PGSOCKET_DIR[0] == '\0')
+					h->host = "localhost";	/* fe-connect.c, DefaultHost */
+				if (h->hostaddr[0] != '\0' || h->host[0] == '\0' ||
+					h->host[0] == '/' || h->host[0] == '@')
+					continue;
+				if (DtxNameIsNumeric(h->host))
+					h->hostaddr = h->host;
+				else
+				{
+					h->asked = true;
+					remote->names_pending = true;
+				}
+			}
+			remote->has_hosts = true;
+		}
+	}
+	PG_FINALLY();
+	{
+		if (info != NULL)
+			PQconninfoFree(info);
+		if (conn != NULL)
+			PQfinish(conn);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+
+	if (error != NULL)
+	{
+		remote_fail(remote, DTX_REMOTE_UNREACHABLE, error);
+		return false;
+	}
+	return true;
+}
+
+static int
+count_elements(const char *list)
+{
+	int			n = 1;
+
+	for (; *list; list++)
+	{
+		if (*list == ',')
+			n++;
+	}
+	return n;
+}
+
+/*
+ * The "count" elements of a comma-separated list, palloc'd.  If it has fewer, the last
+ * one is repeated: a port may be there once for all hosts.
+ */
+static void
+split_list(const char *list, int count, char **elements)
+{
+	for (int i = 0; i < count; i++)
+	{
+		const char *end = list + strcspn(list, ",");
+
+		elements[i] = pnstrdup(list, end - list);
+		if (*end == ',')
+			list = end + 1;
+	}
+}
+
+/*
+ * Are all names of a connection known by now, as far as they can be?  If not even one
+ * host has an address, the connection fails.
+ */
+static bool
+remote_names(DtxRemote *remote)
+{
+	bool		pending = false;
+	bool		any = false;
+
+	for (int i = 0; i < remote->nhosts; i++)
+	{
+		RemoteHost *h = &remote->hosts[i];
+		const DtxNameAnswer *answer;
+
+		if (h->asked && h->answer == NULL)
+		{
+			if (DtxNameLookUp(h->host, &answer) == DTX_NAME_PENDING)
+			{
+				pending = true;
+				continue;
+			}
+			h->answer = MemoryContextAlloc(remote->cxt, sizeof(DtxNameAnswer));
+			*h->answer = *answer;
+		}
+		any |= !h->asked || h->answer->naddresses > 0;
+	}
+	if (pending)
+		return false;
+	remote->names_pending = false;
+	if (!any)
+		remote_no_address(remote);
+	return any;
+}
+
+/*
+ * Say why there is no address to connect to.
+ */
+static void
+remote_no_address(DtxRemote *remote)
+{
+	StringInfoData text;
+	MemoryContext old = MemoryContextSwitchTo(remote->cxt);
+
+	initStringInfo(&text);
+	for (int i = 0; i < remote->nhosts; i++)
+	{
+		RemoteHost *h = &remote->hosts[i];
+
+		appendStringInfo(&text,
+						 "%scould not translate host name \"%s\" to address: %s",
+						 i > 0 ? "; " : "", h->host, h->answer->error);
+		if (text.len > MAX_ERROR_TEXT)
+			break;
+	}
+	MemoryContextSwitchTo(old);
+	remote_fail(remote, DTX_REMOTE_UNREACHABLE, text.data);
+}
+
+/*
+ * PQconnectStartParams() with the addresses that were found: one element of libpq's
+ * lists for each of them, because it takes one address per element.
+ */
+static PGconn *
+remote_connect(DtxRemote *remote)
+{
+	const DtxTarget *target = remote->target;
+	MemoryContext old = MemoryContextSwitchTo(remote->cxt);
+	StringInfoData host;
+	StringInfoData hostaddr;
+	StringInfoData port;
+	const char **keywords;
+	const char **values;
+	int			n = 0;
+	int			nelements = 0;
+	PGconn	   *conn;
+
+	initStringInfo(&host);
+	initStringInfo(&hostaddr);
+	initStringInfo(&port);
+	for (int i = 0; i < remote->nhosts; i++)
+	{
+		RemoteHost *h = &remote->hosts[i];
+		int			naddresses = h->asked ? h->answer->naddresses : 1;
+
+		for (int j = 0; j < naddresses; j++)
+		{
+			const char *comma = nelements++ > 0 ? "," : "";
+			int			from = (target->attempt / remote->nhosts + j) % naddresses;
+
+			appendStringInfo(&host, "%s%s", comma, h->host);
+			appendStringInfo(&hostaddr, "%s%s", comma,
+							 h->asked ? h->answer->addresses[from] : h->hostaddr);
+			appendStringInfo(&port, "%s%s", comma, h->port);
+		}
+	}
+
+	while (target->keywords[n] != NULL)
+		n++;
+	keywords = palloc((n + 6) * sizeof(char *));
+	values = palloc((n + 6) * sizeof(char *));
+	memcpy(keywords, target->keywords, n * sizeof(char *));
+	memcpy(values, target->values, n * sizeof(char *));
+
+	/* Of an option that is there twice the last one counts. */
+	keywords[n] = "host";
+	values[n++] = host.data;
+	keywords[n] = "hostaddr";
+	values[n++] = hostaddr.data;
+	keywords[n] = "port";
+	values[n++] = port.data;
+
+	/*
+	 * Who must bring a password gets no ticket of this server's.  Nor does
+	 * Kerberos' library look up "host", which it does as soon as the server asks
+	 * for a ticket, whatever we have (lib/gssapi/krb5/import_name.c): what it
+	 * gets as the host's name is too long to be asked for (libpq appends "@" and
+	 * the name to krbsrvname: fe-gssapi-common.c, pg_GSS_load_servicename).
+	 */
+	if (target->need_password)
+	{
+		char	   *service = psprintf("postgres@%0*d", NI_MAXHOST, 0);
+
+		keywords[n] = "gssencmode";
+		values[n++] = "disable";
+		keywords[n] = "krbsrvname";
+		values[n++] = service;
+	}
+	keywords[n] = values[n] = NULL;
+
+	conn = PQconnectStartParams(keywords, values, 0);
+	MemoryContextSwitchTo(old);
+	return conn;
+}
+
+/*
  * Begin to connect.
  */
 static void
 remote_start(DtxRemote *remote)
 {
-	const DtxTarget *target = remote->target;
-
 	/*
 	 * fd.c must know of our sockets.  If it has no room, wait for those of
 	 * our own connections that are open to be closed.
@@ -969,8 +1333,9 @@ remote_start(DtxRemote *remote)
 	}
 	remote->has_fd = true;
 	remote->set->nconnections++;
+	set_tick(remote->set, MAX_COUNTED_PAUSE);
 
-	remote->conn = PQconnectStartParams(target->keywords, target->values, 0);
+	remote->conn = remote_connect(remote);
 	remote->set->dirty = true;
 	if (remote->conn == NULL)
 	{
@@ -986,8 +1351,7 @@ remote_start(DtxRemote *remote)
 	}
 	remote->state = REMOTE_CONNECTING;
 	remote->events = WL_SOCKET_WRITEABLE;
-	remote->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												   target->connect_timeout);
+	remote->deadline = remote->set->clock + remote->target->connect_timeout;
 }
 
 static void

@@ -32,6 +32,7 @@ typedef struct DtxTarget
 	const char **values;
 	int			connect_timeout;	/* milliseconds, for all hosts together */
 	bool		need_password;	/* the server must have asked for it */
+	int			attempt;		/* which host of several comes first */
 	uint64		endpoint;		/* DtxEndpoint() */
 	char	   *error;			/* why it can't be used, or NULL */
 } DtxTarget;
