@@ -48,7 +48,7 @@ typedef struct ActivitySlot
 	LWLock		lock;			/* guards everything below */
 	DtxActivity pub;			/* what the views show; pid 0: slot unused */
 	uint64		committing_xid; /* transaction this backend answers for, or 0 */
-	TimestampTz takeover_at;	/* when resolvers may help, 0: never */
+	DtxMoment	takeover_at;	/* when resolvers may help, 0: never */
 	Oid			row_dbid;		/* database of the decision row, or invalid */
 	uint64		row_xid;		/* xid in that row, 0: no row to use again */
 	ItemPointerData row_tid;	/* where that row is */
@@ -189,7 +189,7 @@ DtxActivityPublish(uint64 xid)
  * for this backend any more; only to be given once the outcome is visible.
  */
 void
-DtxActivitySetState(DtxState state, TimestampTz takeover_at)
+DtxActivitySetState(DtxState state, DtxMoment takeover_at)
 {
 	LWLockAcquire(&my_slot->lock, LW_EXCLUSIVE);
 	my_slot->pub.state = state;
@@ -326,8 +326,7 @@ DtxActivityResponsible(const DtxGid *gid)
 		LWLockAcquire(&slot->lock, LW_SHARED);
 		if (slot->pub.pid != 0 && slot->pub.dbid == gid->dbid &&
 			slot->committing_xid == gid->xid &&
-			(slot->takeover_at == 0 ||
-			 GetCurrentTimestamp() < slot->takeover_at))
+			(slot->takeover_at == 0 || !DtxIsDue(slot->takeover_at)))
 			responsible = true;
 		LWLockRelease(&slot->lock);
 	}

@@ -146,7 +146,8 @@ static bool canceled = false;	/* is a cancel or termination what ended the
 								 * wait before the local commit? */
 static uint64 current_xid = 0;	/* full xid under which gids were made, or 0 */
 static ItemPointerData current_row; /* its decision row */
-static TimestampTz phase_start;
+static instr_time phase_start;
+static DtxMoment committing_since;
 
 /*
  * Sockets of all members, the latch and postmaster death.  Made before the
@@ -173,7 +174,7 @@ static struct
 	ItemPointerData row;		/* its decision row */
 	int			due;			/* replies still to come */
 	bool		failed;			/* has the resolver got some of them? */
-	TimestampTz takeover_at;	/* from then on the resolver may finish it */
+	DtxMoment	takeover_at;	/* from then on the resolver may finish it */
 }			unsettled;
 
 /* Participants with "unsettled" set. */
@@ -189,7 +190,7 @@ typedef struct Behind
 	uint64		system_id;		/* of the cluster, 0 if not known */
 	char		server_name[NAMEDATALEN];	/* for the error */
 	bool		recorded;		/* does in_doubt.c know of it? */
-	TimestampTz wait_until;		/* it is not waited for any longer; 0: it was not
+	DtxMoment	wait_until;		/* it is not waited for any longer; 0: it was not
 								 * waited for yet */
 } Behind;
 
@@ -999,7 +1000,7 @@ prepare_writers(void)
 	make_wait_set();
 	current_xid = gid.xid;
 	phase = PHASE_PREPARE;
-	phase_start = GetCurrentTimestamp();
+	INSTR_TIME_SET_CURRENT(phase_start);
 	DtxActivityPublish(gid.xid);
 	DtxCoordinatorConfirm(gid.coordinator_id);
 
@@ -1060,24 +1061,34 @@ prepare_writers(void)
  * ----------------------------------------------------------------
  */
 
+/* Microseconds since the phase began. */
+static int64
+phase_usec(void)
+{
+	instr_time	elapsed;
+
+	INSTR_TIME_SET_CURRENT(elapsed);
+	INSTR_TIME_SUBTRACT(elapsed, phase_start);
+	return (int64) INSTR_TIME_GET_MICROSEC(elapsed);
+}
+
 static void
 send_commits(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	bool		pipeline = dtx_fold_start && !must_wait();
 	dlist_iter	iter;
 
 	phase = PHASE_COMMIT;
 	DTX_FAULT("local-commit", NULL);
-	DtxStatsAdd(DTX_STAT_PREPARE_USEC, Max(now - phase_start, 0));
-	phase_start = now;
+	DtxStatsAdd(DTX_STAT_PREPARE_USEC, phase_usec());
+	INSTR_TIME_SET_CURRENT(phase_start);
+	committing_since = DtxNow();
 
 	/*
 	 * The outcome is visible now, so a resolver that finds us busy for longer
 	 * than we are going to wait may help.
 	 */
-	DtxActivitySetState(DTX_COMMITTING,
-						TimestampTzPlusMilliseconds(now, dtx_commit_timeout));
+	DtxActivitySetState(DTX_COMMITTING, committing_since + dtx_commit_timeout);
 
 	/*
 	 * If the wait for a synchronous standby was cut short, a failover may still
@@ -1234,8 +1245,7 @@ finish_commit(void)
 	left_unconfirmed = handed_over > 0 || due > 0;
 	DTX_FAULT("committed", NULL);
 	DtxStatsAdd(DTX_STAT_TWO_PHASE, 1);
-	DtxStatsAdd(DTX_STAT_COMMIT_USEC,
-				Max(GetCurrentTimestamp() - phase_start, 0));
+	DtxStatsAdd(DTX_STAT_COMMIT_USEC, phase_usec());
 
 	if (due > 0)
 	{
@@ -1244,8 +1254,7 @@ finish_commit(void)
 		unsettled.row = current_row;
 		unsettled.due = due;
 		unsettled.failed = handed_over > 0;
-		unsettled.takeover_at = TimestampTzPlusMilliseconds(phase_start,
-															dtx_commit_timeout);
+		unsettled.takeover_at = committing_since + dtx_commit_timeout;
 		if (handed_over > 0)
 			DtxActivityForgetRow();
 		activity_begun = false; /* shown until the next transaction begins */
@@ -1307,11 +1316,9 @@ resolver_has_yet_to_try(Participant *p)
 static WaitEnd
 wait_resolver(void)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													   SECOND_TRY_MS);
+	DtxMoment	deadline = Min(DtxIn(SECOND_TRY_MS),
+							   committing_since + dtx_commit_timeout);
 
-	deadline = Min(deadline,
-				   TimestampTzPlusMilliseconds(phase_start, dtx_commit_timeout));
 	for (;;)
 	{
 		bool		waiting = false;
@@ -1321,7 +1328,7 @@ wait_resolver(void)
 
 		dlist_foreach(iter, &members)
 			waiting |= resolver_has_yet_to_try(dlist_container(Participant, node, iter.cur));
-		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		timeout = DtxUntil(deadline);
 		if (!waiting || timeout <= 0 || !dtx_resolver || !IsUnderPostmaster)
 			return WAIT_COMPLETE;
 
@@ -1525,10 +1532,8 @@ CoordinatorAbandon(Participant *p)
 void
 CoordinatorSettle(Participant *p)
 {
-	TimestampTz deadline;
+	DtxMoment	deadline = DtxIn(Max(dtx_commit_timeout, SETTLE_WAIT_MS));
 
-	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-										   Max(dtx_commit_timeout, SETTLE_WAIT_MS));
 	if (p->unsettled)
 		DTX_FAULT("settle-wait", p->conn);
 	for (;;)
@@ -1539,7 +1544,7 @@ CoordinatorSettle(Participant *p)
 		if (!p->reply_due)
 			break;
 		if (p->unsettled)
-			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+			timeout = DtxUntil(deadline);
 		if (timeout == 0 || PQsocket(p->conn) < 0)
 		{
 			ParticipantGiveUp(p, "no reply");
@@ -1588,7 +1593,7 @@ CoordinatorCatchUp(Participant *p)
 	{
 		Behind	   *b = &behind[i];
 		bool		same = p->system_id != 0 && b->system_id == p->system_id;
-		TimestampTz now = GetCurrentTimestamp();
+		DtxMoment	now = DtxNow();
 		bool		ask;
 		DtxInDoubt	entry;
 
@@ -1604,8 +1609,7 @@ CoordinatorCatchUp(Participant *p)
 		}
 		ask = b->wait_until == 0 || !b->recorded || !same || now >= b->wait_until;
 		if (b->wait_until == 0)
-			b->wait_until = TimestampTzPlusMilliseconds(now,
-														Max(dtx_commit_timeout, SETTLE_WAIT_MS));
+			b->wait_until = now + Max(dtx_commit_timeout, SETTLE_WAIT_MS);
 
 		if (ask && !is_prepared_there(p, &b->gid))
 		{
@@ -1840,7 +1844,7 @@ CoordinatorOwe(Participant *p)
 
 	/* The resolver may have finished it, which looks like a failure here. */
 	if (p->gid.xid != unsettled.xid ||
-		GetCurrentTimestamp() >= unsettled.takeover_at)
+		DtxNow() >= unsettled.takeover_at)
 		return false;
 
 	/* Perhaps it is here, or a part of it, or the connection is gone. */
@@ -1892,10 +1896,8 @@ still_owing(Participant *p)
 void
 CoordinatorCollect(Participant *p)
 {
-	TimestampTz deadline;
+	DtxMoment	deadline = DtxIn(Max(dtx_commit_timeout, SETTLE_WAIT_MS));
 
-	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-										   Max(dtx_commit_timeout, SETTLE_WAIT_MS));
 	while (p->owing)
 	{
 		ParticipantState state = p->state;
@@ -1907,7 +1909,7 @@ CoordinatorCollect(Participant *p)
 		p->state = PARTICIPANT_FINISHING;
 		p->reply_due = true;
 		ParticipantReceive(p);
-		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		timeout = DtxUntil(deadline);
 		if (p->reply_due && (timeout <= 0 || PQsocket(p->conn) < 0))
 			ParticipantGiveUp(p, "no reply");
 		confirmed = p->state == PARTICIPANT_FINISHED;
@@ -2219,10 +2221,8 @@ static WaitEnd
 wait_replies(int timeout_ms, uint32 wait_event)
 {
 	bool		may_throw = phase == PHASE_NONE || phase == PHASE_PREPARE;
-	TimestampTz deadline;
+	DtxMoment	deadline = DtxIn(timeout_ms);
 	dlist_iter	iter;
-
-	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms);
 
 	/* Some replies may be here already. */
 	dlist_foreach(iter, &members)
@@ -2247,7 +2247,7 @@ wait_replies(int timeout_ms, uint32 wait_event)
 			return WAIT_COMPLETE;
 		}
 
-		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		timeout = DtxUntil(deadline);
 		if (timeout <= 0)
 			return WAIT_TIMED_OUT;
 

@@ -179,18 +179,16 @@ open_to_decide(void)
 {
 	static uint32 wait_event = 0;
 	Oid			relid = DtxTableOid(&decision_table);
-	TimestampTz deadline = 0;
+	DtxMoment	deadline = 0;
 	Relation	rel;
 
 	if (!OidIsValid(relid))
 		throw_not_installed();
 	while (!ConditionalLockRelationOid(relid, RowExclusiveLock))
 	{
-		TimestampTz now = GetCurrentTimestamp();
-
 		if (deadline == 0)
-			deadline = TimestampTzPlusMilliseconds(now, dtx_prepare_timeout);
-		if (now >= deadline)
+			deadline = DtxIn(dtx_prepare_timeout);
+		if (DtxIsDue(deadline))
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("could not lock table \"%s.%s\" in time",

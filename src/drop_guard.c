@@ -215,8 +215,7 @@ static bool
 wait_for_worker(BackgroundWorkerHandle *handle)
 {
 	static uint32 wait_event = 0;
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													   PATIENCE_MS);
+	DtxMoment	deadline = DtxIn(PATIENCE_MS);
 
 	if (wait_event == 0)
 		wait_event = DtxWaitEvent("DtxDropGuard");
@@ -227,7 +226,7 @@ wait_for_worker(BackgroundWorkerHandle *handle)
 
 		if (GetBackgroundWorkerPid(handle, &pid) == BGWH_STOPPED)
 			return true;
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		left = DtxUntil(deadline);
 		if (left <= 0)
 			return false;
 		(void) WaitLatch(MyLatch,

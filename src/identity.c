@@ -172,7 +172,7 @@ typedef struct IdentityShared
 {
 	uint64		boot_id;		/* random */
 	TimestampTz started_at;
-	instr_time	started;		/* the same, by a clock that nobody sets */
+	DtxMoment	started;		/* the same, by a clock that nobody sets */
 	uint64		floor_xid;		/* next full xid of the last checkpoint before */
 	uint64		recovery_id;	/* content of RECOVERY_FILE, 0 if there is none */
 } IdentityShared;
@@ -238,7 +238,7 @@ DtxIdentityShmemInit(void)
 
 	shared->boot_id = random_id();
 	shared->started_at = GetCurrentTimestamp();
-	INSTR_TIME_SET_CURRENT(shared->started);
+	shared->started = DtxNow();
 	control = get_controlfile(DataDir, &crc_ok);
 	shared->floor_xid = crc_ok ?
 		U64FromFullTransactionId(control->checkPointCopy.nextXid) : 0;
@@ -726,12 +726,11 @@ DtxBootProve(void)
 void
 DtxBootRequire(uint32 wait_event)
 {
-	TimestampTz deadline;
+	DtxMoment	deadline;
 
 	if (recorded_in == DtxTableOid(&boot_table) && OidIsValid(recorded_in))
 		return;
-	deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-										   dtx_prepare_timeout);
+	deadline = DtxIn(dtx_prepare_timeout);
 	for (;;)
 	{
 		DtxBoots   *boots;
@@ -745,7 +744,7 @@ DtxBootRequire(uint32 wait_event)
 			return;
 		}
 		DtxLauncherWakeResolver(MyDatabaseId);
-		if (!IsUnderPostmaster || GetCurrentTimestamp() >= deadline)
+		if (!IsUnderPostmaster || DtxIsDue(deadline))
 			ereport(ERROR,
 					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
 					 errmsg("this server has not been recorded in \"%s\" yet",
@@ -1001,12 +1000,8 @@ DtxBootsXidOrigin(const DtxBoots *boots, uint64 boot_id, uint64 xid,
 int64
 DtxBootsQuietFor(const DtxBoots *boots)
 {
-	instr_time	elapsed;
-	int64		result;
+	int64		result = DtxNow() - shared->started;
 
-	INSTR_TIME_SET_CURRENT(elapsed);
-	INSTR_TIME_SUBTRACT(elapsed, shared->started);
-	result = (int64) INSTR_TIME_GET_MILLISEC(elapsed);
 	if (boots->current >= 0 && boots->boots[boots->current].ended_at != 0)
 		result = Min(result, (GetCurrentTimestamp() -
 							  boots->boots[boots->current].ended_at) / 1000);

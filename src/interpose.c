@@ -903,9 +903,7 @@ static bool
 may_put_off(const Participant *p)
 {
 	return dtx_fold_start && dtx_two_phase_commit && p->wanted &&
-		!TimestampDifferenceExceeds(p->last_start,
-									GetCurrentTransactionStartTimestamp(),
-									FOLD_MAX_IDLE_MS);
+		!DtxIsDue(p->last_start + FOLD_MAX_IDLE_MS);
 }
 
 /*
@@ -923,7 +921,7 @@ put_off_start(Participant *p, const char *command)
 {
 	bool		put_off = may_put_off(p);
 
-	p->last_start = GetCurrentTransactionStartTimestamp();
+	p->last_start = DtxNow();
 	if (dtx_remote_isolation == XACT_READ_COMMITTED &&
 		XactIsoLevel == XACT_READ_COMMITTED && p->wanted &&
 		starts_with(command, START_REPEATABLE_READ))

@@ -123,7 +123,7 @@ typedef struct WorkerEntry
 	bool		not_needed;		/* left because there was nothing to do for it */
 	bool		idle;			/* of a worker of sagas: has nothing to do; of
 								 * a scheduler: wants to know who hasn't */
-	TimestampTz attached_at;	/* running since */
+	DtxMoment	attached_at;	/* running since */
 } WorkerEntry;
 
 /* A worker that somebody asks for. */
@@ -162,9 +162,8 @@ typedef struct WorkerKey
 typedef struct Job
 {
 	bool		not_needed;		/* there is nothing to do for it */
-	int			failures;		/* workers that died in a row */
-	TimestampTz started_at;		/* of the last one */
-	TimestampTz next_start;		/* not before, 0: at once */
+	DtxBackoff	backoff;		/* of workers that died in a row */
+	DtxMoment	started_at;		/* of the last one */
 	int			index;			/* entry of the one that is starting, or -1 */
 	uint32		generation;		/* its generation */
 	BackgroundWorkerHandle *handle; /* of the last one, or NULL */
@@ -204,8 +203,8 @@ static void launcher_exit(int code, Datum arg);
 static void launcher_collect(void);
 static void launcher_scan(void);
 static void launcher_take_woken(void);
-static long launcher_start_due(TimestampTz *no_slot_since,
-							   TimestampTz *no_slot_until,
+static long launcher_start_due(DtxMoment *no_slot_since,
+							   DtxMoment *no_slot_until,
 							   bool *no_slot_logged);
 static bool launcher_start(Database *db, DtxWorkerKind kind);
 static void launcher_died(Job *job);
@@ -332,9 +331,9 @@ dtx_launcher_main(Datum arg)
 {
 	HASHCTL		info;
 	MemoryContext loop_cxt;
-	TimestampTz next_scan = 0;
-	TimestampTz no_slot_since = 0;
-	TimestampTz no_slot_until = 0;
+	DtxMoment	next_scan = 0;
+	DtxMoment	no_slot_since = 0;
+	DtxMoment	no_slot_until = 0;
 	bool		no_slot_logged = false;
 	uint32		wait_event;
 
@@ -399,7 +398,6 @@ dtx_launcher_main(Datum arg)
 
 	for (;;)
 	{
-		TimestampTz now;
 		long		timeout;
 		long		left;
 		bool		scan;
@@ -424,16 +422,14 @@ dtx_launcher_main(Datum arg)
 		shared->scan = false;
 		LWLockRelease(&shared->lock);
 
-		now = GetCurrentTimestamp();
 		timeout = Max(MIN_SCAN_INTERVAL,
 					  Min(MAX_SCAN_INTERVAL, dtx_resolve_interval));
-		if (scan || now >= next_scan ||
-			next_scan > TimestampTzPlusMilliseconds(now, MAX_SCAN_INTERVAL))
+		if (scan || DtxIsDue(next_scan))
 		{
+			next_scan = DtxIn(timeout);
 			launcher_scan();
-			next_scan = TimestampTzPlusMilliseconds(now, timeout);
 		}
-		timeout = TimestampDifferenceMilliseconds(now, next_scan);
+		timeout = DtxUntil(next_scan);
 
 		launcher_collect();
 		launcher_take_woken();
@@ -566,12 +562,12 @@ launcher_collect(void)
 		{
 			Job		   *job = &db->jobs[entry->kind];
 
-			job->next_start = 0;
+			job->backoff.next = 0;
 			if (entry->not_needed)
 			{
 				/* Unless somebody asked for it after it had looked. */
 				job->not_needed = !entry->work;
-				job->failures = 0;
+				job->backoff.failures = 0;
 			}
 			else if (!entry->stop)
 				launcher_died(job);
@@ -620,16 +616,9 @@ launcher_collect(void)
 static void
 launcher_died(Job *job)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	int			pause = MIN_RESTART_PAUSE;
-
-	if (TimestampDifferenceExceeds(job->started_at, now, HEALTHY_AFTER))
-		job->failures = 0;
-	job->failures++;
-	for (int i = 1; i < job->failures && pause < MAX_RESTART_PAUSE; i++)
-		pause *= 2;
-	job->next_start = TimestampTzPlusMilliseconds(now,
-												  Min(pause, MAX_RESTART_PAUSE));
+	if (DtxIsDue(job->started_at + HEALTHY_AFTER))
+		DtxBackoffReset(&job->backoff);
+	DtxBackoffFailed(&job->backoff, MIN_RESTART_PAUSE, MAX_RESTART_PAUSE);
 }
 
 /*
@@ -674,16 +663,15 @@ launcher_take_woken(void)
  * in milliseconds, or -1.
  */
 static long
-launcher_start_due(TimestampTz *no_slot_since, TimestampTz *no_slot_until,
+launcher_start_due(DtxMoment *no_slot_since, DtxMoment *no_slot_until,
 				   bool *no_slot_logged)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	HASH_SEQ_STATUS seq;
 	Database   *db;
 	long		timeout = -1;
 
-	if (*no_slot_until > now)
-		return TimestampDifferenceMilliseconds(now, *no_slot_until);
+	if (!DtxIsDue(*no_slot_until))
+		return DtxUntil(*no_slot_until);
 
 	hash_seq_init(&seq, databases);
 	while ((db = hash_seq_search(&seq)) != NULL)
@@ -700,11 +688,10 @@ launcher_start_due(TimestampTz *no_slot_since, TimestampTz *no_slot_until,
 			/* Sagas run as their users. */
 			if (kind != DTX_WORKER_RESOLVER && !db->allows_users)
 				continue;
-			if (job->next_start > now)
+			if (!DtxIsDue(job->backoff.next))
 			{
-				long		left;
+				long		left = DtxUntil(job->backoff.next);
 
-				left = TimestampDifferenceMilliseconds(now, job->next_start);
 				if (timeout < 0 || left < timeout)
 					timeout = left;
 				continue;
@@ -742,10 +729,9 @@ launcher_start_due(TimestampTz *no_slot_since, TimestampTz *no_slot_until,
 				 * they have left their entry.
 				 */
 				if (*no_slot_since == 0)
-					*no_slot_since = now;
+					*no_slot_since = DtxNow();
 				if (starting > 0 ||
-					!TimestampDifferenceExceeds(*no_slot_since, now,
-												NO_SLOT_PATIENCE))
+					!DtxIsDue(*no_slot_since + NO_SLOT_PATIENCE))
 					return NO_SLOT_PATIENCE / 10;
 				if (!*no_slot_logged)
 					ereport(WARNING,
@@ -755,7 +741,7 @@ launcher_start_due(TimestampTz *no_slot_since, TimestampTz *no_slot_until,
 							 errhint("You might need to increase \"%s\".",
 									 "max_worker_processes")));
 				*no_slot_logged = true;
-				*no_slot_until = TimestampTzPlusMilliseconds(now, NO_SLOT_PAUSE);
+				*no_slot_until = DtxIn(NO_SLOT_PAUSE);
 				return NO_SLOT_PAUSE;
 			}
 		}
@@ -792,8 +778,8 @@ launcher_start(Database *db, DtxWorkerKind kind)
 	if (job->handle != NULL)
 		pfree(job->handle);
 	job->handle = handle;
-	job->started_at = GetCurrentTimestamp();
-	job->next_start = 0;
+	job->started_at = DtxNow();
+	job->backoff.next = 0;
 	job->index = key.index;
 	job->generation = key.generation;
 	return true;
@@ -1061,7 +1047,7 @@ DtxWorkerAttach(DtxWorkerKind kind, Oid dbid)
 		entry->state = WORKER_RUNNING;
 		entry->pid = MyProcPid;
 		entry->latch = MyLatch;
-		entry->attached_at = GetCurrentTimestamp();
+		entry->attached_at = DtxNow();
 		ok = true;
 	}
 	LWLockRelease(&shared->lock);
@@ -1592,8 +1578,7 @@ block_database(Oid dbid)
 {
 	static bool registered = false;
 	static uint32 wait_event = 0;
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													   STOP_TIMEOUT);
+	DtxMoment	deadline = DtxIn(STOP_TIMEOUT);
 	bool	   *signaled = palloc0(sizeof(bool) * shared->nworkers);
 
 	if (wait_event == 0)
@@ -1646,8 +1631,7 @@ block_database(Oid dbid)
 			}
 			LWLockRelease(&shared->lock);
 
-			left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-												   deadline);
+			left = DtxUntil(deadline);
 			if (!running || left <= 0)
 				break;
 			(void) WaitLatch(MyLatch,

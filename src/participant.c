@@ -185,7 +185,7 @@ ParticipantCreate(const char *const *keywords, const char *const *values)
 
 		MemoryContextSwitchTo(TopMemoryContext);
 		p->serial = ++last_serial;
-		p->last_start = GetCurrentTimestamp();
+		p->last_start = DtxNow();
 		while (keywords[n] != NULL)
 			n++;
 		p->values = palloc0(sizeof(char *) * (n + 1));
@@ -1429,15 +1429,14 @@ ParticipantReconnect(Participant *p, uint32 wait_event)
 	bool		used_gssapi = DtxConnectionUsedGssapi(conn);
 	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
 	PQconninfoOption *options = PQconninfo(conn);
-	TimestampTz deadline = 0;
+	DtxMoment	deadline = 0;
 
 	for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++)
 	{
 		if (o->val == NULL)
 			continue;
 		if (strcmp(o->keyword, "connect_timeout") == 0 && atoi(o->val) > 0)
-			deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												   Min(atoi(o->val), 86400) * 1000L);
+			deadline = DtxIn(Min(atoi(o->val), 86400) * 1000L);
 		explicit_bzero(o->val, strlen(o->val)); /* passwords are among them */
 	}
 	PQconninfoFree(options);
@@ -1466,8 +1465,7 @@ ParticipantReconnect(Participant *p, uint32 wait_event)
 		return false;
 	while (status == PGRES_POLLING_READING || status == PGRES_POLLING_WRITING)
 	{
-		long		timeout = deadline == 0 ? -1 :
-			TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		long		timeout = deadline == 0 ? -1 : DtxUntil(deadline);
 		int			events = status == PGRES_POLLING_READING ?
 			WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
 		int			happened;

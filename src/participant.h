@@ -84,7 +84,7 @@ typedef struct Participant
 								 * transaction, as one text, or NULL */
 	bool		set_up;			/* is that all of it? */
 
-	TimestampTz last_start;		/* local start of its last transaction */
+	DtxMoment	last_start;		/* local start of its last transaction */
 
 	/* the current remote transaction */
 	char		start_command[DTX_START_SIZE];	/* START TRANSACTION that was put

@@ -25,6 +25,7 @@
 
 #include "access/transam.h"
 #include "access/xlogdefs.h"
+#include "backoff.h"
 #include "datatype/timestamp.h"
 #include "libpq-fe.h"
 #include "nodes/pg_list.h"
@@ -192,7 +193,7 @@ extern void DtxActivityShmemInit(void);
 extern void DtxActivityBegin(void);
 extern void DtxActivityAddServer(int index, Oid serverid);
 extern void DtxActivityPublish(uint64 xid);
-extern void DtxActivitySetState(DtxState state, TimestampTz takeover_at);
+extern void DtxActivitySetState(DtxState state, DtxMoment takeover_at);
 extern void DtxActivitySetWaiting(int index, bool waiting);
 extern void DtxActivityEnd(uint64 xid);
 extern void DtxActivityRelease(uint64 xid);

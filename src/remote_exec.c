@@ -224,7 +224,7 @@ static void begin_anew(Execution *e);
 static void release_results(Execution *executions, int n);
 static void quiesce(Execution *executions, int n, WaitEventSet *set);
 static bool any_piped(Execution *executions, int n);
-static void send_cancel(PGconn *conn, TimestampTz deadline);
+static void send_cancel(PGconn *conn, DtxMoment deadline);
 static Execution *wait_for_results(const RemoteCommand *command,
 								   Execution *executions, int n, RowSink *sink,
 								   WaitEventSet *set);
@@ -896,9 +896,8 @@ release_results(Execution *executions, int n)
 static void
 quiesce(Execution *executions, int n, WaitEventSet *set)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													   CANCEL_PATIENCE_MS);
-	TimestampTz next_cancel = 0;
+	DtxMoment	deadline = DtxIn(CANCEL_PATIENCE_MS);
+	DtxMoment	next_cancel = 0;
 	int			retry_ms = CANCEL_RETRY_MS;
 
 	for (int i = 0; i < n; i++)
@@ -921,25 +920,22 @@ quiesce(Execution *executions, int n, WaitEventSet *set)
 	while (any_piped(executions, n) && !ProcDiePending)
 	{
 		WaitEvent	events[EVENTS_AT_ONCE];
-		TimestampTz now = GetCurrentTimestamp();
 		int			nevents;
 
-		if (now >= deadline)
+		if (DtxIsDue(deadline))
 			break;
-		if (now >= next_cancel)
+		if (DtxIsDue(next_cancel))
 		{
 			for (int i = 0; i < n; i++)
 			{
 				if (executions[i].p->piped)
 					send_cancel(executions[i].p->conn, deadline);
 			}
-			now = GetCurrentTimestamp();
-			next_cancel = TimestampTzPlusMilliseconds(now, retry_ms);
+			next_cancel = DtxIn(retry_ms);
 			retry_ms *= 2;
 		}
 
-		nevents = WaitEventSetWait(set,
-								   TimestampDifferenceMilliseconds(now, Min(next_cancel, deadline)),
+		nevents = WaitEventSetWait(set, DtxUntil(Min(next_cancel, deadline)),
 								   events, EVENTS_AT_ONCE,
 								   we_remote_exec);
 		for (int i = 0; i < nevents; i++)
@@ -979,7 +975,7 @@ any_piped(Execution *executions, int n)
  * in the results.
  */
 static void
-send_cancel(PGconn *conn, TimestampTz deadline)
+send_cancel(PGconn *conn, DtxMoment deadline)
 {
 #ifdef LIBPQ_HAS_ASYNC_CANCEL
 	PGcancelConn *cancel = PQcancelCreate(conn);
@@ -993,8 +989,7 @@ send_cancel(PGconn *conn, TimestampTz deadline)
 			PostgresPollingStatusType status = PQcancelPoll(cancel);
 			long		timeout;
 
-			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-													  deadline);
+			timeout = DtxUntil(deadline);
 			if ((status != PGRES_POLLING_READING &&
 				 status != PGRES_POLLING_WRITING) || timeout <= 0)
 				break;

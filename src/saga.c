@@ -888,7 +888,7 @@ Datum
 dtx_sql_wait_saga(PG_FUNCTION_ARGS)
 {
 	uint64		saga;
-	TimestampTz volatile deadline = DT_NOEND;
+	DtxMoment volatile deadline = DTX_NEVER;
 	ConditionVariable *cv;
 	SagaCall	call;
 	Datum		args[1];
@@ -911,9 +911,16 @@ dtx_sql_wait_saga(PG_FUNCTION_ARGS)
 				 errdetail("There might be no worker left to execute what is waited for."),
 				 errhint("Use dtx.step_signal(), and let the last step of the other saga call dtx.signal_saga().")));
 	if (!PG_ARGISNULL(1))
-		deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-														   TimestampTzGetDatum(GetCurrentTimestamp()),
-														   PG_GETARG_DATUM(1)));
+	{
+		TimestampTz now = GetCurrentTimestamp();
+		TimestampTz end;
+
+		end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+													  TimestampTzGetDatum(now),
+													  PG_GETARG_DATUM(1)));
+		deadline = end == DT_NOEND ? DTX_NEVER :
+			end <= now ? DtxNow() : DtxIn((end - now) / 1000);
+	}
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
@@ -951,12 +958,10 @@ dtx_sql_wait_saga(PG_FUNCTION_ARGS)
 				break;
 
 			timeout = RecoveryInProgress() ? STANDBY_WAIT_SLEEP : MAX_WAIT_SLEEP;
-			if (deadline != DT_NOEND)
+			if (deadline != DTX_NEVER)
 			{
-				long		left;
+				long		left = DtxUntil(deadline);
 
-				left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-													   deadline);
 				if (left <= 0)
 					break;
 				timeout = Min(timeout, left);

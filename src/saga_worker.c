@@ -87,6 +87,12 @@
 /* The scheduler looks again after this time while something stays undone, ms. */
 #define LEFTOVER_INTERVAL	1000
 
+/*
+ * The schedule is in tables, by the wall clock, which may be set: longest time before
+ * it is looked at again, ms.
+ */
+#define MAX_SCHEDULE_WAIT	60000
+
 /* Longest wait for a saga's row by a worker that has executed a step. */
 #define SAGA_LOCK_TIMEOUT	"10s"
 
@@ -122,7 +128,8 @@ typedef struct Step
 	bool		has_results;
 	Datum		results;		/* jsonb, $2 */
 	int			timeout;		/* milliseconds, 0: none */
-	TimestampTz started_at;
+	TimestampTz started_at;		/* to be shown */
+	DtxMoment	begun;			/* the same, for its timeout */
 } Step;
 
 /* What dtx._saga_schedule() says of a role. */
@@ -137,8 +144,7 @@ typedef struct RoleWork
 typedef struct RoleState
 {
 	Oid			role;			/* hash key */
-	int			failures;		/* workers that died in a row */
-	TimestampTz not_before;		/* no worker is started before, 0: at once */
+	DtxBackoff	backoff;		/* of workers that died in a row */
 	bool		refused;		/* has it been said that it can't connect? */
 } RoleState;
 
@@ -158,9 +164,9 @@ typedef struct Scheduler
 	List	   *started;		/* StartedWorker */
 	DtxSagaWorker *workers;		/* as they were at the start of the round */
 	int			nworkers;
-	TimestampTz next_look;		/* when to ask what is due; DT_NOEND: not before
+	DtxMoment	next_look;		/* when to ask what is due; DTX_NEVER: not before
 								 * somebody wakes us */
-	TimestampTz idle_since;		/* nothing is scheduled, and no worker there;
+	DtxMoment	idle_since;		/* nothing is scheduled, and no worker there;
 								 * 0: not so */
 	bool		no_slot_logged; /* has it been said that slots are missing? */
 } Scheduler;
@@ -174,6 +180,9 @@ typedef struct FirstRowReceiver
 	bool		found;			/* has it the row, or need it none? */
 	Datum		first;			/* as jsonb */
 } FirstRowReceiver;
+
+/* Worker and scheduler: errors in a row that were none of a step's. */
+static DtxBackoff errors;
 
 /* Worker: has a step run in this session since it was cleaned? */
 static bool session_used = false;
@@ -191,12 +200,12 @@ static uint32 we_worker;
 static void start_process(DtxWorkerKind kind, Oid dbid, const char *name);
 static bool may_log_in(Oid role);
 static void recover_from_error(void);
-static int	error_pause(int errors);
 
 static void scheduler_look(Scheduler *s, bool *leave);
+static int64 until_due(TimestampTz at);
 static bool scheduler_collect(Scheduler *s);
 static RoleState *role_state(Scheduler *s, Oid role);
-static void role_died(Scheduler *s, Oid role, TimestampTz attached_at);
+static void role_died(Scheduler *s, Oid role, DtxMoment attached_at);
 static bool role_may_connect(Scheduler *s, Oid role);
 static List *ask_schedule(Scheduler *s);
 static void serve(Scheduler *s, List *work);
@@ -292,16 +301,6 @@ recover_from_error(void)
 	RESUME_INTERRUPTS();
 }
 
-static int
-error_pause(int errors)
-{
-	int			pause = MIN_ERROR_PAUSE;
-
-	for (int i = 1; i < errors && pause < MAX_ERROR_PAUSE; i++)
-		pause *= 2;
-	return Min(pause, MAX_ERROR_PAUSE);
-}
-
 /* ----------------------------------------------------------------
  * The scheduler
  * ----------------------------------------------------------------
@@ -316,8 +315,6 @@ dtx_saga_scheduler_main(Datum arg)
 	Scheduler	scheduler;
 	Scheduler  *s = &scheduler;
 	HASHCTL		info;
-	volatile int errors = 0;
-	volatile TimestampTz pause_until = 0;
 	volatile bool leave = false;
 
 	start_process(DTX_WORKER_SCHEDULER, DatumGetObjectId(arg),
@@ -354,7 +351,6 @@ dtx_saga_scheduler_main(Datum arg)
 		PG_TRY();
 		{
 			bool		nothing = false;
-			TimestampTz now;
 			long		timeout = -1;
 
 			CHECK_FOR_INTERRUPTS();
@@ -364,25 +360,20 @@ dtx_saga_scheduler_main(Datum arg)
 				ProcessConfigFile(PGC_SIGHUP);
 				s->next_look = 0;
 			}
-			now = GetCurrentTimestamp();
-			if (pause_until > now)
-				timeout = Max(TimestampDifferenceMilliseconds(now, pause_until),
-							  1);
+			if (!DtxIsDue(errors.next))
+				timeout = Max(DtxUntil(errors.next), 1);
 			else
 			{
 				MemoryContextReset(s->round_cxt);
 				MemoryContextSwitchTo(s->round_cxt);
 				scheduler_look(s, &nothing);
 				leave = nothing;
-				errors = 0;
+				DtxBackoffReset(&errors);
 
-				now = GetCurrentTimestamp();
-				if (s->next_look != DT_NOEND)
-					timeout = TimestampDifferenceMilliseconds(now, s->next_look);
-				if (s->idle_since != 0 && s->next_look == DT_NOEND)
-					timeout = Max(SCHEDULER_LINGER -
-								  TimestampDifferenceMilliseconds(s->idle_since, now),
-								  1);
+				if (s->next_look != DTX_NEVER)
+					timeout = DtxUntil(s->next_look);
+				if (s->idle_since != 0 && s->next_look == DTX_NEVER)
+					timeout = Max(DtxUntil(s->idle_since + SCHEDULER_LINGER), 1);
 			}
 			if (!leave)
 			{
@@ -395,14 +386,13 @@ dtx_saga_scheduler_main(Datum arg)
 		PG_CATCH();
 		{
 			/* Where a lock is in the way, the wait for it was a pause, too. */
-			if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE || errors == 0)
-				errors++;
+			if (geterrcode() == ERRCODE_LOCK_NOT_AVAILABLE && errors.failures > 0)
+				errors.failures--;
 			EmitErrorReport();
 			FlushErrorState();
 			recover_from_error();
 			s->next_look = 0;
-			pause_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													  error_pause(errors));
+			DtxBackoffFailed(&errors, MIN_ERROR_PAUSE, MAX_ERROR_PAUSE);
 		}
 		PG_END_TRY();
 	}
@@ -418,9 +408,8 @@ dtx_saga_scheduler_main(Datum arg)
 static void
 scheduler_look(Scheduler *s, bool *leave)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	bool		enabled = dtx_saga_workers > 0 && dtx_resolver;
-	bool		look = s->next_look <= now;
+	bool		look = DtxIsDue(s->next_look);
 
 	/* Whoever wakes us from now on is for the next round. */
 	look |= DtxWorkerTakeWork();
@@ -442,12 +431,13 @@ scheduler_look(Scheduler *s, bool *leave)
 			return;
 		}
 		work = ask_schedule(s);
-		s->next_look = DT_NOEND;
+		s->next_look = DTX_NEVER;
 		foreach(lc, work)
 		{
 			RoleWork   *w = (RoleWork *) lfirst(lc);
 
-			s->next_look = Min(s->next_look, w->next_due);
+			if (w->next_due != DT_NOEND)
+				s->next_look = Min(s->next_look, DtxIn(until_due(w->next_due)));
 		}
 		if (enabled)
 			serve(s, work);
@@ -460,12 +450,12 @@ scheduler_look(Scheduler *s, bool *leave)
 		if (work == NIL && s->nworkers == 0)
 		{
 			if (s->idle_since == 0)
-				s->idle_since = now;
+				s->idle_since = DtxNow();
 		}
 		else
 			s->idle_since = 0;
 		if (!enabled)
-			s->next_look = DT_NOEND;
+			s->next_look = DTX_NEVER;
 	}
 
 	/* Too many of them, after a reload. */
@@ -475,9 +465,20 @@ scheduler_look(Scheduler *s, bool *leave)
 			DtxSagaWorkerDismiss(&s->workers[i]);
 	}
 
-	if (s->idle_since != 0 && s->next_look == DT_NOEND &&
-		TimestampDifferenceExceeds(s->idle_since, now, SCHEDULER_LINGER))
+	if (s->idle_since != 0 && s->next_look == DTX_NEVER &&
+		DtxIsDue(s->idle_since + SCHEDULER_LINGER))
 		*leave = true;
+}
+
+/*
+ * Milliseconds until something in the schedule is due, or until it is to be looked at
+ * again.
+ */
+static int64
+until_due(TimestampTz at)
+{
+	return Min(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), at),
+			   MAX_SCHEDULE_WAIT);
 }
 
 /*
@@ -574,17 +575,13 @@ role_state(Scheduler *s, Oid role)
  * A worker has died of its own: when to start another one for its role?
  */
 static void
-role_died(Scheduler *s, Oid role, TimestampTz attached_at)
+role_died(Scheduler *s, Oid role, DtxMoment attached_at)
 {
 	RoleState  *state = role_state(s, role);
-	TimestampTz now = GetCurrentTimestamp();
 
-	if (attached_at != 0 &&
-		TimestampDifferenceExceeds(attached_at, now, HEALTHY_AFTER))
-		state->failures = 0;
-	state->failures++;
-	state->not_before = TimestampTzPlusMilliseconds(now,
-													error_pause(state->failures));
+	if (attached_at != 0 && DtxIsDue(attached_at + HEALTHY_AFTER))
+		DtxBackoffReset(&state->backoff);
+	DtxBackoffFailed(&state->backoff, MIN_ERROR_PAUSE, MAX_ERROR_PAUSE);
 }
 
 /*
@@ -603,8 +600,7 @@ role_may_connect(Scheduler *s, Oid role)
 		return true;
 	}
 
-	state->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													ROLE_PAUSE);
+	state->backoff.next = DtxIn(ROLE_PAUSE);
 	name = GetUserNameFromId(role, true);
 	if (!state->refused && name != NULL)
 		ereport(WARNING,
@@ -665,8 +661,7 @@ ask_schedule(Scheduler *s)
 static void
 serve(Scheduler *s, List *work)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz again = TimestampTzPlusMilliseconds(now, LEFTOVER_INTERVAL);
+	DtxMoment	again = DtxIn(LEFTOVER_INTERVAL);
 	ListCell   *lc;
 	bool		wanting = false;
 
@@ -700,14 +695,14 @@ serve(Scheduler *s, List *work)
 		 * As many more as are needed and allowed.  Whoever is busy goes on with
 		 * what is left, but somebody else's step may be in his way: look again.
 		 */
-		if (state->not_before > now)
+		if (!DtxIsDue(state->backoff.next))
 		{
-			s->next_look = Min(s->next_look, state->not_before);
+			s->next_look = Min(s->next_look, state->backoff.next);
 			continue;
 		}
 		if (missing > 0 && !role_may_connect(s, w->role))
 		{
-			s->next_look = Min(s->next_look, state->not_before);
+			s->next_look = Min(s->next_look, state->backoff.next);
 			continue;
 		}
 		s->next_look = Min(s->next_look, again);
@@ -771,7 +766,6 @@ start_worker(Scheduler *s, Oid role)
 static bool
 send_one_away(Scheduler *s, Oid for_role)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	DtxSagaWorker *victim = NULL;
 	int			most = 0;
 
@@ -789,7 +783,7 @@ send_one_away(Scheduler *s, Oid for_role)
 		/* The idle ones first, then those of the role that has most. */
 		if (worker->idle)
 			n = s->nworkers;
-		else if (TimestampDifferenceExceeds(worker->attached_at, now, MIN_TENURE))
+		else if (DtxIsDue(worker->attached_at + MIN_TENURE))
 		{
 			for (int j = 0; j < s->nworkers; j++)
 			{
@@ -823,13 +817,11 @@ void
 dtx_saga_worker_main(Datum arg)
 {
 	MemoryContext cxt;
-	volatile int errors = 0;
-	volatile TimestampTz pause_until = 0;
 	volatile bool worked = false;
 	volatile bool paused = false;
 	volatile bool fruitful = false;
 	volatile bool leave = false;
-	volatile TimestampTz idle_since = 0;
+	volatile DtxMoment idle_since = 0;
 
 	start_process(DTX_WORKER_SAGA, DatumGetObjectId(arg), "pg_dtx saga worker");
 
@@ -854,8 +846,6 @@ dtx_saga_worker_main(Datum arg)
 
 		PG_TRY();
 		{
-			TimestampTz now = GetCurrentTimestamp();
-
 			CHECK_FOR_INTERRUPTS();
 			if (ConfigReloadPending)
 			{
@@ -864,12 +854,11 @@ dtx_saga_worker_main(Datum arg)
 			}
 
 			/* After an error nothing is done for a while, whoever wakes us. */
-			paused = pause_until > now;
+			paused = !DtxIsDue(errors.next);
 			if (paused)
 				(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
 								 WL_EXIT_ON_PM_DEATH,
-								 Max(TimestampDifferenceMilliseconds(now, pause_until),
-									 1), we_worker);
+								 Max(DtxUntil(errors.next), 1), we_worker);
 			else
 			{
 				bool		gone = false;
@@ -878,9 +867,9 @@ dtx_saga_worker_main(Datum arg)
 				MemoryContextReset(cxt);
 				MemoryContextSwitchTo(cxt);
 				MemoryContextReset(steps_cxt);
-				worked = worker_round(cxt, errors > 0, &gone);
+				worked = worker_round(cxt, errors.failures > 0, &gone);
 				leave = gone;
-				errors = 0;
+				DtxBackoffReset(&errors);
 			}
 		}
 		PG_CATCH();
@@ -894,9 +883,7 @@ dtx_saga_worker_main(Datum arg)
 			recover_from_error();
 			DtxSagaDropClaims();
 			session_used = true;
-			errors++;
-			pause_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													  error_pause(errors));
+			DtxBackoffFailed(&errors, MIN_ERROR_PAUSE, MAX_ERROR_PAUSE);
 			paused = true;
 			worked = false;
 		}
@@ -908,27 +895,23 @@ dtx_saga_worker_main(Datum arg)
 			fruitful = true;
 		else
 		{
-			TimestampTz now = GetCurrentTimestamp();
-
 			if (!idle)
 			{
 				pgstat_report_stat(true);
 				DtxWorkerSetIdle(true, fruitful);
 				idle = true;
 				fruitful = false;
-				idle_since = now;
+				idle_since = DtxNow();
 			}
-			if (leave ||
-				TimestampDifferenceExceeds(idle_since, now, WORKER_LINGER))
+			if (leave || DtxIsDue(idle_since + WORKER_LINGER))
 			{
 				DtxWorkerNotNeeded();
 				break;
 			}
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
 							 WL_EXIT_ON_PM_DEATH,
-							 Max(WORKER_LINGER -
-								 TimestampDifferenceMilliseconds(idle_since, now),
-								 1), we_worker);
+							 Max(DtxUntil(idle_since + WORKER_LINGER), 1),
+							 we_worker);
 		}
 	}
 	proc_exit(0);
@@ -1201,6 +1184,7 @@ execute_step(Step *step)
 			shown = step->commands[i];
 	}
 	step->started_at = GetCurrentTimestamp();
+	step->begun = DtxNow();
 
 	PG_TRY();
 	{
@@ -1556,8 +1540,7 @@ report_error(Step *step, ErrorData *edata)
 	const char *volatile message = edata->message;
 
 	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED && step->timeout > 0 &&
-		TimestampDifferenceExceeds(step->started_at, GetCurrentTimestamp(),
-								   step->timeout))
+		DtxIsDue(step->begun + step->timeout))
 		message = "canceling saga step due to its timeout";
 
 	for (volatile int try = 1;; try++)
@@ -1612,7 +1595,9 @@ report_error(Step *step, ErrorData *edata)
 		if (done)
 			break;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
-						 WL_EXIT_ON_PM_DEATH, error_pause(try), we_worker);
+						 WL_EXIT_ON_PM_DEATH,
+								 DtxBackoffPause(try, MIN_ERROR_PAUSE, MAX_ERROR_PAUSE),
+								 we_worker);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}

@@ -42,7 +42,7 @@ typedef struct DtxSagaWorker
 	bool		clean;			/* if exited: because there was nothing to do? */
 	bool		idle;			/* has nothing to do */
 	bool		stop;			/* was asked to leave */
-	TimestampTz attached_at;	/* there since; 0 if not there yet */
+	DtxMoment	attached_at;	/* there since; 0 if not there yet */
 } DtxSagaWorker;
 
 typedef enum DtxStartResult
