@@ -43,6 +43,7 @@ OBJS = \
 	src/remote.o \
 	src/remote_exec.o \
 	src/resolver.o \
+	src/route.o \
 	src/saga.o \
 	src/saga_worker.o \
 	src/standby.o \

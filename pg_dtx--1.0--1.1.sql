@@ -3502,7 +3502,7 @@ BEGIN
            || coalesce(', ' || v.slots_used || ' of ' || v.slots_total || ' slots used', '')
            || CASE WHEN v.reachable THEN '' ELSE coalesce(', ' || v.last_error, '') END
       FROM dtx.servers AS v
-     ORDER BY coalesce(v.reachable, false), v.slots_used::float8 / nullif(v.slots_total, 0) DESC NULLS LAST, v.server
+     ORDER BY v.reachable NULLS LAST, v.slots_used::float8 / nullif(v.slots_total, 0) DESC NULLS LAST, v.server
      LIMIT 10
   LOOP
     RETURN NEXT;

@@ -196,6 +196,41 @@ COMMENT ON COLUMN dtx.decision.endpoints IS
   'hash of the connection options of each participant, without passwords, in the same order';
 
 --
+-- Through which user mappings something was prepared, and where.  Written and read
+-- below the executor (src/route.c); a materialized view for the same reasons.  Not
+-- dumped: nothing was prepared by a copy.
+--
+
+CREATE MATERIALIZED VIEW dtx.route USING heap AS
+  SELECT NULL::pg_catalog.oid AS dbid,
+         NULL::pg_catalog.oid AS serverid,
+         NULL::pg_catalog.oid AS umid,
+         NULL::pg_catalog.name AS server,
+         NULL::pg_catalog.oid AS userid,
+         NULL::pg_catalog.int8 AS endpoint,
+         NULL::pg_catalog.timestamptz AS since
+   WHERE false;
+
+REVOKE ALL ON dtx.route FROM PUBLIC;
+GRANT SELECT ON dtx.route TO pg_monitor;
+COMMENT ON MATERIALIZED VIEW dtx.route IS
+  'user mappings through which something was prepared, and where they led then: the resolver uses no others; never refreshed';
+COMMENT ON COLUMN dtx.route.dbid IS
+  'database in which that was; rows of others have come with a copy, and are not used';
+COMMENT ON COLUMN dtx.route.serverid IS
+  'foreign server';
+COMMENT ON COLUMN dtx.route.umid IS
+  'user mapping';
+COMMENT ON COLUMN dtx.route.server IS
+  'name of the foreign server, by which it is found if it was created again';
+COMMENT ON COLUMN dtx.route.userid IS
+  'local user of the user mapping; 0: that for PUBLIC';
+COMMENT ON COLUMN dtx.route.endpoint IS
+  'hash of the options that say where the connection leads, as whom, and how the server is made sure of';
+COMMENT ON COLUMN dtx.route.since IS
+  'when it was recorded, before the first PREPARE TRANSACTION or by dtx.confirm_server()';
+
+--
 -- What humans decided.  Append-only, and dumped.
 --
 
@@ -535,6 +570,17 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10 COST 10000;
 REVOKE ALL ON FUNCTION dtx.resolve() FROM PUBLIC;
 COMMENT ON FUNCTION dtx.resolve() IS
   'finishes now what is in doubt on all servers of this database, and tells what was done; done at once, and not undone by ROLLBACK';
+
+CREATE FUNCTION dtx.confirm_server(
+  server name,
+  all_mappings boolean DEFAULT false
+) RETURNS integer
+AS 'MODULE_PATHNAME', 'dtx_sql_confirm_server'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+REVOKE ALL ON FUNCTION dtx.confirm_server(name, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION dtx.confirm_server(name, boolean) IS
+  'lets the resolver connect to where a foreign server leads now, through the user mappings that were used there or through all of them, with their passwords; returns how many that are';
 
 CREATE FUNCTION dtx.force(
   gid text,

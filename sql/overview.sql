@@ -34,6 +34,9 @@ SELECT one_phase, two_phase, seconds >= 0 AS seconds FROM dtx._stat_since_last_c
 -- what is wrong is in capitals
 CALL make_server('nowhere', 'regress_dtx_no_such_database');
 CALL make_mapping('nowhere');
+-- what was not tried is not wrong
+SELECT item, value FROM dtx.overview() WHERE section = 'servers' AND item = 'nowhere';
+SELECT dtx.confirm_server('nowhere', all_mappings => true);
 SELECT count(*) > 0 AS visited FROM dtx.resolve();
 SELECT item, value ~ '^NOT REACHABLE \d+ s ago, .*regress_dtx_no_such_database' AS value
 FROM dtx.overview() WHERE section = 'servers' AND item = 'nowhere';

@@ -34,6 +34,7 @@ SELECT server, reachable, checked_at > now() - interval '1 hour' AS checked,
 FROM dtx.servers ORDER BY server;
 CALL make_server('nowhere', 'regress_dtx_no_such_database');
 CALL make_mapping('nowhere');
+SELECT dtx.confirm_server('nowhere', all_mappings => true);
 SELECT server, gid, decision, done, error ~ 'regress_dtx_no_such_database' AS error FROM dtx.resolve();
 SELECT server, reachable, last_error ~ 'regress_dtx_no_such_database' AS last_error
 FROM dtx.servers ORDER BY server;

@@ -46,6 +46,7 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
@@ -163,9 +164,17 @@ dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,
 				 errdetail("What they have done so far would neither be completed nor compensated."),
 				 errhint("Wait until view \"dtx.sagas\" shows no others than completed and compensated ones, or end them with dtx.force_saga().")));
 
-	/* The resolver may have kept a connection to it. */
+	/*
+	 * The resolver may have kept a connection to it, if it was there.  (Otherwise
+	 * whoever may create servers could have all others visited again and again.)
+	 */
 	if (access == OAT_DROP && classId == ForeignServerRelationId)
-		DtxLauncherAskPass();
+	{
+		DtxServerStatus status;
+
+		if (DtxServerStatusGet(MyDatabaseId, objectId, &status))
+			DtxLauncherAskPass();
+	}
 
 	if (access == OAT_DROP && classId == ExtensionRelationId &&
 		objectId == get_extension_oid(DTX_EXTENSION, true) &&
@@ -574,10 +583,31 @@ Datum
 dtx_sql_servers(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	List	   *in_doubt = DtxInDoubtList(MyDatabaseId);
+	HTAB	   *in_doubt;
+	HASHCTL		info;
 	ListCell   *lc;
+	typedef struct Count
+	{
+		Oid			serverid;	/* hash key */
+		int64		count;
+	} Count;
 
 	InitMaterializedSRF(fcinfo, 0);
+
+	memset(&info, 0, sizeof(info));
+	info.keysize = sizeof(Oid);
+	info.entrysize = sizeof(Count);
+	info.hcxt = CurrentMemoryContext;
+	in_doubt = hash_create("pg_dtx in doubt per server", 64, &info,
+						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	foreach(lc, DtxInDoubtList(MyDatabaseId))
+	{
+		bool		found;
+		Count	   *count = hash_search(in_doubt, &((DtxInDoubt *) lfirst(lc))->serverid,
+										HASH_ENTER, &found);
+
+		count->count = found ? count->count + 1 : 1;
+	}
 
 	foreach(lc, postgres_fdw_servers())
 	{
@@ -586,8 +616,7 @@ dtx_sql_servers(PG_FUNCTION_ARGS)
 		DtxServerStatus status;
 		Datum		values[8];
 		bool		nulls[8] = {0};
-		int64		count = 0;
-		ListCell   *lc2;
+		Count	   *count = hash_search(in_doubt, &serverid, HASH_FIND, NULL);
 
 		if (name == NULL)
 			continue;			/* dropped just now */
@@ -622,12 +651,7 @@ dtx_sql_servers(PG_FUNCTION_ARGS)
 			}
 		}
 
-		foreach(lc2, in_doubt)
-		{
-			if (((DtxInDoubt *) lfirst(lc2))->serverid == serverid)
-				count++;
-		}
-		values[6] = Int64GetDatum(count);
+		values[6] = Int64GetDatum(count != NULL ? count->count : 0);
 		nulls[6] = false;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}

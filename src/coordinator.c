@@ -50,6 +50,7 @@
 #include "standby.h"
 #include "quiet.h"
 #include "remote.h"
+#include "route.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/procsignal.h"
@@ -1003,6 +1004,7 @@ prepare_writers(void)
 	INSTR_TIME_SET_CURRENT(phase_start);
 	DtxActivityPublish(gid.xid);
 	DtxCoordinatorConfirm(gid.coordinator_id);
+	DtxRouteRecord(prepared, n);
 
 	dlist_foreach(iter, &members)
 	{

@@ -70,6 +70,7 @@
 #include "identity.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
+#include "route.h"
 #include "saga.h"
 #include "storage/fd.h"
 #include "storage/latch.h"
@@ -501,28 +502,41 @@ DtxCoordinatorConfirm(uint64 id)
 void
 DtxSeal(DtxGid *gid)
 {
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
 	char		text[DTX_GID_SIZE];
-	pg_hmac_ctx *ctx;
 
-	read_coordinator();
 	gid->seal = 0;
 	DtxGidFormat(gid, text);
+	gid->seal = DtxKeyedHash(text, strlen(text));
+}
+
+/*
+ * A hash that nobody can compute who does not know the secret of this database.  As
+ * DtxSeal().
+ */
+uint64
+DtxKeyedHash(const char *data, int len)
+{
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	pg_hmac_ctx *ctx;
+	uint64		result;
+
+	read_coordinator();
 	ctx = pg_hmac_create(PG_SHA256);
 	if (ctx == NULL ||
 		pg_hmac_init(ctx, coordinator.secret, SECRET_SIZE) < 0 ||
-		pg_hmac_update(ctx, (uint8 *) text, strlen(text)) < 0 ||
+		pg_hmac_update(ctx, (const uint8 *) data, len) < 0 ||
 		pg_hmac_final(ctx, digest, sizeof(digest)) < 0)
 	{
 		const char *detail = ctx ? pg_hmac_error(ctx) : "out of memory";
 
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not compute the name of a prepared transaction"),
+				 errmsg("could not compute a keyed hash for pg_dtx"),
 				 errdetail_internal("%s", detail)));
 	}
 	pg_hmac_free(ctx);
-	memcpy(&gid->seal, digest, sizeof(gid->seal));
+	memcpy(&result, digest, sizeof(result));
+	return result;
 }
 
 /*
@@ -1107,6 +1121,7 @@ become_another(const DtxBoots *boots)
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, NoLock);	/* keep the lock until the end of transaction */
+	DtxRouteForgetAll();
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");

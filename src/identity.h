@@ -46,6 +46,7 @@ extern uint64 DtxBootId(void);
 extern uint64 DtxCoordinatorId(void);
 extern void DtxCoordinatorConfirm(uint64 id);
 extern void DtxSeal(DtxGid *gid);
+extern uint64 DtxKeyedHash(const char *data, int len);
 extern bool DtxSealed(const DtxGid *gid);
 
 extern void DtxBootRecord(void);

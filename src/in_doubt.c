@@ -44,6 +44,8 @@ typedef struct InDoubtShared
 	TimestampTz logged_at;		/* ... the last message about that, or 0 */
 	pg_atomic_uint64 overflows; /* entries that found no room; no lock */
 	pg_atomic_uint64 contradictions;	/* commits that ended otherwise; no lock */
+	pg_atomic_uint64 changes;	/* of in_doubt_hash, after which something may be
+								 * due earlier; written with the lock, read without */
 	LWLock		server_lock;	/* guards server_hash */
 } InDoubtShared;
 
@@ -68,6 +70,8 @@ static HTAB *server_hash = NULL;	/* of DtxServerStatus */
 
 static bool add_entry(const DtxInDoubt *entry, bool seen, uint64 seen_on);
 static bool may_be_seen(const DtxInDoubt *entry, Oid serverid, uint64 seen_on);
+static void note_change(void);
+static List *list_entries(Oid dbid, Oid serverid);
 static void copy_text(char *dest, const char *source, int size);
 static void evict_stalest_server(void);
 
@@ -104,6 +108,7 @@ DtxInDoubtShmemInit(void)
 		LWLockInitialize(&shared->server_lock, DtxLWLockTranche("DtxServers"));
 		pg_atomic_init_u64(&shared->overflows, 0);
 		pg_atomic_init_u64(&shared->contradictions, 0);
+		pg_atomic_init_u64(&shared->changes, 0);
 	}
 
 	memset(&info, 0, sizeof(info));
@@ -211,6 +216,8 @@ add_entry(const DtxInDoubt *entry, bool seen, uint64 seen_on)
 		if (old->decision != DTX_COMMIT)
 			old->decision = entry->decision;
 	}
+	if (added && old != NULL)
+		note_change();
 	LWLockRelease(&shared->lock);
 
 	if (old == NULL)
@@ -291,6 +298,8 @@ DtxInDoubtFailed(const DtxGid *gid, const char *error, TimestampTz next_attempt)
 	{
 		if (entry->attempts < PG_INT32_MAX)
 			entry->attempts++;
+		if (next_attempt < entry->next_attempt)
+			note_change();
 		entry->next_attempt = next_attempt;
 		copy_text(entry->last_error, error, sizeof(entry->last_error));
 	}
@@ -309,7 +318,10 @@ DtxInDoubtHurry(const DtxGid *gid)
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	entry = hash_search(in_doubt_hash, gid, HASH_FIND, NULL);
 	if (entry != NULL)
+	{
 		entry->next_attempt = 0;
+		note_change();
+	}
 	LWLockRelease(&shared->lock);
 }
 
@@ -330,12 +342,82 @@ DtxInDoubtGet(const DtxGid *gid, DtxInDoubt *copy)
 	return entry != NULL;
 }
 
+/* The caller holds the lock exclusively. */
+static void
+note_change(void)
+{
+	pg_atomic_write_u64(&shared->changes,
+						pg_atomic_read_u64(&shared->changes) + 1);
+}
+
+/*
+ * A number that is another one after entries, of any database, were added or have
+ * become due earlier.  No lock is taken.  Whoever adds one wakes the resolver after
+ * that.
+ */
+uint64
+DtxInDoubtChanges(void)
+{
+	return pg_atomic_read_u64(&shared->changes);
+}
+
+/*
+ * What of each entry of a coordinator database a resolver has to know to see what is
+ * due, in the current memory context; *n receives how many there are.  Returns NULL
+ * if there are more than a moment ago: try again.
+ */
+DtxInDoubtDue *
+DtxInDoubtLook(Oid dbid, int *n)
+{
+	int			room = hash_get_num_entries(in_doubt_hash) + 64;
+	DtxInDoubtDue *result = palloc(sizeof(DtxInDoubtDue) * room);
+	HASH_SEQ_STATUS status;
+	DtxInDoubt *entry;
+	int			found = 0;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	if (hash_get_num_entries(in_doubt_hash) > room)
+		found = -1;
+	else
+	{
+		hash_seq_init(&status, in_doubt_hash);
+		while ((entry = hash_seq_search(&status)) != NULL)
+		{
+			if (entry->gid.dbid != dbid)
+				continue;
+			result[found].serverid = entry->serverid;
+			result[found].coordinator_id = entry->gid.coordinator_id;
+			result[found].next_attempt = entry->next_attempt;
+			found++;
+		}
+	}
+	LWLockRelease(&shared->lock);
+
+	*n = Max(found, 0);
+	return found < 0 ? NULL : result;
+}
+
 /*
  * Copies of all entries of a coordinator database: a list of DtxInDoubt in the
  * current memory context, in no particular order.  Throws if out of memory.
  */
 List *
 DtxInDoubtList(Oid dbid)
+{
+	return list_entries(dbid, InvalidOid);
+}
+
+/*
+ * The same of one foreign server.
+ */
+List *
+DtxInDoubtListServer(Oid dbid, Oid serverid)
+{
+	return list_entries(dbid, serverid);
+}
+
+static List *
+list_entries(Oid dbid, Oid serverid)
 {
 	List	   *result = NIL;
 	HASH_SEQ_STATUS status;
@@ -347,7 +429,8 @@ DtxInDoubtList(Oid dbid)
 	{
 		DtxInDoubt *copy;
 
-		if (entry->gid.dbid != dbid)
+		if (entry->gid.dbid != dbid ||
+			(OidIsValid(serverid) && entry->serverid != serverid))
 			continue;
 		copy = palloc(sizeof(DtxInDoubt));
 		*copy = *entry;

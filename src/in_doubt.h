@@ -9,6 +9,20 @@
 #ifndef PG_DTX_IN_DOUBT_H
 #define PG_DTX_IN_DOUBT_H
 
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+
+/* What a resolver has to know to see when an entry is due. */
+typedef struct DtxInDoubtDue
+{
+	Oid			serverid;
+	uint64		coordinator_id; /* of its gid */
+	TimestampTz next_attempt;	/* 0: at once */
+} DtxInDoubtDue;
+
+extern uint64 DtxInDoubtChanges(void);
+extern DtxInDoubtDue *DtxInDoubtLook(Oid dbid, int *n);
+extern List *DtxInDoubtListServer(Oid dbid, Oid serverid);
 extern uint64 DtxInDoubtOverflows(void);
 extern void DtxInDoubtOverflowsReset(void);
 extern void DtxInDoubtReport(void);

@@ -34,6 +34,8 @@ static bool dtx_wrote_elsewhere = false;	/* never looked at, see its show hook *
 int			dtx_remote_isolation = XACT_REPEATABLE_READ;
 int			dtx_resolve_interval = 30 * 1000;
 bool		dtx_resolver = true;
+char	   *dtx_resolver_role = NULL;
+char	   *dtx_resolver_require_auth = NULL;
 bool		dtx_wait_for_standby = true;
 int			dtx_max_in_doubt = 10000;
 int			dtx_saga_workers = 4;
@@ -136,6 +138,16 @@ define_settings(void)
 							 "Turn it off on a copy of a coordinator that must not touch the original's transactions.",
 							 &dtx_resolver, true,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("pg_dtx.resolver_role",
+							   "Local role whose user mappings the resolver uses first.",
+							   "On servers that superusers own it uses them even if nothing was prepared through them.",
+							   &dtx_resolver_role, "",
+							   PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("pg_dtx.resolver_require_auth",
+							   "Authentication methods by which servers may have the resolver prove who it is.",
+							   "As libpq's option require_auth (PostgreSQL 16 and later), for servers and user mappings that do not have that option.",
+							   &dtx_resolver_require_auth, "",
+							   PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("pg_dtx.wait_for_standby",
 							 "Lets servers commit only what the coordinator's synchronous standby knows to be decided.",
 							 "When off, a COMMIT whose wait for the standby was canceled is sent to the servers at once, and a failover may leave it committed on some of them only.",

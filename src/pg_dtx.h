@@ -122,6 +122,8 @@ extern bool dtx_prepare_statements;
 extern int	dtx_remote_isolation;	/* XACT_READ_COMMITTED or _REPEATABLE_READ */
 extern int	dtx_resolve_interval;	/* milliseconds */
 extern bool dtx_resolver;
+extern char *dtx_resolver_role; /* local role, or "" */
+extern char *dtx_resolver_require_auth; /* as libpq's option, or "" */
 extern bool dtx_wait_for_standby;
 extern int	dtx_max_in_doubt;	/* entries */
 extern int	dtx_saga_workers;	/* per database, 0: sagas do not run */
@@ -255,7 +257,7 @@ typedef struct DtxServerStatus
 } DtxServerStatus;
 
 /* Servers, of all databases together, that dtx.servers can show a status of. */
-#define DTX_MAX_SERVERS 1024
+#define DTX_MAX_SERVERS 4096
 
 extern Size DtxInDoubtShmemSize(void);
 extern void DtxInDoubtShmemInit(void);

@@ -55,6 +55,7 @@
 #include "common/hashfn.h"
 #include "compat.h"
 #include "foreign/foreign.h"
+#include "identity.h"
 #include "lib/ilist.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
@@ -70,10 +71,17 @@
 #define CONNECT_TIMEOUT			10000
 
 /* Connections of one set at a time; the others queue. */
-#define MAX_CONNECTIONS			100
+#define MAX_CONNECTIONS			48
 
 /* Of them, those that are parked. */
-#define MAX_PARKED				50
+#define MAX_PARKED				16
+
+/*
+ * The same, to one place: many foreign servers may lead to one cluster, which has
+ * other things to do than to serve us.
+ */
+#define MAX_TO_PLACE			4
+#define MAX_PARKED_AT_PLACE		2
 
 /*
  * Bytes that arrive without any result coming out of them.  The longest honest
@@ -124,11 +132,21 @@ typedef struct RemoteHost
 	DtxNameAnswer *answer;		/* what came of that, or NULL: nothing yet */
 } RemoteHost;
 
+/* Where connections of a set lead; as long as the set. */
+typedef struct Place
+{
+	dlist_node	node;			/* in DtxRemoteSet.places */
+	uint64		key;			/* DtxTarget.place */
+	int			nconnections;	/* those that hold a PGconn */
+	int			nparked;		/* of them, those that are parked */
+} Place;
+
 /* All fields are private to this process. */
 struct DtxRemote
 {
 	dlist_node	node;			/* in DtxRemoteSet.remotes */
 	DtxRemoteSet *set;			/* the set it belongs to */
+	Place	   *place;			/* where it leads */
 	MemoryContext cxt;			/* what hangs off this struct */
 	const DtxTarget *target;	/* the owner's */
 	const DtxRemoteHandler *handler;	/* the owner's */
@@ -162,6 +180,7 @@ struct DtxRemoteSet
 	int			nremotes;		/* all of them, closed ones excepted */
 	int			nconnections;	/* those that hold a PGconn */
 	int			nparked;		/* of them, those that are parked */
+	dlist_head	places;			/* Place */
 	WaitEventSet *events;		/* NULL: to be built */
 	bool		dirty;			/* sockets have changed: build again */
 	uint64		names_version;	/* DtxNamesSocketsVersion() when it was built */
@@ -175,10 +194,15 @@ static char names_sockets[64];
 static void set_reset(void *arg);
 static bool mapping_read(Oid umid, Oid *serverid, Oid *userid, List **options);
 static bool is_libpq_option(const char *keyword);
+static bool is_endpoint_option(const char *keyword);
+static int	by_text(const ListCell *a, const ListCell *b);
 static int	extract_options(List *options, const char **keywords,
 							const char **values);
+static uint64 hash_place(List *options);
 static DtxTarget *copy_target(const DtxTarget *target);
 static bool same_target(const DtxTarget *a, const DtxTarget *b);
+static Place *find_place(DtxRemoteSet *set, uint64 key);
+static bool has_room(const DtxRemote *remote);
 static bool free_descriptor(DtxRemoteSet *set);
 static void remote_parked_step(DtxRemote *remote);
 static bool remote_hosts(DtxRemote *remote);
@@ -310,35 +334,99 @@ extract_options(List *options, const char **keywords, const char **values)
 }
 
 /*
- * A hash, never 0, of where a foreign server and a user mapping lead: of all their
- * options that libpq gets, but for passwords, in whatever order they stand.
+ * Does an option say where a connection leads, as whom, and how the other side is
+ * made sure of?  Passwords change without that, and what is left out here changes
+ * nothing but the manner of waiting.
+ */
+static bool
+is_endpoint_option(const char *keyword)
+{
+	static const char *const others[] = {
+		"password", "sslpassword", "application_name", "connect_timeout",
+		"keepalives", "keepalives_idle", "keepalives_interval",
+		"keepalives_count", "tcp_user_timeout"
+	};
+
+	for (int i = 0; i < lengthof(others); i++)
+	{
+		if (strcmp(keyword, others[i]) == 0)
+			return false;
+	}
+	return is_libpq_option(keyword);
+}
+
+static int
+by_text(const ListCell *a, const ListCell *b)
+{
+	return strcmp((const char *) lfirst(a), (const char *) lfirst(b));
+}
+
+/*
+ * A hash, never 0, of where a foreign server and a user mapping lead: of their options
+ * of that kind, in whatever order they stand.  It decides where passwords may be sent,
+ * so nobody may be able to find other options with the same one: it is keyed.  In
+ * a transaction, where the extension is installed; throws what DtxKeyedHash() does.
  */
 uint64
 DtxEndpoint(List *server_options, List *mapping_options)
 {
 	List	   *lists[2] = {server_options, mapping_options};
-	uint64		result = 1;
+	List	   *options = NIL;
+	StringInfoData text;
+	uint64		result;
+	ListCell   *lc;
 
 	for (int i = 0; i < lengthof(lists); i++)
 	{
-		ListCell   *lc;
-
 		foreach(lc, lists[i])
 		{
 			DefElem    *def = (DefElem *) lfirst(lc);
 			const char *value = defGetString(def);
 
-			if (!is_libpq_option(def->defname) ||
-				strcmp(def->defname, "password") == 0 ||
-				strcmp(def->defname, "sslpassword") == 0)
-				continue;
-			result += DatumGetUInt64(hash_any_extended((const unsigned char *) value,
-													   strlen(value),
-													   DatumGetUInt64(hash_any_extended((const unsigned char *) def->defname,
-																						strlen(def->defname), i))));
+			if (is_endpoint_option(def->defname))
+				options = lappend(options,
+								  psprintf("%d %s %zu:%s", i, def->defname,
+										   strlen(value), value));
 		}
 	}
+	list_sort(options, by_text);
+
+	initStringInfo(&text);
+	appendStringInfoString(&text, "endpoint");
+	foreach(lc, options)
+		appendStringInfo(&text, " %s", (const char *) lfirst(lc));
+	result = DtxKeyedHash(text.data, text.len);
+	pfree(text.data);
+	list_free_deep(options);
 	return result != 0 ? result : 1;
+}
+
+/*
+ * A hash of the addresses that a server's options name.
+ */
+static uint64
+hash_place(List *options)
+{
+	static const char *const names[] = {"servicefile", "service", "host", "hostaddr", "port"};
+	StringInfoData text;
+	ListCell   *lc;
+	uint64		result;
+
+	initStringInfo(&text);
+	for (int i = 0; i < lengthof(names); i++)
+	{
+		foreach(lc, options)
+		{
+			DefElem    *def = (DefElem *) lfirst(lc);
+
+			if (strcmp(def->defname, names[i]) == 0)
+				appendStringInfo(&text, "%d %s ", i, defGetString(def));
+		}
+	}
+	result = DatumGetUInt64(hash_any_extended((const unsigned char *) text.data,
+											  text.len, 0));
+	pfree(text.data);
+	return result;
 }
 
 /*
@@ -367,6 +455,7 @@ DtxTargetMake(Oid serverid, Oid umid, int attempt, Oid on_behalf_of)
 	bool		password_required = true;
 	bool		have_password = false;
 	bool		entitled;
+	bool		requires_auth = false;
 	int			n;
 
 	target->serverid = serverid;
@@ -392,9 +481,11 @@ DtxTargetMake(Oid serverid, Oid umid, int attempt, Oid on_behalf_of)
 	}
 
 	target->endpoint = DtxEndpoint(server->options, um_options);
+	target->place = hash_place(server->options);
+	target->trusted = superuser_arg(server->owner);
 
-	/* Room for fallback_application_name, client_encoding and the end. */
-	n = list_length(server->options) + list_length(um_options) + 3;
+	/* Room for fallback_application_name, client_encoding, require_auth, and the end. */
+	n = list_length(server->options) + list_length(um_options) + 4;
 	target->keywords = palloc0(n * sizeof(char *));
 	target->values = palloc0(n * sizeof(char *));
 
@@ -409,7 +500,9 @@ DtxTargetMake(Oid serverid, Oid umid, int attempt, Oid on_behalf_of)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (strcmp(target->keywords[i], "user") == 0)
+		if (strcmp(target->keywords[i], "require_auth") == 0)
+			requires_auth = true;
+		else if (strcmp(target->keywords[i], "user") == 0)
 			target->user = unconstify(char *, target->values[i]);
 		else if (strcmp(target->keywords[i], "password") == 0)
 			have_password = target->values[i][0] != '\0';
@@ -447,7 +540,7 @@ DtxTargetMake(Oid serverid, Oid umid, int attempt, Oid on_behalf_of)
 							 OidIsValid(on_behalf_of) ? on_behalf_of :
 							 server->owner);
 	if (!OidIsValid(on_behalf_of))
-		entitled = entitled && superuser_arg(server->owner);
+		entitled = entitled && target->trusted;
 	target->need_password = password_required && !entitled;
 
 	/*
@@ -464,6 +557,23 @@ DtxTargetMake(Oid serverid, Oid umid, int attempt, Oid on_behalf_of)
 		target->error = OidIsValid(um_userid) && superuser_arg(um_userid) ?
 			pstrdup("password is required: a user mapping of a server whose owner is not a superuser must contain a password") :
 			pstrdup("password is required: a user mapping of somebody who is not a superuser must contain a password");
+
+	/*
+	 * How a resolver proves who it is, if neither server nor mapping say so; what
+	 * users' sessions do is their own affair.
+	 */
+	if (!OidIsValid(on_behalf_of) && !requires_auth &&
+		dtx_resolver_require_auth != NULL && dtx_resolver_require_auth[0] != '\0')
+	{
+		if (is_libpq_option("require_auth"))
+		{
+			target->keywords[n] = "require_auth";
+			target->values[n++] = pstrdup(dtx_resolver_require_auth);
+			target->keywords[n] = target->values[n] = NULL;
+		}
+		else if (target->error == NULL)
+			target->error = pstrdup("\"pg_dtx.resolver_require_auth\" is set, but this version of libpq does not know require_auth (PostgreSQL 16 or later)");
+	}
 
 	return target;
 }
@@ -485,6 +595,7 @@ DtxRemoteSetCreate(MemoryContext parent)
 
 	set->cxt = cxt;
 	dlist_init(&set->remotes);
+	dlist_init(&set->places);
 	set->dirty = true;
 	set->ticked_at = DtxNow();
 	DtxNamesAttach();
@@ -544,6 +655,7 @@ DtxRemoteOpen(DtxRemoteSet *set, const DtxTarget *target,
 	Assert(target->error == NULL);
 
 	remote->set = set;
+	remote->place = find_place(set, target->place);
 	remote->cxt = cxt;
 	remote->target = target;
 	remote->handler = handler;
@@ -597,7 +709,10 @@ DtxRemoteClose(DtxRemote *remote)
 	if (remote->state == REMOTE_CLOSED)
 		return;
 	if (remote->state == REMOTE_PARKED)
+	{
 		remote->set->nparked--;
+		remote->place->nparked--;
+	}
 	remote_disconnect(remote);
 	remote->state = REMOTE_CLOSED;
 	remote->set->nremotes--;
@@ -615,7 +730,8 @@ DtxRemotePark(DtxRemote *remote, const DtxRemoteHandler *handler, void *arg)
 	MemoryContext old;
 
 	Assert(remote->state == REMOTE_IDLE);
-	if (remote->set->nparked >= MAX_PARKED)
+	if (remote->set->nparked >= MAX_PARKED ||
+		remote->place->nparked >= MAX_PARKED_AT_PLACE)
 		return false;
 	old = MemoryContextSwitchTo(remote->cxt);
 	remote->target = copy_target(remote->target);
@@ -624,6 +740,7 @@ DtxRemotePark(DtxRemote *remote, const DtxRemoteHandler *handler, void *arg)
 	remote->arg = arg;
 	remote->state = REMOTE_PARKED;
 	remote->set->nparked++;
+	remote->place->nparked++;
 	remote_want(remote, WL_SOCKET_READABLE);
 	return true;
 }
@@ -640,6 +757,7 @@ DtxRemoteResume(DtxRemote *remote, const DtxTarget *target,
 	if (!same_target(remote->target, target))
 		return false;
 	remote->set->nparked--;
+	remote->place->nparked--;
 	remote->target = target;
 	remote->handler = handler;
 	remote->arg = arg;
@@ -651,6 +769,36 @@ DtxRemoteResume(DtxRemote *remote, const DtxTarget *target,
 	if (remote->state == REMOTE_IDLE)
 		DtxRemoteClose(remote);
 	return true;
+}
+
+/*
+ * Where connections with this key lead; made if need be.
+ */
+static Place *
+find_place(DtxRemoteSet *set, uint64 key)
+{
+	dlist_iter	iter;
+	Place	   *place;
+
+	dlist_foreach(iter, &set->places)
+	{
+		place = dlist_container(Place, node, iter.cur);
+		if (place->key == key)
+			return place;
+	}
+	/* (set_reset() needs it) */
+	place = MemoryContextAllocZero(set->cxt, sizeof(Place));
+	place->key = key;
+	dlist_push_head(&set->places, &place->node);
+	return place;
+}
+
+/* May it be opened now? */
+static bool
+has_room(const DtxRemote *remote)
+{
+	return remote->set->nconnections < MAX_CONNECTIONS &&
+		remote->place->nconnections < MAX_TO_PLACE;
 }
 
 /*
@@ -797,7 +945,7 @@ DtxRemoteWait(DtxRemoteSet *set, long timeout, uint32 wait_event_info)
 		{
 			/* It has failed already, or its names are being looked up. */
 		}
-		else if (set->nconnections < MAX_CONNECTIONS)
+		else if (has_room(remote))
 			remote_start(remote);
 
 		/* Its owner has something new to decide on. */
@@ -1333,6 +1481,7 @@ remote_start(DtxRemote *remote)
 	}
 	remote->has_fd = true;
 	remote->set->nconnections++;
+	remote->place->nconnections++;
 	set_tick(remote->set, MAX_COUNTED_PAUSE);
 
 	remote->conn = remote_connect(remote);
@@ -1630,6 +1779,7 @@ remote_disconnect(DtxRemote *remote)
 		ReleaseExternalFD();
 		remote->has_fd = false;
 		remote->set->nconnections--;
+		remote->place->nconnections--;
 	}
 }
 

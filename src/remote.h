@@ -34,6 +34,8 @@ typedef struct DtxTarget
 	bool		need_password;	/* the server must have asked for it */
 	int			attempt;		/* which host of several comes first */
 	uint64		endpoint;		/* DtxEndpoint() */
+	uint64		place;			/* hash of the addresses: few connections at a time */
+	bool		trusted;		/* is the owner of the server a superuser? */
 	char	   *error;			/* why it can't be used, or NULL */
 } DtxTarget;
 

@@ -12,6 +12,20 @@
  * the decision table are read in transactions of their own that wait for
  * nothing.  (Called from SQL, all this runs in the caller's transaction.)
  *
+ * Where it goes, and as whom
+ * --------------------------
+ * To servers on which something was prepared, through the user mappings through
+ * which it was (route.c), and unless the owner of the server is a superuser, only as
+ * long as server and mapping lead to where they led then.  Whoever owns a server
+ * would otherwise be told the passwords of all its users by moving it to a place of
+ * his own.  A mapping of pg_dtx.resolver_role is there for the resolver, and may be
+ * used at once on servers of superusers.  (A user who asks for himself, with
+ * dtx.check_server(), uses his own mapping, wherever it leads.)
+ *
+ * In its first pass the worker visits all of these servers; later those where
+ * something is in doubt or was prepared lately, and each of the others once in
+ * SWEEP_PASSES passes.
+ *
  * How a gid is judged
  * -------------------
  * The server is asked what is prepared there, then this server whether a backend
@@ -67,7 +81,6 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/skey.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_foreign_server.h"
@@ -86,13 +99,14 @@
 #include "postmaster/interrupt.h"
 #include "remote.h"
 #include "resolver.h"
+#include "route.h"
 #include "saga.h"
 #include "standby.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "tcop/tcopprot.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -130,6 +144,25 @@
  */
 #define KEEP_CONNECTION		(5 * 60 * 1000)
 
+/*
+ * A server on which nothing is in doubt, and nothing was prepared lately, is visited
+ * once in so many passes, or in so many if the last visit has failed.
+ */
+#define SWEEP_PASSES		20
+#define RETRY_PASSES		5
+
+/*
+ * Visits at a time; of them, those of servers on which nothing is known to be in
+ * doubt, and those of servers that could not be reached the last time.  The others
+ * always find a place.
+ */
+#define MAX_VISITS			64
+#define MAX_ORDINARY		16
+#define MAX_FAILING			16
+
+/* Pause between two looks at what is in doubt, milliseconds. */
+#define LOOK_PAUSE			20
+
 /* Outcomes asked for in one command. */
 #define MAX_OUTCOMES		200
 
@@ -158,6 +191,9 @@
 #define NOT_REPLICATED "it is committed, but its server's synchronous standby has not confirmed that yet"
 #define STANDBY_AWAY "the server waits for a synchronous standby that does not confirm"
 #define LEADS_ELSEWHERE	"the foreign server leads to another cluster now than when the transaction was prepared"
+#define NOT_USED	"nothing was prepared through this user mapping"
+#define NO_ROUTE	"nothing was prepared through any user mapping of the server; dtx.confirm_server() lets the resolver use them all the same"
+#define MOVED		"the server, whose owner is not a superuser, leads elsewhere than when the user mapping was used: lead it back, commit something there through the mapping, or call dtx.confirm_server()"
 #define UNIDENTIFIED	"it is not prepared any more, and it cannot be told whether the server is the one where it was: it does not tell its system identifier, and its options or those of the user mapping have changed"
 
 /* What a visit is for. */
@@ -250,6 +286,8 @@ typedef struct Visit
 	int			failures;		/* failed visits before this one */
 	int			turn;			/* visits before this one, modulo a lot */
 	bool		in_pass;		/* part of a full pass */
+	bool		ordinary;		/* nothing is known to be in doubt there */
+	bool		failing;		/* the last visit has failed */
 	DtxGid		only;			/* VISIT_FORCE, VISIT_LOOK: only this gid */
 	bool		has_only;		/* is "only" set? */
 	DtxDecision forced;			/* VISIT_FORCE: what is to become of it, ... */
@@ -261,8 +299,11 @@ typedef struct Visit
 	HTAB	   *entry_hash;		/* the same, by gid: EntryRef */
 
 	/* mappings */
+	List	   *routes;			/* DtxRoute: those of the server */
+	Oid			designated;		/* mapping of pg_dtx.resolver_role, if it may be
+								 * used, or InvalidOid */
 	List	   *preferred;		/* Oids, to be tried first */
-	List	   *mappings;		/* all of the server's, once loaded */
+	List	   *mappings;		/* those that may be used, once loaded */
 	bool		mappings_loaded;
 	bool		names_database; /* does the server, then?  (default: the user) */
 	List	   *tried;			/* Oids */
@@ -341,12 +382,27 @@ typedef struct Mapping
 	char	   *user;			/* option "user", or NULL */
 } Mapping;
 
+/* Does a server wait to be visited? */
+typedef enum Queued
+{
+	QUEUED_NOT = 0,
+	QUEUED_ORDINARY,			/* in Resolver.ordinary */
+	QUEUED_URGENT				/* in Resolver.urgent, maybe in the other one, too */
+} Queued;
+
 /* What the worker remembers of a server between visits. */
 typedef struct ServerState
 {
 	Oid			serverid;		/* hash key */
+	char		name[NAMEDATALEN];	/* at the last pass or look */
 	Visit	   *visit;			/* running now, or NULL */
+	Queued		queued;
+	bool		in_pass;		/* is it queued as a part of a full pass? */
 	bool		exists;			/* in the catalogs at the last pass or visit */
+	bool		routed;			/* has it routes, as of the last pass? */
+	bool		in_doubt;		/* has it entries, as of the last look, or unconfirmed
+								 * decisions? */
+	TimestampTz visited_at;		/* begin of the last visit, 0: none yet */
 	int			failures;		/* failed visits in a row */
 	int			visits;			/* begun, modulo a lot */
 	TimestampTz pass_after;		/* passes leave it alone until then */
@@ -371,14 +427,6 @@ typedef struct Note
 	uint64	   *seals;			/* of their gids, likewise */
 } Note;
 
-/* A visit that the worker is about to begin. */
-typedef struct Start
-{
-	Oid			serverid;
-	char	   *name;
-	bool		in_pass;		/* part of a full pass */
-} Start;
-
 struct Resolver
 {
 	bool		worker;			/* the background worker, not a backend */
@@ -389,7 +437,9 @@ struct Resolver
 	char		prefix[DTX_GID_SIZE];	/* of all our gids */
 	uint64		serial;			/* a clock for visits and notes */
 	int			nvisits;		/* running */
-	int			nin_pass;		/* of them, those of full passes */
+	int			nin_pass;		/* those of full passes, running or to come */
+	int			nordinary;		/* running ones with Visit.ordinary ... */
+	int			nfailing;		/* ... and with Visit.failing */
 	Visit	   *ended;			/* over, not freed yet */
 	MemoryContext result_cxt;	/* backend: where the results go */
 	List	   *results;		/* backend: DtxResolved */
@@ -399,6 +449,18 @@ struct Resolver
 	TimestampTz pass_began;		/* last full pass, 0: none yet */
 	bool		pass_asked;		/* somebody wants one before its time */
 	bool		pass_open;		/* not counted as completed yet */
+	MemoryContext routes_cxt;
+	List	   *routes;			/* DtxRoute, as of the last time that something had to
+								 * be done */
+	List	   *urgent;			/* Oids of servers that wait to be visited, because
+								 * something is in doubt there, ... */
+	List	   *ordinary;		/* ... and others */
+	bool		may_start;		/* have these, or the room for them, changed? */
+	bool		look;			/* has what is due changed by our doing? */
+	uint64		seen_changes;	/* DtxInDoubtChanges() at the last look, ... */
+	TimestampTz looked_at;		/* ... when that was, ... */
+	TimestampTz next_due;		/* ... and when something is due after it */
+	TimestampTz swept_at;		/* when the routes were put in order */
 	MemoryContext notes_cxt;
 	List	   *notes;			/* Note */
 	bool		prunable;		/* is any of them confirmed? */
@@ -426,6 +488,9 @@ static bool is_due(TimestampTz at, TimestampTz now);
 static Visit *visit_create(Resolver *r, VisitPurpose purpose, Oid serverid,
 						   const char *name);
 static void visit_set_entries(Visit *v, List *entries);
+static void visit_set_routes(Visit *v, List *routes);
+static bool has_route(const Visit *v, Oid umid);
+static const char *route_refusal(const Visit *v, const DtxTarget *target);
 static void visit_next(Visit *v);
 static bool visit_connect(Visit *v, Oid umid);
 static Oid	choose_mapping(Visit *v);
@@ -492,6 +557,8 @@ static bool found_here(Visit *v);
 static bool leads_elsewhere(const Visit *v, uint64 system_id);
 static bool server_exists(Resolver *r, Oid serverid);
 static void entry_finished(Visit *v, const DtxGid *gid);
+static bool is_business_there(Oid serverid, List *routes, List *entries);
+static void run_to(Resolver *r, int left);
 static void run_to_end(Resolver *r);
 
 static bool keep_connection(Visit *v, DtxRemote *remote);
@@ -503,12 +570,20 @@ static void note_users(void);
 static ServerState *server_state(Oid serverid);
 static TimestampTz next_pass(Resolver *r);
 static long worker_step(Resolver *r, bool *leave);
-static List *worker_begin_pass(Resolver *r, List *starts);
+static bool must_look(Resolver *r, TimestampTz now);
+static List *worker_look(Resolver *r, TimestampTz now, bool *strange);
+static void worker_begin_pass(Resolver *r);
+static bool is_wanted(Resolver *r, const ServerState *state, TimestampTz now,
+					  bool *in_pass);
+static void enqueue(Resolver *r, ServerState *state, Queued how, bool in_pass);
+static void worker_start_visits(Resolver *r);
+static List *start_some(Resolver *r, List *queue, Queued how);
+static void load_routes(Resolver *r);
 static void worker_take_notes(Resolver *r);
 static List *unowned_rows(void);
 static void worker_prune(Resolver *r);
-static void worker_start_visit(Resolver *r, Start *start, List *entries);
-static long worker_timeout(Resolver *r, List *entries);
+static void worker_start_visit(Resolver *r, ServerState *state);
+static long worker_timeout(Resolver *r);
 static void worker_report_activity(Resolver *r);
 static void worker_give_up(Resolver *r);
 static void note_unconfirmed(Resolver *r, Note *note, int index,
@@ -549,6 +624,10 @@ resolver_create(MemoryContext parent, bool worker)
 										ALLOCSET_DEFAULT_SIZES);
 	r->notes_cxt = AllocSetContextCreate(cxt, "pg_dtx decision rows",
 										 ALLOCSET_DEFAULT_SIZES);
+	r->routes_cxt = AllocSetContextCreate(cxt, "pg_dtx routes",
+										  ALLOCSET_DEFAULT_SIZES);
+	r->look = true;
+	r->next_due = DT_NOEND;
 	r->set = DtxRemoteSetCreate(cxt);
 	return r;
 }
@@ -768,17 +847,98 @@ visit_entry(Visit *v, const DtxGid *gid)
 }
 
 /*
- * Read the user mappings of the server.  To be called in a transaction.
+ * Tell the visit which routes (DtxRoute, of any server) there are.  In a transaction.
+ */
+static void
+visit_set_routes(Visit *v, List *routes)
+{
+	MemoryContext old = MemoryContextSwitchTo(v->cxt);
+	Oid			roleid = InvalidOid;
+	ForeignServer *server;
+	HeapTuple	tuple;
+	ListCell   *lc;
+
+	foreach(lc, routes)
+	{
+		DtxRoute   *route = (DtxRoute *) lfirst(lc);
+		DtxRoute   *copy;
+
+		if (route->serverid != v->serverid)
+			continue;
+		copy = palloc(sizeof(DtxRoute));
+		*copy = *route;
+		v->routes = lappend(v->routes, copy);
+	}
+
+	if (dtx_resolver_role != NULL && dtx_resolver_role[0] != '\0')
+		roleid = get_role_oid(dtx_resolver_role, true);
+	server = GetForeignServerExtended(v->serverid, FSV_MISSING_OK);
+	if (OidIsValid(roleid) && server != NULL)
+	{
+		tuple = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(roleid),
+								ObjectIdGetDatum(v->serverid));
+		if (HeapTupleIsValid(tuple))
+		{
+			Oid			umid = ((Form_pg_user_mapping) GETSTRUCT(tuple))->oid;
+
+			ReleaseSysCache(tuple);
+			if (has_route(v, umid) || superuser_arg(server->owner))
+			{
+				v->designated = umid;
+				v->preferred = lcons_oid(umid, v->preferred);
+			}
+		}
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/* Was something prepared through this mapping? */
+static bool
+has_route(const Visit *v, Oid umid)
+{
+	ListCell   *lc;
+
+	foreach(lc, v->routes)
+	{
+		if (((DtxRoute *) lfirst(lc))->umid == umid)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * May the visit connect there?  NULL, or why not.
+ */
+static const char *
+route_refusal(const Visit *v, const DtxTarget *target)
+{
+	ListCell   *lc;
+
+	if (OidIsValid(v->on_behalf_of))
+		return NULL;
+	if (!has_route(v, target->umid))
+		return target->trusted && target->umid == v->designated ? NULL : NOT_USED;
+	if (target->trusted)
+		return NULL;
+	foreach(lc, v->routes)
+	{
+		DtxRoute   *route = (DtxRoute *) lfirst(lc);
+
+		if (route->umid == target->umid && route->endpoint == target->endpoint)
+			return NULL;
+	}
+	return MOVED;
+}
+
+/*
+ * Read the user mappings that may be used.  To be called in a transaction.
  */
 static void
 load_mappings(Visit *v)
 {
 	MemoryContext old;
-	Relation	rel;
-	SysScanDesc scan;
-	ScanKeyData key;
-	HeapTuple	tuple;
 	ForeignServer *server;
+	List	   *umids = NIL;
 	ListCell   *lc;
 
 	if (v->mappings_loaded)
@@ -791,29 +951,35 @@ load_mappings(Visit *v)
 			v->names_database = true;
 	}
 
-	/* The index begins with umuser, so this is a sequential scan. */
-	ScanKeyInit(&key, Anum_pg_user_mapping_umserver, BTEqualStrategyNumber,
-				F_OIDEQ, ObjectIdGetDatum(v->serverid));
-	rel = table_open(UserMappingRelationId, AccessShareLock);
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
-	old = MemoryContextSwitchTo(v->cxt);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_user_mapping form = (Form_pg_user_mapping) GETSTRUCT(tuple);
-		Mapping    *mapping = palloc(sizeof(Mapping));
+	foreach(lc, v->routes)
+		umids = list_append_unique_oid(umids, ((DtxRoute *) lfirst(lc))->umid);
+	if (OidIsValid(v->designated))
+		umids = list_append_unique_oid(umids, v->designated);
 
-		mapping->umid = form->oid;
+	old = MemoryContextSwitchTo(v->cxt);
+	foreach(lc, umids)
+	{
+		HeapTuple	tuple = SearchSysCache1(USERMAPPINGOID,
+											ObjectIdGetDatum(lfirst_oid(lc)));
+		Mapping    *mapping;
+		Oid			userid;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		userid = ((Form_pg_user_mapping) GETSTRUCT(tuple))->umuser;
+		ReleaseSysCache(tuple);
+		mapping = palloc(sizeof(Mapping));
+		mapping->umid = lfirst_oid(lc);
 		mapping->user = DtxMappingOption(mapping->umid, "user");
 
 		/* Those meant for everybody, or made for administrators, first. */
-		if (!OidIsValid(form->umuser) || superuser_arg(form->umuser))
+		if (!OidIsValid(userid) || superuser_arg(userid) ||
+			mapping->umid == v->designated)
 			v->mappings = lcons(mapping, v->mappings);
 		else
 			v->mappings = lappend(v->mappings, mapping);
 	}
 	MemoryContextSwitchTo(old);
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
 	v->mappings_loaded = true;
 }
 
@@ -848,7 +1014,9 @@ choose_mapping(Visit *v)
 		{
 			foreach(lc, v->preferred)
 			{
-				if (!list_member_oid(v->tried, lfirst_oid(lc)))
+				if (!list_member_oid(v->tried, lfirst_oid(lc)) &&
+					(has_route(v, lfirst_oid(lc)) ||
+					 lfirst_oid(lc) == v->designated))
 					return lfirst_oid(lc);
 			}
 		}
@@ -914,7 +1082,7 @@ choose_mapping(Visit *v)
 		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
 
 		if (entry->decision == DTX_ROLLBACK && OidIsValid(entry->umid) &&
-			!v->sees_all &&
+			!v->sees_all && has_route(v, entry->umid) &&
 			!list_member_oid(v->covered, entry->umid) &&
 			!list_member_oid(v->tried, entry->umid) &&
 			hash_search(v->found_hash, &entry->gid, HASH_FIND, NULL) == NULL)
@@ -932,7 +1100,8 @@ find_mapping(Visit *v, const char *owner, Oid known_umid)
 {
 	ListCell   *lc;
 
-	if (OidIsValid(known_umid) && !list_member_oid(v->tried, known_umid))
+	if (OidIsValid(known_umid) && !list_member_oid(v->tried, known_umid) &&
+		has_route(v, known_umid))
 		return known_umid;
 
 	load_mappings(v);
@@ -986,6 +1155,8 @@ visit_connect(Visit *v, Oid umid)
 	DtxTarget  *target = DtxTargetMake(v->serverid, umid, v->failures,
 									  v->on_behalf_of);
 
+	if (target->error == NULL)
+		target->error = unconstify(char *, route_refusal(v, target));
 	v->tried = lappend_oid(v->tried, umid);
 	v->umid = umid;
 	v->conn_endpoint = target->endpoint;
@@ -1058,8 +1229,7 @@ visit_next(Visit *v)
 	else
 	{
 		if (v->error == NULL)
-			v->error = MemoryContextStrdup(v->cxt,
-										   "no user mapping for this server");
+			v->error = MemoryContextStrdup(v->cxt, NO_ROUTE);
 		visit_failed_for_good(v);
 	}
 }
@@ -2885,6 +3055,12 @@ visit_end(Visit *v)
 	r->nvisits--;
 	if (v->in_pass)
 		r->nin_pass--;
+	if (v->ordinary)
+		r->nordinary--;
+	if (v->failing)
+		r->nfailing--;
+	r->may_start = true;
+	r->look = true;
 	r->report_activity = true;
 }
 
@@ -3095,18 +3271,45 @@ set_status(Visit *v, bool reachable)
  */
 
 /*
- * Wait until all visits are over.  Interruptible.
+ * Wait until not more than so many visits are left.  Interruptible.
  */
 static void
-run_to_end(Resolver *r)
+run_to(Resolver *r, int left)
 {
-	while (DtxRemoteCount(r->set) > 0)
+	while (r->nvisits > left)
 	{
 		if (DtxRemoteWait(r->set, -1, wait_event_remote))
 			ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
-	Assert(r->nvisits == 0);
+}
+
+static void
+run_to_end(Resolver *r)
+{
+	run_to(r, 0);
+	Assert(DtxRemoteCount(r->set) == 0);
+}
+
+/*
+ * Has somebody a route to this server, or is something in doubt there?
+ */
+static bool
+is_business_there(Oid serverid, List *routes, List *entries)
+{
+	ListCell   *lc;
+
+	foreach(lc, routes)
+	{
+		if (((DtxRoute *) lfirst(lc))->serverid == serverid)
+			return true;
+	}
+	foreach(lc, entries)
+	{
+		if (((DtxInDoubt *) lfirst(lc))->serverid == serverid)
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -3160,7 +3363,10 @@ DtxResolveNow(void)
 	PG_TRY();
 	{
 		List	   *entries;
+		List	   *routes;
+		List	   *servers = NIL;
 		ListCell   *lc;
+		int			next = 0;
 
 		MemoryContextSwitchTo(r->cxt);
 		if (!resolver_refresh(r))
@@ -3169,19 +3375,31 @@ DtxResolveNow(void)
 					 errmsg("extension \"%s\" is not installed in this database",
 							"pg_dtx")));
 		entries = DtxInDoubtList(MyDatabaseId);
+		routes = DtxRouteList();
 		foreach(lc, list_servers())
 		{
 			ForeignServer *server = (ForeignServer *) lfirst(lc);
-			DtxServerStatus status;
-			Visit	   *v = visit_create(r, VISIT_RESOLVE, server->serverid,
-										 server->servername);
 
+			if (is_business_there(server->serverid, routes, entries))
+				servers = lappend(servers, server);
+		}
+		while (next < list_length(servers))
+		{
+			ForeignServer *server = (ForeignServer *) list_nth(servers, next++);
+			DtxServerStatus status;
+			Visit	   *v;
+
+			v = visit_create(r, VISIT_RESOLVE, server->serverid,
+							 server->servername);
 			visit_set_entries(v, entries);
+			visit_set_routes(v, routes);
 			if (DtxServerStatusGet(MyDatabaseId, server->serverid, &status))
 				v->failures = status.failures;
 			visit_next(v);
+			run_to(r, MAX_VISITS - 1);
+			free_ended(r);
 		}
-		run_to_end(r);
+		run_to(r, 0);
 		wait_for_worker(r);
 		results = r->results;
 	}
@@ -3228,6 +3446,7 @@ DtxFinishGid(Oid serverid, Oid umid, const char *gid, DtxDecision decision,
 		v->forced_system_id = system_id;
 		v->fixed_umid = umid;
 		visit_set_entries(v, DtxInDoubtList(MyDatabaseId));
+		visit_set_routes(v, DtxRouteList());
 		visit_next(v);
 		run_to_end(r);
 
@@ -3352,17 +3571,23 @@ DtxFindGid(const char *gid)
 	r = resolver_create(caller, false);
 	PG_TRY();
 	{
+		List	   *routes;
 		ListCell   *lc;
 
 		MemoryContextSwitchTo(r->cxt);
+		routes = DtxRouteList();
 		foreach(lc, list_servers())
 		{
 			ForeignServer *server = (ForeignServer *) lfirst(lc);
-			Visit	   *v = visit_create(r, VISIT_LOOK, server->serverid,
-										 server->servername);
+			Visit	   *v;
 
+			if (!is_business_there(server->serverid, routes, NIL))
+				continue;
+			v = visit_create(r, VISIT_LOOK, server->serverid,
+							 server->servername);
 			v->has_only = true;
 			v->only = parsed;
+			visit_set_routes(v, routes);
 			visit_next(v);
 		}
 		run_to_end(r);
@@ -3512,9 +3737,7 @@ worker_step(Resolver *r, bool *leave)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	MemoryContext old;
-	List	   *entries;
 	List	   *due = NIL;
-	List	   *starts = NIL;
 	bool		need_pass;
 	bool		strange = false;
 	long		timeout;
@@ -3528,20 +3751,8 @@ worker_step(Resolver *r, bool *leave)
 	need_pass = r->pass_began == 0 || r->pass_began > now ||
 		now >= next_pass(r);
 
-	/* Read before any visit begins: see settle_entries(). */
-	entries = DtxInDoubtList(MyDatabaseId);
-	foreach(lc, entries)
-	{
-		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
-		ServerState *state = server_state(entry->serverid);
-
-		if (is_due(entry->next_attempt, now) && state->visit == NULL &&
-			is_due(state->hurry_after, now))
-			due = list_append_unique_oid(due, entry->serverid);
-
-		/* Of an extension that was dropped since, or created since. */
-		strange |= entry->gid.coordinator_id != r->coordinator_id;
-	}
+	if (need_pass || must_look(r, now))
+		due = worker_look(r, now, &strange);
 
 	if (need_pass || due != NIL || strange)
 	{
@@ -3552,25 +3763,27 @@ worker_step(Resolver *r, bool *leave)
 			xact_end(r);
 
 			/* Nobody can finish what was entered while it was dropped. */
-			foreach(lc, entries)
+			foreach(lc, DtxInDoubtList(MyDatabaseId))
 				DtxInDoubtRemove(&((DtxInDoubt *) lfirst(lc))->gid);
 			MemoryContextSwitchTo(old);
 			return 0;
 		}
-		foreach(lc, entries)
+		foreach(lc, strange ? DtxInDoubtList(MyDatabaseId) : NIL)
 		{
 			DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
 
 			/* They are older than what we have just learned. */
 			if (entry->gid.coordinator_id != r->coordinator_id)
 				DtxInDoubtRemove(&entry->gid);
+			r->look = true;
 		}
+		load_routes(r);
 		if (need_pass)
-			starts = worker_begin_pass(r, starts);
+			worker_begin_pass(r);
 		foreach(lc, due)
 		{
 			Oid			serverid = lfirst_oid(lc);
-			Start	   *start;
+			ServerState *state = server_state(serverid);
 			char	   *name = server_name_if_usable(serverid);
 
 			if (name == NULL)
@@ -3579,27 +3792,25 @@ worker_step(Resolver *r, bool *leave)
 											 serverid);
 				ListCell   *lc2;
 
-				foreach(lc2, entries)
+				foreach(lc2, DtxInDoubtListServer(MyDatabaseId, serverid))
 				{
 					DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc2);
 
-					if (entry->serverid == serverid &&
-						is_due(entry->next_attempt, now))
+					if (is_due(entry->next_attempt, now))
 						DtxInDoubtFailed(&entry->gid, error,
 										 backoff_until(entry->attempts + 1));
 				}
+				r->look = true;
 				continue;
 			}
-			start = palloc0(sizeof(Start));
-			start->serverid = serverid;
-			start->name = name;
-			starts = lappend(starts, start);
+			strlcpy(state->name, name, NAMEDATALEN);
+			enqueue(r, state, QUEUED_URGENT, false);
 		}
 		xact_end(r);
 	}
 
-	foreach(lc, starts)
-		worker_start_visit(r, (Start *) lfirst(lc), entries);
+	if (r->may_start)
+		worker_start_visits(r);
 
 	if (r->prunable)
 		worker_prune(r);
@@ -3614,36 +3825,93 @@ worker_step(Resolver *r, bool *leave)
 		worker_report_activity(r);
 
 	MemoryContextReset(r->step_cxt);
-	timeout = worker_timeout(r, DtxInDoubtList(MyDatabaseId));
+	timeout = worker_timeout(r);
 	MemoryContextSwitchTo(old);
 	return timeout;
+}
+
+/*
+ * Can something be due that was not at the last look?  The table is not looked
+ * through for each message from a server: backends that commit need its lock.
+ */
+static bool
+must_look(Resolver *r, TimestampTz now)
+{
+	return (r->look || r->next_due <= now ||
+			r->seen_changes != DtxInDoubtChanges()) &&
+		(r->looked_at > now ||
+		 now >= TimestampTzPlusMilliseconds(r->looked_at, LOOK_PAUSE));
+}
+
+/*
+ * Which servers have something in doubt that is due, and are neither visited nor about
+ * to be?  A list of Oids.  Sets *strange if there are entries of an extension that
+ * was dropped since, or created since.
+ */
+static List *
+worker_look(Resolver *r, TimestampTz now, bool *strange)
+{
+	List	   *due = NIL;
+	HASH_SEQ_STATUS seq;
+	ServerState *state;
+	DtxInDoubtDue *entries;
+	int			n;
+
+	/* In this order, or a change could be missed. */
+	r->seen_changes = DtxInDoubtChanges();
+	entries = DtxInDoubtLook(MyDatabaseId, &n);
+	r->looked_at = now;
+	r->look = entries == NULL;
+	r->next_due = DT_NOEND;
+	if (entries == NULL)
+		return NIL;
+
+	hash_seq_init(&seq, server_states);
+	while ((state = hash_seq_search(&seq)) != NULL)
+		state->in_doubt = false;
+
+	for (int i = 0; i < n; i++)
+	{
+		TimestampTz at;
+
+		if (entries[i].coordinator_id != r->coordinator_id)
+		{
+			*strange = true;
+			continue;
+		}
+		state = server_state(entries[i].serverid);
+		state->used_at = now;
+
+		/* The end of a visit lets us look again. */
+		if (state->visit != NULL || state->queued == QUEUED_URGENT)
+			state->in_doubt = true;
+		else if (!is_due(entries[i].next_attempt, now) ||
+				 !is_due(state->hurry_after, now))
+		{
+			state->in_doubt = true;
+			at = Max(entries[i].next_attempt, state->hurry_after);
+			r->next_due = Min(r->next_due, at);
+		}
+		else
+		{
+			due = list_append_unique_oid(due, entries[i].serverid);
+			state->in_doubt = true;
+		}
+	}
+	return due;
 }
 
 /*
  * How long until something becomes due?
  */
 static long
-worker_timeout(Resolver *r, List *entries)
+worker_timeout(Resolver *r)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz next = next_pass(r);
-	ListCell   *lc;
+	TimestampTz next = Min(next_pass(r), r->next_due);
 
-	foreach(lc, entries)
-	{
-		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
-		ServerState *state;
-		TimestampTz at;
-
-		if (entry->gid.coordinator_id != r->coordinator_id)
-			continue;
-		state = server_state(entry->serverid);
-		at = Max(entry->next_attempt, state->hurry_after);
-
-		/* The end of a running visit wakes us anyway. */
-		if (state->visit == NULL && at < next)
-			next = at;
-	}
+	if (r->look || r->seen_changes != DtxInDoubtChanges())
+		next = Min(next, TimestampTzPlusMilliseconds(r->looked_at, LOOK_PAUSE));
 
 	/* A visit that is over, or a row to delete, waits for the next step. */
 	if (r->ended != NULL || r->prunable)
@@ -3651,48 +3919,81 @@ worker_timeout(Resolver *r, List *entries)
 	return TimestampDifferenceMilliseconds(now, next);
 }
 
+/* Read the routes.  In a transaction. */
+static void
+load_routes(Resolver *r)
+{
+	MemoryContext old;
+
+	MemoryContextReset(r->routes_cxt);
+	r->routes = NIL;
+	old = MemoryContextSwitchTo(r->routes_cxt);
+	r->routes = DtxRouteList();
+	MemoryContextSwitchTo(old);
+}
+
 /*
- * Begin a full pass: all servers that are not being visited and, unless somebody
- * has asked for the pass, have not failed lately.  In a transaction; the visits
- * are appended to "starts".
+ * Begin a full pass: queue the servers that are to be visited in it.  In a
+ * transaction.
  */
-static List *
-worker_begin_pass(Resolver *r, List *starts)
+static void
+worker_begin_pass(Resolver *r)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	HASH_SEQ_STATUS seq;
 	ServerState *state;
+	List	   *servers = list_servers();
 	ListCell   *lc;
 	bool		again = false;
+	bool		quiet = true;
 
 	hash_seq_init(&seq, server_states);
 	while ((state = hash_seq_search(&seq)) != NULL)
-		state->exists = false;
-
-	foreach(lc, list_servers())
+	{
+		state->exists = state->routed = false;
+		quiet &= !state->in_doubt;
+	}
+	foreach(lc, servers)
 	{
 		ForeignServer *server = (ForeignServer *) lfirst(lc);
 
 		state = server_state(server->serverid);
 		state->exists = true;
-
-		/* What a running visit sees is older than what this pass is to know. */
-		if (state->visit != NULL)
-			again = r->pass_asked;
-		else if (r->pass_asked || is_due(state->pass_after, now))
-		{
-			Start	   *start = palloc0(sizeof(Start));
-
-			start->serverid = server->serverid;
-			start->name = server->servername;
-			start->in_pass = true;
-			starts = lappend(starts, start);
-		}
+		strlcpy(state->name, server->servername, NAMEDATALEN);
 	}
 
 	worker_take_notes(r);
 	note_users();
 	DtxBootProve();
+
+	foreach(lc, r->notes)
+	{
+		Note	   *note = (Note *) lfirst(lc);
+
+		for (int i = 0; i < note->row.nparticipants; i++)
+		{
+			if (!note->confirmed[i])
+				server_state(note->row.prepared[i].serverid)->in_doubt = true;
+		}
+	}
+	foreach(lc, r->routes)
+		server_state(((DtxRoute *) lfirst(lc))->serverid)->routed = true;
+
+	foreach(lc, servers)
+	{
+		bool		in_pass;
+
+		state = server_state(((ForeignServer *) lfirst(lc))->serverid);
+		if (!state->routed && !state->in_doubt)
+			continue;
+
+		/* What a running visit sees is older than what this pass is to know. */
+		if (state->visit != NULL)
+			again |= r->pass_asked;
+		else if (is_wanted(r, state, now, &in_pass))
+			enqueue(r, state, state->in_doubt ? QUEUED_URGENT : QUEUED_ORDINARY,
+					in_pass);
+	}
 
 	hash_seq_init(&seq, server_states);
 	while ((state = hash_seq_search(&seq)) != NULL)
@@ -3700,7 +4001,7 @@ worker_begin_pass(Resolver *r, List *starts)
 		if (!state->exists ||
 			TimestampDifferenceExceeds(state->used_at, now, KEEP_CONNECTION))
 			drop_kept(state);
-		if (!state->exists && state->visit == NULL)
+		if (!state->exists && state->visit == NULL && state->queued == QUEUED_NOT)
 		{
 			DtxServerStatusForget(MyDatabaseId, state->serverid);
 			(void) hash_search(server_states, &state->serverid, HASH_REMOVE,
@@ -3708,35 +4009,137 @@ worker_begin_pass(Resolver *r, List *starts)
 		}
 	}
 
+	if (r->pass_began != 0 && quiet && r->notes == NIL &&
+		(r->swept_at > now ||
+		 TimestampDifferenceExceeds(r->swept_at, now,
+									SWEEP_PASSES * (int64) dtx_resolve_interval > INT_MAX ?
+									INT_MAX : SWEEP_PASSES * dtx_resolve_interval)))
+	{
+		DtxRouteTidy();
+		r->swept_at = now;
+	}
+
 	r->pass_began = now;
 	r->pass_asked = again;
 	r->pass_open = true;
-	return starts;
+}
+
+/*
+ * Is a server to be visited in this pass?  *in_pass: is the pass complete only with
+ * it?
+ */
+static bool
+is_wanted(Resolver *r, const ServerState *state, TimestampTz now, bool *in_pass)
+{
+	int64		pause = (state->failures > 0 ? RETRY_PASSES : SWEEP_PASSES) *
+		(int64) dtx_resolve_interval;
+
+	/* A crash may have left something anywhere. */
+	*in_pass = r->pass_asked || state->visited_at == 0 || state->in_doubt ||
+		!TimestampDifferenceExceeds(state->used_at, now, KEEP_CONNECTION);
+	if (!r->pass_asked && !is_due(state->pass_after, now))
+		return false;
+	return *in_pass || state->visited_at > now ||
+		now - state->visited_at >= pause * 1000;
+}
+
+/* ----------------------------------------------------------------
+ * The background worker: beginning visits
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * Let a server be visited as soon as there is room, unless it is being visited.
+ */
+static void
+enqueue(Resolver *r, ServerState *state, Queued how, bool in_pass)
+{
+	MemoryContext old;
+
+	if (state->visit != NULL)
+		return;
+	if (in_pass && !state->in_pass)
+	{
+		state->in_pass = true;
+		r->nin_pass++;
+	}
+	if (state->queued >= how)
+		return;
+	state->queued = how;
+	old = MemoryContextSwitchTo(r->cxt);
+	if (how == QUEUED_URGENT)
+		r->urgent = lappend_oid(r->urgent, state->serverid);
+	else
+		r->ordinary = lappend_oid(r->ordinary, state->serverid);
+	MemoryContextSwitchTo(old);
+	r->may_start = true;
+}
+
+static void
+worker_start_visits(Resolver *r)
+{
+	r->may_start = false;
+	r->urgent = start_some(r, r->urgent, QUEUED_URGENT);
+	r->ordinary = start_some(r, r->ordinary, QUEUED_ORDINARY);
+}
+
+/*
+ * Begin the visits of those servers in a queue for which there is room.  Returns what
+ * is left of it.
+ */
+static List *
+start_some(Resolver *r, List *queue, Queued how)
+{
+	ListCell   *lc;
+
+	foreach(lc, queue)
+	{
+		ServerState *state = server_state(lfirst_oid(lc));
+
+		if (r->nvisits >= MAX_VISITS)
+			break;
+		if (state->queued == how)
+		{
+			if ((how == QUEUED_ORDINARY && r->nordinary >= MAX_ORDINARY) ||
+				(state->failures > 0 && r->nfailing >= MAX_FAILING))
+				continue;
+			state->queued = QUEUED_NOT;
+			worker_start_visit(r, state);
+		}
+		queue = foreach_delete_current(queue, lc);
+	}
+	return queue;
 }
 
 /*
  * Begin the visit of a server, unless one is running.
  */
 static void
-worker_start_visit(Resolver *r, Start *start, List *entries)
+worker_start_visit(Resolver *r, ServerState *state)
 {
-	ServerState *state = server_state(start->serverid);
 	MemoryContext old;
 	Visit	   *v;
 	ListCell   *lc;
 
-	if (state->visit != NULL)
-		return;
+	/* Its entries are read before it begins: see settle_entries(). */
+	List	   *entries = state->in_doubt ?
+		DtxInDoubtListServer(MyDatabaseId, state->serverid) : NIL;
 
-	v = visit_create(r, VISIT_RESOLVE, start->serverid, start->name);
+	v = visit_create(r, VISIT_RESOLVE, state->serverid, state->name);
 	state->visit = v;
+	state->visited_at = v->began_at;
 	v->failures = state->failures;
 	v->turn = state->visits;
 	v->hung = state->hung;
 	state->visits = (state->visits + 1) % 1000000;
-	v->in_pass = start->in_pass;
-	if (v->in_pass)
-		r->nin_pass++;
+	v->in_pass = state->in_pass;	/* counted already */
+	state->in_pass = false;
+	v->ordinary = !state->in_doubt;
+	v->failing = state->failures > 0;
+	if (v->ordinary)
+		r->nordinary++;
+	if (v->failing)
+		r->nfailing++;
 
 	/* It was there a moment ago, maybe made since the last pass. */
 	state->exists = true;
@@ -3765,6 +4168,9 @@ worker_start_visit(Resolver *r, Start *start, List *entries)
 		v->preferred = list_append_unique_oid(v->preferred, state->good_umid);
 	MemoryContextSwitchTo(old);
 
+	xact_begin(r);
+	visit_set_routes(v, r->routes);
+	xact_end(r);
 	visit_next(v);
 }
 
@@ -4078,6 +4484,8 @@ worker_give_up(Resolver *r)
 	{
 		state->visit = NULL;
 		state->kept = NULL;
+		state->queued = QUEUED_NOT;
+		state->in_pass = false;
 	}
 	MemoryContextDelete(r->cxt);
 	pgstat_report_activity(STATE_IDLE, NULL);

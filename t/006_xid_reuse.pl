@@ -22,6 +22,10 @@ sub parse
 	return @fields[ 3, 4 ];
 }
 
+# Something was prepared on these servers before; the first time that is put on record
+# (dtx.route), and the WAL flushed.
+$dtx->sql($dtx->transfer(1, @$_)) for [ 1, 3 ], [ 3, 1 ];
+
 # s1 is prepared, PREPARE is on its way to s3, and the coordinator dies with
 # nothing of this transaction on disk: whatever would flush the WAL is stopped.
 my $s = $dtx->session;

@@ -23,7 +23,8 @@ my $evil = HostileServer->new($dtx->p(1)->port + 1);
 $dtx->sql(sprintf q{
 CREATE SERVER evil FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '%s', port '%s', dbname 'db', connect_timeout '3');
 CREATE USER MAPPING FOR CURRENT_USER SERVER evil OPTIONS (user 'me');
-CREATE FOREIGN TABLE there (id int) SERVER evil}, $evil->host, $evil->port);
+CREATE FOREIGN TABLE there (id int) SERVER evil;
+SELECT dtx.confirm_server('evil', all_mappings => true), dtx.confirm_server('s1', all_mappings => true)}, $evil->host, $evil->port);
 
 my $n = 0;
 

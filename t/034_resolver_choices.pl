@@ -59,6 +59,7 @@ sub server
 	my $at = $dtx->proxy(1)->host;
 	$dtx->sql(qq{CREATE SERVER $name FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$at', port '$port', dbname '$dbname');}
 		  . join '', map { qq{CREATE USER MAPPING FOR $_ SERVER $name OPTIONS (user '$_', password_required 'false');} } @users);
+	$dtx->sql("SELECT dtx.confirm_server('$name', all_mappings => true)");
 	return;
 }
 
@@ -122,7 +123,7 @@ $dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.in_doubt', 5, 'five are in dou
 resolver('off');
 $p1->start;
 $p1->safe_psql('postgres', join '', map { "ALTER ROLE $_ NOLOGIN;" } @users[ 0 .. 4 ]);
-$dtx->sql("CREATE USER MAPPING FOR $superuser SERVER many");
+$dtx->sql("CREATE USER MAPPING FOR $superuser SERVER many; SELECT dtx.confirm_server('many', all_mappings => true)");
 resolver('on');
 $dtx->clean('five users who are refused do not keep out the one who is let in');
 is($p1->safe_psql('postgres', 'SELECT min(bal), max(bal), count(*) FROM acct'), '110|110|5', '... and all is committed');
@@ -210,7 +211,8 @@ $p1->safe_psql('postgres', 'CREATE DATABASE u6');
 $dtx->sql(qq{
 CREATE SERVER nodb FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port');
 CREATE USER MAPPING FOR u6 SERVER nodb OPTIONS (user 'u6', password_required 'false');
-CREATE USER MAPPING FOR u7 SERVER nodb OPTIONS (password_required 'false')});
+CREATE USER MAPPING FOR u7 SERVER nodb OPTIONS (password_required 'false');
+SELECT dtx.confirm_server('nodb', all_mappings => true)});
 $p1->safe_psql($os_user, "BEGIN; PREPARE TRANSACTION '$orphans[5]'");
 $dtx->clean('another user leads to another database');
 $dtx->sql('DROP SERVER nodb CASCADE');
@@ -222,6 +224,7 @@ $dtx->sql(qq{SET ROLE owner;
 CREATE SERVER evil FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port', dbname 'postgres', application_name 'evil');
 CREATE USER MAPPING FOR $superuser SERVER evil OPTIONS (user '$superuser')});
 my $log = -s $p1->logfile;
+$dtx->sql(q{SELECT dtx.confirm_server('evil', all_mappings => true)});
 $dtx->poll($dtx->coord, q{SELECT reachable, last_error FROM dtx.servers WHERE server = 'evil'},
 	'f|password is required: a user mapping of a server whose owner is not a superuser must contain a password',
 	"a superuser's mapping without a password, on a server of somebody else");
@@ -276,7 +279,8 @@ my $socket = IO::Socket::UNIX->new(Type => SOCK_STREAM(), Local => "$silent/.s.P
 chmod 0777, "$silent/.s.PGSQL.4321";
 $dtx->sql(join '', map { qq{
 CREATE SERVER silent$_ FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$silent', port '4321');
-CREATE USER MAPPING FOR $superuser SERVER silent$_;} } 1 .. 120);
+CREATE USER MAPPING FOR $superuser SERVER silent$_;
+SELECT dtx.confirm_server('silent$_', all_mappings => true);} } 1 .. 120);
 my $postmaster = $dtx->sql('SELECT pg_postmaster_start_time()');
 for my $time (1 .. 3)
 {

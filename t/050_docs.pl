@@ -323,7 +323,7 @@ my $all = join "\n", map { $_->{prose} . join '', map { $_->{text} } @{ $_->{blo
 	my @said;
 	while (my ($name, $default, $who) = splice @rows, 0, 3)
 	{
-		push @said, join '|', $name, $default, $context{$who} // "($who)";
+		push @said, join '|', $name, $default =~ s/^''$//r, $context{$who} // "($who)";
 	}
 	is(join("\n", sort @said),
 		$dtx->sql(q{

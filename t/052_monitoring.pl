@@ -39,6 +39,9 @@ my $participant = queries('participant.yaml');
 # The role of an exporter.
 $_->safe_psql('postgres', 'CREATE ROLE exporter LOGIN IN ROLE pg_monitor') for $dtx->coord, $dtx->p(1);
 
+# A server on which nothing was prepared.
+$dtx->sql(q{CREATE SERVER unused FOREIGN DATA WRAPPER postgres_fdw});
+
 # A saga, which is not run: there is no worker for it.
 $dtx->sql(q{ALTER SYSTEM SET pg_dtx.saga_workers = 0});
 $dtx->coord->reload;
@@ -82,6 +85,7 @@ is($m->{'pg_dtx_server_reachable{foreign_server="s1"}'}, 1, 's1 is reachable');
 is($m->{'pg_dtx_server_slots_total{foreign_server="s1"}'}, 20, '... and has 20 slots');
 is($m->{'pg_dtx_saga_pending{name="monitored"}'} + $m->{'pg_dtx_saga_running{name="monitored"}'}, 1, 'one saga is not finished');
 is($m->{'pg_dtx_saga_failed{name="monitored"}'}, 0, '... and none has failed');
+ok(!grep({ /^pg_dtx_server_.*unused/ && $m->{$_} ne 'null' } keys %$m), 'what was not visited is not unreachable');
 is($m->{pg_dtx_resolver_running}, 1, 'the resolver runs');
 cmp_ok($m->{pg_dtx_resolver_silent_seconds}, '<', 60, '... and is not silent');
 is($m->{'pg_dtx_transactions_current{state="active"}'}, 0, 'no transaction');

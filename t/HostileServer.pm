@@ -2,6 +2,7 @@
 #
 #	my $evil = HostileServer->new;			# listens at $evil->host, $evil->port
 #	$evil->mode('endless rows');			# from the next message on
+#	$evil->heard;							# who has come, and with which password
 #
 # In mode "polite" it answers what the coordinator, its resolver and postgres_fdw
 # ask as an honest, empty server would, so a transaction can be led to the very
@@ -205,6 +206,24 @@ sub gids
 	return;
 }
 
+# What it has heard so far: a line "connect" per connection, "startup ..." with the
+# parameters, and "password ..." with what was sent as one.
+sub heard
+{
+	my $self = shift;
+	return -e "$self->{dir}/heard" ? PostgreSQL::Test::Utils::slurp_file("$self->{dir}/heard") : '';
+}
+
+sub _hear
+{
+	my ($self, $line) = @_;
+	$line =~ s/[^ -~]+/ /g;
+	open my $fh, '>>', "$self->{dir}/heard" or return;
+	syswrite $fh, "$line\n";
+	close $fh;
+	return;
+}
+
 sub _write
 {
 	my ($file, $content) = @_;
@@ -280,6 +299,7 @@ sub _session
 	my ($self, $client) = @_;
 	my $status = 'I';
 
+	$self->_hear('connect');
 	while (1)
 	{
 		my $length = unpack 'N', _read($client, 4);
@@ -287,6 +307,7 @@ sub _session
 		my $code = unpack 'N', $body;
 		if ($code == 80877103 || $code == 80877104) { syswrite $client, 'N'; next; }
 		POSIX::_exit(0) if $code == 80877102;
+		$self->_hear('startup ' . substr($body, 4));
 		last;
 	}
 	my $mode = $self->_mode;
@@ -309,6 +330,7 @@ sub _session
 		my $type = _read($client, 1);
 		my $body = _read($client, unpack('N', _read($client, 4)) - 4);
 		POSIX::_exit(0) if $type eq 'X';
+		$self->_hear("password $body") if $type eq 'p';
 		($sql) = $body =~ /^[^\0]*\0([^\0]*)/s if $type eq 'P';
 		($sql) = $body =~ /^([^\0]*)/s if $type eq 'Q';
 		my $mode = $self->_mode;
