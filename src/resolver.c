@@ -250,6 +250,8 @@ typedef struct Found
 	int			list;			/* number of the last list that has it */
 	int			orphaned;		/* number of the list after which nobody was
 								 * responsible for it */
+	int			suspected;		/* number of the list after which its decision was
+								 * not there, 0: none */
 	FoundState	state;
 	DtxDecision decision;
 	DtxRemoteError error;		/* of the last attempt */
@@ -353,6 +355,7 @@ typedef struct Visit
 	bool		pooled;			/* the backend is not the one that was connected to */
 	HTAB	   *found_hash;		/* Found */
 	List	   *found;			/* the same, in the order of the lists */
+	bool		suspicious;		/* has something of it to be listed once more? */
 	List	   *in_flight;		/* InFlight of the current list */
 	List	   *seen_in_flight; /* InFlight of all lists of this visit */
 	List	   *todo;			/* Found, to be finished on this connection */
@@ -1726,6 +1729,14 @@ visit_listed(Visit *v, DtxRemote *remote)
 		return;
 	}
 
+	if (v->suspicious)
+	{
+		v->suspicious = false;
+		MemoryContextSwitchTo(old);
+		visit_send_list(v, remote);
+		return;
+	}
+
 	append_todo(v, DTX_ROLLBACK);
 	append_todo(v, DTX_COMMIT);
 	MemoryContextSwitchTo(old);
@@ -1924,6 +1935,19 @@ visit_obey(Visit *v, Found *f, const DtxFacts *facts, const DtxDecisionRow *row)
 {
 	Resolver   *r = v->resolver;
 	DtxVerdict	verdict = DtxJudge(facts);
+
+	/*
+	 * The decision is not there.  It may have been confirmed and forgotten since the
+	 * list was made, through another foreign server that leads to the same cluster;
+	 * then the next list does not have it.
+	 */
+	if ((DtxReappeared(facts) || verdict == DTX_VERDICT_UNKNOWN) &&
+		(f->suspected == 0 || f->suspected == f->list))
+	{
+		f->suspected = f->list;
+		v->suspicious = true;
+		return;
+	}
 
 	switch (verdict)
 	{

@@ -41,6 +41,9 @@ ALTER SYSTEM SET pg_dtx.saga_workers = 0});
 $original->reload;
 $dtx->poll($original, 'SHOW pg_dtx.saga_workers', '0', 'no sagas now');
 $dtx->sql(q{SELECT dtx.start_saga('welcome')});
+
+# (the resolver of the copy goes where something was prepared before)
+$dtx->sql($dtx->transfer(1, @$_)) for [ 1, 2 ], [ 2, 1 ];
 $original->backup('base');
 $dtx->arm;
 my $held = $dtx->session;
