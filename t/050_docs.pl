@@ -326,10 +326,10 @@ my $all = join "\n", map { $_->{prose} . join '', map { $_->{text} } @{ $_->{blo
 		push @said, join '|', $name, $default =~ s/^''$//r, $context{$who} // "($who)";
 	}
 	is(join("\n", sort @said),
-		$dtx->sql(q{
+		join("\n", sort split /\n/, $dtx->sql(q{
 SELECT name, CASE WHEN unit = 'ms' THEN regexp_replace(boot_val, '000$', 's')
 	ELSE boot_val END, context
-FROM pg_settings WHERE name LIKE 'pg_dtx.%' ORDER BY name COLLATE "C"}),
+FROM pg_settings WHERE name LIKE 'pg_dtx.%'})),
 		'README: settings, their defaults, and who may change them');
 }
 
