@@ -50,6 +50,7 @@ OBJS = \
 	src/statement.o \
 	src/stats.o \
 	src/tables.o \
+	src/worker_connect.o \
 	src/wrapper.o
 
 # "setup" makes the objects that all others use, so it comes first.

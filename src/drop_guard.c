@@ -34,9 +34,14 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
+#include "worker.h"
 
 /* Longest time that a worker is waited for, milliseconds. */
 #define PATIENCE_MS		30000
+
+/* Longest time that a slot for one is waited for, and how often it is tried, ms. */
+#define SLOT_PATIENCE_MS	5000
+#define SLOT_RETRY_MS		50
 
 typedef enum Answer
 {
@@ -68,6 +73,7 @@ static GuardShared *shared = NULL;
 
 static bool is_invalid(Oid dbid);
 static Answer ask(Oid dbid);
+static BackgroundWorkerHandle *start_worker(BackgroundWorker *worker);
 static bool wait_for_worker(BackgroundWorkerHandle *handle);
 static Answer look(void);
 
@@ -187,7 +193,8 @@ ask(Oid dbid)
 	worker.bgw_main_arg = ObjectIdGetDatum(dbid);
 	memcpy(worker.bgw_extra, &key, sizeof(key));
 	worker.bgw_notify_pid = MyProcPid;
-	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+	handle = start_worker(&worker);
+	if (handle == NULL)
 		return ANSWER_UNKNOWN;
 
 	PG_TRY();
@@ -206,6 +213,31 @@ ask(Oid dbid)
 	answer = question->answer;
 	LWLockRelease(&shared->lock);
 	return answer;
+}
+
+/*
+ * Register the worker.  If there is no slot, resolvers of other databases are asked to
+ * make room for a moment.  Returns NULL if that takes too long.  Interruptible.
+ */
+static BackgroundWorkerHandle *
+start_worker(BackgroundWorker *worker)
+{
+	static uint32 wait_event = 0;
+	BackgroundWorkerHandle *handle;
+
+	if (wait_event == 0)
+		wait_event = DtxWaitEvent("DtxDropGuardSlot");
+	for (int waited = 0; waited < SLOT_PATIENCE_MS; waited += SLOT_RETRY_MS)
+	{
+		if (RegisterDynamicBackgroundWorker(worker, &handle))
+			return handle;
+		DtxLauncherMakeRoom();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 SLOT_RETRY_MS, wait_event);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return NULL;
 }
 
 /*
@@ -255,12 +287,9 @@ dtx_drop_guard_main(Datum arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	memcpy(&key, MyBgworkerEntry->bgw_extra, sizeof(key));
-	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid,
-											  BGWORKER_BYPASS_ALLOWCONN);
+	DtxWorkerConnect(DatumGetObjectId(arg), InvalidOid, BGWORKER_BYPASS_ALLOWCONN,
+					 "pg_dtx drop guard");
 	SetConfigOption("lock_timeout", "10s", PGC_USERSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_isolation", "read committed",
-					PGC_USERSET, PGC_S_OVERRIDE);
-	pgstat_report_appname("pg_dtx drop guard");
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();

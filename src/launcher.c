@@ -14,6 +14,15 @@
  * resolver when it finds some that were left by an earlier life of the server.
  * The scheduler in its turn starts workers that execute steps.
  *
+ * Background-worker slots (max_worker_processes) are shared with everybody, parallel
+ * queries and sagas included.  One is reserved for a resolver: a static background
+ * worker waits in it for a database that finds no other, and the postmaster starts it
+ * again when it has left that.  Where databases are more than slots they take turns:
+ * a resolver is asked to leave when another database waits, an idle one soon, a busy
+ * one after MAX_TURN_MS, and its database waits in its turn; those that have waited
+ * longest come first, and no saga takes a slot meanwhile.  What a resolver knows is on
+ * the servers and in tables, so nothing is lost when it leaves.
+ *
  * Shared memory holds an entry per worker, guarded by one lock, which is held
  * for a few instructions only.  An entry goes from FREE to STARTING (launcher),
  * to RUNNING (the worker, DtxWorkerAttach), to EXITED (the worker, when it has
@@ -79,12 +88,34 @@
 /* Pause after all background-worker slots were found taken, milliseconds. */
 #define NO_SLOT_PAUSE		5000
 
+/* Pause between words about that, ms. */
+#define NO_SLOT_LOG_INTERVAL	(60 * 60 * 1000)
+
 /* How long they must have been taken before that is worth a word, ms. */
 #define NO_SLOT_PATIENCE	1000
 
 /* Limits of the time between two looks at pg_database, milliseconds. */
 #define MIN_SCAN_INTERVAL	1000
 #define MAX_SCAN_INTERVAL	60000
+
+/*
+ * Where databases wait for a slot: an idle resolver has it for at least this time, any
+ * resolver for not much longer than that, ms.
+ */
+#define MIN_TURN_MS			1000
+#define MAX_TURN_MS			10000
+
+/* DtxLauncherMakeRoom() is good for this time, ms. */
+#define GUEST_MS			200
+
+/* Likewise for a saga that finds no slot: a resolver leaves within that, ms. */
+#define SAGA_GUEST_MS		1500
+
+/* The entry of the reserved resolver. */
+#define RESERVED			0
+
+/* Pause between looks of a reserved resolver that waits, ms. */
+#define RESERVED_POLL_MS	1000
 
 /* Workers that may be on their way at a time, so as not to take all slots. */
 #define MAX_STARTING		3
@@ -98,6 +129,7 @@
 typedef enum WorkerState
 {
 	WORKER_FREE = 0,
+	WORKER_WAITING,				/* the reserved one: has no database yet */
 	WORKER_STARTING,			/* registered, not attached yet */
 	WORKER_RUNNING,				/* attached */
 	WORKER_EXITED				/* gone; the launcher has not seen it yet */
@@ -120,9 +152,11 @@ typedef struct WorkerEntry
 	bool		work;			/* woken since it last looked */
 	bool		pass;			/* of a resolver: asked for a full pass */
 	bool		stop;			/* asked to leave */
+	bool		yields;			/* of a resolver: "stop", because another database
+								 * waits */
 	bool		not_needed;		/* left because there was nothing to do for it */
-	bool		idle;			/* of a worker of sagas: has nothing to do; of
-								 * a scheduler: wants to know who hasn't */
+	bool		idle;			/* of a resolver or a worker of sagas: has nothing
+								 * to do; of a scheduler: wants to know who hasn't */
 	DtxMoment	attached_at;	/* running since */
 } WorkerEntry;
 
@@ -144,10 +178,14 @@ typedef struct LauncherShared
 	bool		woken_all;		/* there were more of them */
 	bool		prepared;		/* may COMMIT PREPARED start sagas? */
 	bool		launched;		/* was there a launcher before? */
+	bool		resolver_waits; /* does a database wait for a slot for its resolver? */
+	DtxMoment	guest_until;	/* until then a slot is left to somebody else */
 	int			nblocked;		/* constant: size of blocked[] */
 	Oid		   *blocked;		/* per PGPROC number: database in which its
 								 * backend wants no worker, or InvalidOid */
 	int			nworkers;		/* constant: size of workers[] */
+
+	/* The first one is that of the reserved resolver. */
 	WorkerEntry workers[FLEXIBLE_ARRAY_MEMBER];
 } LauncherShared;
 
@@ -164,6 +202,8 @@ typedef struct Job
 	bool		not_needed;		/* there is nothing to do for it */
 	DtxBackoff	backoff;		/* of workers that died in a row */
 	DtxMoment	started_at;		/* of the last one */
+	DtxMoment	due_since;		/* it could have been started, but for a slot; 0:
+								 * it could not, or runs */
 	int			index;			/* entry of the one that is starting, or -1 */
 	uint32		generation;		/* its generation */
 	BackgroundWorkerHandle *handle; /* of the last one, or NULL */
@@ -178,6 +218,13 @@ typedef struct Database
 	Job			jobs[LAUNCHED_KINDS];	/* by kind */
 } Database;
 
+/* A worker that could be started now. */
+typedef struct Due
+{
+	Database   *db;
+	DtxWorkerKind kind;
+} Due;
+
 static LauncherShared *shared = NULL;
 static ProcessUtility_hook_type prev_ProcessUtility = NULL;
 
@@ -186,6 +233,9 @@ static HTAB *databases = NULL;
 
 /* Worker: its entry. */
 static WorkerEntry *my_entry = NULL;
+
+/* The reserved resolver: the key of its entry, once it has a database. */
+static WorkerKey reserved_key;
 
 /* Backend: database that it has blocked, or InvalidOid. */
 static Oid	my_blocked = InvalidOid;
@@ -203,9 +253,16 @@ static void launcher_exit(int code, Datum arg);
 static void launcher_collect(void);
 static void launcher_scan(void);
 static void launcher_take_woken(void);
-static long launcher_start_due(DtxMoment *no_slot_since,
-							   DtxMoment *no_slot_until,
-							   bool *no_slot_logged);
+static List *launcher_due(long *timeout);
+static int	compare_dues(const ListCell *a, const ListCell *b);
+static int	count_starting(void);
+static long launcher_start_due(DtxMoment *logged_at);
+static long launcher_make_room(int waiting, bool guest);
+static bool assign_reserved(Oid dbid);
+static bool has_saga_worker(Oid dbid);
+static void make_room_for(int ms);
+static void take_entry(WorkerEntry *entry, DtxWorkerKind kind, Oid dbid, Oid role);
+static void give_back(WorkerEntry *entry);
 static bool launcher_start(Database *db, DtxWorkerKind kind);
 static void launcher_died(Job *job);
 static DtxStartResult register_worker(DtxWorkerKind kind, Oid dbid, Oid role,
@@ -254,7 +311,7 @@ DtxLauncherShmemSize(void)
 	Size		size;
 
 	size = add_size(offsetof(LauncherShared, workers),
-					mul_size(max_worker_processes, sizeof(WorkerEntry)));
+					mul_size(max_worker_processes + 1, sizeof(WorkerEntry)));
 	return add_size(MAXALIGN(size), mul_size(MaxBackends, sizeof(Oid)));
 }
 
@@ -271,7 +328,7 @@ DtxLauncherShmemInit(void)
 	{
 		memset(shared, 0, DtxLauncherShmemSize());
 		LWLockInitialize(&shared->lock, DtxLWLockTranche("DtxLauncher"));
-		shared->nworkers = max_worker_processes;
+		shared->nworkers = max_worker_processes + 1;
 		shared->nblocked = MaxBackends;
 		shared->blocked = (Oid *)
 			((char *) shared +
@@ -303,6 +360,15 @@ DtxLauncherRegister(void)
 	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "pg_dtx launcher");
 	snprintf(worker.bgw_type, sizeof(worker.bgw_type), "pg_dtx launcher");
 	RegisterBackgroundWorker(&worker);
+
+	/* The reserved resolver. */
+	worker.bgw_restart_time = 1;
+	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name),
+			 "dtx_resolver_main");
+	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "pg_dtx reserved resolver");
+	snprintf(worker.bgw_type, sizeof(worker.bgw_type), "pg_dtx resolver");
+	worker.bgw_main_arg = ObjectIdGetDatum(InvalidOid);
+	RegisterBackgroundWorker(&worker);
 }
 
 /*
@@ -332,9 +398,7 @@ dtx_launcher_main(Datum arg)
 	HASHCTL		info;
 	MemoryContext loop_cxt;
 	DtxMoment	next_scan = 0;
-	DtxMoment	no_slot_since = 0;
-	DtxMoment	no_slot_until = 0;
-	bool		no_slot_logged = false;
+	DtxMoment	no_slot_logged_at = 0;
 	uint32		wait_event;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -389,10 +453,7 @@ dtx_launcher_main(Datum arg)
 
 		if (entry->kind != DTX_WORKER_SAGA &&
 			(entry->state == WORKER_STARTING || entry->state == WORKER_EXITED))
-		{
-			entry->state = WORKER_FREE;
-			entry->generation++;
-		}
+			give_back(entry);
 	}
 	LWLockRelease(&shared->lock);
 
@@ -433,8 +494,7 @@ dtx_launcher_main(Datum arg)
 
 		launcher_collect();
 		launcher_take_woken();
-		left = launcher_start_due(&no_slot_since, &no_slot_until,
-								  &no_slot_logged);
+		left = launcher_start_due(&no_slot_logged_at);
 		if (left >= 0)
 			timeout = Min(timeout, left);
 
@@ -548,10 +608,7 @@ launcher_collect(void)
 				 entry->state == WORKER_STARTING) &&
 				find_entry(DTX_WORKER_SCHEDULER, entry->dbid,
 						   WORKER_RUNNING, WORKER_RUNNING) == NULL)
-			{
-				entry->state = WORKER_FREE;
-				entry->generation++;
-			}
+				give_back(entry);
 			continue;
 		}
 		if (entry->state != WORKER_EXITED)
@@ -569,11 +626,13 @@ launcher_collect(void)
 				job->not_needed = !entry->work;
 				job->backoff.failures = 0;
 			}
+			else if (entry->yields)
+				job->backoff.next = DtxIn(Min(Max(dtx_resolve_interval, MIN_TURN_MS),
+											  MAX_RESTART_PAUSE));
 			else if (!entry->stop)
 				launcher_died(job);
 		}
-		entry->state = WORKER_FREE;
-		entry->generation++;
+		give_back(entry);
 	}
 	LWLockRelease(&shared->lock);
 
@@ -600,8 +659,7 @@ launcher_collect(void)
 				job->index = -1;
 			else if (stopped)
 			{
-				entry->state = WORKER_FREE;
-				entry->generation++;
+				give_back(entry);
 				job->index = -1;
 				launcher_died(job);
 			}
@@ -645,7 +703,15 @@ launcher_take_woken(void)
 	{
 		db = hash_search(databases, &woken[i].dbid, HASH_FIND, NULL);
 		if (db != NULL)
-			db->jobs[woken[i].kind].not_needed = false;
+		{
+			Job		   *job = &db->jobs[woken[i].kind];
+
+			job->not_needed = false;
+
+			/* One that has left for others comes back for something new. */
+			if (job->backoff.failures == 0)
+				job->backoff.next = 0;
+		}
 	}
 	if (all)
 	{
@@ -659,97 +725,218 @@ launcher_take_woken(void)
 }
 
 /*
- * Start the workers that are due.  Returns the time until the next one is,
- * in milliseconds, or -1.
+ * The workers that could be started now: a list of Due in the current memory context,
+ * resolvers first, and of each kind those first that have waited longest.  Lowers
+ * *timeout (-1: none) to the time until another one is due, in milliseconds.
  */
-static long
-launcher_start_due(DtxMoment *no_slot_since, DtxMoment *no_slot_until,
-				   bool *no_slot_logged)
+static List *
+launcher_due(long *timeout)
 {
 	HASH_SEQ_STATUS seq;
 	Database   *db;
-	long		timeout = -1;
-
-	if (!DtxIsDue(*no_slot_until))
-		return DtxUntil(*no_slot_until);
+	List	   *dues = NIL;
 
 	hash_seq_init(&seq, databases);
 	while ((db = hash_seq_search(&seq)) != NULL)
 	{
-		for (int kind = 0; db->seen && kind < LAUNCHED_KINDS; kind++)
+		for (int kind = 0; kind < LAUNCHED_KINDS; kind++)
 		{
 			Job		   *job = &db->jobs[kind];
-			bool		running;
-			int			starting = 0;
-
-			if (job->not_needed || job->index >= 0)
-				continue;
+			bool		may_start;
+			Due		   *due;
 
 			/* Sagas run as their users. */
-			if (kind != DTX_WORKER_RESOLVER && !db->allows_users)
-				continue;
-			if (!DtxIsDue(job->backoff.next))
+			may_start = db->seen && !job->not_needed && job->index < 0 &&
+				(kind == DTX_WORKER_RESOLVER || db->allows_users);
+			if (may_start && !DtxIsDue(job->backoff.next))
 			{
 				long		left = DtxUntil(job->backoff.next);
 
-				if (timeout < 0 || left < timeout)
-					timeout = left;
+				if (*timeout < 0 || left < *timeout)
+					*timeout = left;
+				may_start = false;
+			}
+			if (may_start)
+			{
+				LWLockAcquire(&shared->lock, LW_SHARED);
+				may_start = find_entry(kind, db->dbid, WORKER_STARTING,
+									   WORKER_EXITED) == NULL;
+				LWLockRelease(&shared->lock);
+			}
+			if (!may_start)
+			{
+				job->due_since = 0;
 				continue;
 			}
-
-			LWLockAcquire(&shared->lock, LW_SHARED);
-			running = find_entry(kind, db->dbid, WORKER_STARTING,
-								 WORKER_EXITED) != NULL;
-			for (int i = 0; i < shared->nworkers; i++)
-			{
-				WorkerEntry *entry = &shared->workers[i];
-
-				if (entry->kind < LAUNCHED_KINDS &&
-					(entry->state == WORKER_STARTING ||
-					 (entry->state == WORKER_RUNNING && !entry->started)))
-					starting++;
-			}
-			LWLockRelease(&shared->lock);
-			if (running)
-				continue;
-
-			/* Their progress wakes us. */
-			if (starting >= MAX_STARTING)
-			{
-				hash_seq_term(&seq);
-				return timeout;
-			}
-
-			if (!launcher_start(db, kind))
-			{
-				hash_seq_term(&seq);
-
-				/*
-				 * Those that only have a look make room again, a moment after
-				 * they have left their entry.
-				 */
-				if (*no_slot_since == 0)
-					*no_slot_since = DtxNow();
-				if (starting > 0 ||
-					!DtxIsDue(*no_slot_since + NO_SLOT_PATIENCE))
-					return NO_SLOT_PATIENCE / 10;
-				if (!*no_slot_logged)
-					ereport(WARNING,
-							(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-							 errmsg("out of background worker slots for the resolvers of pg_dtx"),
-							 errdetail("What is in doubt in some databases is not resolved until a slot is free."),
-							 errhint("You might need to increase \"%s\".",
-									 "max_worker_processes")));
-				*no_slot_logged = true;
-				*no_slot_until = DtxIn(NO_SLOT_PAUSE);
-				return NO_SLOT_PAUSE;
-			}
+			if (job->due_since == 0)
+				job->due_since = DtxNow();
+			due = palloc(sizeof(Due));
+			due->db = db;
+			due->kind = kind;
+			dues = lappend(dues, due);
 		}
 	}
+	list_sort(dues, compare_dues);
+	return dues;
+}
 
-	/* Everybody has got his slot: worth a word when they run out again. */
-	*no_slot_logged = false;
-	*no_slot_since = 0;
+static int
+compare_dues(const ListCell *a, const ListCell *b)
+{
+	const Due  *due_a = (const Due *) lfirst(a);
+	const Due  *due_b = (const Due *) lfirst(b);
+	DtxMoment	since_a = due_a->db->jobs[due_a->kind].due_since;
+	DtxMoment	since_b = due_b->db->jobs[due_b->kind].due_since;
+
+	if (due_a->kind != due_b->kind)
+		return due_a->kind < due_b->kind ? -1 : 1;
+	return since_a < since_b ? -1 : since_a > since_b ? 1 : 0;
+}
+
+/*
+ * Workers that are on their way or have their first look.
+ */
+static int
+count_starting(void)
+{
+	int			starting = 0;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	for (int i = 0; i < shared->nworkers; i++)
+	{
+		WorkerEntry *entry = &shared->workers[i];
+
+		if (entry->kind < LAUNCHED_KINDS &&
+			(entry->state == WORKER_STARTING ||
+			 (entry->state == WORKER_RUNNING && !entry->started)))
+			starting++;
+	}
+	LWLockRelease(&shared->lock);
+	return starting;
+}
+
+/*
+ * Start the workers that are due.  Returns the time until there may be more to be
+ * started, in milliseconds, or -1.  *logged_at is the time of the last complaint
+ * about too few slots.
+ */
+static long
+launcher_start_due(DtxMoment *logged_at)
+{
+	long		timeout = -1;
+	int			starting = count_starting();
+	int			waiting = 0;
+	bool		patient = true;
+	bool		guest;
+	long		left;
+	ListCell   *lc;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	guest = !DtxIsDue(shared->guest_until);
+	LWLockRelease(&shared->lock);
+	if (guest)
+		return Min(launcher_make_room(1, true), GUEST_MS);
+
+	foreach(lc, launcher_due(&timeout))
+	{
+		Due		   *due = (Due *) lfirst(lc);
+		Job		   *job = &due->db->jobs[due->kind];
+
+		/* Their progress wakes us. */
+		if (starting >= MAX_STARTING)
+			break;
+		if (launcher_start(due->db, due->kind))
+		{
+			starting++;
+			continue;
+		}
+		if (DtxIsDue(job->due_since + NO_SLOT_PATIENCE))
+			patient = false;
+		waiting++;
+		if (due->kind != DTX_WORKER_RESOLVER)
+			break;
+	}
+	if (waiting == 0)
+	{
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		shared->resolver_waits = false;
+		LWLockRelease(&shared->lock);
+		return timeout;
+	}
+
+	left = launcher_make_room(waiting, false);
+	if (timeout < 0 || left < timeout)
+		timeout = left;
+
+	/*
+	 * Those that only have a look make room again, a moment after they have left
+	 * their entry.
+	 */
+	if (starting > 0 || patient)
+		return Min(timeout, NO_SLOT_PATIENCE / 10);
+	if (*logged_at == 0 || DtxIsDue(*logged_at + NO_SLOT_LOG_INTERVAL))
+	{
+		*logged_at = DtxNow();
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("out of background worker slots for the workers of pg_dtx"),
+				 errdetail("The resolvers of several databases take turns, and sagas wait."),
+				 errhint("You might need to increase \"%s\".",
+						 "max_worker_processes")));
+	}
+	return timeout;
+}
+
+/*
+ * So many workers find no slot: ask resolvers that have had their turn to leave.  A
+ * guest, which is not a resolver, has no use for the place of the reserved one.
+ * Returns how long to wait until that may be tried again, in milliseconds, if none of
+ * them wakes us before.
+ */
+static long
+launcher_make_room(int waiting, bool guest)
+{
+	long		timeout = NO_SLOT_PAUSE;
+	int			leaving = 0;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	shared->resolver_waits = !guest;
+	for (int i = 0; i < shared->nworkers; i++)
+	{
+		WorkerEntry *entry = &shared->workers[i];
+
+		if (entry->kind == DTX_WORKER_RESOLVER && !(guest && i == RESERVED) &&
+			(entry->state == WORKER_RUNNING ? entry->stop : entry->state == WORKER_EXITED))
+			leaving++;
+	}
+	while (leaving < waiting)
+	{
+		WorkerEntry *oldest = NULL;
+
+		for (int i = 0; i < shared->nworkers; i++)
+		{
+			WorkerEntry *entry = &shared->workers[i];
+			long		left;
+
+			if (entry->state != WORKER_RUNNING || entry->stop ||
+				entry->kind != DTX_WORKER_RESOLVER || !entry->started ||
+				(guest && i == RESERVED))
+				continue;
+			left = DtxUntil(entry->attached_at +
+							(entry->idle ? MIN_TURN_MS : MAX_TURN_MS));
+			if (left > 0)
+				timeout = Min(timeout, left);
+			else if (oldest == NULL || entry->attached_at < oldest->attached_at)
+				oldest = entry;
+		}
+		if (oldest == NULL)
+			break;
+		oldest->stop = true;
+		oldest->yields = true;
+		SetLatch(oldest->latch);
+		leaving++;
+	}
+	LWLockRelease(&shared->lock);
 	return timeout;
 }
 
@@ -767,7 +954,12 @@ launcher_start(Database *db, DtxWorkerKind kind)
 	switch (register_worker(kind, db->dbid, InvalidOid, &key, &handle))
 	{
 		case DTX_NO_SLOT:
-			return false;
+			if (kind != DTX_WORKER_RESOLVER || !assign_reserved(db->dbid))
+				return false;
+			job->started_at = DtxNow();
+			job->backoff.next = 0;
+			job->due_since = 0;
+			return true;
 		case DTX_BLOCKED:
 			/* Whoever blocks the database wakes us when he is done. */
 			return true;
@@ -780,9 +972,64 @@ launcher_start(Database *db, DtxWorkerKind kind)
 	job->handle = handle;
 	job->started_at = DtxNow();
 	job->backoff.next = 0;
+	job->due_since = 0;
 	job->index = key.index;
 	job->generation = key.generation;
 	return true;
+}
+
+/*
+ * Give the reserved resolver a database.  Returns false if it has one, or is not
+ * there.
+ */
+static bool
+assign_reserved(Oid dbid)
+{
+	WorkerEntry *entry = &shared->workers[RESERVED];
+	bool		ok = false;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	if (entry->state == WORKER_WAITING && !is_blocked(dbid))
+	{
+		take_entry(entry, DTX_WORKER_RESOLVER, dbid, InvalidOid);
+		SetLatch(entry->latch);
+		ok = true;
+	}
+	LWLockRelease(&shared->lock);
+	return ok;
+}
+
+/*
+ * An entry is for a worker that is to attach.  The caller holds the lock.
+ */
+static void
+take_entry(WorkerEntry *entry, DtxWorkerKind kind, Oid dbid, Oid role)
+{
+	entry->state = WORKER_STARTING;
+	entry->generation++;
+	entry->kind = kind;
+	entry->dbid = dbid;
+	entry->role = role;
+	entry->started = false;
+	entry->work = false;
+	entry->pass = false;
+	entry->stop = false;
+	entry->yields = false;
+	entry->not_needed = false;
+	entry->idle = false;
+	entry->attached_at = 0;
+}
+
+/*
+ * Its worker has left, or is not to attach any more.  The reserved one waits for
+ * another database if it is still there.  The caller holds the lock.
+ */
+static void
+give_back(WorkerEntry *entry)
+{
+	entry->state = entry->pid != 0 ? WORKER_WAITING : WORKER_FREE;
+	entry->generation++;
+	entry->dbid = InvalidOid;
 }
 
 /*
@@ -802,6 +1049,7 @@ register_worker(DtxWorkerKind kind, Oid dbid, Oid role, WorkerKey *key,
 	BackgroundWorker worker;
 	WorkerEntry *entry = NULL;
 	MemoryContext old;
+	bool		first_saga;
 	bool		ok;
 
 	StaticAssertStmt(sizeof(WorkerKey) <= BGW_EXTRALEN,
@@ -814,7 +1062,7 @@ register_worker(DtxWorkerKind kind, Oid dbid, Oid role, WorkerKey *key,
 		LWLockRelease(&shared->lock);
 		return DTX_BLOCKED;
 	}
-	for (int i = 0; i < shared->nworkers && entry == NULL; i++)
+	for (int i = RESERVED + 1; i < shared->nworkers && entry == NULL; i++)
 	{
 		if (shared->workers[i].state == WORKER_FREE)
 		{
@@ -822,25 +1070,22 @@ register_worker(DtxWorkerKind kind, Oid dbid, Oid role, WorkerKey *key,
 			key->index = i;
 		}
 	}
-	if (entry == NULL)
+
+	/*
+	 * Sagas come after resolvers, but for the first worker of a database: room is
+	 * made for that one as for a resolver.
+	 */
+	first_saga = kind == DTX_WORKER_SAGA && !has_saga_worker(dbid);
+	if (entry == NULL ||
+		(kind == DTX_WORKER_SAGA && !first_saga && shared->resolver_waits))
 	{
+		if (first_saga)
+			make_room_for(SAGA_GUEST_MS);
 		LWLockRelease(&shared->lock);
 		return DTX_NO_SLOT;
 	}
-	entry->state = WORKER_STARTING;
-	key->generation = ++entry->generation;
-	entry->kind = kind;
-	entry->dbid = dbid;
-	entry->role = role;
-	entry->pid = 0;
-	entry->latch = NULL;
-	entry->started = false;
-	entry->work = false;
-	entry->pass = false;
-	entry->stop = false;
-	entry->not_needed = false;
-	entry->idle = false;
-	entry->attached_at = 0;
+	take_entry(entry, kind, dbid, role);
+	key->generation = entry->generation;
 	LWLockRelease(&shared->lock);
 
 	memset(&worker, 0, sizeof(worker));
@@ -866,10 +1111,9 @@ register_worker(DtxWorkerKind kind, Oid dbid, Oid role, WorkerKey *key,
 	{
 		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 		if (entry->generation == key->generation)
-		{
-			entry->state = WORKER_FREE;
-			entry->generation++;
-		}
+			give_back(entry);
+		if (first_saga)
+			make_room_for(SAGA_GUEST_MS);
 		LWLockRelease(&shared->lock);
 		return DTX_NO_SLOT;
 	}
@@ -877,7 +1121,7 @@ register_worker(DtxWorkerKind kind, Oid dbid, Oid role, WorkerKey *key,
 }
 
 /*
- * The entry of a resolver or scheduler whose state is one of first to last, or
+ * The first entry of a worker whose state is one of first to last, or
  * NULL.  The caller holds the lock.
  */
 static WorkerEntry *
@@ -892,6 +1136,13 @@ find_entry(DtxWorkerKind kind, Oid dbid, WorkerState first, WorkerState last)
 			return entry;
 	}
 	return NULL;
+}
+
+/* Has a database a worker of sagas?  The caller holds the lock. */
+static bool
+has_saga_worker(Oid dbid)
+{
+	return find_entry(DTX_WORKER_SAGA, dbid, WORKER_STARTING, WORKER_RUNNING) != NULL;
 }
 
 /* Does a backend want no worker there?  The caller holds the lock. */
@@ -971,6 +1222,27 @@ DtxLauncherSagasPrepared(void)
 }
 
 /*
+ * The caller has found no slot for a background worker of his own, and tries again in
+ * less than GUEST_MS: resolvers are to make room for it meanwhile.  Never throws.
+ */
+void
+DtxLauncherMakeRoom(void)
+{
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	make_room_for(GUEST_MS);
+	LWLockRelease(&shared->lock);
+}
+
+/* The caller holds the lock. */
+static void
+make_room_for(int ms)
+{
+	shared->guest_until = DtxIn(ms);
+	if (shared->launcher_latch != NULL)
+		SetLatch(shared->launcher_latch);
+}
+
+/*
  * A worker that is not running yet begins with a full pass anyway.
  */
 static void
@@ -1019,6 +1291,72 @@ wake_now(DtxWorkerKind kind, Oid dbid, bool running_only, bool pass)
  */
 
 /*
+ * The reserved resolver leaves without having attached.
+ */
+static void
+reserved_exit(int code, Datum arg)
+{
+	WorkerEntry *entry = &shared->workers[RESERVED];
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	if (entry->pid == MyProcPid &&
+		(entry->state == WORKER_WAITING || entry->state == WORKER_STARTING))
+	{
+		entry->pid = 0;
+		entry->latch = NULL;
+		give_back(entry);
+		if (shared->launcher_latch != NULL)
+			SetLatch(shared->launcher_latch);
+	}
+	LWLockRelease(&shared->lock);
+}
+
+/*
+ * To be called by the reserved resolver first, with signals unblocked: wait for a
+ * database that needs it, and return its OID.  The process has to attach to it then,
+ * and must leave with exit code 1, so that the postmaster starts it again.
+ */
+Oid
+DtxWorkerAwaitDatabase(void)
+{
+	WorkerEntry *entry = &shared->workers[RESERVED];
+	uint32		wait_event = DtxWaitEvent("DtxResolverReserved");
+
+	on_shmem_exit(reserved_exit, (Datum) 0);
+	for (;;)
+	{
+		Oid			dbid = InvalidOid;
+
+		ResetLatch(MyLatch);
+		if (ProcDiePending)
+			proc_exit(1);
+
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		if (entry->state == WORKER_FREE)
+		{
+			/* Its predecessor's end has been noticed. */
+			entry->state = WORKER_WAITING;
+			entry->pid = MyProcPid;
+			entry->latch = MyLatch;
+			if (shared->launcher_latch != NULL)
+				SetLatch(shared->launcher_latch);
+		}
+		else if (entry->state == WORKER_STARTING && entry->pid == MyProcPid)
+		{
+			reserved_key.index = RESERVED;
+			reserved_key.generation = entry->generation;
+			dbid = entry->dbid;
+		}
+		LWLockRelease(&shared->lock);
+
+		if (OidIsValid(dbid))
+			return dbid;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 RESERVED_POLL_MS, wait_event);
+	}
+}
+
+/*
  * Take the entry that was made for us.  Returns false if nobody
  * wants this process any more: it has to leave then, without connecting.
  *
@@ -1034,7 +1372,10 @@ DtxWorkerAttach(DtxWorkerKind kind, Oid dbid)
 	WorkerEntry *entry;
 	bool		ok = false;
 
-	memcpy(&key, MyBgworkerEntry->bgw_extra, sizeof(key));
+	if (reserved_key.generation != 0)
+		key = reserved_key;
+	else
+		memcpy(&key, MyBgworkerEntry->bgw_extra, sizeof(key));
 	if (key.index < 0 || key.index >= shared->nworkers)
 		return false;
 	entry = &shared->workers[key.index];
@@ -1086,6 +1427,19 @@ worker_detach(int code, Datum arg)
 		SetLatch(shared->launcher_latch);
 	if (my_entry->kind == DTX_WORKER_SAGA)
 		wake_scheduler(dbid);
+	else if (!DtxIsDue(shared->guest_until))
+	{
+		/* The place may be meant for the sagas of any database. */
+		for (int i = 0; i < shared->nworkers; i++)
+		{
+			if (shared->workers[i].kind == DTX_WORKER_SCHEDULER &&
+				shared->workers[i].state == WORKER_RUNNING)
+			{
+				shared->workers[i].work = true;
+				SetLatch(shared->workers[i].latch);
+			}
+		}
+	}
 
 	/* Those who wait for it: see block_database(). */
 	for (int i = 0; i < shared->nblocked; i++)
@@ -1183,7 +1537,7 @@ DtxWorkerRole(void)
 }
 
 /*
- * Has this worker of sagas something to do?  If it has had something to do, and
+ * Has this resolver or worker of sagas something to do?  If a worker of sagas has had something to do, and
  * has nothing now, its scheduler is told: somebody else may need its place, or
  * there was a step that it was not allowed to take.
  */
@@ -1192,7 +1546,13 @@ DtxWorkerSetIdle(bool idle, bool had_work)
 {
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	my_entry->idle = idle;
-	if (idle && had_work)
+	if (my_entry->kind == DTX_WORKER_RESOLVER)
+	{
+		/* Another database may be waiting for just that. */
+		if (idle && shared->resolver_waits && shared->launcher_latch != NULL)
+			SetLatch(shared->launcher_latch);
+	}
+	else if (idle && had_work)
 	{
 		WorkerEntry *entry = find_entry(DTX_WORKER_SCHEDULER, my_entry->dbid,
 										WORKER_RUNNING, WORKER_RUNNING);
@@ -1337,10 +1697,7 @@ DtxSagaWorkerForget(const DtxSagaWorker *worker)
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	entry = saga_entry(worker);
 	if (entry != NULL && entry->state != WORKER_RUNNING)
-	{
-		entry->state = WORKER_FREE;
-		entry->generation++;
-	}
+		give_back(entry);
 	LWLockRelease(&shared->lock);
 }
 
@@ -1608,10 +1965,7 @@ block_database(Oid dbid)
 
 				/* One that has not attached yet is not let in any more. */
 				if (entry->state == WORKER_STARTING)
-				{
-					entry->state = WORKER_FREE;
-					entry->generation++;
-				}
+					give_back(entry);
 
 				/*
 				 * The entry can't be given back while we hold the lock, so the

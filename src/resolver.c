@@ -4516,14 +4516,17 @@ worker_give_up(Resolver *r)
 }
 
 /*
- * Main program of the resolver of database "arg".
+ * Main program of the resolver of database "arg"; InvalidOid: of the reserved one,
+ * which waits for a database first, and is started again when it has left that.
  */
 void
 dtx_resolver_main(Datum arg)
 {
 	Oid			dbid = DatumGetObjectId(arg);
+	int			exit_code = OidIsValid(dbid) ? 0 : 1;
 	HASHCTL		info;
 	Resolver   *volatile r = NULL;
+	volatile bool idle = false;
 	volatile int errors = 0;
 	volatile TimestampTz pause_until = 0;
 	volatile bool leave = false;
@@ -4540,15 +4543,14 @@ dtx_resolver_main(Datum arg)
 	 * Attach first: then our entry is given back after this process has left
 	 * the proc array, and whoever waits for that may drop the database.
 	 */
+	if (!OidIsValid(dbid))
+		dbid = DtxWorkerAwaitDatabase();
 	if (!DtxWorkerAttach(DTX_WORKER_RESOLVER, dbid))
-		proc_exit(0);
-	BackgroundWorkerInitializeConnectionByOid(dbid, InvalidOid,
-											  BGWORKER_BYPASS_ALLOWCONN);
+		proc_exit(exit_code);
+	DtxWorkerConnect(dbid, InvalidOid, BGWORKER_BYPASS_ALLOWCONN, "pg_dtx resolver");
 
 	/* Whoever locks our tables for long must not make us deaf. */
 	SetConfigOption("lock_timeout", "5s", PGC_USERSET, PGC_S_OVERRIDE);
-	SetConfigOption("application_name", "pg_dtx resolver", PGC_USERSET,
-					PGC_S_OVERRIDE);
 
 	/*
 	 * Nor may a synchronous standby that is away.  Nothing is lost with what is
@@ -4559,14 +4561,6 @@ dtx_resolver_main(Datum arg)
 	SetConfigOption("synchronous_commit", "local", PGC_USERSET,
 					PGC_S_SESSION);
 
-	/* What the database's defaults are is for its users. */
-	SetConfigOption("default_transaction_isolation", "read committed",
-					PGC_USERSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET,
-					PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_deferrable", "off", PGC_USERSET,
-					PGC_S_OVERRIDE);
-	pgstat_report_appname("pg_dtx resolver");
 	wait_event_idle = DtxWaitEvent("DtxResolverMain");
 
 	memset(&info, 0, sizeof(info));
@@ -4648,7 +4642,13 @@ dtx_resolver_main(Datum arg)
 
 			if (!leave)
 			{
+				bool		now_idle = r == NULL ||
+					(r->nvisits == 0 && !r->pass_open && r->notes == NIL);
+
 				DtxWorkerStarted();
+				if (idle != now_idle)
+					DtxWorkerSetIdle(now_idle, false);
+				idle = now_idle;
 				if (r != NULL)
 				{
 					MemoryContextSwitchTo(r->step_cxt);
@@ -4702,5 +4702,5 @@ dtx_resolver_main(Datum arg)
 	/* Say good-bye to the servers. */
 	if (r != NULL)
 		worker_give_up(r);
-	proc_exit(0);
+	proc_exit(exit_code);
 }

@@ -252,17 +252,7 @@ start_process(DtxWorkerKind kind, Oid dbid, const char *name)
 		proc_exit(0);
 	if (kind == DTX_WORKER_SAGA)
 		role = DtxWorkerRole();
-	BackgroundWorkerInitializeConnectionByOid(dbid, role, 0);
-
-	/* Over what the role or the database have as their defaults. */
-	SetConfigOption("application_name", name, PGC_USERSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_isolation", "read committed",
-					PGC_USERSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_read_only", "off",
-					PGC_USERSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_deferrable", "off",
-					PGC_USERSET, PGC_S_OVERRIDE);
-	pgstat_report_appname(name);
+	DtxWorkerConnect(dbid, role, 0, name);
 }
 
 /*

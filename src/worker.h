@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * worker.h
- *		What launcher.c offers to the background workers of a database.
+ *		What launcher.c and worker_connect.c offer to the background workers of a
+ *		database.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,10 +19,17 @@ typedef enum DtxWorkerKind
 	DTX_WORKER_SAGA				/* executes steps; started by the scheduler */
 } DtxWorkerKind;
 
+/* By a backend that wants a slot for a worker of another kind. */
+extern void DtxLauncherMakeRoom(void);
+
+/* worker_connect.c */
+extern void DtxWorkerConnect(Oid dbid, Oid role, uint32 flags, const char *name);
+
 /*
  * By a worker, of itself.  Attach before connecting to the database; false:
  * leave at once.
  */
+extern Oid	DtxWorkerAwaitDatabase(void);
 extern bool DtxWorkerAttach(DtxWorkerKind kind, Oid dbid);
 extern bool DtxWorkerMustStop(void);
 extern bool DtxWorkerTakeWork(void);
