@@ -58,6 +58,9 @@
 /* Oldest server that can say whether a transaction wrote there. */
 #define OLDEST_REMOTE_VERSION	100000
 
+/* Instead of an error that shows options of another user's user mapping. */
+#define HIDDEN_ERROR	"a connection failed; superusers, and the user of the user mapping, see why"
+
 PG_FUNCTION_INFO_V1(dtx_sql_wake_resolver);
 PG_FUNCTION_INFO_V1(dtx_sql_transactions);
 PG_FUNCTION_INFO_V1(dtx_sql_in_doubt);
@@ -85,6 +88,7 @@ static void dtx_object_access(ObjectAccessType access, Oid classId,
 static bool ask_for_pass_if_decisions(bool current_boot_only);
 static List *recorded_in_doubt(void);
 static bool may_see(Oid userid);
+static bool may_see_options(Oid umid);
 static const char *state_name(DtxState state);
 static const char *decision_name(DtxDecision decision);
 static char *server_name(Oid serverid);
@@ -279,6 +283,33 @@ may_see(Oid userid)
 {
 	return has_privs_of_role(GetUserId(), ROLE_PG_MONITOR) ||
 		(OidIsValid(userid) && has_privs_of_role(GetUserId(), userid));
+}
+
+/*
+ * May the current user see what a text tells of the options of a user mapping, such as
+ * where it leads and as whom?  Superusers, the user of the mapping, and of one for
+ * PUBLIC the owner of the server, as in pg_user_mappings.  InvalidOid: it tells nothing.
+ */
+static bool
+may_see_options(Oid umid)
+{
+	HeapTuple	tuple;
+	Form_pg_user_mapping form;
+	ForeignServer *server;
+	Oid			owner = InvalidOid;
+
+	if (!OidIsValid(umid) || superuser())
+		return true;
+	tuple = SearchSysCache1(USERMAPPINGOID, ObjectIdGetDatum(umid));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	form = (Form_pg_user_mapping) GETSTRUCT(tuple);
+	owner = form->umuser;
+	if (!OidIsValid(owner) &&
+		(server = GetForeignServerExtended(form->umserver, FSV_MISSING_OK)) != NULL)
+		owner = server->owner;
+	ReleaseSysCache(tuple);
+	return OidIsValid(owner) && has_privs_of_role(GetUserId(), owner);
 }
 
 static const char *
@@ -525,7 +556,8 @@ dtx_sql_in_doubt(PG_FUNCTION_ARGS)
 		values[4] = TimestampTzGetDatum(entry->since);
 		values[5] = Int32GetDatum(entry->attempts);
 		if (entry->last_error[0] != '\0')
-			values[6] = text_datum(entry->last_error);
+			values[6] = text_datum(may_see_options(entry->error_umid) ?
+								   entry->last_error : HIDDEN_ERROR);
 		else
 			nulls[6] = true;
 		if (entry->next_attempt != 0)
@@ -646,7 +678,8 @@ dtx_sql_servers(PG_FUNCTION_ARGS)
 			}
 			if (status.last_error[0] != '\0')
 			{
-				values[7] = text_datum(status.last_error);
+				values[7] = text_datum(may_see_options(status.error_umid) ?
+									   status.last_error : HIDDEN_ERROR);
 				nulls[7] = false;
 			}
 		}

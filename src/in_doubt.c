@@ -285,10 +285,12 @@ DtxInDoubtRemove(const DtxGid *gid)
 
 /*
  * Record a failed attempt to finish a gid, and when to try again (0: at once).
+ * error_umid: user mapping whose options the text may show, or InvalidOid.
  * The entry need not exist.  Never throws.
  */
 void
-DtxInDoubtFailed(const DtxGid *gid, const char *error, TimestampTz next_attempt)
+DtxInDoubtFailed(const DtxGid *gid, const char *error, Oid error_umid,
+				 TimestampTz next_attempt)
 {
 	DtxInDoubt *entry;
 
@@ -302,6 +304,7 @@ DtxInDoubtFailed(const DtxGid *gid, const char *error, TimestampTz next_attempt)
 			note_change();
 		entry->next_attempt = next_attempt;
 		copy_text(entry->last_error, error, sizeof(entry->last_error));
+		entry->error_umid = error_umid;
 	}
 	LWLockRelease(&shared->lock);
 }

@@ -241,6 +241,8 @@ typedef struct DtxInDoubt
 	int			attempts;		/* tries of a resolver to finish it */
 	TimestampTz next_attempt;	/* 0: at once */
 	char		last_error[DTX_ERROR_SIZE]; /* "" if none */
+	Oid			error_umid;		/* user mapping whose options that may show, or
+								 * InvalidOid */
 } DtxInDoubt;
 
 typedef struct DtxServerStatus
@@ -254,6 +256,8 @@ typedef struct DtxServerStatus
 	int			slots_total;	/* its max_prepared_transactions, -1 unknown */
 	int			failures;		/* failed visits in a row */
 	char		last_error[DTX_ERROR_SIZE]; /* of the last failure, or "" */
+	Oid			error_umid;		/* user mapping whose options that may show, or
+								 * InvalidOid */
 } DtxServerStatus;
 
 /* Servers, of all databases together, that dtx.servers can show a status of. */
@@ -267,7 +271,7 @@ extern bool DtxInDoubtAdd(const DtxInDoubt *entry);
 extern bool DtxInDoubtSeen(const DtxInDoubt *entry, uint64 seen_on);
 extern void DtxInDoubtRemove(const DtxGid *gid);
 extern void DtxInDoubtFailed(const DtxGid *gid, const char *error,
-							 TimestampTz next_attempt);
+							 Oid error_umid, TimestampTz next_attempt);
 extern void DtxInDoubtHurry(const DtxGid *gid);
 extern bool DtxInDoubtGet(const DtxGid *gid, DtxInDoubt *copy);
 

@@ -255,6 +255,7 @@ typedef struct Found
 	FoundState	state;
 	DtxDecision decision;
 	DtxRemoteError error;		/* of the last attempt */
+	Oid			error_umid;		/* user mapping whose options its text may show */
 } Found;
 
 typedef struct Outcome
@@ -312,6 +313,7 @@ typedef struct Visit
 	int			ntries;			/* connections made */
 	int			nrefusals;		/* users that were not let in */
 	char	   *refusal;		/* why the last one was not, or NULL */
+	Oid			refusal_umid;	/* of its user mapping */
 	Oid			umid;			/* mapping of the current connection */
 	Oid			good_umid;		/* one that has worked */
 
@@ -367,6 +369,7 @@ typedef struct Visit
 	const char *other_database; /* last one that was looked for, or NULL: ... */
 	bool		other_leads_there;	/* ... does another foreign server lead to it? */
 	char	   *error;			/* why the visit failed, or NULL */
+	Oid			error_umid;		/* user mapping whose options that may show */
 	int			nadded;			/* entries added to the in-doubt table */
 	struct Visit *next_ended;	/* in Resolver.ended */
 } Visit;
@@ -590,7 +593,7 @@ static long worker_timeout(Resolver *r);
 static void worker_report_activity(Resolver *r);
 static void worker_give_up(Resolver *r);
 static void note_unconfirmed(Resolver *r, Note *note, int index,
-							 const char *error);
+							 const char *error, Oid error_umid);
 static void note_gid(Resolver *r, Note *note, int index, DtxGid *gid);
 static void visit_end(Visit *v);
 static void free_ended(Resolver *r);
@@ -1603,6 +1606,7 @@ visit_failed(DtxRemote *remote, void *arg, DtxRemoteFailure failure,
 			server_state(v->serverid)->hung = true;
 		v->current->error.sqlstate = ERRCODE_CONNECTION_FAILURE;
 		v->current->error.message = MemoryContextStrdup(v->cxt, error);
+		v->current->error_umid = v->umid;
 		found_failed(v, v->current);
 	}
 	v->current = NULL;
@@ -1621,14 +1625,19 @@ visit_failed(DtxRemote *remote, void *arg, DtxRemoteFailure failure,
 	if (failure == DTX_REMOTE_REFUSED)
 	{
 		v->refusal = MemoryContextStrdup(v->cxt, error);
+		v->refusal_umid = v->umid;
 		if (!v->listed)
+		{
 			v->error = v->refusal;
+			v->error_umid = v->umid;
+		}
 		v->nrefusals++;
 		visit_next(v);
 		return;
 	}
 
 	v->error = MemoryContextStrdup(v->cxt, error);
+	v->error_umid = v->umid;
 	visit_failed_for_good(v);
 }
 
@@ -2765,7 +2774,7 @@ found_failed(Visit *v, Found *f)
 
 		/* The entry of another server's gid tells what is wrong there. */
 		if (ours)
-			DtxInDoubtFailed(&f->gid, f->error.message,
+			DtxInDoubtFailed(&f->gid, f->error.message, f->error_umid,
 							 backoff_until(attempts + 1));
 		if (attempts == 0 &&
 			(ours || (!known && f->decision != DTX_UNDECIDED)))
@@ -2953,7 +2962,10 @@ unfinished_reason(Visit *v, Found *f)
 		appendStringInfo(&text, "no user mapping leads to its owner \"%s\" in database \"%s\"",
 						 f->owner, f->database ? f->database : "?");
 	if (v->refusal != NULL)
+	{
 		appendStringInfo(&text, "; one was refused: %s", v->refusal);
+		f->error_umid = v->refusal_umid;
+	}
 	return text.data;
 }
 
@@ -3030,7 +3042,7 @@ visit_failed_for_good(Visit *v)
 			if (f != NULL && (f->state == FOUND_DONE ||
 							  f->state == FOUND_FAILED))
 				continue;
-			DtxInDoubtFailed(&entry->gid, v->error,
+			DtxInDoubtFailed(&entry->gid, v->error, v->error_umid,
 							 backoff_until(entry->attempts + 1));
 		}
 		set_status(v, false);
@@ -3054,7 +3066,8 @@ visit_failed_for_good(Visit *v)
 				for (int i = 0; i < note->row.nparticipants; i++)
 				{
 					if (note->row.prepared[i].serverid == v->serverid)
-						note_unconfirmed(v->resolver, note, i, v->error);
+						note_unconfirmed(v->resolver, note, i, v->error,
+										 v->error_umid);
 				}
 			}
 		}
@@ -3132,6 +3145,7 @@ settle_entries(Visit *v)
 		{
 			DtxInDoubtFailed(&entry->gid,
 							 "its PREPARE TRANSACTION is still running on the server",
+							 InvalidOid,
 							 backoff_until(entry->attempts + 1));
 			continue;
 		}
@@ -3161,7 +3175,7 @@ settle_gone(Visit *v, DtxInDoubt *entry, Found *f)
 	if (why == NULL)
 		DtxInDoubtRemove(&entry->gid);
 	else if (v->resolver->worker)
-		DtxInDoubtFailed(&entry->gid, why,
+		DtxInDoubtFailed(&entry->gid, why, InvalidOid,
 						 backoff_until(entry->attempts + 1));
 	else
 		leave_to_worker(v, &entry->gid);
@@ -3237,7 +3251,7 @@ settle_notes(Visit *v)
 
 					if (why != NULL)
 					{
-						note_unconfirmed(r, note, i, why);
+						note_unconfirmed(r, note, i, why, InvalidOid);
 						confirmed = false;
 					}
 				}
@@ -3275,11 +3289,13 @@ set_status(Visit *v, bool reachable)
 	{
 		status.failures = 0;
 		status.last_error[0] = '\0';
+		status.error_umid = InvalidOid;
 	}
 	else
 	{
 		status.failures++;
 		strlcpy(status.last_error, v->error, sizeof(status.last_error));
+		status.error_umid = v->error_umid;
 	}
 	if (v->slots_total >= 0)
 	{
@@ -3821,7 +3837,7 @@ worker_step(Resolver *r, bool *leave)
 					DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc2);
 
 					if (is_due(entry->next_attempt, now))
-						DtxInDoubtFailed(&entry->gid, error,
+						DtxInDoubtFailed(&entry->gid, error, InvalidOid,
 										 backoff_until(entry->attempts + 1));
 				}
 				r->look = true;
@@ -4379,7 +4395,7 @@ worker_take_notes(Resolver *r)
 				snprintf(error, sizeof(error),
 						 "foreign server with OID %u was dropped",
 						 row->prepared[i].serverid);
-				note_unconfirmed(r, note, i, error);
+				note_unconfirmed(r, note, i, error, InvalidOid);
 			}
 		}
 	}
@@ -4395,7 +4411,8 @@ worker_take_notes(Resolver *r)
  * table show it.
  */
 static void
-note_unconfirmed(Resolver *r, Note *note, int index, const char *error)
+note_unconfirmed(Resolver *r, Note *note, int index, const char *error,
+				 Oid error_umid)
 {
 	DtxInDoubt	entry;
 	DtxGid		gid;
@@ -4425,7 +4442,7 @@ note_unconfirmed(Resolver *r, Note *note, int index, const char *error)
 	entry.decision = DTX_COMMIT;
 	entry.since = note->row.decided_at;
 	if (DtxInDoubtAdd(&entry))
-		DtxInDoubtFailed(&gid, error, backoff_until(1));
+		DtxInDoubtFailed(&gid, error, error_umid, backoff_until(1));
 }
 
 /*
