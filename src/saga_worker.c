@@ -91,7 +91,7 @@
  * The schedule is in tables, by the wall clock, which may be set: longest time before
  * it is looked at again, ms.
  */
-#define MAX_SCHEDULE_WAIT	60000
+#define MAX_SCHEDULE_WAIT	20000
 
 /* Longest wait for a saga's row by a worker that has executed a step. */
 #define SAGA_LOCK_TIMEOUT	"10s"
