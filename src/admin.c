@@ -561,7 +561,7 @@ dtx_sql_in_doubt(PG_FUNCTION_ARGS)
 		else
 			nulls[6] = true;
 		if (entry->next_attempt != 0)
-			values[7] = TimestampTzGetDatum(entry->next_attempt);
+			values[7] = TimestampTzGetDatum(DtxMomentToTimestamp(entry->next_attempt));
 		else
 			nulls[7] = true;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
@@ -739,10 +739,11 @@ dtx_sql_stat_since_last_call(PG_FUNCTION_ARGS)
 {
 	/* What this session was told last; zeros before that. */
 	static uint64 last[DTX_STAT_COUNT];
-	static TimestampTz last_at = 0;
+	static DtxMoment last_at = 0;
+	static TimestampTz last_reset = 0;
 
 	uint64		since[DTX_STAT_COUNT];
-	TimestampTz now = GetCurrentTimestamp();
+	DtxMoment	now = DtxNow();
 	TimestampTz reset_at = DtxStatsResetAt();
 	TupleDesc	desc;
 	Datum		values[8];
@@ -752,10 +753,11 @@ dtx_sql_stat_since_last_call(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 
-	if (last_at < reset_at)
+	if (last_reset != reset_at)
 	{
 		memset(last, 0, sizeof(last));
-		last_at = reset_at;
+		last_at = Max(last_at, DtxTimestampToMoment(reset_at));
+		last_reset = reset_at;
 	}
 	for (int i = 0; i < DTX_STAT_COUNT; i++)
 	{
@@ -766,7 +768,7 @@ dtx_sql_stat_since_last_call(PG_FUNCTION_ARGS)
 		last[i] = value;
 	}
 
-	values[n++] = Float8GetDatum(Max(now - last_at, 0) / 1000000.0);
+	values[n++] = Float8GetDatum(Max(now - last_at, 0) / 1000.0);
 	values[n++] = Int64GetDatum((int64) since[DTX_STAT_ONE_PHASE]);
 	values[n++] = Int64GetDatum((int64) since[DTX_STAT_TWO_PHASE]);
 	values[n++] = Int64GetDatum((int64) since[DTX_STAT_PREPARE_FAILED]);

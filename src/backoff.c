@@ -22,6 +22,12 @@
 #include "utils/timestamp.h"
 
 /*
+ * Added to what the system's clock says, which may begin with the machine, so that
+ * zero is long ago: ten years, milliseconds.
+ */
+#define ORIGIN	INT64CONST(315360000000)
+
+/*
  * Now.  Not instr_time's clock: that is only meant to be compared within a process
  * (portability/instr_time.h).
  */
@@ -31,7 +37,7 @@ DtxNow(void)
 	struct timespec ts;
 
 	(void) clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (DtxMoment) ts.tv_sec * 1000 + ts.tv_nsec / 1000000 + 1;
+	return ORIGIN + (DtxMoment) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
 /*
@@ -70,6 +76,16 @@ DtxMomentToTimestamp(DtxMoment at)
 	if (at == DTX_NEVER)
 		return DT_NOEND;
 	return GetCurrentTimestamp() + (at - DtxNow()) * 1000;
+}
+
+/*
+ * The moment when the wall clock showed this, if nobody has set it since; now, if that
+ * is still to come.
+ */
+DtxMoment
+DtxTimestampToMoment(TimestampTz at)
+{
+	return DtxNow() - Max((GetCurrentTimestamp() - at) / 1000, 0);
 }
 
 /*

@@ -16,7 +16,7 @@
  * a server see the same clock.  It means nothing after a restart of the machine, so a
  * moment is never stored in a table, and shown only as DtxMomentToTimestamp().
  *
- * Zero is before all others: "at once", or "not yet".
+ * Zero is long before all others: "at once", or "not yet".
  */
 typedef int64 DtxMoment;
 
@@ -33,6 +33,7 @@ extern DtxMoment DtxNow(void);
 extern DtxMoment DtxIn(int64 ms);
 extern long DtxUntil(DtxMoment at);
 extern TimestampTz DtxMomentToTimestamp(DtxMoment at);
+extern DtxMoment DtxTimestampToMoment(TimestampTz at);
 extern int	DtxBackoffPause(int failures, int min_ms, int max_ms);
 extern void DtxBackoffFailed(DtxBackoff *backoff, int min_ms, int max_ms);
 extern void DtxBackoffReset(DtxBackoff *backoff);
@@ -41,7 +42,7 @@ extern void DtxBackoffReset(DtxBackoff *backoff);
 static inline bool
 DtxIsDue(DtxMoment at)
 {
-	return at == 0 || at <= DtxNow();
+	return at <= DtxNow();
 }
 
 #endif							/* PG_DTX_BACKOFF_H */

@@ -41,7 +41,7 @@ typedef struct InDoubtShared
 {
 	LWLock		lock;			/* guards in_doubt_hash and the next two */
 	bool		full;			/* has an entry found no room since ... */
-	TimestampTz logged_at;		/* ... the last message about that, or 0 */
+	DtxMoment	logged_at;		/* ... the last message about that, or 0 */
 	pg_atomic_uint64 overflows; /* entries that found no room; no lock */
 	pg_atomic_uint64 contradictions;	/* commits that ended otherwise; no lock */
 	pg_atomic_uint64 changes;	/* of in_doubt_hash, after which something may be
@@ -181,6 +181,7 @@ add_entry(const DtxInDoubt *entry, bool seen, uint64 seen_on)
 		*old = *entry;
 		if (old->since == 0)
 			old->since = GetCurrentTimestamp();
+		old->entered = DtxNow();
 	}
 	else if (seen && !may_be_seen(old, entry->serverid, seen_on))
 		added = false;
@@ -247,17 +248,15 @@ may_be_seen(const DtxInDoubt *entry, Oid serverid, uint64 seen_on)
 void
 DtxInDoubtReport(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	bool		report;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	report = shared->full &&
-		(shared->logged_at == 0 ||
-		 TimestampDifferenceExceeds(shared->logged_at, now, OVERFLOW_LOG_INTERVAL));
+		DtxIsDue(shared->logged_at + OVERFLOW_LOG_INTERVAL);
 	if (report)
 	{
 		shared->full = false;
-		shared->logged_at = now;
+		shared->logged_at = DtxNow();
 	}
 	LWLockRelease(&shared->lock);
 
@@ -290,7 +289,7 @@ DtxInDoubtRemove(const DtxGid *gid)
  */
 void
 DtxInDoubtFailed(const DtxGid *gid, const char *error, Oid error_umid,
-				 TimestampTz next_attempt)
+				 DtxMoment next_attempt)
 {
 	DtxInDoubt *entry;
 

@@ -9,7 +9,7 @@
 #ifndef PG_DTX_IN_DOUBT_H
 #define PG_DTX_IN_DOUBT_H
 
-#include "datatype/timestamp.h"
+#include "backoff.h"
 #include "nodes/pg_list.h"
 
 /* What a resolver has to know to see when an entry is due. */
@@ -17,7 +17,7 @@ typedef struct DtxInDoubtDue
 {
 	Oid			serverid;
 	uint64		coordinator_id; /* of its gid */
-	TimestampTz next_attempt;	/* 0: at once */
+	DtxMoment	next_attempt;	/* 0: at once */
 } DtxInDoubtDue;
 
 extern uint64 DtxInDoubtChanges(void);

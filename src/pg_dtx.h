@@ -238,8 +238,9 @@ typedef struct DtxInDoubt
 	int			commit_level;	/* then: synchronous_commit of that session */
 	DtxDecision decision;
 	TimestampTz since;			/* in doubt since */
+	DtxMoment	entered;		/* when it was entered here */
 	int			attempts;		/* tries of a resolver to finish it */
-	TimestampTz next_attempt;	/* 0: at once */
+	DtxMoment	next_attempt;	/* 0: at once */
 	char		last_error[DTX_ERROR_SIZE]; /* "" if none */
 	Oid			error_umid;		/* user mapping whose options that may show, or
 								 * InvalidOid */
@@ -271,7 +272,7 @@ extern bool DtxInDoubtAdd(const DtxInDoubt *entry);
 extern bool DtxInDoubtSeen(const DtxInDoubt *entry, uint64 seen_on);
 extern void DtxInDoubtRemove(const DtxGid *gid);
 extern void DtxInDoubtFailed(const DtxGid *gid, const char *error,
-							 Oid error_umid, TimestampTz next_attempt);
+							 Oid error_umid, DtxMoment next_attempt);
 extern void DtxInDoubtHurry(const DtxGid *gid);
 extern bool DtxInDoubtGet(const DtxGid *gid, DtxInDoubt *copy);
 

@@ -285,7 +285,7 @@ typedef struct Visit
 	char	   *name;			/* of the server */
 	uint64		serial;			/* Resolver.serial when it began */
 	uint64		coordinator_id; /* Resolver.coordinator_id when it began */
-	TimestampTz began_at;
+	DtxMoment	began_at;
 	int			failures;		/* failed visits before this one */
 	int			turn;			/* visits before this one, modulo a lot */
 	bool		in_pass;		/* part of a full pass */
@@ -408,15 +408,15 @@ typedef struct ServerState
 	bool		routed;			/* has it routes, as of the last pass? */
 	bool		in_doubt;		/* has it entries, as of the last look, or unconfirmed
 								 * decisions? */
-	TimestampTz visited_at;		/* begin of the last visit, 0: none yet */
-	int			failures;		/* failed visits in a row */
+	DtxMoment	visited_at;		/* begin of the last visit, 0: none yet */
 	int			visits;			/* begun, modulo a lot */
-	TimestampTz pass_after;		/* passes leave it alone until then */
-	TimestampTz hurry_after;	/* in-doubt entries leave it alone until then */
+	DtxBackoff	backoff;		/* failed visits in a row; passes leave it alone
+								 * until then */
+	DtxMoment	hurry_after;	/* in-doubt entries leave it alone until then */
 	bool		hung;			/* did the last one end in a COMMIT PREPARED that
 								 * was not answered? */
 	Oid			good_umid;		/* the mapping that worked last */
-	TimestampTz used_at;		/* when something was prepared there last, as far
+	DtxMoment	used_at;		/* when something was prepared there last, as far
 								 * as seen */
 	Oid			used_umid;		/* through this mapping */
 	DtxRemote  *kept;			/* connection for the next visit, or NULL */
@@ -452,7 +452,7 @@ struct Resolver
 	List	   *left;			/* backend: DtxInDoubt, left to the worker */
 
 	/* worker only */
-	TimestampTz pass_began;		/* last full pass, 0: none yet */
+	DtxMoment	pass_began;		/* last full pass, 0: none yet */
 	bool		pass_asked;		/* somebody wants one before its time */
 	bool		pass_open;		/* not counted as completed yet */
 	MemoryContext routes_cxt;
@@ -464,9 +464,9 @@ struct Resolver
 	bool		may_start;		/* have these, or the room for them, changed? */
 	bool		look;			/* has what is due changed by our doing? */
 	uint64		seen_changes;	/* DtxInDoubtChanges() at the last look, ... */
-	TimestampTz looked_at;		/* ... when that was, ... */
-	TimestampTz next_due;		/* ... and when something is due after it */
-	TimestampTz swept_at;		/* when the routes were put in order */
+	DtxMoment	looked_at;		/* ... when that was, ... */
+	DtxMoment	next_due;		/* ... and when something is due after it */
+	DtxMoment	swept_at;		/* when the routes were put in order */
 	MemoryContext notes_cxt;
 	List	   *notes;			/* Note */
 	bool		prunable;		/* is any of them confirmed? */
@@ -479,6 +479,9 @@ struct Resolver
 /* Survives errors of the worker: what it knows of the servers. */
 static HTAB *server_states = NULL;
 
+/* Worker: errors in a row. */
+static DtxBackoff errors;
+
 static uint32 wait_event_idle = 0;
 static uint32 wait_event_remote = 0;
 
@@ -488,8 +491,8 @@ static void xact_begin(Resolver *r);
 static void xact_end(Resolver *r);
 static List *list_servers(void);
 static char *server_name_if_usable(Oid serverid);
-static TimestampTz backoff_until(int failures);
-static bool is_due(TimestampTz at, TimestampTz now);
+static int	max_backoff(void);
+static DtxMoment backoff_until(int failures);
 
 static Visit *visit_create(Resolver *r, VisitPurpose purpose, Oid serverid,
 						   const char *name);
@@ -554,7 +557,7 @@ static void settle_notes(Visit *v);
 static void found_failed(Visit *v, Found *f);
 static bool add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
 					  DtxDecision decision, const char *error,
-					  TimestampTz next_attempt);
+					  DtxMoment next_attempt);
 static void add_result(Visit *v, Found *f);
 static void set_status(Visit *v, bool reachable);
 static DtxInDoubt *visit_entry(Visit *v, const DtxGid *gid);
@@ -574,12 +577,12 @@ static void drop_kept(ServerState *state);
 static void note_use(const DtxDecisionRow *row);
 static void note_users(void);
 static ServerState *server_state(Oid serverid);
-static TimestampTz next_pass(Resolver *r);
+static DtxMoment next_pass(Resolver *r);
 static long worker_step(Resolver *r, bool *leave);
-static bool must_look(Resolver *r, TimestampTz now);
-static List *worker_look(Resolver *r, TimestampTz now, bool *strange);
+static bool must_look(Resolver *r, DtxMoment now);
+static List *worker_look(Resolver *r, DtxMoment now, bool *strange);
 static void worker_begin_pass(Resolver *r);
-static bool is_wanted(Resolver *r, const ServerState *state, TimestampTz now,
+static bool is_wanted(Resolver *r, const ServerState *state, DtxMoment now,
 					  bool *in_pass);
 static void enqueue(Resolver *r, ServerState *state, Queued how, bool in_pass);
 static void worker_start_visits(Resolver *r);
@@ -633,7 +636,7 @@ resolver_create(MemoryContext parent, bool worker)
 	r->routes_cxt = AllocSetContextCreate(cxt, "pg_dtx routes",
 										  ALLOCSET_DEFAULT_SIZES);
 	r->look = true;
-	r->next_due = DT_NOEND;
+	r->next_due = DTX_NEVER;
 	r->set = DtxRemoteSetCreate(cxt);
 	return r;
 }
@@ -693,29 +696,22 @@ xact_end(Resolver *r)
 }
 
 /*
- * When something that has failed so many times in a row is to be tried again.
- * Not later than the next full pass would be, but not more often than once a
- * second.
+ * Longest pause before something is tried again: not longer than until the next full
+ * pass, but not less than a second.
  */
-static TimestampTz
-backoff_until(int failures)
+static int
+max_backoff(void)
 {
-	int			limit = Max(MIN_BACKOFF, Min(MAX_BACKOFF, dtx_resolve_interval));
-	int			pause = MIN_BACKOFF;
-
-	while (--failures > 0 && pause < limit)
-		pause *= 2;
-	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-									   Min(pause, limit));
+	return Max(MIN_BACKOFF, Min(MAX_BACKOFF, dtx_resolve_interval));
 }
 
 /*
- * Has the time come that backoff_until() has set, or was the clock set back since?
+ * When something that has failed so many times in a row is to be tried again.
  */
-static bool
-is_due(TimestampTz at, TimestampTz now)
+static DtxMoment
+backoff_until(int failures)
 {
-	return at <= now || at > TimestampTzPlusMilliseconds(now, 2 * MAX_BACKOFF);
+	return DtxIn(DtxBackoffPause(failures, MIN_BACKOFF, max_backoff()));
 }
 
 /*
@@ -795,7 +791,7 @@ visit_create(Resolver *r, VisitPurpose purpose, Oid serverid, const char *name)
 	v->name = MemoryContextStrdup(cxt, name);
 	v->serial = ++r->serial;
 	v->coordinator_id = r->coordinator_id;
-	v->began_at = GetCurrentTimestamp();
+	v->began_at = DtxNow();
 	v->slots_used = -1;
 	v->slots_total = -1;
 
@@ -2372,8 +2368,7 @@ keep_connection(Visit *v, DtxRemote *remote)
 	if (!v->resolver->worker || v->purpose != VISIT_RESOLVE)
 		return false;
 	state = server_state(v->serverid);
-	if (TimestampDifferenceExceeds(state->used_at, GetCurrentTimestamp(),
-								   KEEP_CONNECTION) ||
+	if (DtxIsDue(state->used_at + KEEP_CONNECTION) ||
 		(state->kept != NULL && v->umid != state->used_umid))
 		return false;
 	if (visit_mode(v, remote, MODE_LOOK))
@@ -2409,13 +2404,15 @@ drop_kept(ServerState *state)
 static void
 note_use(const DtxDecisionRow *row)
 {
+	DtxMoment	decided_at = DtxTimestampToMoment(row->decided_at);
+
 	for (int i = 0; i < row->nparticipants; i++)
 	{
 		ServerState *state = server_state(row->prepared[i].serverid);
 
-		if (row->decided_at >= state->used_at)
+		if (decided_at >= state->used_at)
 		{
-			state->used_at = row->decided_at;
+			state->used_at = decided_at;
 			state->used_umid = row->prepared[i].umid;
 		}
 	}
@@ -2437,7 +2434,7 @@ note_users(void)
 		for (int n = 0; n < Min(a->nparticipants, DTX_SHOWN_PARTICIPANTS); n++)
 		{
 			if (OidIsValid(a->servers[n]))
-				server_state(a->servers[n])->used_at = GetCurrentTimestamp();
+				server_state(a->servers[n])->used_at = DtxNow();
 		}
 	}
 	pfree(a);
@@ -2802,7 +2799,7 @@ found_failed(Visit *v, Found *f)
  */
 static bool
 add_entry(Visit *v, const DtxGid *gid, const char *owner, Oid umid,
-		  DtxDecision decision, const char *error, TimestampTz next_attempt)
+		  DtxDecision decision, const char *error, DtxMoment next_attempt)
 {
 	DtxInDoubt	entry;
 	Found	   *f;
@@ -3009,14 +3006,12 @@ visit_done(Visit *v)
 			ServerState *state = server_state(v->serverid);
 
 			settle_notes(v);
-			if (state->failures > 0)
+			if (state->backoff.failures > 0)
 				ereport(LOG,
 						(errmsg("server \"%s\" can be reached again, after %d failed attempts",
-								v->name, state->failures)));
-			state->failures = 0;
-			state->pass_after = 0;
-			state->hurry_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-															 v->entries != NIL ? REVISIT_PAUSE : 0);
+								v->name, state->backoff.failures)));
+			DtxBackoffReset(&state->backoff);
+			state->hurry_after = DtxIn(v->entries != NIL ? REVISIT_PAUSE : 0);
 			state->good_umid = v->good_umid;
 		}
 	}
@@ -3051,13 +3046,12 @@ visit_failed_for_good(Visit *v)
 		{
 			ServerState *state = server_state(v->serverid);
 
-			if (state->failures++ == 0)
+			if (state->backoff.failures == 0)
 				ereport(LOG,
 						(errmsg("could not resolve prepared transactions on server \"%s\": %s",
 								v->name, v->error)));
-			state->pass_after = backoff_until(state->failures);
-			state->hurry_after = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-															 MIN_BACKOFF);
+			DtxBackoffFailed(&state->backoff, MIN_BACKOFF, max_backoff());
+			state->hurry_after = DtxIn(MIN_BACKOFF);
 
 			foreach(lc, v->resolver->notes)
 			{
@@ -3151,8 +3145,7 @@ settle_entries(Visit *v)
 		}
 
 		if (entry->decision == DTX_ROLLBACK &&
-			!TimestampDifferenceExceeds(entry->since, v->began_at,
-										LATE_PREPARE_GRACE))
+			v->began_at < entry->entered + LATE_PREPARE_GRACE)
 			continue;
 
 		settle_gone(v, entry, NULL);
@@ -3360,8 +3353,7 @@ is_business_there(Oid serverid, List *routes, List *entries)
 static void
 wait_for_worker(Resolver *r)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													   WORKER_PATIENCE);
+	DtxMoment	deadline = DtxIn(WORKER_PATIENCE);
 	ListCell   *lc;
 
 	foreach(lc, r->left)
@@ -3371,7 +3363,7 @@ wait_for_worker(Resolver *r)
 
 		while (DtxInDoubtGet(&entry->gid, &now) &&
 			   now.attempts == entry->attempts &&
-			   GetCurrentTimestamp() < deadline)
+			   !DtxIsDue(deadline))
 		{
 			(void) WaitLatch(MyLatch,
 							 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -3755,16 +3747,16 @@ server_state(Oid serverid)
 }
 
 /*
- * When is the next full pass due, if the clock is right?
+ * When is the next full pass due?
  */
-static TimestampTz
+static DtxMoment
 next_pass(Resolver *r)
 {
 	int			ms = dtx_resolve_interval;
 
 	if (r->pass_asked)
 		ms = Min(ms, ASKED_PASS_PAUSE);
-	return TimestampTzPlusMilliseconds(r->pass_began, ms);
+	return r->pass_began + ms;
 }
 
 /*
@@ -3775,7 +3767,7 @@ next_pass(Resolver *r)
 static long
 worker_step(Resolver *r, bool *leave)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	DtxMoment	now = DtxNow();
 	MemoryContext old;
 	List	   *due = NIL;
 	bool		need_pass;
@@ -3787,9 +3779,7 @@ worker_step(Resolver *r, bool *leave)
 	MemoryContextReset(r->step_cxt);
 	old = MemoryContextSwitchTo(r->step_cxt);
 
-	/* At once if the clock was set back. */
-	need_pass = r->pass_began == 0 || r->pass_began > now ||
-		now >= next_pass(r);
+	need_pass = now >= next_pass(r);
 
 	if (need_pass || must_look(r, now))
 		due = worker_look(r, now, &strange);
@@ -3836,7 +3826,7 @@ worker_step(Resolver *r, bool *leave)
 				{
 					DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc2);
 
-					if (is_due(entry->next_attempt, now))
+					if (DtxIsDue(entry->next_attempt))
 						DtxInDoubtFailed(&entry->gid, error, InvalidOid,
 										 backoff_until(entry->attempts + 1));
 				}
@@ -3875,12 +3865,11 @@ worker_step(Resolver *r, bool *leave)
  * through for each message from a server: backends that commit need its lock.
  */
 static bool
-must_look(Resolver *r, TimestampTz now)
+must_look(Resolver *r, DtxMoment now)
 {
 	return (r->look || r->next_due <= now ||
 			r->seen_changes != DtxInDoubtChanges()) &&
-		(r->looked_at > now ||
-		 now >= TimestampTzPlusMilliseconds(r->looked_at, LOOK_PAUSE));
+		now >= r->looked_at + LOOK_PAUSE;
 }
 
 /*
@@ -3889,7 +3878,7 @@ must_look(Resolver *r, TimestampTz now)
  * was dropped since, or created since.
  */
 static List *
-worker_look(Resolver *r, TimestampTz now, bool *strange)
+worker_look(Resolver *r, DtxMoment now, bool *strange)
 {
 	List	   *due = NIL;
 	HASH_SEQ_STATUS seq;
@@ -3902,7 +3891,7 @@ worker_look(Resolver *r, TimestampTz now, bool *strange)
 	entries = DtxInDoubtLook(MyDatabaseId, &n);
 	r->looked_at = now;
 	r->look = entries == NULL;
-	r->next_due = DT_NOEND;
+	r->next_due = DTX_NEVER;
 	if (entries == NULL)
 		return NIL;
 
@@ -3912,7 +3901,7 @@ worker_look(Resolver *r, TimestampTz now, bool *strange)
 
 	for (int i = 0; i < n; i++)
 	{
-		TimestampTz at;
+		DtxMoment	at;
 
 		if (entries[i].coordinator_id != r->coordinator_id)
 		{
@@ -3925,8 +3914,7 @@ worker_look(Resolver *r, TimestampTz now, bool *strange)
 		/* The end of a visit lets us look again. */
 		if (state->visit != NULL || state->queued == QUEUED_URGENT)
 			state->in_doubt = true;
-		else if (!is_due(entries[i].next_attempt, now) ||
-				 !is_due(state->hurry_after, now))
+		else if (entries[i].next_attempt > now || state->hurry_after > now)
 		{
 			state->in_doubt = true;
 			at = Max(entries[i].next_attempt, state->hurry_after);
@@ -3947,16 +3935,15 @@ worker_look(Resolver *r, TimestampTz now, bool *strange)
 static long
 worker_timeout(Resolver *r)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz next = Min(next_pass(r), r->next_due);
+	DtxMoment	next = Min(next_pass(r), r->next_due);
 
 	if (r->look || r->seen_changes != DtxInDoubtChanges())
-		next = Min(next, TimestampTzPlusMilliseconds(r->looked_at, LOOK_PAUSE));
+		next = Min(next, r->looked_at + LOOK_PAUSE);
 
 	/* A visit that is over, or a row to delete, waits for the next step. */
 	if (r->ended != NULL || r->prunable)
 		return 0;
-	return TimestampDifferenceMilliseconds(now, next);
+	return DtxUntil(next);
 }
 
 /* Read the routes.  In a transaction. */
@@ -3979,7 +3966,7 @@ load_routes(Resolver *r)
 static void
 worker_begin_pass(Resolver *r)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	DtxMoment	now = DtxNow();
 	HASH_SEQ_STATUS seq;
 	ServerState *state;
 	List	   *servers = list_servers();
@@ -4039,7 +4026,7 @@ worker_begin_pass(Resolver *r)
 	while ((state = hash_seq_search(&seq)) != NULL)
 	{
 		if (!state->exists ||
-			TimestampDifferenceExceeds(state->used_at, now, KEEP_CONNECTION))
+			now > state->used_at + KEEP_CONNECTION)
 			drop_kept(state);
 		if (!state->exists && state->visit == NULL && state->queued == QUEUED_NOT)
 		{
@@ -4050,10 +4037,7 @@ worker_begin_pass(Resolver *r)
 	}
 
 	if (r->pass_began != 0 && quiet && r->notes == NIL &&
-		(r->swept_at > now ||
-		 TimestampDifferenceExceeds(r->swept_at, now,
-									SWEEP_PASSES * (int64) dtx_resolve_interval > INT_MAX ?
-									INT_MAX : SWEEP_PASSES * dtx_resolve_interval)))
+		now > r->swept_at + SWEEP_PASSES * (int64) dtx_resolve_interval)
 	{
 		DtxRouteTidy();
 		r->swept_at = now;
@@ -4069,18 +4053,17 @@ worker_begin_pass(Resolver *r)
  * it?
  */
 static bool
-is_wanted(Resolver *r, const ServerState *state, TimestampTz now, bool *in_pass)
+is_wanted(Resolver *r, const ServerState *state, DtxMoment now, bool *in_pass)
 {
-	int64		pause = (state->failures > 0 ? RETRY_PASSES : SWEEP_PASSES) *
+	int64		pause = (state->backoff.failures > 0 ? RETRY_PASSES : SWEEP_PASSES) *
 		(int64) dtx_resolve_interval;
 
 	/* A crash may have left something anywhere. */
 	*in_pass = r->pass_asked || state->visited_at == 0 || state->in_doubt ||
-		!TimestampDifferenceExceeds(state->used_at, now, KEEP_CONNECTION);
-	if (!r->pass_asked && !is_due(state->pass_after, now))
+		now <= state->used_at + KEEP_CONNECTION;
+	if (!r->pass_asked && state->backoff.next > now)
 		return false;
-	return *in_pass || state->visited_at > now ||
-		now - state->visited_at >= pause * 1000;
+	return *in_pass || now >= state->visited_at + pause;
 }
 
 /* ----------------------------------------------------------------
@@ -4141,7 +4124,7 @@ start_some(Resolver *r, List *queue, Queued how)
 		if (state->queued == how)
 		{
 			if ((how == QUEUED_ORDINARY && r->nordinary >= MAX_ORDINARY) ||
-				(state->failures > 0 && r->nfailing >= MAX_FAILING))
+				(state->backoff.failures > 0 && r->nfailing >= MAX_FAILING))
 				continue;
 			state->queued = QUEUED_NOT;
 			worker_start_visit(r, state);
@@ -4168,14 +4151,14 @@ worker_start_visit(Resolver *r, ServerState *state)
 	v = visit_create(r, VISIT_RESOLVE, state->serverid, state->name);
 	state->visit = v;
 	state->visited_at = v->began_at;
-	v->failures = state->failures;
+	v->failures = state->backoff.failures;
 	v->turn = state->visits;
 	v->hung = state->hung;
 	state->visits = (state->visits + 1) % 1000000;
 	v->in_pass = state->in_pass;	/* counted already */
 	state->in_pass = false;
 	v->ordinary = !state->in_doubt;
-	v->failing = state->failures > 0;
+	v->failing = state->backoff.failures > 0;
 	if (v->ordinary)
 		r->nordinary++;
 	if (v->failing)
@@ -4544,10 +4527,8 @@ dtx_resolver_main(Datum arg)
 	HASHCTL		info;
 	Resolver   *volatile r = NULL;
 	volatile bool idle = false;
-	volatile int errors = 0;
-	volatile TimestampTz pause_until = 0;
 	volatile bool leave = false;
-	volatile TimestampTz probe_at = 0;
+	volatile DtxMoment probe_at = 0;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -4631,9 +4612,8 @@ dtx_resolver_main(Datum arg)
 					DtxBootRecord();
 				CommitTransactionCommand();
 			}
-			else if (!is_due(pause_until, GetCurrentTimestamp()))
-				timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-														  pause_until);
+			else if (!DtxIsDue(errors.next))
+				timeout = DtxUntil(errors.next);
 			else
 			{
 				bool		gone = false;
@@ -4645,15 +4625,14 @@ dtx_resolver_main(Datum arg)
 				leave = gone;
 
 				/* Once: sagas that an earlier life of the server has left. */
-				if (!leave && GetCurrentTimestamp() >= probe_at)
+				if (!leave && DtxIsDue(probe_at))
 				{
-					probe_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														   PROBE_PAUSE);
+					probe_at = DtxIn(PROBE_PAUSE);
 					SetCurrentStatementStartTimestamp();
 					StartTransactionCommand();
 					DtxSagaProbe();
 					CommitTransactionCommand();
-					probe_at = DT_NOEND;
+					probe_at = DTX_NEVER;
 				}
 			}
 
@@ -4679,7 +4658,7 @@ dtx_resolver_main(Datum arg)
 									 WL_EXIT_ON_PM_DEATH,
 									 timeout, wait_event_idle);
 				if (r != NULL && !r->pass_open)
-					errors = 0;
+					DtxBackoffReset(&errors);
 			}
 		}
 		PG_CATCH();
@@ -4703,8 +4682,7 @@ dtx_resolver_main(Datum arg)
 				r = NULL;
 				worker_give_up(old);
 			}
-			errors++;
-			pause_until = backoff_until(errors);
+			DtxBackoffFailed(&errors, MIN_BACKOFF, max_backoff());
 			RESUME_INTERRUPTS();
 		}
 		PG_END_TRY();
