@@ -69,7 +69,6 @@
 #include "executor/tuptable.h"
 #include "identity.h"
 #include "miscadmin.h"
-#include "portability/instr_time.h"
 #include "route.h"
 #include "saga.h"
 #include "storage/fd.h"
