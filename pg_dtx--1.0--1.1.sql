@@ -34,6 +34,51 @@ COMMENT ON TYPE dtx.saga_step_state IS
   'state of a step of a saga; waiting: for its time, for a signal, or for an external worker';
 
 --
+-- A role in a table.  It is stored as its OID, so that it can be renamed, and goes in
+-- and out as its name, never as a number: in a dump, or a logical replica, the number
+-- of a role that was dropped would be somebody else.  A role that does not exist is
+-- nobody ('-', zero): nobody can act for it but superusers, and nothing runs as it.
+--
+
+CREATE TYPE dtx.saga_role;
+
+CREATE FUNCTION dtx._saga_role_in(cstring) RETURNS dtx.saga_role
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_role_in'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dtx._saga_role_in(cstring) IS 'I/O';
+
+CREATE FUNCTION dtx._saga_role_out(dtx.saga_role) RETURNS cstring
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_role_out'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dtx._saga_role_out(dtx.saga_role) IS 'I/O';
+
+CREATE FUNCTION dtx._saga_role_recv(internal) RETURNS dtx.saga_role
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_role_recv'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dtx._saga_role_recv(internal) IS 'I/O';
+
+CREATE FUNCTION dtx._saga_role_send(dtx.saga_role) RETURNS bytea
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_role_send'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION dtx._saga_role_send(dtx.saga_role) IS 'I/O';
+
+CREATE TYPE dtx.saga_role (
+  INPUT = dtx._saga_role_in,
+  OUTPUT = dtx._saga_role_out,
+  RECEIVE = dtx._saga_role_recv,
+  SEND = dtx._saga_role_send,
+  LIKE = pg_catalog.oid
+);
+COMMENT ON TYPE dtx.saga_role IS
+  'a role in a table: its OID, which goes in and out as its name; - if there is no such role';
+
+CREATE CAST (dtx.saga_role AS pg_catalog.oid) WITHOUT FUNCTION AS IMPLICIT;
+COMMENT ON CAST (dtx.saga_role AS pg_catalog.oid) IS 'the OID of the role';
+
+CREATE CAST (pg_catalog.oid AS dtx.saga_role) WITHOUT FUNCTION AS ASSIGNMENT;
+COMMENT ON CAST (pg_catalog.oid AS dtx.saga_role) IS 'the role of that OID';
+
+--
 -- What a definition is made of: values of these types are arguments of
 -- dtx.define_saga().
 --
@@ -169,20 +214,31 @@ COMMENT ON FUNCTION dtx.step_external(text, text, jsonb, text, text, text[], int
   'a step of a saga that is done outside of the database, by whoever claims it from a queue with dtx.claim()';
 
 --
--- Definitions.  Dumped.  Numbers come from a count of what is there, not from a
--- sequence, so that a dump need not carry one.
+-- Definitions.  Dumped, but not the sequence: numbers that are taken are left out.
+-- Each role has names of its own.  What was dropped stays as long as there are sagas
+-- of it.
 --
+
+CREATE SEQUENCE dtx.saga_definition_id;
+
+REVOKE ALL ON SEQUENCE dtx.saga_definition_id FROM PUBLIC;
+COMMENT ON SEQUENCE dtx.saga_definition_id IS
+  'numbers of definitions';
 
 CREATE TABLE dtx.saga_definition (
   id bigint PRIMARY KEY,
+  owner dtx.saga_role NOT NULL,
   name text NOT NULL,
   version integer NOT NULL,
-  owner regrole NOT NULL,
   created_at timestamptz NOT NULL,
-  UNIQUE (name, version)
+  dropped boolean NOT NULL DEFAULT false
 ) USING heap;
 
-SELECT pg_catalog.pg_extension_config_dump('dtx.saga_definition', '');
+-- After a restore, several may belong to nobody.
+CREATE UNIQUE INDEX saga_definition_name ON dtx.saga_definition (owner, name, version)
+  WHERE owner::pg_catalog.oid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid;
+
+SELECT pg_catalog.pg_extension_config_dump('dtx.saga_definition', 'WHERE NOT dropped');
 
 REVOKE ALL ON dtx.saga_definition FROM PUBLIC;
 COMMENT ON TABLE dtx.saga_definition IS
@@ -194,9 +250,30 @@ COMMENT ON COLUMN dtx.saga_definition.name IS
 COMMENT ON COLUMN dtx.saga_definition.version IS
   'from 1; the highest one is used by sagas that start now';
 COMMENT ON COLUMN dtx.saga_definition.owner IS
-  'who may define the next version';
+  'who may define the next version, and let others start it';
 COMMENT ON COLUMN dtx.saga_definition.created_at IS
   'when dtx.define_saga() was called';
+COMMENT ON COLUMN dtx.saga_definition.dropped IS
+  'was it dropped? then it is for sagas that there are, and for no others';
+
+CREATE TABLE dtx.saga_definition_grant (
+  owner dtx.saga_role NOT NULL,
+  name text NOT NULL,
+  grantee dtx.saga_role
+) USING heap;
+
+SELECT pg_catalog.pg_extension_config_dump('dtx.saga_definition_grant',
+  'WHERE grantee IS NULL OR EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid = grantee)');
+
+REVOKE ALL ON dtx.saga_definition_grant FROM PUBLIC;
+COMMENT ON TABLE dtx.saga_definition_grant IS
+  'who may start sagas of whose definitions; see view dtx.saga_definitions';
+COMMENT ON COLUMN dtx.saga_definition_grant.owner IS
+  'owner of the definition';
+COMMENT ON COLUMN dtx.saga_definition_grant.name IS
+  'name of the definition';
+COMMENT ON COLUMN dtx.saga_definition_grant.grantee IS
+  'who may start sagas of it; null: everybody';
 
 CREATE TABLE dtx.saga_definition_step (
   definition bigint NOT NULL REFERENCES dtx.saga_definition ON DELETE CASCADE,
@@ -221,7 +298,8 @@ CREATE TABLE dtx.saga_definition_step (
   PRIMARY KEY (definition, step)
 ) USING heap;
 
-SELECT pg_catalog.pg_extension_config_dump('dtx.saga_definition_step', '');
+SELECT pg_catalog.pg_extension_config_dump('dtx.saga_definition_step',
+  'WHERE definition IN (SELECT d.id FROM dtx.saga_definition AS d WHERE NOT d.dropped)');
 
 REVOKE ALL ON dtx.saga_definition_step FROM PUBLIC;
 COMMENT ON TABLE dtx.saga_definition_step IS
@@ -280,7 +358,7 @@ CREATE TABLE dtx.saga (
   id bigint PRIMARY KEY,
   database oid NOT NULL,
   definition bigint NOT NULL,
-  role oid NOT NULL,
+  role dtx.saga_role NOT NULL,
   boot_id bigint NOT NULL,
   xid bigint NOT NULL,
   state dtx.saga_state NOT NULL,
@@ -342,11 +420,12 @@ COMMENT ON COLUMN dtx.saga_data.failure IS
   'why it has failed';
 
 CREATE TABLE dtx.saga_key (
-  role oid NOT NULL,
+  role dtx.saga_role NOT NULL,
+  owner dtx.saga_role NOT NULL,
   name text NOT NULL,
   key text NOT NULL,
   saga bigint NOT NULL,
-  PRIMARY KEY (role, name, key)
+  PRIMARY KEY (role, owner, name, key)
 ) USING heap;
 
 REVOKE ALL ON dtx.saga_key FROM PUBLIC;
@@ -354,6 +433,8 @@ COMMENT ON TABLE dtx.saga_key IS
   'which saga was started with which key';
 COMMENT ON COLUMN dtx.saga_key.role IS
   'role that has started it';
+COMMENT ON COLUMN dtx.saga_key.owner IS
+  'owner of its definition';
 COMMENT ON COLUMN dtx.saga_key.name IS
   'name of its definition';
 COMMENT ON COLUMN dtx.saga_key.key IS
@@ -365,7 +446,7 @@ CREATE TABLE dtx.saga_step (
   saga bigint NOT NULL,
   step smallint NOT NULL,
   database oid NOT NULL,
-  role oid NOT NULL,
+  role dtx.saga_role NOT NULL,
   lane oid NOT NULL,
   state dtx.saga_step_state NOT NULL,
   compensation boolean NOT NULL DEFAULT false,
@@ -381,7 +462,10 @@ CREATE TABLE dtx.saga_step (
 
 -- The only queue.  It is as large as the work that is due or scheduled, because
 -- what is done is due never more.  What belongs to another database is never met.
-CREATE INDEX saga_step_due ON dtx.saga_step (database, role, lane, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX saga_step_due ON dtx.saga_step (database, role, lane, due_at) WHERE due_at IS NOT NULL AND step > 0;
+
+-- Deadlines are for the scheduler.
+CREATE INDEX saga_step_deadline ON dtx.saga_step (database, role, due_at) WHERE due_at IS NOT NULL AND step = 0;
 
 REVOKE ALL ON dtx.saga_step FROM PUBLIC;
 COMMENT ON TABLE dtx.saga_step IS
@@ -466,7 +550,7 @@ COMMENT ON COLUMN dtx.saga_history_record.action IS
 COMMENT ON COLUMN dtx.saga_history_record.attempt IS
   'which attempt it was, from 1';
 COMMENT ON COLUMN dtx.saga_history_record.outcome IS
-  'completed, failed, or lost (its worker or its lease has gone); for other actions, the state that followed';
+  'completed, failed, lost (its worker or its lease has gone), or stopped (for no fault of its own, so it was no attempt); for other actions, the state that followed';
 COMMENT ON COLUMN dtx.saga_history_record.sqlstate IS
   'SQLSTATE of the error';
 COMMENT ON COLUMN dtx.saga_history_record.message IS
@@ -487,36 +571,30 @@ COMMENT ON COLUMN dtx.saga_history_record.by_whom IS
 CREATE TABLE dtx.saga_outbox (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   saga bigint NOT NULL,
+  owner dtx.saga_role NOT NULL,
   name text NOT NULL,
-  role oid NOT NULL,
+  role dtx.saga_role NOT NULL,
   event text NOT NULL CHECK (event IN ('completed', 'compensated', 'failed')),
   at timestamptz NOT NULL,
   payload jsonb NOT NULL
 ) USING heap;
 
 CREATE INDEX saga_outbox_saga ON dtx.saga_outbox (saga);
+CREATE INDEX saga_outbox_role ON dtx.saga_outbox (role, id);
 
--- A table, because a publication needs one; so its rows are filtered by policies.
-ALTER TABLE dtx.saga_outbox ENABLE ROW LEVEL SECURITY;
-CREATE POLICY own ON dtx.saga_outbox
-  USING (pg_catalog.pg_has_role(role, 'USAGE'));
-CREATE POLICY monitor ON dtx.saga_outbox FOR SELECT
-  USING (pg_catalog.pg_has_role('pg_monitor', 'USAGE'));
-
+-- Nobody has privileges for it: who may DELETE may LOCK TABLE, too, and would hold up
+-- all sagas that come to their end.
 REVOKE ALL ON dtx.saga_outbox FROM PUBLIC;
-GRANT SELECT ON dtx.saga_outbox TO PUBLIC;
 COMMENT ON TABLE dtx.saga_outbox IS
-  'events of sagas, written in the same commit as the state; for logical decoding, or for a consumer that deletes what it has read';
+  'events of sagas, written in the same commit as the state; for logical decoding, and for dtx.take_events()';
 COMMENT ON SEQUENCE dtx.saga_outbox_id_seq IS
   'numbers of events';
-COMMENT ON POLICY own ON dtx.saga_outbox IS
-  'users see, and may be allowed to delete, the events of their own sagas';
-COMMENT ON POLICY monitor ON dtx.saga_outbox IS
-  'members of pg_monitor see all events';
 COMMENT ON COLUMN dtx.saga_outbox.id IS
   'number of the event; numbers need not become visible in their order';
 COMMENT ON COLUMN dtx.saga_outbox.saga IS
   'number of the saga';
+COMMENT ON COLUMN dtx.saga_outbox.owner IS
+  'owner of its definition';
 COMMENT ON COLUMN dtx.saga_outbox.name IS
   'name of its definition';
 COMMENT ON COLUMN dtx.saga_outbox.role IS
@@ -552,7 +630,7 @@ CREATE TABLE dtx.saga_external (
   saga bigint NOT NULL,
   step smallint NOT NULL,
   database oid NOT NULL,
-  role oid NOT NULL,
+  role dtx.saga_role NOT NULL,
   queue text NOT NULL,
   available_at timestamptz NOT NULL,
   token uuid,
@@ -601,13 +679,14 @@ REVOKE ALL ON FUNCTION dtx._saga_caller() FROM PUBLIC;
 COMMENT ON FUNCTION dtx._saga_caller() IS
   'internal: the role that has called the public function';
 
-CREATE FUNCTION dtx._saga_claim(saga bigint, step smallint, lane oid) RETURNS boolean
+CREATE FUNCTION dtx._saga_claim(saga bigint, step smallint, attempt integer, compensation boolean, lane oid, role oid)
+RETURNS boolean
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_claim'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
-REVOKE ALL ON FUNCTION dtx._saga_claim(bigint, smallint, oid) FROM PUBLIC;
-COMMENT ON FUNCTION dtx._saga_claim(bigint, smallint, oid) IS
-  'internal: makes known that this process works on a step; false if another one does, or if its lane is full';
+REVOKE ALL ON FUNCTION dtx._saga_claim(bigint, smallint, integer, boolean, oid, oid) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_claim(bigint, smallint, integer, boolean, oid, oid) IS
+  'internal: makes known that this process works on a step; false if another one does, or if the role has its share of workers on the lane';
 
 CREATE FUNCTION dtx._saga_claimed(saga bigint, step smallint) RETURNS boolean
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_claimed'
@@ -617,13 +696,21 @@ REVOKE ALL ON FUNCTION dtx._saga_claimed(bigint, smallint) FROM PUBLIC;
 COMMENT ON FUNCTION dtx._saga_claimed(bigint, smallint) IS
   'internal: does a live process work on a step?';
 
-CREATE FUNCTION dtx._saga_lane_open(lane oid) RETURNS boolean
+CREATE FUNCTION dtx._saga_stop(saga bigint, step smallint, attempt integer, compensation boolean) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_stop'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+REVOKE ALL ON FUNCTION dtx._saga_stop(bigint, smallint, integer, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_stop(bigint, smallint, integer, boolean) IS
+  'internal: has the worker that executes a step stop when this transaction has committed';
+
+CREATE FUNCTION dtx._saga_lane_open(lane oid, role oid) RETURNS boolean
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_lane_open'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
-REVOKE ALL ON FUNCTION dtx._saga_lane_open(oid) FROM PUBLIC;
-COMMENT ON FUNCTION dtx._saga_lane_open(oid) IS
-  'internal: may one more worker work for a foreign server?';
+REVOKE ALL ON FUNCTION dtx._saga_lane_open(oid, oid) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_lane_open(oid, oid) IS
+  'internal: may one more worker of a role work for a foreign server?';
 
 CREATE FUNCTION dtx._saga_own_xid(xid xid) RETURNS boolean
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_own_xid'
@@ -673,6 +760,14 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION dtx._wake_sagas() FROM PUBLIC;
 COMMENT ON FUNCTION dtx._wake_sagas() IS
   'internal: has the scheduler look at the sagas when this transaction has committed';
+
+CREATE FUNCTION dtx._saga_announce(queue text) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_announce'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+REVOKE ALL ON FUNCTION dtx._saga_announce(text) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_announce(text) IS
+  'internal: if this transaction commits, this worker of sagas sends a NOTIFY for a queue, in another one';
 
 CREATE FUNCTION dtx._saga_finished(saga bigint) RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_finished'
@@ -866,6 +961,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
   defname text;
+  defowner dtx.saga_role;
 BEGIN
   UPDATE dtx.saga
      SET state = _saga_end.state,
@@ -879,9 +975,9 @@ BEGIN
   IF _saga_end.state <> 'failed' THEN
     DELETE FROM dtx.saga_step WHERE saga = sg.id AND step = 0;
   END IF;
-  SELECT d.name INTO defname FROM dtx.saga_definition d WHERE d.id = sg.definition;
-  INSERT INTO dtx.saga_outbox (saga, name, role, event, at, payload)
-  SELECT sg.id, defname, sg.role, _saga_end.state::text, clock_timestamp(),
+  SELECT d.name, d.owner INTO defname, defowner FROM dtx.saga_definition d WHERE d.id = sg.definition;
+  INSERT INTO dtx.saga_outbox (saga, owner, name, role, event, at, payload)
+  SELECT sg.id, defowner, defname, sg.role, _saga_end.state::text, clock_timestamp(),
          jsonb_strip_nulls(jsonb_build_object('key', x.key, 'reason', nullif(concat_ws('; ', x.reason, x.failure), '')))
          || jsonb_build_object('results', dtx._saga_results(sg.id, sg.definition))
     FROM dtx.saga_data x
@@ -994,8 +1090,8 @@ REVOKE ALL ON FUNCTION dtx._saga_unwind(dtx.saga) FROM PUBLIC;
 COMMENT ON FUNCTION dtx._saga_unwind(dtx.saga) IS
   'internal: makes due what can be compensated now, or ends the saga';
 
--- Turn back.  What runs may finish, and is compensated then; so is what an
--- external worker has in hands.  All else that has not been done never will be.
+-- Turn back.  What runs may finish, and is compensated then, unless it is stopped;
+-- so is what an external worker has in hands.  All else that has not been done never will be.
 CREATE FUNCTION dtx._saga_compensate(sg dtx.saga, reason text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1021,6 +1117,19 @@ $$;
 REVOKE ALL ON FUNCTION dtx._saga_compensate(dtx.saga, text) FROM PUBLIC;
 COMMENT ON FUNCTION dtx._saga_compensate(dtx.saga, text) IS
   'internal: begins to compensate a saga';
+
+-- What workers execute of it is to stop.
+CREATE FUNCTION dtx._saga_stop_steps(sg dtx.saga) RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT dtx._saga_stop(s.saga, s.step, s.attempt, s.compensation)
+    FROM dtx.saga_step s
+   WHERE s.saga = (sg).id AND s.taken
+$$;
+
+REVOKE ALL ON FUNCTION dtx._saga_stop_steps(dtx.saga) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_stop_steps(dtx.saga) IS
+  'internal: stops the steps of a saga that are being executed, when this transaction has committed';
 
 -- What makes it impossible to turn back, or null.  A step that is being done does,
 -- unless only those that are done are asked for.
@@ -1076,6 +1185,7 @@ BEGIN
           CASE WHEN blocker IS NOT NULL THEN format('step "%s" can''t be undone, so the saga goes on', blocker) END,
           now_at, now_at);
   IF blocker IS NULL THEN
+    PERFORM dtx._saga_stop_steps(sg);
     PERFORM dtx._saga_compensate(sg, 'its deadline has passed');
   END IF;
   RETURN blocker IS NULL;
@@ -1150,7 +1260,7 @@ BEGIN
   IF again THEN
     -- Twice as long each time, but not longer than ten minutes, and never quite
     -- the same, so that those who failed together do not come back together.
-    seconds := extract(epoch FROM d.backoff);
+    seconds := greatest(extract(epoch FROM d.backoff), 0.01);
     seconds := least(seconds * 2 ^ least(st.attempt - 1, 30), greatest(seconds, 600));
     IF d.action = 'external' AND outcome = 'lost' THEN
       seconds := 0;             -- another worker can begin at once
@@ -1322,7 +1432,7 @@ BEGIN
     END IF;
   END IF;
 
-  IF d.action = 'sql' AND NOT dtx._saga_claim(st.saga, st.step, st.lane) THEN
+  IF d.action = 'sql' AND NOT dtx._saga_claim(st.saga, st.step, st.attempt + 1, st.compensation, st.lane, st.role) THEN
     RETURN;
   END IF;
   IF sg.state = 'pending' THEN
@@ -1391,7 +1501,7 @@ BEGIN
        SET state = CASE WHEN st.compensation THEN 'compensating' ELSE 'waiting' END::dtx.saga_step_state,
            due_at = CASE WHEN NOT st.compensation THEN now_at + d.timeout END, since = now_at
      WHERE saga = sg.id AND step = st.step;
-    PERFORM pg_notify('dtx:' || CASE WHEN st.compensation THEN d.compensate_queue ELSE d.queue END, '');
+    PERFORM dtx._saga_announce(CASE WHEN st.compensation THEN d.compensate_queue ELSE d.queue END);
     IF d.timeout IS NOT NULL THEN
       PERFORM dtx._wake_sagas();
     END IF;
@@ -1413,7 +1523,7 @@ BEGIN
                             CASE WHEN NOT st.compensation THEN st.since + d.timeout END)
        WHERE saga = sg.id AND step = st.step;
       IF e.token IS NULL AND e.available_at <= now_at THEN
-        PERFORM pg_notify('dtx:' || e.queue, '');
+        PERFORM dtx._saga_announce(e.queue);
       END IF;
       PERFORM dtx._wake_sagas();
     END IF;
@@ -1496,23 +1606,23 @@ BEGIN
     SELECT array_agg(x.lane ORDER BY random()) INTO lanes
       FROM (WITH RECURSIVE l (lane) AS (
               (SELECT s.lane FROM dtx.saga_step s
-                WHERE s.database = here AND s.role = _saga_take.role AND s.due_at IS NOT NULL
+                WHERE s.database = here AND s.role = _saga_take.role AND s.due_at IS NOT NULL AND s.step > 0
                 ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1)
               UNION ALL
               SELECT (SELECT s.lane FROM dtx.saga_step s
-                       WHERE s.database = here AND s.role = _saga_take.role AND s.lane > l.lane AND s.due_at IS NOT NULL
+                       WHERE s.database = here AND s.role = _saga_take.role AND s.lane > l.lane AND s.due_at IS NOT NULL AND s.step > 0
                        ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1)
                 FROM l WHERE l.lane IS NOT NULL)
             SELECT l.lane FROM l WHERE l.lane IS NOT NULL) AS x;
   END IF;
   FOREACH this_lane IN ARRAY coalesce(lanes, '{}') LOOP
-    CONTINUE WHEN of_saga IS NULL AND NOT dtx._saga_lane_open(this_lane);
+    CONTINUE WHEN of_saga IS NULL AND NOT dtx._saga_lane_open(this_lane, _saga_take.role);
     FOR due IN
       SELECT q.saga, q.step
         FROM (SELECT s.saga, s.step
                 FROM dtx.saga_step s
                WHERE of_saga IS NULL AND s.database = here AND s.role = _saga_take.role AND s.lane = this_lane
-                 AND s.due_at <= now_at AND s.due_at IS NOT NULL
+                 AND s.due_at <= now_at AND s.due_at IS NOT NULL AND s.step > 0
                  AND NOT (s.taken AND dtx._saga_claimed(s.saga, s.step))
                ORDER BY s.database, s.role, s.lane, s.due_at
                LIMIT bound) AS q
@@ -1520,7 +1630,7 @@ BEGIN
       SELECT q.saga, q.step
         FROM (SELECT s.saga, s.step
                 FROM dtx.saga_step s
-               WHERE s.saga = of_saga AND s.due_at <= now_at AND NOT s.taken) AS q
+               WHERE s.saga = of_saga AND s.step > 0 AND s.due_at <= now_at AND NOT s.taken) AS q
     LOOP
       IF careful THEN
         BEGIN
@@ -1548,7 +1658,7 @@ BEGIN
         more := true;
         RETURN;
       END IF;
-      EXIT WHEN of_saga IS NULL AND NOT dtx._saga_lane_open(this_lane);
+      EXIT WHEN of_saga IS NULL AND NOT dtx._saga_lane_open(this_lane, _saga_take.role);
     END LOOP;
   END LOOP;
 END
@@ -1558,25 +1668,41 @@ REVOKE ALL ON FUNCTION dtx._saga_take(oid, bigint, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION dtx._saga_take(oid, bigint, boolean) IS
   'internal: gives a worker a step that is due';
 
-CREATE FUNCTION dtx._saga_untake(saga bigint, step smallint, attempt integer, direction text) RETURNS void
+CREATE FUNCTION dtx._saga_untake(saga bigint, step smallint, attempt integer, direction text, why text DEFAULT NULL,
+  started_at timestamptz DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
+DECLARE
+  now_at timestamptz := clock_timestamp();
 BEGIN
   PERFORM FROM dtx.saga g WHERE g.id = _saga_untake.saga FOR UPDATE;
   UPDATE dtx.saga_step AS s
      SET state = CASE WHEN s.compensation THEN 'compensating' ELSE 'pending' END::dtx.saga_step_state,
-         taken = false, attempt = s.attempt - 1, due_at = clock_timestamp() + '200 ms'
+         taken = false, attempt = s.attempt - 1, due_at = now_at + '200 ms'
    WHERE s.saga = _saga_untake.saga AND s.step = _saga_untake.step
      AND s.taken AND s.attempt = _saga_untake.attempt
      AND s.compensation = (_saga_untake.direction = 'compensate');
+  IF FOUND AND why IS NOT NULL THEN
+    INSERT INTO dtx.saga_history_record (saga, step, action, attempt, outcome, message, started_at, finished_at, retry_at)
+    VALUES (_saga_untake.saga, _saga_untake.step, _saga_untake.direction, _saga_untake.attempt, 'stopped', why,
+            coalesce(_saga_untake.started_at, now_at), now_at, now_at + '200 ms');
+  END IF;
+  -- What turned the saga back meanwhile could not skip what was taken.
+  IF FOUND AND _saga_untake.direction = 'execute'
+     AND EXISTS (SELECT FROM dtx.saga g WHERE g.id = _saga_untake.saga AND g.compensating) THEN
+    UPDATE dtx.saga_step AS s
+       SET state = 'skipped', due_at = NULL, since = now_at
+     WHERE s.saga = _saga_untake.saga AND s.step = _saga_untake.step;
+    PERFORM dtx._saga_unwind(g) FROM dtx.saga g WHERE g.id = _saga_untake.saga;
+  END IF;
   PERFORM dtx._wake_sagas();
 END
 $$;
 
-REVOKE ALL ON FUNCTION dtx._saga_untake(bigint, smallint, integer, text) FROM PUBLIC;
-COMMENT ON FUNCTION dtx._saga_untake(bigint, smallint, integer, text) IS
-  'internal: a worker gives back a step that it has not begun to execute';
+REVOKE ALL ON FUNCTION dtx._saga_untake(bigint, smallint, integer, text, text, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_untake(bigint, smallint, integer, text, text, timestamptz) IS
+  'internal: a worker gives back a step that it has not begun to execute, or whose execution was stopped for no fault of the step';
 
 CREATE FUNCTION dtx._saga_done(saga bigint, step smallint, attempt integer, direction text, result jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -1665,7 +1791,7 @@ BEGIN
   -- From one (role, lane) to the next, each at one end of its part of the index.
   SELECT s.role, s.lane INTO this_role, this_lane
     FROM dtx.saga_step s
-   WHERE s.database = here AND s.due_at IS NOT NULL
+   WHERE s.database = here AND s.due_at IS NOT NULL AND s.step > 0
    ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1;
   WHILE this_role IS NOT NULL LOOP
     IF role IS DISTINCT FROM this_role THEN
@@ -1676,30 +1802,30 @@ BEGIN
       due := 0;
       next_due := NULL;
     END IF;
-    IF due < enough AND dtx._saga_lane_open(this_lane) THEN
+    IF due < enough AND dtx._saga_lane_open(this_lane, this_role) THEN
       SELECT count(*) INTO n
         FROM (SELECT
                 FROM dtx.saga_step s
-               WHERE s.database = here AND s.role = this_role AND s.lane = this_lane AND s.due_at <= now_at AND s.due_at IS NOT NULL
+               WHERE s.database = here AND s.role = this_role AND s.lane = this_lane AND s.due_at <= now_at AND s.due_at IS NOT NULL AND s.step > 0
                  AND NOT (s.taken AND dtx._saga_claimed(s.saga, s.step))
                LIMIT enough - due) AS x;
       due := due + n;
     ELSIF due < enough AND EXISTS (
             SELECT
               FROM dtx.saga_step s
-             WHERE s.database = here AND s.role = this_role AND s.lane = this_lane AND s.due_at <= now_at AND s.due_at IS NOT NULL
+             WHERE s.database = here AND s.role = this_role AND s.lane = this_lane AND s.due_at <= now_at AND s.due_at IS NOT NULL AND s.step > 0
                AND NOT (s.taken AND dtx._saga_claimed(s.saga, s.step))) THEN
       -- Others are on this server: soon again.
       next_due := least(next_due, now_at + interval '200 milliseconds');
     END IF;
     SELECT s.due_at INTO t
       FROM dtx.saga_step s
-     WHERE s.database = here AND s.role = this_role AND s.lane = this_lane AND s.due_at > now_at AND s.due_at IS NOT NULL
+     WHERE s.database = here AND s.role = this_role AND s.lane = this_lane AND s.due_at > now_at AND s.due_at IS NOT NULL AND s.step > 0
      ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1;
     next_due := least(next_due, t);
     SELECT s.role, s.lane INTO this_role, this_lane
       FROM dtx.saga_step s
-     WHERE s.database = here AND (s.role, s.lane) > (this_role, this_lane) AND s.due_at IS NOT NULL
+     WHERE s.database = here AND (s.role, s.lane) > (this_role, this_lane) AND s.due_at IS NOT NULL AND s.step > 0
      ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1;
   END LOOP;
   IF role IS NOT NULL THEN
@@ -1712,6 +1838,124 @@ REVOKE ALL ON FUNCTION dtx._saga_schedule() FROM PUBLIC;
 COMMENT ON FUNCTION dtx._saga_schedule() IS
   'internal: for each role with work, how much is due now (not counted further than there are workers), and when there will be more';
 
+-- Deadlines that have passed, n at most, and when to ask again.  For each role in turn,
+-- so that one that has locked many of its sagas is in nobody's way.
+CREATE FUNCTION dtx._saga_deadlines(n integer) RETURNS timestamptz
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  now_at timestamptz := clock_timestamp();
+  here oid := dtx._saga_active_database();
+  this_role oid;
+  due record;
+  next_due timestamptz;
+  t timestamptz;
+BEGIN
+  SELECT s.role INTO this_role
+    FROM dtx.saga_step s
+   WHERE s.database = here AND s.due_at IS NOT NULL AND s.step = 0
+   ORDER BY s.database, s.role, s.due_at LIMIT 1;
+  WHILE this_role IS NOT NULL LOOP
+    FOR due IN
+      SELECT s.saga
+        FROM dtx.saga_step s
+       WHERE s.database = here AND s.role = this_role AND s.due_at <= now_at AND s.due_at IS NOT NULL AND s.step = 0
+       ORDER BY s.database, s.role, s.due_at
+       LIMIT 1000
+    LOOP
+      IF n <= 0 THEN
+        RETURN now_at;
+      END IF;
+      BEGIN
+        IF (dtx._saga_try(due.saga, 0::smallint, false)).verdict = 'did' THEN
+          n := n - 1;
+        ELSE
+          next_due := least(next_due, now_at + '1 s');   -- locked by another transaction
+        END IF;
+      EXCEPTION WHEN OTHERS THEN
+        PERFORM dtx._saga_postpone(due.saga, 0::smallint, SQLSTATE, SQLERRM);
+      END;
+    END LOOP;
+    SELECT s.due_at INTO t
+      FROM dtx.saga_step s
+     WHERE s.database = here AND s.role = this_role AND s.due_at > now_at AND s.due_at IS NOT NULL AND s.step = 0
+     ORDER BY s.database, s.role, s.due_at LIMIT 1;
+    next_due := least(next_due, t);
+    SELECT s.role INTO this_role
+      FROM dtx.saga_step s
+     WHERE s.database = here AND s.role > this_role AND s.due_at IS NOT NULL AND s.step = 0
+     ORDER BY s.database, s.role, s.due_at LIMIT 1;
+  END LOOP;
+  RETURN next_due;
+END
+$$;
+
+REVOKE ALL ON FUNCTION dtx._saga_deadlines(integer) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_deadlines(integer) IS
+  'internal: lets deadlines pass, and tells when the next one does';
+
+-- Steps that are due of a role that does not exist any more fail: nobody else shall
+-- do them, and they are not forgotten either.
+CREATE FUNCTION dtx._saga_orphaned(role oid) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  now_at timestamptz := clock_timestamp();
+  here oid := dtx._saga_active_database();
+  this_saga bigint;
+  sg dtx.saga;
+  st dtx.saga_step;
+  n integer;
+  what text;
+BEGIN
+  IF EXISTS (SELECT FROM pg_authid r WHERE r.oid = _saga_orphaned.role) THEN
+    RETURN;
+  END IF;
+  FOR this_saga IN
+    SELECT DISTINCT x.saga
+      FROM (SELECT s.saga
+              FROM dtx.saga_step s
+             WHERE s.database = here AND s.role = _saga_orphaned.role AND s.due_at <= now_at
+               AND s.due_at IS NOT NULL AND s.step > 0
+             ORDER BY s.database, s.role, s.lane, s.due_at
+             LIMIT 100) AS x
+  LOOP
+    SELECT g.* INTO sg FROM dtx.saga g WHERE g.id = this_saga FOR UPDATE SKIP LOCKED;
+    CONTINUE WHEN NOT FOUND;
+    n := 0;
+    FOR st IN
+      SELECT s.* FROM dtx.saga_step s
+       WHERE s.saga = sg.id AND s.step > 0 AND s.due_at <= now_at
+         AND NOT (s.taken AND dtx._saga_claimed(s.saga, s.step))
+       ORDER BY s.step
+    LOOP
+      DELETE FROM dtx.saga_external e WHERE e.saga = sg.id AND e.step = st.step;
+      UPDATE dtx.saga_step
+         SET state = 'failed', taken = false, due_at = NULL, since = now_at
+       WHERE saga = sg.id AND step = st.step;
+      INSERT INTO dtx.saga_history_record (saga, step, action, attempt, outcome, sqlstate, message, started_at, finished_at)
+      VALUES (sg.id, st.step, CASE WHEN st.compensation THEN 'compensate' ELSE 'execute' END, nullif(st.attempt, 0), 'failed',
+              '42704', 'the role that has started the saga does not exist', st.since, now_at);
+      n := n + 1;
+    END LOOP;
+    IF n > 0 AND sg.state <> 'failed' THEN
+      SELECT d.name INTO what
+        FROM dtx.saga_step s JOIN dtx.saga_definition_step d ON d.definition = sg.definition AND d.step = s.step
+       WHERE s.saga = sg.id AND s.state = 'failed' ORDER BY s.since DESC LIMIT 1;
+      PERFORM dtx._saga_end(sg, 'failed', format('step "%s" can''t be executed: the role that has started the saga does not exist', what));
+    END IF;
+  END LOOP;
+END
+$$;
+
+REVOKE ALL ON FUNCTION dtx._saga_orphaned(oid) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_orphaned(oid) IS
+  'internal: fails the steps that are due of a role that does not exist';
+
 CREATE FUNCTION dtx._saga_any() RETURNS boolean
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
@@ -1719,8 +1963,14 @@ AS $$
 BEGIN
   PERFORM
      FROM dtx.saga_step s
-    WHERE s.database = dtx._saga_active_database() AND s.due_at IS NOT NULL
+    WHERE s.database = dtx._saga_active_database() AND s.due_at IS NOT NULL AND s.step > 0
     ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1;
+  IF NOT FOUND THEN
+    PERFORM
+       FROM dtx.saga_step s
+      WHERE s.database = dtx._saga_active_database() AND s.due_at IS NOT NULL AND s.step = 0
+      ORDER BY s.database, s.role, s.due_at LIMIT 1;
+  END IF;
   RETURN FOUND;
 END
 $$;
@@ -1771,13 +2021,151 @@ COMMENT ON FUNCTION dtx._saga_look(bigint) IS
 --
 -- Definitions
 --
+-- A name with a dot is that of an owner and that of a definition; the last dot counts,
+-- because definitions have none.  Without a dot, it is that of a definition of one's
+-- own.  So nobody can be made to run what a stranger has defined, by means of a name.
+--
+
+CREATE FUNCTION dtx._saga_split_name(name text, OUT owner text, OUT bare text)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT substring(name from '^(.*)[.][^.]*$'), substring(name from '[^.]*$')
+$$;
+
+REVOKE ALL ON FUNCTION dtx._saga_split_name(text) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_split_name(text) IS
+  'internal: the parts of the name of a definition';
+
+CREATE FUNCTION dtx._saga_granted(owner oid, name text, role oid) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT EXISTS (SELECT FROM dtx.saga_definition_grant g
+                  WHERE g.owner = _saga_granted.owner AND g.name = _saga_granted.name
+                    AND (g.grantee IS NULL OR pg_has_role(_saga_granted.role, g.grantee, 'USAGE')))
+$$;
+
+REVOKE ALL ON FUNCTION dtx._saga_granted(oid, text, oid) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_granted(oid, text, oid) IS
+  'internal: has the owner of a definition let a role start sagas of it?';
+
+-- For whoever owns what the name means, or will own it.
+CREATE FUNCTION dtx._saga_own_name(name text, OUT owner oid, OUT bare text)
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  caller oid := dtx._saga_caller();
+  part record;
+BEGIN
+  part := dtx._saga_split_name(_saga_own_name.name);
+  bare := part.bare;
+  owner := caller;
+  IF part.owner IS NOT NULL THEN
+    SELECT r.oid INTO owner FROM pg_authid r WHERE r.rolname = part.owner;
+    IF NOT FOUND THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'undefined_object',
+        MESSAGE = format('role "%s" does not exist', part.owner),
+        DETAIL = format('"%s" is the name of an owner and that of a definition.', _saga_own_name.name);
+    ELSIF NOT pg_has_role(caller, owner, 'USAGE') THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'insufficient_privilege',
+        MESSAGE = format('must be owner of saga definition "%s"', _saga_own_name.name);
+    END IF;
+  END IF;
+  IF coalesce(bare, '') = '' OR length(bare) > 200 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'name of a saga must have 1 to 200 characters';
+  END IF;
+END
+$$;
+
+REVOKE ALL ON FUNCTION dtx._saga_own_name(text) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_own_name(text) IS
+  'internal: owner and name of a definition that the caller owns, or is going to';
+
+-- For whoever starts a saga.  What a superuser has defined and granted needs no owner's
+-- name, because a superuser needs no such trick; but superusers run nothing of others
+-- that they have not named.
+CREATE FUNCTION dtx._saga_find_definition(name text, version integer) RETURNS dtx.saga_definition
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  caller oid := dtx._saga_caller();
+  is_super boolean := (SELECT r.rolsuper FROM pg_authid r WHERE r.oid = caller);
+  part record;
+  owners oid[];
+  d dtx.saga_definition;
+BEGIN
+  IF _saga_find_definition.name IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'name of the saga must not be null';
+  END IF;
+  part := dtx._saga_split_name(_saga_find_definition.name);
+  IF part.owner IS NOT NULL THEN
+    owners := ARRAY(SELECT r.oid FROM pg_authid r WHERE r.rolname = part.owner);
+  ELSIF is_super OR EXISTS (SELECT FROM dtx.saga_definition x
+                             WHERE x.owner = caller AND x.name = part.bare AND NOT x.dropped) THEN
+    owners := ARRAY[caller];
+  ELSE
+    owners := ARRAY(SELECT DISTINCT r.oid
+                      FROM pg_authid r
+                      JOIN dtx.saga_definition x ON x.owner = r.oid AND x.name = part.bare AND NOT x.dropped
+                     WHERE r.rolsuper AND dtx._saga_granted(r.oid, part.bare, caller));
+    IF cardinality(owners) > 1 THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'ambiguous_alias',
+        MESSAGE = format('there are several definitions of a saga "%s"', part.bare),
+        HINT = 'Write the name of the owner and a dot before that of the definition.';
+    END IF;
+  END IF;
+  SELECT x.* INTO d
+    FROM dtx.saga_definition x
+   WHERE x.owner = owners[1] AND x.name = part.bare AND NOT x.dropped
+     AND x.version = coalesce(_saga_find_definition.version, x.version)
+   ORDER BY x.version DESC LIMIT 1;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'undefined_object',
+      MESSAGE = format('there is no definition of a saga "%s"', _saga_find_definition.name)
+                || coalesce(' with version ' || _saga_find_definition.version, ''),
+      HINT = coalesce((SELECT format('To use that of role "%s", write "%s.%s".', r.rolname, r.rolname, x.name)
+                         FROM dtx.saga_definition x
+                         JOIN pg_authid r ON r.oid = x.owner
+                        WHERE part.owner IS NULL AND x.owner <> caller AND x.name = part.bare AND NOT x.dropped
+                          AND (pg_has_role(caller, r.oid, 'USAGE') OR dtx._saga_granted(r.oid, x.name, caller))
+                        ORDER BY r.rolname LIMIT 1),
+                      'Define it with dtx.define_saga().');
+  ELSIF NOT pg_has_role(caller, d.owner, 'USAGE') AND NOT dtx._saga_granted(d.owner, d.name, caller) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'insufficient_privilege',
+      MESSAGE = format('permission denied for saga definition "%s"', _saga_find_definition.name),
+      HINT = 'Its owner can grant it with dtx.grant_saga_definition().';
+  END IF;
+  -- It is not dropped before this transaction is over.
+  PERFORM FROM dtx.saga_definition x WHERE x.id = d.id AND NOT x.dropped FOR KEY SHARE;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'undefined_object',
+      MESSAGE = format('there is no definition of a saga "%s"', _saga_find_definition.name);
+  END IF;
+  RETURN d;
+END
+$$;
+
+REVOKE ALL ON FUNCTION dtx._saga_find_definition(text, integer) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_find_definition(text, integer) IS
+  'internal: the definition that the caller means and may use';
 
 CREATE FUNCTION dtx._define_saga(name text, steps dtx.step_spec[]) RETURNS integer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  caller oid := dtx._saga_caller();
+  own record;
   n integer := coalesce(cardinality(steps), 0);
   s dtx.step_spec;
   names text[] := '{}';
@@ -1793,11 +2181,7 @@ DECLARE
   server_name name;
   wrapper name;
 BEGIN
-  IF coalesce(_define_saga.name, '') = '' OR length(_define_saga.name) > 200 THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'invalid_parameter_value',
-      MESSAGE = 'name of a saga must have 1 to 200 characters';
-  END IF;
+  own := dtx._saga_own_name(_define_saga.name);
   IF n NOT BETWEEN 1 AND 1000 OR array_ndims(steps) <> 1 THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
@@ -1833,16 +2217,20 @@ BEGIN
         ERRCODE = 'invalid_parameter_value',
         MESSAGE = format('step "%s" has an unknown kind', s.name),
         HINT = 'Kinds of steps are compensatable, pivot, and retriable.';
-    ELSIF s.max_attempts < 1 OR s.compensate_attempts < 1 THEN
+    ELSIF s.max_attempts NOT BETWEEN 1 AND 10000 OR s.compensate_attempts NOT BETWEEN 1 AND 10000 THEN
       RAISE EXCEPTION USING
         ERRCODE = 'invalid_parameter_value',
-        MESSAGE = format('number of attempts at step "%s" must be positive', s.name);
+        MESSAGE = format('number of attempts at step "%s" must be from 1 to 10000', s.name);
     ELSIF s.backoff < '0' OR s.delay < '0' OR (s.action = 'sleep' AND s.delay IS NULL)
       OR NOT isfinite(s.backoff) OR NOT isfinite(s.delay) THEN
       RAISE EXCEPTION USING
         ERRCODE = 'invalid_parameter_value',
         MESSAGE = format(CASE WHEN s.action = 'sleep' THEN 'delay of step "%s" must not be null, infinite, or negative'
                               ELSE 'backoff of step "%s" must not be infinite or negative' END, s.name);
+    ELSIF s.action IN ('sql', 'external') AND s.backoff < '10 milliseconds' THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format('backoff of step "%s" must not be shorter than 10 milliseconds', s.name);
     ELSIF s.timeout <= '0' OR NOT isfinite(s.timeout) THEN
       RAISE EXCEPTION USING
         ERRCODE = 'invalid_parameter_value',
@@ -2028,31 +2416,25 @@ BEGIN
     END IF;
   END LOOP;
 
-  -- One at a time, so that numbers and versions are unique.
-  LOCK TABLE dtx.saga_definition IN SHARE ROW EXCLUSIVE MODE;
-  SELECT d.* INTO old FROM dtx.saga_definition d
-   WHERE d.name = _define_saga.name ORDER BY d.version DESC LIMIT 1;
-  IF FOUND THEN
-    IF NOT EXISTS (SELECT FROM pg_authid r WHERE r.oid = old.owner) AND pg_has_role(caller, old.owner, 'USAGE') THEN
-      old.owner := caller;      -- a superuser, after the owner was dropped
-    ELSIF NOT pg_has_role(caller, old.owner, 'USAGE') THEN
-      RAISE EXCEPTION USING
-        ERRCODE = 'insufficient_privilege',
-        MESSAGE = format('must be owner of saga definition "%s"', _define_saga.name);
+  LOOP
+    SELECT d.* INTO old FROM dtx.saga_definition d
+     WHERE d.owner = own.owner AND d.name = own.bare ORDER BY d.version DESC LIMIT 1;
+    IF FOUND AND NOT old.dropped THEN
+      rows := ARRAY(SELECT ROW(old.id, u.step, u.name, u.action, u.kind, u.after, u.ancestors, u.servers, u.execute,
+                               u.compensate, u.min_rows, u.max_attempts, u.compensate_attempts, u.backoff, u.timeout,
+                               u.delay, u.queue, u.payload, u.compensate_queue)::dtx.saga_definition_step
+                      FROM unnest(rows) AS u ORDER BY u.step);
+      IF rows = ARRAY(SELECT u FROM dtx.saga_definition_step u WHERE u.definition = old.id ORDER BY u.step) THEN
+        RETURN old.version;     -- nothing new
+      END IF;
     END IF;
-    rows := ARRAY(SELECT ROW(old.id, u.step, u.name, u.action, u.kind, u.after, u.ancestors, u.servers, u.execute,
-                             u.compensate, u.min_rows, u.max_attempts, u.compensate_attempts, u.backoff, u.timeout,
-                             u.delay, u.queue, u.payload, u.compensate_queue)::dtx.saga_definition_step
-                    FROM unnest(rows) AS u ORDER BY u.step);
-    IF rows = ARRAY(SELECT u FROM dtx.saga_definition_step u WHERE u.definition = old.id ORDER BY u.step) THEN
-      RETURN old.version;       -- nothing new
-    END IF;
-  END IF;
-  INSERT INTO dtx.saga_definition (id, name, version, owner, created_at)
-  SELECT coalesce(max(d.id), 0) + 1, _define_saga.name, coalesce(old.version, 0) + 1, coalesce(old.owner, caller),
-         clock_timestamp()
-    FROM dtx.saga_definition d
-  RETURNING * INTO old;
+    -- Waits for whoever is doing the same just now, and then looks again.
+    INSERT INTO dtx.saga_definition (id, owner, name, version, created_at)
+    VALUES (nextval('dtx.saga_definition_id'), own.owner, own.bare, coalesce(old.version, 0) + 1, clock_timestamp())
+    ON CONFLICT DO NOTHING
+    RETURNING * INTO old;
+    EXIT WHEN FOUND;
+  END LOOP;
   INSERT INTO dtx.saga_definition_step
   SELECT old.id, u.step, u.name, u.action, u.kind, u.after, u.ancestors, u.servers, u.execute, u.compensate,
          u.min_rows, u.max_attempts, u.compensate_attempts, u.backoff, u.timeout, u.delay, u.queue, u.payload,
@@ -2074,11 +2456,148 @@ REVOKE ALL ON FUNCTION dtx.define_saga(text, dtx.step_spec[]) FROM PUBLIC;
 COMMENT ON FUNCTION dtx.define_saga(text, dtx.step_spec[]) IS
   'defines a saga, or a new version of it if anything is different; returns the version';
 
+CREATE FUNCTION dtx._grant_saga_definition(name text, grantee name) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  own record;
+  role oid;
+BEGIN
+  own := dtx._saga_own_name(_grant_saga_definition.name);
+  IF _grant_saga_definition.grantee IS DISTINCT FROM 'public' THEN
+    SELECT r.oid INTO role FROM pg_authid r WHERE r.rolname = _grant_saga_definition.grantee;
+    IF NOT FOUND THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'undefined_object',
+        MESSAGE = CASE WHEN _grant_saga_definition.grantee IS NULL THEN 'grantee must not be null'
+                       ELSE format('role "%s" does not exist', _grant_saga_definition.grantee) END;
+    END IF;
+  END IF;
+  PERFORM FROM dtx.saga_definition d WHERE d.owner = own.owner AND d.name = own.bare AND NOT d.dropped FOR KEY SHARE;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'undefined_object',
+      MESSAGE = format('there is no definition of a saga "%s"', _grant_saga_definition.name);
+  END IF;
+  INSERT INTO dtx.saga_definition_grant (owner, name, grantee)
+  SELECT own.owner, own.bare, role
+   WHERE NOT EXISTS (SELECT FROM dtx.saga_definition_grant g
+                      WHERE g.owner = own.owner AND g.name = own.bare AND g.grantee IS NOT DISTINCT FROM role);
+END
+$$;
+
+REVOKE ALL ON FUNCTION dtx._grant_saga_definition(text, name) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._grant_saga_definition(text, name) IS
+  'internal: dtx.grant_saga_definition()';
+
+CREATE FUNCTION dtx.grant_saga_definition(name text, grantee name) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+
+REVOKE ALL ON FUNCTION dtx.grant_saga_definition(text, name) FROM PUBLIC;
+COMMENT ON FUNCTION dtx.grant_saga_definition(text, name) IS
+  'lets a role, or ''public'', start sagas of a definition of one''s own, all versions, with its own rights';
+
+CREATE FUNCTION dtx._revoke_saga_definition(name text, grantee name) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  own record;
+BEGIN
+  own := dtx._saga_own_name(_revoke_saga_definition.name);
+  DELETE FROM dtx.saga_definition_grant g
+   WHERE g.owner = own.owner AND g.name = own.bare
+     AND (CASE WHEN g.grantee IS NULL THEN _revoke_saga_definition.grantee = 'public'
+               ELSE g.grantee = (SELECT r.oid FROM pg_authid r WHERE r.rolname = _revoke_saga_definition.grantee) END);
+END
+$$;
+
+REVOKE ALL ON FUNCTION dtx._revoke_saga_definition(text, name) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._revoke_saga_definition(text, name) IS
+  'internal: dtx.revoke_saga_definition()';
+
+CREATE FUNCTION dtx.revoke_saga_definition(name text, grantee name) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+
+REVOKE ALL ON FUNCTION dtx.revoke_saga_definition(text, name) FROM PUBLIC;
+COMMENT ON FUNCTION dtx.revoke_saga_definition(text, name) IS
+  'takes back what dtx.grant_saga_definition() has granted; sagas that were started go on';
+
+CREATE FUNCTION dtx._drop_saga_definition(name text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  caller oid := dtx._saga_caller();
+  part record := dtx._saga_split_name(_drop_saga_definition.name);
+  own record;
+  ids bigint[];
+  n bigint;
+BEGIN
+  IF part.owner = '' AND (SELECT r.rolsuper FROM pg_authid r WHERE r.oid = caller) THEN
+    -- Those that belong to nobody.
+    ids := ARRAY(SELECT d.id FROM dtx.saga_definition d
+                  WHERE d.name = part.bare AND NOT d.dropped
+                    AND NOT EXISTS (SELECT FROM pg_authid r WHERE r.oid = d.owner)
+                  ORDER BY d.id FOR UPDATE);
+  ELSE
+    own := dtx._saga_own_name(_drop_saga_definition.name);
+    ids := ARRAY(SELECT d.id FROM dtx.saga_definition d
+                  WHERE d.owner = own.owner AND d.name = own.bare AND NOT d.dropped
+                  ORDER BY d.id FOR UPDATE);
+  END IF;
+  IF ids = '{}' THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'undefined_object',
+      MESSAGE = format('there is no definition of a saga "%s"', _drop_saga_definition.name);
+  END IF;
+  SELECT count(*) INTO n FROM dtx.saga g WHERE g.definition = ANY (ids) AND g.finished_at IS NULL;
+  IF n > 0 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'object_in_use',
+      MESSAGE = format('cannot drop definition "%s", because %s of its sagas have not ended', _drop_saga_definition.name, n),
+      HINT = 'Wait for them, or end them with dtx.cancel_saga() or dtx.force_saga().';
+  END IF;
+  DELETE FROM dtx.saga_definition_grant x
+   USING dtx.saga_definition d
+   WHERE d.id = ANY (ids) AND x.owner = d.owner AND x.name = d.name;
+  UPDATE dtx.saga_definition SET dropped = true WHERE id = ANY (ids);
+  PERFORM dtx._saga_forget_definitions();
+END
+$$;
+
+REVOKE ALL ON FUNCTION dtx._drop_saga_definition(text) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._drop_saga_definition(text) IS
+  'internal: dtx.drop_saga_definition()';
+
+CREATE FUNCTION dtx.drop_saga_definition(name text) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+
+REVOKE ALL ON FUNCTION dtx.drop_saga_definition(text) FROM PUBLIC;
+COMMENT ON FUNCTION dtx.drop_saga_definition(text) IS
+  'drops a definition, all versions; refused while sagas of it have not ended';
+
+-- Of those that were dropped, those that no saga is of any more.
+CREATE FUNCTION dtx._saga_forget_definitions() RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  DELETE FROM dtx.saga_definition d
+   WHERE d.dropped AND NOT EXISTS (SELECT FROM dtx.saga g WHERE g.definition = d.id)
+$$;
+
+REVOKE ALL ON FUNCTION dtx._saga_forget_definitions() FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_forget_definitions() IS
+  'internal: forgets definitions that were dropped and are not needed any more';
+
 --
 -- Starting, and what can be done to a saga
 --
 
-CREATE FUNCTION dtx._start_saga(name text, input jsonb, key text, run_at timestamptz, deadline timestamptz)
+CREATE FUNCTION dtx._start_saga(name text, input jsonb, key text, run_at timestamptz, deadline timestamptz, version integer)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -2086,29 +2605,18 @@ AS $$
 DECLARE
   caller oid := dtx._saga_caller();
   here oid := dtx._saga_database();
-  def bigint;
+  def dtx.saga_definition;
   id bigint;
   now_at timestamptz := clock_timestamp();
   begin_at timestamptz := greatest(now_at, _start_saga.run_at);
 BEGIN
-  IF _start_saga.name IS NULL THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'invalid_parameter_value',
-      MESSAGE = 'name of the saga must not be null';
-  ELSIF octet_length(_start_saga.key) > 1000 THEN
+  IF octet_length(_start_saga.key) > 1000 THEN
     -- (it is part of an index)
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'key of a saga must not be longer than 1000 bytes';
   END IF;
-  SELECT d.id INTO def FROM dtx.saga_definition d
-   WHERE d.name = _start_saga.name ORDER BY d.version DESC LIMIT 1;
-  IF NOT FOUND THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'undefined_object',
-      MESSAGE = format('there is no definition of a saga "%s"', _start_saga.name),
-      HINT = 'Define it with dtx.define_saga().';
-  END IF;
+  def := dtx._saga_find_definition(_start_saga.name, _start_saga.version);
   IF NOT (SELECT r.rolcanlogin FROM pg_authid r WHERE r.oid = caller) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'object_not_in_prerequisite_state',
@@ -2134,11 +2642,11 @@ BEGIN
   LOOP
     IF _start_saga.key IS NOT NULL THEN
       SELECT k.saga INTO id FROM dtx.saga_key k
-       WHERE k.role = caller AND k.name = _start_saga.name AND k.key = _start_saga.key;
+       WHERE k.role = caller AND k.owner = def.owner AND k.name = def.name AND k.key = _start_saga.key;
       IF FOUND THEN
         PERFORM dtx._saga_check_database(g)
            FROM dtx.saga_key k JOIN dtx.saga g ON g.id = k.saga
-          WHERE k.role = caller AND k.name = _start_saga.name AND k.key = _start_saga.key
+          WHERE k.role = caller AND k.owner = def.owner AND k.name = def.name AND k.key = _start_saga.key
             AND g.state NOT IN ('completed', 'compensated');
         RETURN id;
       END IF;
@@ -2146,19 +2654,19 @@ BEGIN
     id := nextval('dtx.saga_id');
     EXIT WHEN _start_saga.key IS NULL;
     -- waits for whoever is doing the same just now
-    INSERT INTO dtx.saga_key (role, name, key, saga)
-    VALUES (caller, _start_saga.name, _start_saga.key, id)
+    INSERT INTO dtx.saga_key (role, owner, name, key, saga)
+    VALUES (caller, def.owner, def.name, _start_saga.key, id)
     ON CONFLICT DO NOTHING;
     EXIT WHEN FOUND;
   END LOOP;
   INSERT INTO dtx.saga (id, database, definition, role, boot_id, xid, state, started_at)
-  VALUES (id, here, def, caller, dtx._boot_id(), dtx._saga_xid(), 'pending', now_at);
+  VALUES (id, here, def.id, caller, dtx._boot_id(), dtx._saga_xid(), 'pending', now_at);
   INSERT INTO dtx.saga_data (saga, input, key, run_at, deadline)
   VALUES (id, coalesce(_start_saga.input, '{}'), _start_saga.key, _start_saga.run_at, _start_saga.deadline);
   INSERT INTO dtx.saga_step (saga, step, database, role, lane, state, due_at, since)
   SELECT id, d.step, here, caller, dtx._saga_lane(d.servers, d.execute), 'pending', begin_at, now_at
     FROM dtx.saga_definition_step d
-   WHERE d.definition = def AND d.after = '{}';
+   WHERE d.definition = def.id AND d.after = '{}';
   IF _start_saga.deadline IS NOT NULL THEN
     INSERT INTO dtx.saga_step (saga, step, database, role, lane, state, due_at, since)
     VALUES (id, 0, here, caller, 0, 'waiting', _start_saga.deadline, now_at);
@@ -2168,17 +2676,17 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION dtx._start_saga(text, jsonb, text, timestamptz, timestamptz) FROM PUBLIC;
-COMMENT ON FUNCTION dtx._start_saga(text, jsonb, text, timestamptz, timestamptz) IS
+REVOKE ALL ON FUNCTION dtx._start_saga(text, jsonb, text, timestamptz, timestamptz, integer) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._start_saga(text, jsonb, text, timestamptz, timestamptz, integer) IS
   'internal: dtx.start_saga()';
 
 CREATE FUNCTION dtx.start_saga(name text, input jsonb DEFAULT '{}', key text DEFAULT NULL,
-  run_at timestamptz DEFAULT NULL, deadline timestamptz DEFAULT NULL) RETURNS bigint
+  run_at timestamptz DEFAULT NULL, deadline timestamptz DEFAULT NULL, version integer DEFAULT NULL) RETURNS bigint
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
-REVOKE ALL ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz) FROM PUBLIC;
-COMMENT ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz) IS
+REVOKE ALL ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer) FROM PUBLIC;
+COMMENT ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer) IS
   'starts a saga if this transaction commits, as the current role, and returns its number; with the same key, the same saga';
 
 CREATE FUNCTION dtx.wait_saga(saga bigint, timeout interval DEFAULT NULL) RETURNS dtx.saga_state
@@ -2212,6 +2720,7 @@ BEGIN
         DETAIL = format('Step "%s" has begun and can''t be undone.', blocker);
     END IF;
     PERFORM dtx._saga_audit(sg, NULL, 'cancel', 'compensating', reason);
+    PERFORM dtx._saga_stop_steps(sg);
     PERFORM dtx._saga_compensate(sg, 'canceled: ' || reason);
     PERFORM dtx._wake_sagas();
   END IF;
@@ -2229,7 +2738,7 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
 REVOKE ALL ON FUNCTION dtx.cancel_saga(bigint, text) FROM PUBLIC;
 COMMENT ON FUNCTION dtx.cancel_saga(bigint, text) IS
-  'has a saga compensated, if it has not reached its point of no return; returns its state now';
+  'has a saga compensated, if it has not reached its point of no return, and stops its steps that run; returns its state now';
 
 -- The step of that name, and its row, for operators.
 CREATE FUNCTION dtx._saga_find_step(sg dtx.saga, name text) RETURNS smallint
@@ -2459,6 +2968,7 @@ BEGIN
   END IF;
   sg := dtx._saga_lock(_force_saga.saga, _force_saga.state <> 'compensating');
   PERFORM dtx._saga_check_unfinished(sg);
+  PERFORM dtx._saga_stop_steps(sg);
   IF _force_saga.state = 'compensating' THEN
     IF sg.compensating THEN
       RAISE EXCEPTION USING
@@ -2494,7 +3004,7 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
 REVOKE ALL ON FUNCTION dtx.force_saga(bigint, dtx.saga_state, text) FROM PUBLIC;
 COMMENT ON FUNCTION dtx.force_saga(bigint, dtx.saga_state, text) IS
-  'ends a saga as it is (completed or compensated), or turns it back even after its point of no return (compensating)';
+  'ends a saga as it is (completed or compensated), or turns it back even after its point of no return (compensating); stops its steps that run';
 
 CREATE FUNCTION dtx._signal_saga(saga bigint, name text, payload jsonb) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -2589,7 +3099,7 @@ BEGIN
     SELECT (SELECT x.role FROM dtx.saga_external x WHERE x.database = here AND x.role > r.role
              ORDER BY x.database, x.role LIMIT 1)
       FROM r WHERE r.role IS NOT NULL)
-  SELECT array_agg(r.role ORDER BY h.available_at) INTO roles
+  SELECT array_agg(r.role::oid ORDER BY h.available_at) INTO roles
     FROM r
     CROSS JOIN LATERAL (SELECT x.available_at FROM dtx.saga_external x
                          WHERE x.database = here AND x.role = r.role AND x.queue = _claim.queue
@@ -2798,35 +3308,117 @@ COMMENT ON FUNCTION dtx.fail(uuid, text, boolean) IS
   'an external worker has not been able to do what it has claimed, and nothing of it was done; retry false: it will never be; an error if its lease is over';
 
 --
--- Views.  Users see their own sagas, that is, those of roles whose privileges
--- they have, and members of pg_monitor all.
+-- Events
+--
+
+-- For each role by itself, so that one with many events is in nobody's way.
+CREATE FUNCTION dtx._take_events(n integer)
+RETURNS TABLE (id bigint, saga bigint, owner name, name text, role name, event text, at timestamptz, payload jsonb)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  caller oid := dtx._saga_caller();
+  due record;
+  o dtx.saga_outbox;
+  got integer := 0;
+BEGIN
+  IF _take_events.n IS NULL OR _take_events.n NOT BETWEEN 1 AND 10000 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'number of events to take must be from 1 to 10000';
+  END IF;
+  FOR due IN
+    WITH RECURSIVE r (role) AS (
+      (SELECT x.role FROM dtx.saga_outbox x ORDER BY x.role, x.id LIMIT 1)
+      UNION ALL
+      SELECT (SELECT x.role FROM dtx.saga_outbox x WHERE x.role > r.role ORDER BY x.role, x.id LIMIT 1)
+        FROM r WHERE r.role IS NOT NULL)
+    SELECT e.id
+      FROM r
+      CROSS JOIN LATERAL (SELECT x.id FROM dtx.saga_outbox x WHERE x.role = r.role
+                           ORDER BY x.role, x.id
+                           LIMIT _take_events.n + 5000) AS e    -- others may have taken some of them
+     WHERE r.role IS NOT NULL AND pg_has_role(caller, r.role, 'USAGE')
+     ORDER BY e.id
+  LOOP
+    SELECT x.* INTO o FROM dtx.saga_outbox x WHERE x.id = due.id FOR UPDATE SKIP LOCKED;
+    CONTINUE WHEN NOT FOUND;
+    DELETE FROM dtx.saga_outbox x WHERE x.id = o.id;
+    id := o.id;
+    saga := o.saga;
+    owner := (SELECT u.rolname FROM pg_roles u WHERE u.oid = o.owner);
+    name := o.name;
+    role := (SELECT u.rolname FROM pg_roles u WHERE u.oid = o.role);
+    event := o.event;
+    at := o.at;
+    payload := o.payload;
+    RETURN NEXT;
+    got := got + 1;
+    EXIT WHEN got >= _take_events.n;
+  END LOOP;
+END
+$$;
+
+REVOKE ALL ON FUNCTION dtx._take_events(integer) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._take_events(integer) IS
+  'internal: dtx.take_events()';
+
+CREATE FUNCTION dtx.take_events(n integer DEFAULT 100)
+RETURNS TABLE (id bigint, saga bigint, owner name, name text, role name, event text, at timestamptz, payload jsonb)
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100;
+
+REVOKE ALL ON FUNCTION dtx.take_events(integer) FROM PUBLIC;
+COMMENT ON FUNCTION dtx.take_events(integer) IS
+  'takes up to n events of one''s sagas, the oldest that nobody else takes just now, if this transaction commits';
+
+--
+-- Views.  Users see their own sagas, that is, those of roles whose privileges they
+-- have.  Members of pg_monitor see that there are others, and how they do, but nothing
+-- that users have put into them.
 --
 
 CREATE VIEW dtx.saga_definitions WITH (security_barrier) AS
   SELECT d.name,
          d.version,
-         pg_catalog.pg_get_userbyid(d.owner) AS owner,
+         (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = d.owner) AS owner,
          d.created_at,
-         ARRAY(SELECT s.name FROM dtx.saga_definition_step AS s WHERE s.definition = d.id ORDER BY s.step) AS steps
-    FROM dtx.saga_definition AS d;
+         ARRAY(SELECT s.name FROM dtx.saga_definition_step AS s WHERE s.definition = d.id ORDER BY s.step) AS steps,
+         ARRAY(SELECT COALESCE(r.rolname, 'public')
+                 FROM dtx.saga_definition_grant AS g
+                 LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = g.grantee
+                WHERE g.owner = d.owner AND g.name = d.name AND (g.grantee IS NULL OR r.oid IS NOT NULL)
+                ORDER BY 1) AS granted_to
+    FROM dtx.saga_definition AS d
+   WHERE NOT d.dropped
+     AND (pg_catalog.pg_has_role(d.owner, 'USAGE')
+          OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+          OR EXISTS (SELECT FROM dtx.saga_definition_grant AS g
+                      WHERE g.owner = d.owner AND g.name = d.name
+                        AND (g.grantee IS NULL OR pg_catalog.pg_has_role(g.grantee, 'USAGE'))));
 
 REVOKE ALL ON dtx.saga_definitions FROM PUBLIC;
 GRANT SELECT ON dtx.saga_definitions TO PUBLIC;
 COMMENT ON VIEW dtx.saga_definitions IS
-  'definitions of sagas, all versions';
+  'definitions of sagas, all versions; one''s own, and those that one may use; members of pg_monitor see all';
 COMMENT ON COLUMN dtx.saga_definitions.name IS
   'name of the definition';
 COMMENT ON COLUMN dtx.saga_definitions.version IS
   'version; the highest one is used by sagas that start now';
 COMMENT ON COLUMN dtx.saga_definitions.owner IS
-  'who may define the next version';
+  'who may define the next version, and let others use it; null: that role was dropped';
+COMMENT ON COLUMN dtx.saga_definitions.granted_to IS
+  'who else may start sagas of it, by dtx.grant_saga_definition()';
 COMMENT ON COLUMN dtx.saga_definitions.created_at IS
   'when this version was defined';
 COMMENT ON COLUMN dtx.saga_definitions.steps IS
   'names of its steps; dtx.explain_saga(name) tells more';
 
 CREATE VIEW dtx.saga_definition_steps WITH (security_barrier) AS
-  SELECT d.name,
+  SELECT (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = d.owner) AS owner,
+         d.name,
          d.version,
          s.step AS position,
          s.name AS step,
@@ -2847,12 +3439,19 @@ CREATE VIEW dtx.saga_definition_steps WITH (security_barrier) AS
          s.payload,
          s.compensate_queue
     FROM dtx.saga_definition AS d
-    JOIN dtx.saga_definition_step AS s ON s.definition = d.id;
+    JOIN dtx.saga_definition_step AS s ON s.definition = d.id
+   WHERE NOT d.dropped
+     AND (pg_catalog.pg_has_role(d.owner, 'USAGE')
+          OR EXISTS (SELECT FROM dtx.saga_definition_grant AS g
+                      WHERE g.owner = d.owner AND g.name = d.name
+                        AND (g.grantee IS NULL OR pg_catalog.pg_has_role(g.grantee, 'USAGE'))));
 
 REVOKE ALL ON dtx.saga_definition_steps FROM PUBLIC;
 GRANT SELECT ON dtx.saga_definition_steps TO PUBLIC;
 COMMENT ON VIEW dtx.saga_definition_steps IS
-  'steps of definitions of sagas, all versions';
+  'steps of definitions of sagas, all versions; of one''s own, and of those that one may use';
+COMMENT ON COLUMN dtx.saga_definition_steps.owner IS
+  'owner of the definition; null: that role was dropped';
 COMMENT ON COLUMN dtx.saga_definition_steps.name IS
   'name of the definition';
 COMMENT ON COLUMN dtx.saga_definition_steps.version IS
@@ -2896,15 +3495,16 @@ CREATE VIEW dtx.sagas WITH (security_barrier) AS
   SELECT g.id,
          d.name,
          d.version,
-         x.key,
-         pg_catalog.pg_get_userbyid(g.role) AS role,
+         (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = d.owner) AS owner,
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN x.key END AS key,
+         (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = g.role) AS role,
          g.state,
-         x.input,
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN x.input END AS input,
          g.started_at,
          x.run_at,
          x.deadline,
          g.finished_at,
-         NULLIF(pg_catalog.concat_ws('; ', x.reason, x.failure), '') AS reason,
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN NULLIF(pg_catalog.concat_ws('; ', x.reason, x.failure), '') END AS reason,
          CASE WHEN g.state NOT IN ('completed', 'compensated') AND g.database <> h.oid THEN
            pg_catalog.format(
              'It belongs to database %2$s, of which this one is a copy, and goes on there only. To end it here, SELECT dtx.force_saga(%1$s, ''compensated'', ''why''), which changes nothing there.',
@@ -2933,17 +3533,19 @@ CREATE VIEW dtx.sagas WITH (security_barrier) AS
 REVOKE ALL ON dtx.sagas FROM PUBLIC;
 GRANT SELECT ON dtx.sagas TO PUBLIC;
 COMMENT ON VIEW dtx.sagas IS
-  'sagas; members of pg_monitor see all, others their own';
+  'sagas; one''s own, and for members of pg_monitor all others, without what users have put into them (key, input, reason)';
 COMMENT ON COLUMN dtx.sagas.id IS
   'number of the saga';
 COMMENT ON COLUMN dtx.sagas.name IS
   'name of its definition';
 COMMENT ON COLUMN dtx.sagas.version IS
   'version of its definition';
+COMMENT ON COLUMN dtx.sagas.owner IS
+  'owner of its definition; null: that role was dropped';
 COMMENT ON COLUMN dtx.sagas.key IS
   'key with which it was started';
 COMMENT ON COLUMN dtx.sagas.role IS
-  'role that has started it, as which its steps run';
+  'role that has started it, as which its steps run; null: it was dropped';
 COMMENT ON COLUMN dtx.sagas.state IS
   'pending, running, completed, compensating, compensated; failed: only an operator can decide how to go on';
 COMMENT ON COLUMN dtx.sagas.input IS
@@ -2977,9 +3579,9 @@ CREATE VIEW dtx.saga_steps WITH (security_barrier) AS
          s.since,
          CASE WHEN g.database = h.oid THEN s.due_at END AS due_at,
          e.queue,
-         e.worker,
-         r.result,
-         CASE WHEN s.state NOT IN ('completed', 'compensated') THEN
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN e.worker END AS worker,
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN r.result END AS result,
+         CASE WHEN s.state NOT IN ('completed', 'compensated') AND pg_catalog.pg_has_role(g.role, 'USAGE') THEN
            (SELECT h.message FROM dtx.saga_history_record AS h
              WHERE h.saga = g.id AND h.step = d.step AND h.outcome IN ('failed', 'lost')
              ORDER BY h.id DESC LIMIT 1)
@@ -2995,7 +3597,7 @@ CREATE VIEW dtx.saga_steps WITH (security_barrier) AS
 REVOKE ALL ON dtx.saga_steps FROM PUBLIC;
 GRANT SELECT ON dtx.saga_steps TO PUBLIC;
 COMMENT ON VIEW dtx.saga_steps IS
-  'steps of sagas; members of pg_monitor see all, others those of their own sagas';
+  'steps of sagas; those of one''s own, and for members of pg_monitor all others, without worker, result and error';
 COMMENT ON COLUMN dtx.saga_steps.saga IS
   'number of the saga';
 COMMENT ON COLUMN dtx.saga_steps.position IS
@@ -3035,13 +3637,13 @@ CREATE VIEW dtx.saga_history WITH (security_barrier) AS
          h.attempt,
          h.outcome,
          h.sqlstate,
-         h.message,
-         h.detail,
-         h.hint,
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN h.message END AS message,
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN h.detail END AS detail,
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN h.hint END AS hint,
          h.started_at,
          h.finished_at,
          h.retry_at,
-         h.by_whom
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN h.by_whom END AS by_whom
     FROM dtx.saga_history_record AS h
     JOIN dtx.saga AS g ON g.id = h.saga
     LEFT JOIN dtx.saga_definition_step AS d ON d.definition = g.definition AND d.step = h.step
@@ -3050,7 +3652,7 @@ CREATE VIEW dtx.saga_history WITH (security_barrier) AS
 REVOKE ALL ON dtx.saga_history FROM PUBLIC;
 GRANT SELECT ON dtx.saga_history TO PUBLIC;
 COMMENT ON VIEW dtx.saga_history IS
-  'all attempts at steps of sagas, and what operators have done; members of pg_monitor see all, others those of their own sagas';
+  'all attempts at steps of sagas, and what operators have done; of one''s own, and for members of pg_monitor of all others, without message, detail, hint and by_whom';
 COMMENT ON COLUMN dtx.saga_history.saga IS
   'number of the saga';
 COMMENT ON COLUMN dtx.saga_history.id IS
@@ -3062,7 +3664,7 @@ COMMENT ON COLUMN dtx.saga_history.action IS
 COMMENT ON COLUMN dtx.saga_history.attempt IS
   'which attempt it was, from 1';
 COMMENT ON COLUMN dtx.saga_history.outcome IS
-  'completed, failed, or lost (its worker or its lease has gone); for other actions, the state that followed';
+  'completed, failed, lost (its worker or its lease has gone), or stopped (for no fault of its own, so it was no attempt); for other actions, the state that followed';
 COMMENT ON COLUMN dtx.saga_history.sqlstate IS
   'SQLSTATE of the error';
 COMMENT ON COLUMN dtx.saga_history.message IS
@@ -3081,7 +3683,8 @@ COMMENT ON COLUMN dtx.saga_history.by_whom IS
   'role that has done it, or name of the external worker; null: a worker of pg_dtx';
 
 CREATE VIEW dtx.saga_stat WITH (security_barrier) AS
-  SELECT d.name,
+  SELECT (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = d.owner) AS owner,
+         d.name,
          pg_catalog.count(*) AS started,
          pg_catalog.count(*) FILTER (WHERE g.state = 'pending') AS pending,
          pg_catalog.count(*) FILTER (WHERE g.state = 'running') AS running,
@@ -3095,12 +3698,14 @@ CREATE VIEW dtx.saga_stat WITH (security_barrier) AS
     FROM dtx.saga AS g
     JOIN dtx.saga_definition AS d ON d.id = g.definition
    WHERE pg_catalog.pg_has_role(g.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
-   GROUP BY d.name;
+   GROUP BY d.owner, d.name;
 
 REVOKE ALL ON dtx.saga_stat FROM PUBLIC;
 GRANT SELECT ON dtx.saga_stat TO PUBLIC;
 COMMENT ON VIEW dtx.saga_stat IS
   'numbers of sagas by definition, as far as they were not purged; members of pg_monitor see all, others those of their own';
+COMMENT ON COLUMN dtx.saga_stat.owner IS
+  'owner of the definition; null: that role was dropped';
 COMMENT ON COLUMN dtx.saga_stat.name IS
   'name of the definition';
 COMMENT ON COLUMN dtx.saga_stat.started IS
@@ -3214,8 +3819,24 @@ AS $$
 #variable_conflict use_column
 DECLARE
   v integer;
+  whose text;
+  bare text;
+  owners name[];
 BEGIN
-  SELECT max(d.version) INTO v FROM dtx.saga_definitions d WHERE d.name = explain_saga.name;
+  -- One's own, or the only one of that name that one sees.
+  whose := substring(explain_saga.name from '^(.*)[.][^.]*$');
+  bare := substring(explain_saga.name from '[^.]*$');
+  owners := ARRAY(SELECT DISTINCT d.owner FROM dtx.saga_definitions d
+                   WHERE d.name = bare AND d.owner = coalesce(whose, d.owner));
+  IF whose IS NULL AND current_user = ANY (owners) THEN
+    owners := ARRAY[current_user];
+  ELSIF cardinality(owners) > 1 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'ambiguous_alias',
+      MESSAGE = format('there are several definitions of a saga "%s"', bare),
+      HINT = 'Write the name of the owner and a dot before that of the definition.';
+  END IF;
+  SELECT max(d.version) INTO v FROM dtx.saga_definitions d WHERE d.name = bare AND d.owner = owners[1];
   IF v IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = 'undefined_object',
@@ -3227,9 +3848,9 @@ BEGIN
     WITH s AS (
       SELECT p.*, (SELECT array_agg(b.position ORDER BY b.position)
                      FROM dtx.saga_definition_steps b
-                    WHERE b.name = p.name AND b.version = p.version AND b.step = ANY (p.after)) AS before
+                    WHERE b.owner = p.owner AND b.name = p.name AND b.version = p.version AND b.step = ANY (p.after)) AS before
         FROM dtx.saga_definition_steps p
-       WHERE p.name = explain_saga.name AND p.version = v),
+       WHERE p.owner = owners[1] AND p.name = bare AND p.version = v),
     g AS (
       SELECT x.step, x.label, x.ord
         FROM (SELECT array_agg(s.step ORDER BY s.position) AS names,
@@ -3349,7 +3970,7 @@ BEGIN
     DELETE FROM dtx.saga_key k
      USING dtx.saga g, dtx.saga_data x, dtx.saga_definition d
      WHERE g.id = ANY (ids) AND x.saga = g.id AND d.id = g.definition
-       AND k.role = g.role AND k.name = d.name AND k.key = x.key;
+       AND k.role = g.role AND k.owner = d.owner AND k.name = d.name AND k.key = x.key;
     DELETE FROM dtx.saga_data x WHERE x.saga = ANY (ids);
     DELETE FROM dtx.saga_step x WHERE x.saga = ANY (ids);
     DELETE FROM dtx.saga_result x WHERE x.saga = ANY (ids);
@@ -3359,6 +3980,7 @@ BEGIN
     DELETE FROM dtx.saga x WHERE x.id = ANY (ids);
     total := total + cardinality(ids);
   END LOOP;
+  PERFORM dtx._saga_forget_definitions();
   RETURN total;
 END
 $$;

@@ -14,6 +14,7 @@ RETURNS SETOF record LANGUAGE plpgsql AS $$
 DECLARE
 	t record;
 BEGIN
+	PERFORM dtx._saga_deadlines(100);	-- the scheduler
 	LOOP
 		SELECT * INTO t FROM dtx._saga_take(current_user::regrole::oid);
 		EXIT WHEN NOT t.more;
@@ -157,6 +158,11 @@ DROP FOREIGN DATA WRAPPER regress_dtx_other CASCADE;
 -- errors: numbers and times
 SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1', max_attempts => 0));
 SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1', compensate_attempts => -1));
+SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1', max_attempts => 2000000000, backoff => '0'));
+SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1', compensate_attempts => 10001));
+SELECT dtx.define_saga('x', dtx.step_external('a', 'q', max_attempts => 10001));
+SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1', backoff => '9 ms'));
+SELECT dtx.define_saga('x', dtx.step_external('a', 'q', backoff => '0'));
 SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1', min_rows => -1));
 SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1', backoff => '-1 s'));
 SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1', timeout => '0'));
@@ -201,31 +207,137 @@ SELECT name FROM dtx.saga_definitions WHERE name = 'x';
 CREATE ROLE regress_dtx_definer LOGIN;
 CREATE ROLE regress_dtx_friend LOGIN IN ROLE regress_dtx_definer;
 CREATE ROLE regress_dtx_other LOGIN;
+SELECT current_user AS me \gset
 SET ROLE regress_dtx_definer;
 SELECT dtx.define_saga('theirs', dtx.step('a', NULL, 'SELECT 1'));
 RESET ROLE;
-GRANT EXECUTE ON FUNCTION dtx.define_saga(text, dtx.step_spec[]) TO regress_dtx_definer, regress_dtx_friend, regress_dtx_other;
+DO $$
+DECLARE
+	f regprocedure;
+BEGIN
+	FOR f IN SELECT p.oid FROM pg_proc p WHERE p.pronamespace = 'dtx'::regnamespace AND p.prosrc = 'dtx_sql_saga_call' LOOP
+		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO regress_dtx_definer, regress_dtx_friend, regress_dtx_other', f);
+	END LOOP;
+END
+$$;
 SET ROLE regress_dtx_definer;
 SELECT dtx.define_saga('theirs', dtx.step('a', NULL, 'SELECT 1'));
-SELECT dtx.define_saga('chain', dtx.step('a', NULL, 'SELECT 1'));
 SELECT dtx._define_saga('theirs', ARRAY[dtx.step('a', NULL, 'SELECT 1')]);
+-- each role has its own names, and defines what is of roles that it is a member of
+SELECT dtx.define_saga('chain', dtx.step('a', NULL, 'SELECT 1'));
 SET ROLE regress_dtx_other;
 SELECT dtx.define_saga('theirs', dtx.step('a', NULL, 'SELECT 2'));
-SELECT * FROM dtx.explain_saga('theirs');
+SELECT dtx.define_saga('regress_dtx_definer.theirs', dtx.step('a', NULL, 'SELECT 2'));
+SELECT dtx.define_saga('no_such_role.theirs', dtx.step('a', NULL, 'SELECT 2'));
+SELECT dtx.define_saga('regress_dtx_other.', dtx.step('a', NULL, 'SELECT 2'));
+SELECT * FROM dtx.explain_saga('regress_dtx_definer.theirs');
+SELECT name, owner FROM dtx.saga_definitions;
+SELECT owner, execute FROM dtx.saga_definition_steps;
 SET ROLE regress_dtx_friend;
-SELECT dtx.define_saga('theirs', dtx.step('a', NULL, 'SELECT 3'));
+SELECT dtx.define_saga('regress_dtx_definer.theirs', dtx.step('a', NULL, 'SELECT 3'));
 RESET ROLE;
+SELECT dtx.define_saga('regress_dtx_definer.theirs', dtx.step('a', NULL, 'SELECT 4'));
+SELECT name, version, owner FROM dtx.saga_definitions WHERE name = 'theirs' ORDER BY owner, version;
+SELECT dtx.explain_saga('theirs');
+SELECT * FROM dtx.explain_saga('regress_dtx_definer.theirs');
+-- nobody runs what a stranger has defined
+SET ROLE regress_dtx_other;
+SELECT dtx.drop_saga_definition('theirs');
+SELECT dtx.start_saga('theirs');
+SELECT dtx.start_saga('regress_dtx_definer.theirs');
+SELECT dtx.start_saga('no_such_role.theirs');
+SELECT dtx.grant_saga_definition('regress_dtx_definer.theirs', 'regress_dtx_other');
+SELECT dtx.revoke_saga_definition('regress_dtx_definer.theirs', 'regress_dtx_other');
+SELECT dtx.drop_saga_definition('regress_dtx_definer.theirs');
+RESET ROLE;
+-- a superuser, and a member, if they name the owner
+SELECT dtx.start_saga('theirs');
+SELECT dtx.start_saga('regress_dtx_definer.theirs') > 0 AS started;
+SET ROLE regress_dtx_friend;
+SELECT dtx.start_saga('theirs');
+SELECT dtx.start_saga('regress_dtx_definer.theirs') > 0 AS started;
+-- what was granted, if they name the owner
+SELECT dtx.grant_saga_definition('theirs', 'regress_dtx_other');
+SET ROLE regress_dtx_definer;
+SELECT dtx.grant_saga_definition('theirs', 'regress_dtx_other'), dtx.grant_saga_definition('theirs', 'regress_dtx_other');
+SELECT dtx.grant_saga_definition('theirs', 'no_such_role');
+SELECT dtx.grant_saga_definition('theirs', NULL);
+SELECT dtx.grant_saga_definition('no such saga', 'public');
+SELECT granted_to FROM dtx.saga_definitions WHERE name = 'theirs';
+SET ROLE regress_dtx_other;
+SELECT dtx.start_saga('theirs');
+SELECT dtx.start_saga('regress_dtx_definer.theirs') > 0 AS started;
+SELECT version, execute FROM dtx.saga_definition_steps WHERE owner = 'regress_dtx_definer' ORDER BY version;
+-- which version, too: the newest one, or the one that one has read
+SELECT dtx.start_saga('regress_dtx_definer.theirs', version => 1) > 0 AS started;
+SELECT dtx.start_saga('regress_dtx_definer.theirs', version => 7);
+SELECT version, count(*) FROM dtx.sagas GROUP BY 1 ORDER BY 1;
+-- keys are those of one definition
+SELECT dtx.define_saga('theirs', dtx.step('a', NULL, 'SELECT 5'));
+SELECT dtx.start_saga('theirs', key => 'k') AS mine, dtx.start_saga('regress_dtx_definer.theirs', key => 'k') AS theirs \gset
+SELECT :mine <> :theirs AS another, dtx.start_saga('regress_dtx_definer.theirs', key => 'k') = :theirs AS same,
+	dtx.start_saga('regress_dtx_other.theirs', key => 'k') = :mine AS same;
+RESET ROLE;
+SELECT dtx.start_saga('theirs');
+SELECT dtx.start_saga('regress_dtx_other.theirs') > 0 AS started;
+-- it can be taken back
+SELECT dtx.revoke_saga_definition('regress_dtx_definer.theirs', 'regress_dtx_other');
+SELECT dtx.grant_saga_definition('regress_dtx_definer.theirs', 'public');
+SET ROLE regress_dtx_other;
+SELECT dtx.start_saga('regress_dtx_definer.theirs') > 0 AS started;
+RESET ROLE;
+SELECT dtx.revoke_saga_definition('regress_dtx_definer.theirs', 'public');
+SET ROLE regress_dtx_other;
+SELECT dtx.start_saga('regress_dtx_definer.theirs');
+RESET ROLE;
+-- what a superuser has granted needs no owner
+SELECT dtx.grant_saga_definition('graph', 'regress_dtx_other');
+SET ROLE regress_dtx_other;
+SELECT dtx.start_saga('graph') > 0 AS started;
+SELECT dtx.start_saga('chain');
+RESET ROLE;
+SELECT dtx.start_saga(:'me' || '.graph') > 0 AS started;
+SELECT dtx.revoke_saga_definition('graph', 'regress_dtx_other');
+-- it is not dropped while sagas of it run; what was started keeps its version
+SET ROLE regress_dtx_definer;
+SELECT dtx.drop_saga_definition('no such saga');
+SELECT dtx.drop_saga_definition(NULL);
+SELECT dtx.drop_saga_definition('theirs');
+RESET ROLE;
+SELECT count(dtx.force_saga(id, 'completed', 'test')) > 0 AS ended FROM dtx.sagas WHERE finished_at IS NULL;
+SET ROLE regress_dtx_definer;
+SELECT dtx.drop_saga_definition('theirs');
+SELECT dtx.start_saga('theirs');
+SELECT count(*) FROM dtx.saga_definitions WHERE name = 'theirs';
 SELECT dtx.define_saga('theirs', dtx.step('a', NULL, 'SELECT 4'));
-SELECT name, version, owner FROM dtx.saga_definitions WHERE name = 'theirs' ORDER BY version;
--- whose owner was dropped has a new one when a superuser defines it
+RESET ROLE;
+SELECT DISTINCT owner, name, version FROM dtx.sagas WHERE owner = 'regress_dtx_definer' ORDER BY 3;
+SELECT count(*) FROM dtx.saga_definition WHERE dropped;
+SELECT dtx.purge_sagas('0') > 0 AS purged;
+SELECT count(*) FROM dtx.saga_definition WHERE dropped;
+-- whose owner was dropped belongs to nobody
 DROP OWNED BY regress_dtx_definer;
 DROP ROLE regress_dtx_definer;
 SET ROLE regress_dtx_other;
-SELECT dtx.define_saga('theirs', dtx.step('a', NULL, 'SELECT 5'));
+SELECT dtx.start_saga('regress_dtx_definer.theirs');
+SELECT dtx.drop_saga_definition('.theirs');
 RESET ROLE;
-SELECT dtx.define_saga('theirs', dtx.step('a', NULL, 'SELECT 5'));
-SELECT version, owner = current_user AS mine FROM dtx.saga_definitions WHERE name = 'theirs' ORDER BY version DESC LIMIT 1;
+SELECT name, version FROM dtx.saga_definitions WHERE owner IS NULL ORDER BY 1, 2;
+SELECT DISTINCT owner FROM dtx.saga_definition WHERE name = 'theirs' ORDER BY 1;
+SELECT dtx.drop_saga_definition('.theirs'), dtx.drop_saga_definition('.chain');
+SELECT dtx.drop_saga_definition('.theirs');
+-- roles go in and out as names, and never as numbers
+CREATE ROLE "regress_dtx -""x";
+SELECT '"regress_dtx -""x"'::dtx.saga_role, '"regress_dtx -""x"'::dtx.saga_role::oid::regrole, 'regress_dtx -"x'::dtx.saga_role,
+	'-'::dtx.saga_role, '"-"'::dtx.saga_role, '10'::dtx.saga_role, (SELECT oid FROM pg_authid WHERE rolname = 'regress_dtx_other')::dtx.saga_role;
+SELECT '"regress_dtx -""x"'::dtx.saga_role::oid AS oid \gset
+DROP ROLE "regress_dtx -""x";
+SELECT :oid::oid::dtx.saga_role;
+SET ROLE regress_dtx_other;
+SELECT dtx.drop_saga_definition('theirs');
+RESET ROLE;
 DROP OWNED BY regress_dtx_friend, regress_dtx_other;
 DROP ROLE regress_dtx_friend, regress_dtx_other;
+SELECT setval('dtx.saga_id', 1, false) AS numbers_begin_again FROM (SELECT count(*) AS n FROM dtx.saga) s WHERE n = 0;
 -- not through the trampoline
 SELECT dtx._define_saga('direct', ARRAY[dtx.step('a', NULL, 'SELECT 1')]);

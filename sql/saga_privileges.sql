@@ -55,6 +55,15 @@ SELECT count(*) FROM dtx.saga_history_record;
 DELETE FROM dtx.saga_history;
 UPDATE dtx.sagas SET state = 'completed';
 DELETE FROM dtx.saga_outbox;
+SELECT count(*) FROM dtx.saga_outbox;
+BEGIN;
+LOCK TABLE dtx.saga_outbox IN ACCESS SHARE MODE;
+ROLLBACK;
+SELECT count(*) FROM dtx.take_events();
+SELECT dtx.define_saga('mine', dtx.step('a', NULL, 'SELECT 1'));
+SELECT dtx.grant_saga_definition('mine', 'public');
+SELECT dtx.revoke_saga_definition('mine', 'public');
+SELECT dtx.drop_saga_definition('mine');
 RESET ROLE;
 DO $$
 DECLARE
@@ -67,6 +76,7 @@ END
 $$;
 SELECT dtx.define_saga('private', dtx.step('a', NULL, 'SELECT 1'), dtx.step_external('b', 'private'), dtx.step_signal('c'));
 SELECT dtx.define_saga('private one', dtx.step('a', NULL, 'SELECT 1', kind => 'retriable', max_attempts => 1));
+SELECT dtx.grant_saga_definition('private', 'public'), dtx.grant_saga_definition('private one', 'public');
 -- who starts it is who is acting
 SET ROLE regress_dtx_ann;
 SELECT dtx.start_saga('private', '"secret"', 'k') AS ann \gset
@@ -93,8 +103,12 @@ CREATE FUNCTION pg_temp.peep(jsonb) RETURNS boolean LANGUAGE plpgsql COST 0.0000
 SELECT role FROM dtx.sagas WHERE pg_temp.peep(input);
 SET ROLE regress_dtx_member;
 SELECT role FROM dtx.sagas;
+-- who monitors sees how they do, and nothing of what is in them
 SET ROLE regress_dtx_monitor;
-SELECT role, input FROM dtx.sagas WHERE name = 'private' ORDER BY id;
+SELECT role, state, key, input, reason FROM dtx.sagas WHERE name = 'private' ORDER BY id;
+SELECT started, pending FROM dtx.saga_stat WHERE name = 'private';
+SELECT count(*) FROM dtx.saga_definition_steps;
+SELECT count(*) > 0 AS names FROM dtx.saga_definitions;
 RESET ROLE;
 -- acting
 SET ROLE regress_dtx_bob;
@@ -146,27 +160,31 @@ SELECT by_whom FROM dtx.saga_history WHERE saga = :ann ORDER BY id;
 SET ROLE regress_dtx_bob;
 SELECT count(*) > 0 AS some, bool_and(saga = :bob) AS mine FROM dtx.saga_history;
 SET ROLE regress_dtx_monitor;
-SELECT count(DISTINCT saga) > 1 AS several FROM dtx.saga_history;
-SELECT count(DISTINCT saga) > 1 AS several FROM dtx.saga_steps;
+SELECT count(DISTINCT saga) > 1 AS several, count(outcome) > 1 AS outcomes, count(message) AS messages,
+	count(detail) AS details, count(hint) AS hints, count(by_whom) AS by_whom FROM dtx.saga_history;
+SELECT count(DISTINCT saga) > 1 AS several, count(state) > 1 AS states, count(result) AS results, count(error) AS errors,
+	count(worker) AS workers FROM dtx.saga_steps;
 RESET ROLE;
 CALL work_for('regress_dtx_ann');
 SELECT state FROM dtx.sagas WHERE id = :ann;
--- events
+-- events: each takes his own, and nobody touches the table
 SET ROLE regress_dtx_bob;
+SELECT count(*) FROM dtx.take_events();
+SET ROLE regress_dtx_monitor;
+SELECT count(*) FROM dtx.take_events();
 SELECT count(*) FROM dtx.saga_outbox;
+BEGIN;
+LOCK TABLE dtx.saga_outbox IN ACCESS SHARE MODE;
+ROLLBACK;
 SET ROLE regress_dtx_ann;
-SELECT event FROM dtx.saga_outbox;
-DELETE FROM dtx.saga_outbox;
-SET ROLE regress_dtx_monitor;
-SELECT event FROM dtx.saga_outbox WHERE name = 'private';
-RESET ROLE;
-GRANT DELETE ON dtx.saga_outbox TO regress_dtx_ann, regress_dtx_bob, regress_dtx_monitor;
-SET ROLE regress_dtx_bob;
-DELETE FROM dtx.saga_outbox RETURNING event;
-SET ROLE regress_dtx_monitor;
-DELETE FROM dtx.saga_outbox RETURNING event;
-SET ROLE regress_dtx_ann;
-DELETE FROM dtx.saga_outbox RETURNING event;
+SELECT dtx.take_events(0);
+SELECT dtx.take_events(NULL);
+BEGIN;
+SELECT saga = :ann AS mine, name, role, event FROM dtx.take_events(10);
+SELECT count(*) FROM dtx.take_events(10);
+ROLLBACK;
+SELECT saga = :ann AS mine, name, role, event, at <= clock_timestamp() AS dated, payload FROM dtx.take_events(1);
+SELECT count(*) FROM dtx.take_events();
 RESET ROLE;
 -- forgetting
 SET ROLE regress_dtx_bob;
@@ -211,5 +229,4 @@ RELEASE one;
 SELECT dtx.wait_saga(max(id), '1 min') FROM dtx.sagas;
 ROLLBACK;
 \set VERBOSITY default
-DELETE FROM dtx.saga_definition_step WHERE definition = (SELECT id FROM dtx.saga_definition WHERE name = 'waited');
-DELETE FROM dtx.saga_definition WHERE name = 'waited';
+SELECT dtx.drop_saga_definition('waited');

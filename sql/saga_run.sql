@@ -159,9 +159,10 @@ CREATE ROLE regress_dtx_app LOGIN;
 CREATE ROLE regress_dtx_remote LOGIN;
 GRANT USAGE ON FOREIGN SERVER one TO regress_dtx_app;
 CREATE USER MAPPING FOR regress_dtx_app SERVER one OPTIONS (user 'regress_dtx_remote', password_required 'false');
-GRANT EXECUTE ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz), dtx.wait_saga(bigint, interval) TO regress_dtx_app;
+GRANT EXECUTE ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer), dtx.wait_saga(bigint, interval) TO regress_dtx_app;
 SELECT dtx.define_saga('who', dtx.step('here', NULL, 'SELECT current_user, session_user'), dtx.step('there', 'one', 'SELECT current_user, session_user'),
 	dtx.step('no', NULL, 'DELETE FROM acct0'));
+SELECT dtx.grant_saga_definition('who', 'regress_dtx_app');
 SET ROLE regress_dtx_app;
 SELECT dtx.start_saga('who') AS id \gset
 SELECT dtx.wait_saga(:id, '60 s');

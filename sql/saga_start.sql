@@ -61,12 +61,14 @@ SELECT dtx.start_saga('chain', deadline => '2020-01-01 00:00Z');
 SELECT dtx.start_saga('chain', run_at => '2100-01-01 00:00Z', deadline => '2099-12-31 23:59:59Z');
 SELECT dtx.start_saga('chain', run_at => 'infinity');
 SELECT dtx.start_saga('chain', deadline => 'infinity');
-SELECT dtx._start_saga('chain', '{}', NULL, NULL, NULL);
+SELECT dtx._start_saga('chain', '{}', NULL, NULL, NULL, NULL);
 CREATE ROLE regress_dtx_nologin;
-GRANT EXECUTE ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz) TO regress_dtx_nologin;
+GRANT EXECUTE ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer) TO regress_dtx_nologin;
+SELECT dtx.grant_saga_definition('chain', 'regress_dtx_nologin');
 SET ROLE regress_dtx_nologin;
 SELECT dtx.start_saga('chain');
 RESET ROLE;
+SELECT dtx.revoke_saga_definition('chain', 'regress_dtx_nologin');
 DROP OWNED BY regress_dtx_nologin;
 DROP ROLE regress_dtx_nologin;
 -- waiting

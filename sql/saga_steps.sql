@@ -380,13 +380,23 @@ SELECT step, servers, commands, min_rows FROM take();
 SELECT f.srvname FROM dtx.saga_step s JOIN pg_foreign_server f ON f.oid = s.lane WHERE s.saga = :id;
 SELECT done(:id, 'all');
 -- what is retried soon becomes no time at all, and the pause has an end
-SELECT dtx.define_saga('pauses', dtx.step('a', NULL, 'SELECT 1', backoff => '0', max_attempts => 2),
+SELECT dtx.define_saga('pauses', dtx.step('a', NULL, 'SELECT 1', backoff => '10 ms', max_attempts => 2),
 	dtx.step('b', NULL, 'SELECT 1', backoff => '1 min', max_attempts => 1000), dtx.step('c', NULL, 'SELECT 1', backoff => '1 day', max_attempts => 1000));
 SELECT dtx.start_saga('pauses') AS id \gset
 SELECT step FROM take();
 SELECT error(:id, 'a', '40001');
+SELECT later(:id) <= 1 AS soon;
 SELECT step, attempt FROM take();
 SELECT done(:id, 'a');
+SELECT step, attempt FROM take();
+-- not even a definition of an earlier time makes it none
+UPDATE dtx.saga_definition_step SET backoff = '0' WHERE step = 2
+	AND definition = (SELECT id FROM dtx.saga_definition WHERE name = 'pauses');
+SELECT error(:id, 'b', '40001');
+SELECT due_at - since > '7 ms' AS pause FROM dtx.saga_steps WHERE saga = :id AND step = 'b';
+UPDATE dtx.saga_definition_step SET backoff = '1 min' WHERE step = 2
+	AND definition = (SELECT id FROM dtx.saga_definition WHERE name = 'pauses');
+SELECT later(:id) <= 1 AS soon;
 SELECT step, attempt FROM take();
 UPDATE dtx.saga_step SET attempt = 900 WHERE saga = :id AND step = 2;
 SELECT error(:id, 'b', '40001');

@@ -1610,6 +1610,7 @@ DtxSagaWorkerList(DtxSagaWorker *workers, int max)
 		worker->idle = entry->idle;
 		worker->stop = entry->stop;
 		worker->attached_at = entry->attached_at;
+		worker->pid = entry->pid;
 		n++;
 	}
 	LWLockRelease(&shared->lock);

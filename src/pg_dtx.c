@@ -39,6 +39,7 @@ char	   *dtx_resolver_require_auth = NULL;
 bool		dtx_wait_for_standby = true;
 int			dtx_max_in_doubt = 10000;
 int			dtx_saga_workers = 2;
+int			dtx_saga_step_timeout = 5 * 60 * 1000;
 
 static const struct config_enum_entry remote_isolation_options[] = {
 	{"read committed", XACT_READ_COMMITTED, false},
@@ -163,6 +164,11 @@ define_settings(void)
 							"0 keeps sagas from running.",
 							&dtx_saga_workers, 2, 0, 1024,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dtx.saga_step_timeout",
+							"Longest time that an attempt at a step of a saga may take.",
+							"A definition may ask for less. 0 turns this off.",
+							&dtx_saga_step_timeout, 5 * 60 * 1000, 0, INT_MAX,
+							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 
 	/* For another coordinator, of which this server is a participant. */
 	DefineCustomBoolVariable("pg_dtx.wrote_elsewhere",

@@ -127,6 +127,7 @@ extern char *dtx_resolver_require_auth; /* as libpq's option, or "" */
 extern bool dtx_wait_for_standby;
 extern int	dtx_max_in_doubt;	/* entries */
 extern int	dtx_saga_workers;	/* per database, 0: sagas do not run */
+extern int	dtx_saga_step_timeout;	/* milliseconds, 0: none */
 
 /* ----------------------------------------------------------------
  * stats.c: cumulative counters in shared memory

@@ -19,6 +19,13 @@
  * and which nobody claims, was given up by a worker that has died; and a step
  * that is claimed is in good hands, however long it takes.
  *
+ * Stopping.  Who wants an execution of a step to be stopped notes that at the
+ * claim, which says exactly which execution it is: saga, step, attempt, and
+ * direction.  The worker looks at its own claim while it executes, and cancels
+ * itself (saga_worker.c).  So nobody sends signals, and what is stopped is what
+ * was meant, whatever the worker does by then.  dtx.cancel_saga() and the like do
+ * so when their transaction has committed.
+ *
  * Wake-ups are given when the transaction that asked for them has committed, on
  * all servers: in a resource-release callback, which runs after the one of
  * coordinator.c that waits for the second phase (callbacks run newest first,
@@ -27,6 +34,8 @@
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
+
+#include <signal.h>
 
 #include "access/htup_details.h"
 #include "access/table.h"
@@ -38,17 +47,20 @@
 #include "catalog/pg_authid.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "commands/async.h"
 #include "commands/extension.h"
 #include "compat.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "identity.h"
+#include "libpq/pqformat.h"
 #include "miscadmin.h"
 #include "saga.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
@@ -68,25 +80,44 @@
 /* ... where nobody wakes him: on a standby. */
 #define STANDBY_WAIT_SLEEP	1000
 
+/* Queues that a transaction can announce something in; the rest is not said. */
+#define MAX_ANNOUNCED	16
+
 /* Internal functions whose being the extension's own is remembered. */
 #define MAX_VERIFIED	32
 
-/* A worker works on a step. */
+/*
+ * A worker works on a step.  Guarded by SagaShared.lock.  While it is in use, the
+ * element stays where it is: its worker reads "stop" without the lock, in a
+ * signal handler.
+ */
 typedef struct SagaClaim
 {
+	bool		used;
+	bool		provisional;	/* goes if the transaction aborts */
+	bool		running;		/* is being executed since begun_at? */
+	int			procno;			/* PGPROC number of the worker */
 	Oid			dbid;			/* database */
-	Oid			lane;			/* server that the step is executed on, or 0 */
+	DtxSagaExecution execution;
+	volatile sig_atomic_t stop; /* a DtxSagaStop: is it to be stopped? */
+} SagaClaim;
+
+/* A request to stop an execution, when the transaction commits. */
+typedef struct StopRequest
+{
+	SubTransactionId subid;		/* that has asked */
 	int64		saga;
 	int16		step;
-	bool		provisional;	/* goes if the transaction aborts */
-	int			procno;			/* PGPROC number of the worker */
-} SagaClaim;
+	int32		attempt;
+	bool		compensation;
+	struct StopRequest *next;
+} StopRequest;
 
 typedef struct SagaShared
 {
 	ConditionVariable finished[WAIT_PARTITIONS];	/* sagas that have ended */
 	LWLock		lock;			/* guards what follows */
-	int			nclaims;		/* used elements of claims[], without gaps */
+	int			nclaims;		/* elements of claims[] from here on are free */
 	int			maxclaims;		/* constant: size of claims[] */
 	SagaClaim	claims[FLEXIBLE_ARRAY_MEMBER];
 } SagaShared;
@@ -116,6 +147,14 @@ static bool wake_asked = false; /* wake the scheduler of the database? */
 static uint64 finished_asked = 0;	/* partitions of sagas that end, a bit each */
 static bool claims_made = false;	/* are there provisional claims of ours? */
 static bool committed = false;	/* is the transaction past its local commit? */
+static StopRequest *stop_requests = NULL;	/* in TopTransactionContext */
+
+/* This worker of sagas: channels to notify when the transaction has committed. */
+static char announced[MAX_ANNOUNCED][NAMEDATALEN];
+static int	nannounced = 0;
+
+/* This worker: the claim of the step that it executes, or NULL. */
+static SagaClaim *volatile my_claim = NULL;
 
 /* Is this process a worker that executes steps? */
 static bool saga_worker = false;
@@ -127,6 +166,11 @@ PG_FUNCTION_INFO_V1(dtx_sql_saga_call);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_caller);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_claim);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_claimed);
+PG_FUNCTION_INFO_V1(dtx_sql_saga_stop);
+PG_FUNCTION_INFO_V1(dtx_sql_saga_role_in);
+PG_FUNCTION_INFO_V1(dtx_sql_saga_role_out);
+PG_FUNCTION_INFO_V1(dtx_sql_saga_role_recv);
+PG_FUNCTION_INFO_V1(dtx_sql_saga_role_send);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_own_xid);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_lane_open);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_confirmed);
@@ -134,10 +178,13 @@ PG_FUNCTION_INFO_V1(dtx_sql_boot_id);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_database);
 PG_FUNCTION_INFO_V1(dtx_sql_wake_sagas);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_active_database);
+PG_FUNCTION_INFO_V1(dtx_sql_saga_announce);
 PG_FUNCTION_INFO_V1(dtx_sql_saga_finished);
 PG_FUNCTION_INFO_V1(dtx_sql_wait_saga);
 
 static void saga_xact_callback(XactEvent event, void *arg);
+static void saga_subxact_callback(SubXactEvent event, SubTransactionId mySubid,
+								  SubTransactionId parentSubid, void *arg);
 static void saga_resource_callback(ResourceReleasePhase release_phase,
 								   bool isCommit, bool isTopLevel, void *arg);
 static void give_wakeups(void);
@@ -147,7 +194,8 @@ static bool old_snapshot_ok(const char *name);
 static Datum call_as(Oid userid, FmgrInfo *finfo, int nargs,
 					 const NullableDatum *args, Oid collation,
 					 struct Node *resultinfo, bool *isnull);
-static bool lane_open(Oid lane);
+static bool lane_open(Oid lane, Oid role);
+static void stop_executions(void);
 static void drop_claims(bool provisional_only, int64 saga, int16 step,
 						bool keep);
 static void drop_claims_at_exit(int code, Datum arg);
@@ -205,6 +253,7 @@ void
 DtxSagaInstallHooks(void)
 {
 	RegisterXactCallback(saga_xact_callback, NULL);
+	RegisterSubXactCallback(saga_subxact_callback, NULL);
 	RegisterResourceReleaseCallback(saga_resource_callback, NULL);
 }
 
@@ -220,7 +269,8 @@ saga_xact_callback(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_COMMIT:
 			claims_made = false;
-			committed = wake_asked || finished_asked != 0;
+			committed = wake_asked || finished_asked != 0 ||
+				stop_requests != NULL;
 			break;
 		case XACT_EVENT_ABORT:
 			if (claims_made)
@@ -230,6 +280,8 @@ saga_xact_callback(XactEvent event, void *arg)
 			}
 			wake_asked = false;
 			finished_asked = 0;
+			stop_requests = NULL;
+			nannounced = 0;
 			committed = false;
 			break;
 		case XACT_EVENT_PREPARE:
@@ -242,9 +294,36 @@ saga_xact_callback(XactEvent event, void *arg)
 				DtxLauncherSagasPrepared();
 			wake_asked = false;
 			finished_asked = 0;
+			stop_requests = NULL;
 			break;
 		default:
 			break;
+	}
+}
+
+/*
+ * What a subtransaction has asked for goes with it, or is its parent's.
+ */
+static void
+saga_subxact_callback(SubXactEvent event, SubTransactionId mySubid,
+					  SubTransactionId parentSubid, void *arg)
+{
+	StopRequest **link = &stop_requests;
+
+	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	while (*link != NULL)
+	{
+		StopRequest *request = *link;
+
+		if (request->subid == mySubid && event == SUBXACT_EVENT_ABORT_SUB)
+		{
+			*link = request->next;
+			continue;
+		}
+		if (request->subid == mySubid)
+			request->subid = parentSubid;
+		link = &request->next;
 	}
 }
 
@@ -263,6 +342,8 @@ saga_resource_callback(ResourceReleasePhase release_phase, bool isCommit,
 static void
 give_wakeups(void)
 {
+	if (stop_requests != NULL)
+		stop_executions();
 	if (wake_asked)
 	{
 		wake_asked = false;
@@ -408,6 +489,7 @@ old_snapshot_ok(const char *name)
 {
 	return strcmp(name, "define_saga") == 0 ||
 		strcmp(name, "start_saga") == 0 ||
+		strcmp(name, "take_events") == 0 ||
 		strcmp(name, "purge_sagas") == 0;
 }
 
@@ -545,14 +627,100 @@ DtxSagaProbe(void)
 }
 
 /* ----------------------------------------------------------------
+ * Type dtx.saga_role: a role in a table, which goes in and out as its name
+ * ----------------------------------------------------------------
+ */
+
+/* What stands for a role that does not exist. */
+#define NO_ROLE	"-"
+
+/*
+ * The role of that name, quoted or not, or InvalidOid.
+ */
+static Oid
+role_of_name(const char *name)
+{
+	char	   *unquoted = palloc(strlen(name) + 1);
+	char	   *to = unquoted;
+	Oid			role;
+
+	if (strcmp(name, NO_ROLE) == 0)
+		return InvalidOid;
+	if (name[0] == '"')
+	{
+		for (const char *from = name + 1; *from != '\0'; from++)
+		{
+			if (*from == '"' && *++from != '"')
+				break;
+			*to++ = *from;
+		}
+		*to = '\0';
+	}
+	else
+		strcpy(unquoted, name);
+
+	role = strlen(unquoted) < NAMEDATALEN ? get_role_oid(unquoted, true) : InvalidOid;
+	if (!OidIsValid(role))
+		ereport(WARNING,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role \"%s\" does not exist", unquoted),
+				 errdetail("What was its in the tables of sagas belongs to nobody.")));
+	pfree(unquoted);
+	return role;
+}
+
+/*
+ * The name of a role, quoted if necessary.
+ */
+static const char *
+name_of_role(Oid role)
+{
+	char	   *name = OidIsValid(role) ? GetUserNameFromId(role, true) : NULL;
+
+	return name == NULL ? NO_ROLE : quote_identifier(name);
+}
+
+Datum
+dtx_sql_saga_role_in(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_OID(role_of_name(PG_GETARG_CSTRING(0)));
+}
+
+Datum
+dtx_sql_saga_role_out(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_CSTRING(pstrdup(name_of_role(PG_GETARG_OID(0))));
+}
+
+Datum
+dtx_sql_saga_role_recv(PG_FUNCTION_ARGS)
+{
+	StringInfo	buf = (StringInfo) PG_GETARG_POINTER(0);
+	int			nbytes;
+
+	PG_RETURN_OID(role_of_name(pq_getmsgtext(buf, buf->len - buf->cursor, &nbytes)));
+}
+
+Datum
+dtx_sql_saga_role_send(PG_FUNCTION_ARGS)
+{
+	StringInfoData buf;
+	const char *name = name_of_role(PG_GETARG_OID(0));
+
+	pq_begintypsend(&buf);
+	pq_sendtext(&buf, name, strlen(name));
+	PG_RETURN_BYTEA_P(pq_endtypsend(&buf));
+}
+
+/* ----------------------------------------------------------------
  * Claims
  * ----------------------------------------------------------------
  */
 
 /*
- * dtx._saga_claim(saga, step, lane): this worker is going to execute that step.
- * The caller has the row of the step locked.  False if another one executes it,
- * or if the lane has its share of workers.
+ * dtx._saga_claim(saga, step, attempt, compensation, lane, role): this worker is
+ * going to execute that step.  The caller has the row of the step locked.  False
+ * if another one executes it, or if the role has its share of workers on the lane.
  */
 Datum
 dtx_sql_saga_claim(PG_FUNCTION_ARGS)
@@ -560,9 +728,13 @@ dtx_sql_saga_claim(PG_FUNCTION_ARGS)
 	static bool registered = false;
 	int64		saga = PG_GETARG_INT64(0);
 	int16		step = PG_GETARG_INT16(1);
-	Oid			lane = PG_GETARG_OID(2);
+	int32		attempt = PG_GETARG_INT32(2);
+	bool		compensation = PG_GETARG_BOOL(3);
+	Oid			lane = PG_GETARG_OID(4);
+	Oid			role = PG_GETARG_OID(5);
 	int			procno = DtxMyProcNumber();
 	SagaClaim  *mine = NULL;
+	SagaClaim  *unused = NULL;
 	bool		ok = true;
 
 	if (!registered)
@@ -576,41 +748,58 @@ dtx_sql_saga_claim(PG_FUNCTION_ARGS)
 	{
 		SagaClaim  *claim = &shared->claims[i];
 
-		if (claim->dbid != MyDatabaseId || claim->saga != saga ||
-			claim->step != step)
-			continue;
-		if (claim->procno == procno)
-			mine = claim;
-		else
-			ok = false;
+		if (!claim->used)
+			unused = claim;
+		else if (claim->dbid == MyDatabaseId &&
+				 claim->execution.saga == saga && claim->execution.step == step)
+		{
+			if (claim->procno == procno)
+				mine = claim;
+			else
+				ok = false;
+		}
 	}
 	if (ok && mine == NULL)
 	{
-		if (shared->nclaims >= shared->maxclaims || !lane_open(lane))
+		if (unused == NULL && shared->nclaims < shared->maxclaims)
+			unused = &shared->claims[shared->nclaims++];
+		if (unused == NULL || !lane_open(lane, role))
 			ok = false;
 		else
 		{
-			mine = &shared->claims[shared->nclaims++];
+			mine = unused;
+			memset(mine, 0, sizeof(*mine));
+			mine->used = true;
 			mine->dbid = MyDatabaseId;
-			mine->lane = lane;
-			mine->saga = saga;
-			mine->step = step;
 			mine->provisional = true;
 			mine->procno = procno;
 			claims_made = true;
 		}
+	}
+	if (ok)
+	{
+		mine->execution.pid = MyProcPid;
+		mine->execution.role = role;
+		mine->execution.lane = lane;
+		mine->execution.saga = saga;
+		mine->execution.step = step;
+		mine->execution.attempt = attempt;
+		mine->execution.compensation = compensation;
+		mine->stop = DTX_SAGA_GO_ON;
 	}
 	LWLockRelease(&shared->lock);
 	PG_RETURN_BOOL(ok);
 }
 
 /*
- * May this worker execute a step on that lane?  What other workers execute
- * counts: one worker at least is left for other lanes, so that a server that is
- * slow does not hold up the others.  The caller holds the lock.
+ * May this worker execute a step of that role on that lane?  What other workers
+ * execute for the role counts.  Of the workers that a role may have (one less than
+ * there are: that one is kept for roles without any) one is left for other lanes,
+ * so that a server that is slow does not hold up the others.  The caller holds the
+ * lock.
  */
 static bool
-lane_open(Oid lane)
+lane_open(Oid lane, Oid role)
 {
 	int			procno = DtxMyProcNumber();
 	int			n = 0;
@@ -620,23 +809,28 @@ lane_open(Oid lane)
 		SagaClaim  *claim = &shared->claims[i];
 		bool		counted = false;
 
-		if (claim->dbid != MyDatabaseId || claim->lane != lane ||
+		if (!claim->used || claim->dbid != MyDatabaseId ||
+			claim->execution.lane != lane || claim->execution.role != role ||
 			claim->procno == procno)
 			continue;
 
 		/* One that commits has claimed its next step as well. */
 		for (int j = 0; j < i && !counted; j++)
-			counted = shared->claims[j].procno == claim->procno &&
-				shared->claims[j].dbid == MyDatabaseId &&
-				shared->claims[j].lane == lane;
+		{
+			SagaClaim  *other = &shared->claims[j];
+
+			counted = other->used && other->procno == claim->procno &&
+				other->dbid == MyDatabaseId &&
+				other->execution.lane == lane && other->execution.role == role;
+		}
 		if (!counted)
 			n++;
 	}
-	return n < Max(1, dtx_saga_workers - 1);
+	return n < Max(1, dtx_saga_workers - 2);
 }
 
 /*
- * dtx._saga_lane_open(lane)
+ * dtx._saga_lane_open(lane, role)
  */
 Datum
 dtx_sql_saga_lane_open(PG_FUNCTION_ARGS)
@@ -644,7 +838,7 @@ dtx_sql_saga_lane_open(PG_FUNCTION_ARGS)
 	bool		open;
 
 	LWLockAcquire(&shared->lock, LW_SHARED);
-	open = lane_open(PG_GETARG_OID(0));
+	open = lane_open(PG_GETARG_OID(0), PG_GETARG_OID(1));
 	LWLockRelease(&shared->lock);
 	PG_RETURN_BOOL(open);
 }
@@ -664,11 +858,127 @@ dtx_sql_saga_claimed(PG_FUNCTION_ARGS)
 	{
 		SagaClaim  *claim = &shared->claims[i];
 
-		claimed = claim->dbid == MyDatabaseId && claim->saga == saga &&
-			claim->step == step;
+		claimed = claim->used && claim->dbid == MyDatabaseId &&
+			claim->execution.saga == saga && claim->execution.step == step;
 	}
 	LWLockRelease(&shared->lock);
 	PG_RETURN_BOOL(claimed);
+}
+
+/* ----------------------------------------------------------------
+ * Stopping what is executed
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * dtx._saga_stop(saga, step, attempt, compensation): if this transaction commits,
+ * who executes that is to stop.
+ */
+Datum
+dtx_sql_saga_stop(PG_FUNCTION_ARGS)
+{
+	StopRequest *request;
+
+	request = MemoryContextAllocZero(TopTransactionContext, sizeof(StopRequest));
+	request->subid = GetCurrentSubTransactionId();
+	request->saga = PG_GETARG_INT64(0);
+	request->step = PG_GETARG_INT16(1);
+	request->attempt = PG_GETARG_INT32(2);
+	request->compensation = PG_GETARG_BOOL(3);
+	request->next = stop_requests;
+	stop_requests = request;
+	PG_RETURN_VOID();
+}
+
+/*
+ * The transaction has committed: note its requests at the claims that they mean,
+ * if these are still there.
+ */
+static void
+stop_executions(void)
+{
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	for (StopRequest *request = stop_requests; request != NULL; request = request->next)
+	{
+		for (int i = 0; i < shared->nclaims; i++)
+		{
+			SagaClaim  *claim = &shared->claims[i];
+
+			if (claim->used && claim->dbid == MyDatabaseId &&
+				claim->execution.saga == request->saga &&
+				claim->execution.step == request->step &&
+				claim->execution.attempt == request->attempt &&
+				claim->execution.compensation == request->compensation)
+				claim->stop = DTX_SAGA_STOP_ENDED;
+		}
+	}
+	LWLockRelease(&shared->lock);
+	stop_requests = NULL;
+}
+
+/*
+ * What the workers of this database execute, for their scheduler: up to "max"
+ * elements.  Returns their number.
+ */
+int
+DtxSagaExecutions(DtxSagaExecution *executions, int max)
+{
+	int			n = 0;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	for (int i = 0; i < shared->nclaims && n < max; i++)
+	{
+		SagaClaim  *claim = &shared->claims[i];
+
+		if (claim->used && claim->running && claim->dbid == MyDatabaseId)
+		{
+			executions[n] = claim->execution;
+			executions[n++].stopping = claim->stop != DTX_SAGA_GO_ON;
+		}
+	}
+	LWLockRelease(&shared->lock);
+	return n;
+}
+
+/*
+ * By the scheduler: have an execution stopped so that another role gets a worker.
+ * Returns false if there is no such execution any more.
+ */
+bool
+DtxSagaMakeRoom(const DtxSagaExecution *execution)
+{
+	bool		found = false;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < shared->nclaims && !found; i++)
+	{
+		SagaClaim  *claim = &shared->claims[i];
+
+		if (!claim->used || !claim->running || claim->dbid != MyDatabaseId ||
+			claim->execution.pid != execution->pid ||
+			claim->execution.saga != execution->saga ||
+			claim->execution.step != execution->step ||
+			claim->execution.attempt != execution->attempt ||
+			claim->execution.compensation != execution->compensation)
+			continue;
+		found = true;
+		if (claim->stop == DTX_SAGA_GO_ON)
+			claim->stop = DTX_SAGA_STOP_ROOM;
+	}
+	LWLockRelease(&shared->lock);
+	return found;
+}
+
+/*
+ * By a worker, of the step that it executes (DtxSagaKeepClaim): is it to be
+ * stopped?  May be called in a signal handler.
+ */
+DtxSagaStop
+DtxSagaStopAsked(void)
+{
+	SagaClaim  *claim = my_claim;
+
+	return claim == NULL ? DTX_SAGA_GO_ON : (DtxSagaStop) claim->stop;
 }
 
 /*
@@ -690,18 +1000,29 @@ drop_claims(bool provisional_only, int64 saga, int16 step, bool keep)
 {
 	int			procno = DtxMyProcNumber();
 
+	if (!provisional_only)
+		my_claim = NULL;
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	for (int i = shared->nclaims - 1; i >= 0; i--)
 	{
 		SagaClaim  *claim = &shared->claims[i];
 
-		if (claim->procno != procno ||
-			(provisional_only && !claim->provisional))
-			continue;
-		if (keep && claim->saga == saga && claim->step == step)
-			claim->provisional = false;
-		else
-			*claim = shared->claims[--shared->nclaims];
+		if (claim->used && claim->procno == procno &&
+			(!provisional_only || claim->provisional))
+		{
+			if (keep && claim->execution.saga == saga &&
+				claim->execution.step == step)
+			{
+				claim->provisional = false;
+				claim->running = true;
+				claim->execution.begun_at = DtxNow();
+				my_claim = claim;
+			}
+			else
+				claim->used = false;
+		}
+		if (!claim->used && i == shared->nclaims - 1)
+			shared->nclaims--;
 	}
 	LWLockRelease(&shared->lock);
 }
@@ -856,6 +1177,56 @@ dtx_sql_wake_sagas(PG_FUNCTION_ARGS)
 {
 	DtxSagaWakeAtCommit();
 	PG_RETURN_VOID();
+}
+
+/*
+ * dtx._saga_announce(queue): there is something for external workers.
+ *
+ * NOTIFY is no part of the transaction that says so in the tables: it fails when
+ * its queue is full, because some session listens and never ends its transaction,
+ * and it waits for a lock that any COMMIT with a NOTIFY holds to its end.  Sagas
+ * must not be stopped by that.
+ */
+Datum
+dtx_sql_saga_announce(PG_FUNCTION_ARGS)
+{
+	char	   *queue = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char		channel[NAMEDATALEN];
+
+	if (!saga_worker)
+		PG_RETURN_VOID();
+	strlcpy(channel, "dtx:", sizeof(channel));
+	strlcat(channel, queue, sizeof(channel));
+	for (int i = 0; i < nannounced; i++)
+	{
+		if (strcmp(announced[i], channel) == 0)
+			PG_RETURN_VOID();
+	}
+	if (nannounced < MAX_ANNOUNCED)
+		strlcpy(announced[nannounced++], channel, NAMEDATALEN);
+	PG_RETURN_VOID();
+}
+
+/*
+ * Has the last transaction, which has committed, something to announce?
+ */
+bool
+DtxSagaHasAnnouncements(void)
+{
+	return nannounced > 0;
+}
+
+/*
+ * Have the current transaction announce it.
+ */
+void
+DtxSagaAnnounce(void)
+{
+	int			n = nannounced;
+
+	nannounced = 0;
+	for (int i = 0; i < n; i++)
+		Async_Notify(announced[i], "");
 }
 
 /*

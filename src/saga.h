@@ -13,6 +13,7 @@
 #ifndef PG_DTX_SAGA_H
 #define PG_DTX_SAGA_H
 
+#include "backoff.h"
 #include "fmgr.h"
 #include "pg_dtx.h"
 
@@ -42,9 +43,39 @@ extern void DtxSagaProbe(void);
 extern void DtxSagaDisown(void);
 extern void DtxSagaWakeAtCommit(void);
 
+/* An execution of a step, or of its compensation, by a worker. */
+typedef struct DtxSagaExecution
+{
+	pid_t		pid;			/* worker */
+	Oid			role;			/* whose saga it is */
+	Oid			lane;			/* foreign server that the step is on, or 0 */
+	int64		saga;
+	int16		step;
+	int32		attempt;
+	bool		compensation;
+	bool		stopping;		/* has somebody asked it to stop? */
+	DtxMoment	begun_at;
+} DtxSagaExecution;
+
+/* Why it is to stop. */
+typedef enum DtxSagaStop
+{
+	DTX_SAGA_GO_ON = 0,
+	DTX_SAGA_STOP_ENDED,		/* its saga was canceled, or ended */
+	DTX_SAGA_STOP_ROOM			/* a role without any worker needs one */
+} DtxSagaStop;
+
+extern int	DtxSagaExecutions(DtxSagaExecution *executions, int max);
+extern bool DtxSagaMakeRoom(const DtxSagaExecution *execution);
+extern DtxSagaStop DtxSagaStopAsked(void);
+
 /* Claims: which worker works on which step. */
 extern void DtxSagaKeepClaim(int64 saga, int16 step);
 extern void DtxSagaDropClaims(void);
+
+/* What external workers are to be told, in a transaction of its own. */
+extern bool DtxSagaHasAnnouncements(void);
+extern void DtxSagaAnnounce(void);
 
 /* This process executes steps of sagas. */
 extern void DtxSagaWorkerHere(void);

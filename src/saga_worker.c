@@ -19,14 +19,24 @@
  * on the step (saga.c) goes after that; the step's row says that it is being
  * executed, which nobody does, and whoever takes it next knows what that means.
  *
+ * What stops a step.  Each has a limit (pg_dtx.saga_step_timeout, and the timeout
+ * of its definition).  Its saga may be canceled or ended, a role without any worker
+ * may need this one (saga.c), and the worker may be told to leave.  All of it cancels
+ * the step from signal handlers of this file, which the SQL of the step can't
+ * change; if that does not help within a grace time, the worker dies.  A step that
+ * was stopped for no fault of its own (the last two) is given back, and that was no
+ * attempt.
+ *
  * A worker is connected as the role whose sagas it executes, so a step has the
  * rights, the user mappings and the settings of that role, and can't get others.
  * The functions of the extension are called with the rights of their owner.
  *
  * The scheduler sleeps until something is due, or until it is woken by the
  * commit of a transaction that has made something due (launcher.c).  It wakes
- * workers, starts some if there are too few, and sends away those of one role
- * when another one has none.
+ * workers, and starts some if there are too few.  One place is kept for roles
+ * without any.  If there is none, it sends away one of another role after its step,
+ * and stops that step after a while if that role has more than its share.  Deadlines
+ * pass here, too, so that they wait for no worker.
  *
  *-------------------------------------------------------------------------
  */
@@ -99,8 +109,24 @@
 /* ... and of one that gives back a step because it is to leave. */
 #define GIVE_BACK_LOCK_TIMEOUT	"2s"
 
+/* ... and of one that notifies those who listen. */
+#define NOTIFY_LOCK_TIMEOUT	"200ms"
+
 /* A worker is not sent away for the sake of another role before that, ms. */
 #define MIN_TENURE	1000
+
+/* A role waits so long for its only worker before somebody's step is stopped, ms. */
+#define ROOM_PATIENCE	5000
+
+/* How often a worker that executes a step looks whether to stop it, ms. */
+#define WATCH_INTERVAL	200
+
+/* From canceling a step to killing its worker, and if that is to leave, ms. */
+#define STOP_GRACE	5000
+#define LEAVE_GRACE	2000
+
+/* Deadlines that pass in one transaction. */
+#define DEADLINES_AT_ONCE	100
 
 /* A worker that lived for this time did not die of its start, ms. */
 #define HEALTHY_AFTER	10000
@@ -129,7 +155,6 @@ typedef struct Step
 	Datum		results;		/* jsonb, $2 */
 	int			timeout;		/* milliseconds, 0: none */
 	TimestampTz started_at;		/* to be shown */
-	DtxMoment	begun;			/* the same, for its timeout */
 } Step;
 
 /* What dtx._saga_schedule() says of a role. */
@@ -145,6 +170,8 @@ typedef struct RoleState
 {
 	Oid			role;			/* hash key */
 	DtxBackoff	backoff;		/* of workers that died in a row */
+	DtxMoment	waiting_since;	/* it needs a worker and has none; 0: not so */
+	bool		seen;			/* does it have work in this round? */
 	bool		refused;		/* has it been said that it can't connect? */
 } RoleState;
 
@@ -164,6 +191,7 @@ typedef struct Scheduler
 	List	   *started;		/* StartedWorker */
 	DtxSagaWorker *workers;		/* as they were at the start of the round */
 	int			nworkers;
+	DtxSagaExecution *executions;	/* what they execute; room for one each */
 	DtxMoment	next_look;		/* when to ask what is due; DTX_NEVER: not before
 								 * somebody wakes us */
 	DtxMoment	idle_since;		/* nothing is scheduled, and no worker there;
@@ -184,6 +212,24 @@ typedef struct FirstRowReceiver
 /* Worker and scheduler: errors in a row that were none of a step's. */
 static DtxBackoff errors;
 
+/* Why a step is stopped: a DtxSagaStop, or one of these. */
+#define STOP_TIMEOUT	10		/* it has taken longer than its timeout ... */
+#define STOP_LIMIT		11		/* ... or than the setting allows */
+#define STOP_LEAVE		12		/* the worker is to leave */
+
+/*
+ * Worker: is it executing a step, so that SIGTERM does not kill it at once?  Why and
+ * since how many looks is the step to stop?  Signal handlers read and set these.
+ */
+static volatile sig_atomic_t executing = false;
+static volatile sig_atomic_t stop_reason = DTX_SAGA_GO_ON;
+static volatile sig_atomic_t stop_looks = 0;
+static volatile sig_atomic_t limit_reason = STOP_LIMIT;
+
+/* Worker: the timers. */
+static TimeoutId limit_timer;
+static TimeoutId watch_timer;
+
 /* Worker: has a step run in this session since it was cleaned? */
 static bool session_used = false;
 
@@ -203,6 +249,7 @@ static void recover_from_error(void);
 
 static void scheduler_look(Scheduler *s, bool *leave);
 static int64 until_due(TimestampTz at);
+static TimestampTz pass_deadlines(void);
 static bool scheduler_collect(Scheduler *s);
 static RoleState *role_state(Scheduler *s, Oid role);
 static void role_died(Scheduler *s, Oid role, DtxMoment attached_at);
@@ -211,10 +258,21 @@ static List *ask_schedule(Scheduler *s);
 static void serve(Scheduler *s, List *work);
 static bool start_worker(Scheduler *s, Oid role);
 static bool send_one_away(Scheduler *s, Oid for_role);
+static void stop_one(Scheduler *s, Oid for_role, int share);
+static int	busy_workers(Scheduler *s, Oid role);
 
 static bool worker_round(MemoryContext cxt, bool careful, bool *gone);
 static void begin(void);
 static void clean_session(void);
+static void worker_sigterm(SIGNAL_ARGS);
+static void ask_to_stop(int reason);
+static void limit_over(void);
+static void watch_step(void);
+static void announce(void);
+static void begin_execution(void);
+static void end_execution(void);
+static void set_limits(Step *step);
+static void check_stopped(void);
 static Step *take_step(int64 only, bool careful, bool *more);
 static Step *read_step(Datum taken, bool *more);
 static void free_step(Step *step);
@@ -224,7 +282,7 @@ static void run_commands(Step *step, MemoryContext cxt, Datum *result,
 static int64 run_local(const char *command, Step *step, MemoryContext cxt,
 					   Datum *row, bool *isnull);
 static void mark_done(Step *step, Datum result, bool isnull);
-static void give_back(Step *step);
+static void give_back(Step *step, const char *why);
 static void report_error(Step *step, ErrorData *edata);
 
 /* ----------------------------------------------------------------
@@ -241,7 +299,7 @@ start_process(DtxWorkerKind kind, Oid dbid, const char *name)
 	Oid			role = InvalidOid;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
+	pqsignal(SIGTERM, kind == DTX_WORKER_SAGA ? worker_sigterm : die);
 	BackgroundWorkerUnblockSignals();
 
 	/* A SIGHUP from before our handler was there was lost. */
@@ -251,7 +309,12 @@ start_process(DtxWorkerKind kind, Oid dbid, const char *name)
 	if (!DtxWorkerAttach(kind, dbid))
 		proc_exit(0);
 	if (kind == DTX_WORKER_SAGA)
+	{
+		/* Without a role it would be connected as a superuser. */
 		role = DtxWorkerRole();
+		if (!OidIsValid(role))
+			elog(FATAL, "worker of sagas without a role");
+	}
 	DtxWorkerConnect(dbid, role, 0, name);
 }
 
@@ -312,6 +375,9 @@ dtx_saga_scheduler_main(Datum arg)
 
 	/* Whoever locks our tables for long must not make us deaf. */
 	SetConfigOption("lock_timeout", "5s", PGC_USERSET, PGC_S_OVERRIDE);
+
+	/* Deadlines that have passed pass again after a crash. */
+	SetConfigOption("synchronous_commit", "off", PGC_USERSET, PGC_S_OVERRIDE);
 	we_scheduler = DtxWaitEvent("DtxSagaSchedulerMain");
 
 	memset(s, 0, sizeof(*s));
@@ -327,6 +393,8 @@ dtx_saga_scheduler_main(Datum arg)
 						   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	s->workers = MemoryContextAlloc(s->cxt,
 									sizeof(DtxSagaWorker) * max_worker_processes);
+	s->executions = MemoryContextAlloc(s->cxt,
+									   sizeof(DtxSagaExecution) * max_worker_processes);
 
 	while (!leave)
 	{
@@ -408,6 +476,7 @@ scheduler_look(Scheduler *s, bool *leave)
 	{
 		List	   *work;
 		ListCell   *lc;
+		TimestampTz next_deadline = DT_NOEND;
 
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
@@ -420,8 +489,11 @@ scheduler_look(Scheduler *s, bool *leave)
 			*leave = true;
 			return;
 		}
+		if (enabled)
+			next_deadline = pass_deadlines();
 		work = ask_schedule(s);
-		s->next_look = DTX_NEVER;
+		s->next_look = next_deadline == DT_NOEND ? DTX_NEVER :
+			DtxIn(until_due(next_deadline));
 		foreach(lc, work)
 		{
 			RoleWork   *w = (RoleWork *) lfirst(lc);
@@ -469,6 +541,27 @@ until_due(TimestampTz at)
 {
 	return Min(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), at),
 			   MAX_SCHEDULE_WAIT);
+}
+
+/*
+ * Let deadlines pass, some of them if there are many.  Returns when the next one does,
+ * DT_NOEND if there is none.  In a transaction with a snapshot.
+ */
+static TimestampTz
+pass_deadlines(void)
+{
+	static const Oid types[] = {INT4OID};
+	Datum		args[lengthof(types)];
+	Datum		next;
+	bool		isnull;
+
+	args[0] = Int32GetDatum(DEADLINES_AT_ONCE);
+	next = DtxSagaCall("_saga_deadlines", lengthof(types), types, args, NULL,
+					   &isnull);
+	CommandCounterIncrement();
+	PopActiveSnapshot();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	return isnull ? DT_NOEND : DatumGetTimestampTz(next);
 }
 
 /*
@@ -598,12 +691,18 @@ role_may_connect(Scheduler *s, Oid role)
 				 errmsg("sagas of role \"%s\" wait because it is not permitted to log in",
 						name),
 				 errhint("Use ALTER ROLE ... LOGIN, or end its sagas with dtx.force_saga().")));
-	else if (!state->refused)
-		ereport(WARNING,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("sagas of the role with OID %u wait because it was dropped",
-						role),
-				 errhint("End its sagas with dtx.force_saga().")));
+	else if (name == NULL)
+	{
+		static const Oid types[] = {OIDOID};
+		Datum		args[lengthof(types)];
+		bool		isnull;
+
+		/* Nobody else shall do their steps: they fail, and say why. */
+		args[0] = ObjectIdGetDatum(role);
+		(void) DtxSagaCall("_saga_orphaned", lengthof(types), types, args, NULL,
+						   &isnull);
+		state->backoff.next = DtxIn(LEFTOVER_INTERVAL);
+	}
 	state->refused = true;
 	return false;
 }
@@ -652,16 +751,28 @@ static void
 serve(Scheduler *s, List *work)
 {
 	DtxMoment	again = DtxIn(LEFTOVER_INTERVAL);
+	HASH_SEQ_STATUS seq;
+	RoleState  *state;
 	ListCell   *lc;
 	bool		wanting = false;
+	int			nroles = 0;
+
+	/* A role's share of the workers. */
+	foreach(lc, work)
+	{
+		RoleWork   *w = (RoleWork *) lfirst(lc);
+
+		if (w->due > 0 || busy_workers(s, w->role) > 0)
+			nroles++;
+	}
 
 	foreach(lc, work)
 	{
 		RoleWork   *w = (RoleWork *) lfirst(lc);
-		RoleState  *state = role_state(s, w->role);
 		int64		missing = w->due;
 		int			there = 0;
 
+		state = role_state(s, w->role);
 		if (w->due == 0)
 			continue;
 
@@ -696,16 +807,33 @@ serve(Scheduler *s, List *work)
 			continue;
 		}
 		s->next_look = Min(s->next_look, again);
-		while (missing > 0 && s->nworkers < dtx_saga_workers &&
+
+		/* The last place is kept for a role that has none. */
+		while (missing > 0 &&
+			   s->nworkers < (there == 0 ? dtx_saga_workers : dtx_saga_workers - 1) &&
 			   start_worker(s, w->role))
 		{
 			missing--;
 			there++;
 		}
-		if (there == 0)
-			wanting |= send_one_away(s, w->role);
+		if (there > 0)
+			continue;
+		wanting |= send_one_away(s, w->role);
+		state->seen = true;
+		if (state->waiting_since == 0)
+			state->waiting_since = DtxNow();
+		else if (DtxIsDue(state->waiting_since + ROOM_PATIENCE))
+			stop_one(s, w->role, Max(1, dtx_saga_workers / Max(1, nroles)));
 	}
 	DtxSchedulerWants(wanting);
+
+	hash_seq_init(&seq, s->roles);
+	while ((state = hash_seq_search(&seq)) != NULL)
+	{
+		if (!state->seen)
+			state->waiting_since = 0;
+		state->seen = false;
+	}
 }
 
 /*
@@ -795,6 +923,83 @@ send_one_away(Scheduler *s, Oid for_role)
 	return true;
 }
 
+/* How many workers of a role have, or are about to have, something to do? */
+static int
+busy_workers(Scheduler *s, Oid role)
+{
+	int			n = 0;
+
+	for (int i = 0; i < s->nworkers; i++)
+	{
+		if (s->workers[i].role == role && !s->workers[i].idle)
+			n++;
+	}
+	return n;
+}
+
+/*
+ * A role has been waiting for its only worker: stop a step of a role that has more
+ * workers than its share, the one that has run longest.  One that is to leave anyway
+ * is preferred.  If no role has more than its share, but all of them wait for one
+ * foreign server, one of them makes room for the others.  Steps that are within their
+ * rights go on, until their own limit.
+ */
+static void
+stop_one(Scheduler *s, Oid for_role, int share)
+{
+	DtxSagaExecution *victim = NULL;
+	DtxSagaWorker *victim_worker = NULL;
+	int			most = 0;
+	int			n = DtxSagaExecutions(s->executions, max_worker_processes);
+
+	for (int i = 0; i < n; i++)
+	{
+		DtxSagaExecution *e = &s->executions[i];
+		DtxSagaWorker *worker = NULL;
+		int			rank;
+
+		/* One is being stopped already. */
+		if (e->stopping)
+			return;
+		for (int j = 0; j < s->nworkers; j++)
+		{
+			if (s->workers[j].pid == e->pid)
+				worker = &s->workers[j];
+		}
+		if (worker == NULL || e->role == for_role)
+			continue;
+		rank = busy_workers(s, e->role);
+		if (rank <= share)
+		{
+			int			there = 0;
+
+			for (int j = 0; j < n; j++)
+				there += s->executions[j].lane == e->lane;
+			if (!OidIsValid(e->lane) || dtx_saga_workers < 2 ||
+				there < dtx_saga_workers)
+				continue;
+			rank = 1;
+		}
+		rank = 2 * rank + (worker->stop ? 1 : 0);
+		if (rank > most ||
+			(rank == most && e->begun_at < victim->begun_at))
+		{
+			most = rank;
+			victim = e;
+			victim_worker = worker;
+		}
+	}
+	if (victim == NULL || !DtxSagaMakeRoom(victim))
+		return;
+	victim_worker->stop = true;
+	DtxSagaWorkerDismiss(victim_worker);
+	ereport(LOG,
+			(errmsg("stopping a step of saga " INT64_FORMAT " because sagas of another role have no worker",
+					victim->saga),
+			 errdetail("It is tried again, and this was no attempt."),
+			 errhint("You might need to increase \"%s\".", "pg_dtx.saga_workers")));
+}
+
 /* ----------------------------------------------------------------
  * The worker: main program
  * ----------------------------------------------------------------
@@ -819,6 +1024,8 @@ dtx_saga_worker_main(Datum arg)
 	CoordinatorInsist();
 	DtxSagaWorkerHere();
 	we_worker = DtxWaitEvent("DtxSagaWorkerMain");
+	limit_timer = RegisterTimeout(USER_TIMEOUT, limit_over);
+	watch_timer = RegisterTimeout(USER_TIMEOUT, watch_step);
 	cxt = AllocSetContextCreate(TopMemoryContext, "pg_dtx saga worker",
 								ALLOCSET_DEFAULT_SIZES);
 	steps_cxt = AllocSetContextCreate(TopMemoryContext, "pg_dtx saga steps",
@@ -932,6 +1139,7 @@ worker_round(MemoryContext cxt, bool careful, bool *gone)
 	if (step == NULL)
 	{
 		DtxSagaDropClaims();
+		announce();
 		return more;
 	}
 	DtxSagaKeepClaim(step->saga, step->step);
@@ -948,9 +1156,11 @@ worker_round(MemoryContext cxt, bool careful, bool *gone)
 		MemoryContextSwitchTo(cxt);
 
 		/* Before each step one may leave, or listen. */
+		begin_execution();
 		if (ProcDiePending || ConfigReloadPending || DtxWorkerMustStop())
 		{
-			give_back(step);
+			end_execution();
+			give_back(step, NULL);
 			free_step(step);
 			DtxSagaDropClaims();
 			break;
@@ -958,6 +1168,50 @@ worker_round(MemoryContext cxt, bool careful, bool *gone)
 		step = execute_step(step);
 	}
 	return true;
+}
+
+/*
+ * Tell those who listen that there is something in their queues.  They look every now
+ * and then anyway, so an error is only worth a word, and nothing is waited for.
+ */
+static void
+announce(void)
+{
+	static bool said = false;
+	MemoryContext cxt = CurrentMemoryContext;
+
+	if (!DtxSagaHasAnnouncements())
+		return;
+	PG_TRY();
+	{
+		begin();
+		(void) set_config_option("lock_timeout", NOTIFY_LOCK_TIMEOUT, PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+		(void) set_config_option("synchronous_commit", "off", PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+		DtxSagaAnnounce();
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		said = false;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(cxt);
+		edata = CopyErrorData();
+		FlushErrorState();
+		recover_from_error();
+		if (!said)
+			ereport(LOG,
+					(errmsg("could not notify external workers of sagas: %s",
+							edata->message),
+					 errdetail("They find their work when they ask for it.")));
+		said = true;
+		FreeErrorData(edata);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
 }
 
 /* ----------------------------------------------------------------
@@ -1002,6 +1256,153 @@ clean_session(void)
 	ResetTempTableNamespace();
 	ResetSequenceCaches();
 	session_used = false;
+}
+
+/* ----------------------------------------------------------------
+ * The worker: what stops a step
+ *
+ * Handlers of signals: they set flags and the latch, and CHECK_FOR_INTERRUPTS() does
+ * the rest.
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * SIGTERM.  A step that is being executed is canceled and given back first.
+ */
+static void
+worker_sigterm(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	if (executing && stop_reason != STOP_LEAVE)
+		ask_to_stop(STOP_LEAVE);
+	else
+	{
+		ProcDiePending = true;
+		InterruptPending = true;
+	}
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+static void
+ask_to_stop(int reason)
+{
+	if (stop_reason == DTX_SAGA_GO_ON || reason == STOP_LEAVE)
+	{
+		stop_looks = 0;
+		stop_reason = reason;
+	}
+	QueryCancelPending = true;
+	InterruptPending = true;
+}
+
+/*
+ * The step has taken too long.
+ */
+static void
+limit_over(void)
+{
+	if (executing)
+		ask_to_stop(limit_reason);
+	SetLatch(MyLatch);
+}
+
+/*
+ * Every now and then while a step is executed.  A step may catch that it is
+ * canceled, so it is canceled again, and in the end the worker dies.
+ */
+static void
+watch_step(void)
+{
+	if (!executing)
+		return;
+	if (stop_reason == DTX_SAGA_GO_ON)
+	{
+		DtxSagaStop stop = DtxSagaStopAsked();
+
+		if (stop == DTX_SAGA_GO_ON)
+			return;
+		ask_to_stop(stop);
+	}
+	else if (++stop_looks * WATCH_INTERVAL <
+			 (stop_reason == STOP_LEAVE ? LEAVE_GRACE : STOP_GRACE))
+	{
+		QueryCancelPending = true;
+		InterruptPending = true;
+	}
+	else
+	{
+		ProcDiePending = true;
+		InterruptPending = true;
+	}
+	SetLatch(MyLatch);
+}
+
+/*
+ * From now on SIGTERM cancels, and does not kill.
+ */
+static void
+begin_execution(void)
+{
+	stop_reason = DTX_SAGA_GO_ON;
+	stop_looks = 0;
+	executing = true;
+}
+
+/*
+ * ... no more.  Whoever has tried to cancel came too late; a worker that is to leave
+ * does so at the next opportunity.
+ */
+static void
+end_execution(void)
+{
+	executing = false;
+	disable_timeout(limit_timer, false);
+	disable_timeout(watch_timer, false);
+	if (stop_reason != DTX_SAGA_GO_ON)
+		QueryCancelPending = false;
+	if (stop_reason == STOP_LEAVE)
+	{
+		ProcDiePending = true;
+		InterruptPending = true;
+	}
+}
+
+/*
+ * Start the timers.  The settings are those of the session, before the step.
+ */
+static void
+set_limits(Step *step)
+{
+	int			limit = dtx_saga_step_timeout;
+
+	limit_reason = STOP_LIMIT;
+	if (step->timeout > 0 && (limit == 0 || step->timeout < limit))
+	{
+		limit = step->timeout;
+		limit_reason = STOP_TIMEOUT;
+	}
+	if (limit > 0)
+		enable_timeout_after(limit_timer, limit);
+	enable_timeout_every(watch_timer,
+						 TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													 WATCH_INTERVAL),
+						 WATCH_INTERVAL);
+}
+
+/*
+ * A step that has caught that it was canceled, and ends, has been stopped all the
+ * same.
+ */
+static void
+check_stopped(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (stop_reason != DTX_SAGA_GO_ON)
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("canceling statement due to user request")));
 }
 
 /*
@@ -1156,8 +1557,8 @@ free_step(Step *step)
 }
 
 /*
- * Execute a step and commit it.  Returns the next one of its saga, taken but not
- * begun, or NULL.  The step is freed.  Throws if it can't even be said that the
+ * Execute a step and commit it, after begin_execution().  Returns the next one of its
+ * saga, taken but not begun, or NULL.  The step is freed.  Throws if it can't even be said that the
  * step has failed.
  */
 static Step *
@@ -1174,7 +1575,6 @@ execute_step(Step *step)
 			shown = step->commands[i];
 	}
 	step->started_at = GetCurrentTimestamp();
-	step->begun = DtxNow();
 
 	PG_TRY();
 	{
@@ -1184,17 +1584,16 @@ execute_step(Step *step)
 
 		begin();
 		clean_session();
+		set_limits(step);
 		pgstat_report_activity(STATE_RUNNING, shown);
 		debug_query_string = shown;
 		run_commands(step, cxt, &result, &isnull);
+		check_stopped();
 		DTX_FAULT("saga-executed", NULL);
 		mark_done(step, result, isnull);
 		if (!DtxWorkerMustStop())
 			next = take_step(step->saga, false, &more);
-		disable_timeout(STATEMENT_TIMEOUT, false);
-
-		/* If it has struck, then now, and not after the commit. */
-		CHECK_FOR_INTERRUPTS();
+		check_stopped();
 
 		/* The attempt at the next step is counted, whatever becomes of it. */
 		if (next != NULL)
@@ -1202,6 +1601,7 @@ execute_step(Step *step)
 		DTX_FAULT("saga-done", NULL);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
+		end_execution();
 		DTX_FAULT("saga-committed", NULL);
 		debug_query_string = NULL;
 		pgstat_report_activity(STATE_IDLE, NULL);
@@ -1213,6 +1613,7 @@ execute_step(Step *step)
 		edata = CopyErrorData();
 		FlushErrorState();
 		recover_from_error();
+		end_execution();
 		session_used = true;
 	}
 	PG_END_TRY();
@@ -1230,12 +1631,17 @@ execute_step(Step *step)
 		 * nothing.  But who knows: the step's own SQL may have said so, or
 		 * have done what was rolled back with it.
 		 */
-		report_error(step, edata);
+		if (stop_reason == STOP_LEAVE)
+			give_back(step, "the worker was told to leave");
+		else if (stop_reason == DTX_SAGA_STOP_ROOM)
+			give_back(step, "another role needed a worker");
+		else
+			report_error(step, edata);
 	}
 	else if (next != NULL && CoordinatorUnconfirmed())
 	{
 		/* The next step must not begin before the servers have confirmed. */
-		give_back(next);
+		give_back(next, NULL);
 		free_step(next);
 		next = NULL;
 	}
@@ -1250,7 +1656,7 @@ execute_step(Step *step)
 
 /*
  * Run the statements of a step, in the current transaction.  The result is made
- * of the first rows of all of them.  On return the step's timeout goes on.
+ * of the first rows of all of them.
  */
 static void
 run_commands(Step *step, MemoryContext cxt, Datum *result, bool *isnull)
@@ -1271,8 +1677,6 @@ run_commands(Step *step, MemoryContext cxt, Datum *result, bool *isnull)
 		params[1] = JsonbToCString(NULL, &DatumGetJsonbP(step->results)->root,
 								   VARSIZE(DatumGetPointer(step->results)));
 
-	if (step->timeout > 0)
-		enable_timeout_after(STATEMENT_TIMEOUT, step->timeout);
 	for (int i = 0; i < step->ncommands; i++)
 	{
 		int64		rows;
@@ -1467,8 +1871,9 @@ mark_done(Step *step, Datum result, bool isnull)
 }
 
 /*
- * A step that was taken is not going to be executed now, so it was no attempt.
- * If this throws, the attempt counts, as one that was lost.
+ * A step that was taken is not going to be executed now, or was stopped for no fault
+ * of its own and is rolled back: it was no attempt.  "why" is for the history; NULL:
+ * it was not begun.  If this throws, the attempt counts, as one that was lost.
  *
  * That has to be said by a worker that was asked to die, too: it was asked while
  * it committed the step before, perhaps.  Then it does not die before this is
@@ -1476,14 +1881,17 @@ mark_done(Step *step, Datum result, bool isnull)
  * and standbys.
  */
 static void
-give_back(Step *step)
+give_back(Step *step, const char *why)
 {
-	static const Oid types[] = {INT8OID, INT2OID, INT4OID, TEXTOID};
+	static const Oid types[] = {
+		INT8OID, INT2OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID
+	};
 	bool		must_die = ProcDiePending;
 
 	PG_TRY();
 	{
 		Datum		args[lengthof(types)];
+		bool		nulls[lengthof(types)] = {0};
 		bool		nothing;
 
 		ProcDiePending = false; /* asked once more, it dies at once */
@@ -1501,8 +1909,15 @@ give_back(Step *step)
 		args[1] = Int16GetDatum(step->step);
 		args[2] = Int32GetDatum(step->attempt);
 		args[3] = CStringGetTextDatum(step->direction);
-		(void) DtxSagaCall("_saga_untake", lengthof(types), types, args, NULL,
-						   &nothing);
+		args[4] = why ? CStringGetTextDatum(why) : (Datum) 0;
+		nulls[4] = why == NULL;
+		args[5] = TimestampTzGetDatum(step->started_at);
+		nulls[5] = why == NULL;
+
+		/* Unless the extension was dropped meanwhile. */
+		if (DtxSagaInstalled())
+			(void) DtxSagaCall("_saga_untake", lengthof(types), types, args,
+							   nulls, &nothing);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 	}
@@ -1529,9 +1944,23 @@ report_error(Step *step, ErrorData *edata)
 	};
 	const char *volatile message = edata->message;
 
-	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED && step->timeout > 0 &&
-		DtxIsDue(step->begun + step->timeout))
-		message = "canceling saga step due to its timeout";
+	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	{
+		switch (stop_reason)
+		{
+			case STOP_TIMEOUT:
+				message = "canceling saga step due to its timeout";
+				break;
+			case STOP_LIMIT:
+				message = "canceling saga step due to \"pg_dtx.saga_step_timeout\"";
+				break;
+			case DTX_SAGA_STOP_ENDED:
+				message = "canceling saga step because its saga was canceled";
+				break;
+			default:
+				break;
+		}
+	}
 
 	for (volatile int try = 1;; try++)
 	{

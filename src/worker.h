@@ -51,6 +51,7 @@ typedef struct DtxSagaWorker
 	bool		idle;			/* has nothing to do */
 	bool		stop;			/* was asked to leave */
 	DtxMoment	attached_at;	/* there since; 0 if not there yet */
+	pid_t		pid;			/* 0 if not there */
 } DtxSagaWorker;
 
 typedef enum DtxStartResult

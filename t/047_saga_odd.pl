@@ -163,7 +163,8 @@ is($books->state($_), 'completed', '... and go on when that has gone') for @pois
 $dtx->sql(q{
 REVOKE CONNECT ON DATABASE postgres FROM PUBLIC;
 CREATE ROLE stranger LOGIN;
-GRANT EXECUTE ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz) TO stranger});
+GRANT EXECUTE ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer) TO stranger;
+SELECT dtx.grant_saga_definition('move', 'stranger')});
 my ($ret, undef, $stderr) = $coord->psql('postgres', q{SET ROLE stranger; SELECT dtx.start_saga('move')});
 like($stderr, qr/role "stranger" is not permitted to connect to database "postgres"/, 'a role that may not connect');
 like($stderr, qr/HINT:  GRANT CONNECT ON DATABASE postgres TO stranger, or/, '... and what to do');

@@ -1,0 +1,133 @@
+# Workers of sagas that are told to leave: what they executed is tried again, and was no
+# attempt.  Crashes are attempts.  And NOTIFY is in nobody's way.
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib $FindBin::RealBin;
+use DtxTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $dtx = DtxTest->new(servers => 1, conf => "max_worker_processes = 20\n");
+my $coord = $dtx->coord;
+
+# A step here, and one on a server, that may be tried once only, and wait for a lock.
+$dtx->sql(q{
+SELECT dtx.define_saga('here', dtx.step('step', execute => 'SELECT pg_advisory_xact_lock(4711)', max_attempts => 1));
+SELECT dtx.define_saga('there', dtx.step('step', 's1', 'SELECT pg_advisory_xact_lock(4711)', max_attempts => 1));
+SELECT dtx.define_saga('back', dtx.step('step', execute => 'SELECT 1', compensate => 'SELECT pg_advisory_xact_lock(4711)', compensate_attempts => 1),
+	dtx.step('fails', execute => 'SELECT 1 / 0'));
+SELECT dtx.define_saga('deaf', dtx.step('step', execute => $step$
+	DO $do$ BEGIN
+		LOOP
+			BEGIN
+				PERFORM pg_sleep(600);
+			EXCEPTION WHEN query_canceled THEN NULL;
+			END;
+		END LOOP;
+	END $do$ $step$, max_attempts => 1))});
+
+my @locks;
+
+sub lock
+{
+	@locks = map { $dtx->session(node => $_) } $coord, $dtx->p(1);
+	$_->run('SELECT pg_advisory_lock(4711)') for @locks;
+	return;
+}
+
+sub unlock
+{
+	eval { $_->close } for @locks;
+	@locks = ();
+	return;
+}
+
+sub waits
+{
+	my $name = shift;
+	my $node = $name eq 'there' ? $dtx->p(1) : $coord;
+	return $dtx->poll($node, q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}, 1, "$name: is being executed");
+}
+
+sub history
+{
+	my $id = shift;
+	return $dtx->sql("SELECT concat_ws(' ', action, attempt, outcome, message) FROM dtx.saga_history WHERE saga = $id AND step = 'step' ORDER BY id");
+}
+
+my %expected = (
+	here => [ 'completed', 'execute 1 stopped the worker was told to leave', 'execute 1 completed' ],
+	there => [ 'completed', 'execute 1 stopped the worker was told to leave', 'execute 1 completed' ],
+	back => [ 'compensated', 'execute 1 completed', 'compensate 1 stopped the worker was told to leave', 'compensate 1 completed' ]);
+my %stop = (
+	'restart' => sub { $coord->restart; },
+	'pg_terminate_backend' => sub {
+		$dtx->sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker'});
+	},
+
+	# It fails, because the database is in use by others, too.
+	'CREATE DATABASE' => sub {
+		my (undef, undef, $stderr) = $coord->psql('template1', 'CREATE DATABASE copy TEMPLATE postgres');
+		like($stderr, qr/is being accessed by other users/, 'a copy of a database in use is refused');
+	});
+
+for my $how (sort keys %stop)
+{
+	for my $name (sort keys %expected)
+	{
+		next if $name eq 'back' && $how ne 'restart';
+		lock();
+		my $id = $dtx->sql("SELECT dtx.start_saga('$name')");
+		waits($name);
+		my $begin = time;
+		$stop{$how}->();
+		cmp_ok(time - $begin, '<', 20, "$how, $name: nobody was held up");
+		unlock();
+		my ($state, @history) = @{ $expected{$name} };
+		is($dtx->sql("SELECT dtx.wait_saga($id, '60 s')"), $state, "$how, $name: $state");
+		is(history($id), join("\n", @history), '... and that was no attempt');
+	}
+}
+
+# One that does not listen does not keep the server from being stopped.  That is an
+# attempt, and so is a crash: a step that crashes the server must not do so for ever.
+my $id = $dtx->sql(q{SELECT dtx.start_saga('deaf')});
+$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker' AND wait_event = 'PgSleep'}, 1,
+	'deaf: is being executed');
+my $begin = time;
+$coord->restart;
+cmp_ok(time - $begin, '<', 20, '... and holds up nobody');
+is($dtx->sql("SELECT dtx.wait_saga($id, '60 s')"), 'compensated', '... but has used up its attempt');
+is(history($id), 'execute 1 lost the worker has gone', '... which its history tells');
+lock();
+$id = $dtx->sql(q{SELECT dtx.start_saga('here')});
+waits('here');
+$coord->stop('immediate');
+unlock();
+$coord->start;
+is($dtx->sql("SELECT dtx.wait_saga($id, '60 s')"), 'compensated', 'a crash is an attempt');
+is(history($id), 'execute 1 lost the worker has gone', '... which its history tells');
+
+# ----------------------------------------------------------------
+# NOTIFY: somebody's COMMIT holds the lock of the queue, and does not end
+# ----------------------------------------------------------------
+
+$dtx->sql(q{
+SELECT dtx.define_saga('external', dtx.step_external('letter', 'letters'));
+SELECT dtx.define_saga('quick', dtx.step('step', execute => 'SELECT 1'))});
+my $notifier = $dtx->session;
+$dtx->arm;
+$notifier->start($dtx->hold . 'BEGIN; UPDATE probe SET i = i + 1; NOTIFY anything; COMMIT');
+$dtx->wait_held($notifier);
+$id = $dtx->sql(q{SELECT dtx.start_saga('external')});
+$dtx->poll($coord, "SELECT state FROM dtx.saga_steps WHERE saga = $id", 'waiting', 'a step is offered though nobody can notify');
+$dtx->sql(q{SELECT dtx.complete(token) FROM dtx.claim('letters', 'w')});
+is($dtx->sql("SELECT dtx.wait_saga($id, '60 s')"), 'completed', '... and the saga goes on');
+$dtx->release;
+$notifier->finish;
+$notifier->close;
+
+done_testing();
