@@ -198,12 +198,11 @@ COMMENT ON COLUMN dtx.decision.endpoints IS
 --
 -- Through which user mappings something was prepared, and where.  Written and read
 -- below the executor (src/route.c); a materialized view for the same reasons.  Not
--- dumped: nothing was prepared by a copy.
+-- dumped: nothing was prepared by what is restored from a dump.
 --
 
 CREATE MATERIALIZED VIEW dtx.route USING heap AS
-  SELECT NULL::pg_catalog.oid AS dbid,
-         NULL::pg_catalog.oid AS serverid,
+  SELECT NULL::pg_catalog.oid AS serverid,
          NULL::pg_catalog.oid AS umid,
          NULL::pg_catalog.name AS server,
          NULL::pg_catalog.oid AS userid,
@@ -215,8 +214,6 @@ REVOKE ALL ON dtx.route FROM PUBLIC;
 GRANT SELECT ON dtx.route TO pg_monitor;
 COMMENT ON MATERIALIZED VIEW dtx.route IS
   'user mappings through which something was prepared, and where they led then: the resolver uses no others; never refreshed';
-COMMENT ON COLUMN dtx.route.dbid IS
-  'database in which that was; rows of others have come with a copy, and are not used';
 COMMENT ON COLUMN dtx.route.serverid IS
   'foreign server';
 COMMENT ON COLUMN dtx.route.umid IS

@@ -986,6 +986,11 @@ prepare_writers(void)
 		DtxActivityAddServer(p->index, p->serverid);
 		if (p->wrote)
 		{
+			if (p->endpoint_of != gid.coordinator_id)
+			{
+				p->endpoint = DtxEndpoint(p->endpoint_text);
+				p->endpoint_of = gid.coordinator_id;
+			}
 			prepared[n].serverid = p->serverid;
 			prepared[n].umid = p->umid;
 			prepared[n].system_id = p->system_id;

@@ -243,6 +243,8 @@ ParticipantDestroy(Participant *p)
 	free_wait_set(p);
 	if (p->setup != NULL)
 		pfree(p->setup);
+	if (p->endpoint_text != NULL)
+		pfree(p->endpoint_text);
 	pfree(p);
 }
 
@@ -594,8 +596,12 @@ ParticipantIdentify(Participant *p)
 			p->serverid = server->serverid;
 			p->umid = form->oid;
 			strlcpy(p->server_name, server->servername, NAMEDATALEN);
-			p->endpoint = DtxEndpoint(server->options,
-									  isnull ? NIL : untransformRelOptions(options));
+			if (p->endpoint_text != NULL)
+				pfree(p->endpoint_text);
+			p->endpoint_text = MemoryContextStrdup(TopMemoryContext,
+												   DtxEndpointText(server->options,
+																   isnull ? NIL : untransformRelOptions(options)));
+			p->endpoint_of = 0;
 			p->identified = true;
 		}
 	}

@@ -74,7 +74,9 @@ typedef struct Participant
 	bool		introduced;		/* has the next one been asked for? */
 	uint64		system_id;		/* system identifier of the cluster, or 0 */
 	uint64		timeline;		/* of the cluster when it was asked, or 0 */
-	uint64		endpoint;		/* DtxEndpoint(), if identified */
+	char	   *endpoint_text;	/* DtxEndpointText(), if identified */
+	uint64		endpoint;		/* DtxEndpoint() of it, as this coordinator's: */
+	uint64		endpoint_of;	/* its identifier, 0: not known yet */
 	Oid			default_role;	/* role there as which it begins, unless that is
 								 * the session user, or not known: InvalidOid */
 	bool		cautious;		/* do the session's own settings hide warnings, or

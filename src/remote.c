@@ -71,7 +71,7 @@
 #define CONNECT_TIMEOUT			10000
 
 /* Connections of one set at a time; the others queue. */
-#define MAX_CONNECTIONS			48
+#define MAX_CONNECTIONS			64
 
 /* Of them, those that are parked. */
 #define MAX_PARKED				16
@@ -362,18 +362,15 @@ by_text(const ListCell *a, const ListCell *b)
 }
 
 /*
- * A hash, never 0, of where a foreign server and a user mapping lead: of their options
- * of that kind, in whatever order they stand.  It decides where passwords may be sent,
- * so nobody may be able to find other options with the same one: it is keyed.  In
- * a transaction, where the extension is installed; throws what DtxKeyedHash() does.
+ * Where a foreign server and a user mapping lead: their options of that kind, in
+ * whatever order they stand, as a text in the current memory context.
  */
-uint64
-DtxEndpoint(List *server_options, List *mapping_options)
+char *
+DtxEndpointText(List *server_options, List *mapping_options)
 {
 	List	   *lists[2] = {server_options, mapping_options};
 	List	   *options = NIL;
 	StringInfoData text;
-	uint64		result;
 	ListCell   *lc;
 
 	for (int i = 0; i < lengthof(lists); i++)
@@ -395,9 +392,21 @@ DtxEndpoint(List *server_options, List *mapping_options)
 	appendStringInfoString(&text, "endpoint");
 	foreach(lc, options)
 		appendStringInfo(&text, " %s", (const char *) lfirst(lc));
-	result = DtxKeyedHash(text.data, text.len);
-	pfree(text.data);
 	list_free_deep(options);
+	return text.data;
+}
+
+/*
+ * A hash of such a text, never 0.  It decides where passwords may be sent, so nobody
+ * may be able to find other options with the same one: it is keyed.  In a transaction
+ * in which catalogs can be read, where the extension is installed; throws what
+ * DtxKeyedHash() does.
+ */
+uint64
+DtxEndpoint(const char *text)
+{
+	uint64		result = DtxKeyedHash(text, strlen(text));
+
 	return result != 0 ? result : 1;
 }
 
@@ -480,7 +489,7 @@ DtxTargetMake(Oid serverid, Oid umid, int attempt, Oid on_behalf_of)
 		return target;
 	}
 
-	target->endpoint = DtxEndpoint(server->options, um_options);
+	target->endpoint = DtxEndpoint(DtxEndpointText(server->options, um_options));
 	target->place = hash_place(server->options);
 	target->trusted = superuser_arg(server->owner);
 

@@ -91,7 +91,8 @@ typedef struct DtxRemoteHandler
 
 extern DtxTarget *DtxTargetMake(Oid serverid, Oid umid, int attempt,
 								Oid on_behalf_of);
-extern uint64 DtxEndpoint(List *server_options, List *mapping_options);
+extern char *DtxEndpointText(List *server_options, List *mapping_options);
+extern uint64 DtxEndpoint(const char *text);
 extern char *DtxMappingOption(Oid umid, const char *name);
 
 extern DtxRemoteSet *DtxRemoteSetCreate(MemoryContext parent);

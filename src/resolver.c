@@ -22,7 +22,8 @@
  * used at once on servers of superusers.  (A user who asks for himself, with
  * dtx.check_server(), uses his own mapping, wherever it leads.)
  *
- * In its first pass the worker visits all of these servers; later those where
+ * In its first pass, and when not all that is in doubt has found room in the in-doubt
+ * table, the worker visits all of these servers; otherwise those where
  * something is in doubt or was prepared lately, and each of the others once in
  * SWEEP_PASSES passes.
  *
@@ -156,9 +157,9 @@
  * doubt, and those of servers that could not be reached the last time.  The others
  * always find a place.
  */
-#define MAX_VISITS			64
+#define MAX_VISITS			80
 #define MAX_ORDINARY		16
-#define MAX_FAILING			16
+#define MAX_FAILING			32
 
 /* Pause between two looks at what is in doubt, milliseconds. */
 #define LOOK_PAUSE			20
@@ -467,6 +468,8 @@ struct Resolver
 	DtxMoment	looked_at;		/* ... when that was, ... */
 	DtxMoment	next_due;		/* ... and when something is due after it */
 	DtxMoment	swept_at;		/* when the routes were put in order */
+	uint64		seen_overflows; /* DtxInDoubtOverflows() at the last pass */
+	bool		overflowed;		/* was it another one at the pass before? */
 	MemoryContext notes_cxt;
 	List	   *notes;			/* Note */
 	bool		prunable;		/* is any of them confirmed? */
@@ -3992,6 +3995,8 @@ worker_begin_pass(Resolver *r)
 	worker_take_notes(r);
 	note_users();
 	DtxBootProve();
+	r->overflowed = r->seen_overflows != DtxInDoubtOverflows();
+	r->seen_overflows = DtxInDoubtOverflows();
 
 	foreach(lc, r->notes)
 	{
@@ -4058,9 +4063,9 @@ is_wanted(Resolver *r, const ServerState *state, DtxMoment now, bool *in_pass)
 	int64		pause = (state->backoff.failures > 0 ? RETRY_PASSES : SWEEP_PASSES) *
 		(int64) dtx_resolve_interval;
 
-	/* A crash may have left something anywhere. */
-	*in_pass = r->pass_asked || state->visited_at == 0 || state->in_doubt ||
-		now <= state->used_at + KEEP_CONNECTION;
+	/* A crash may have left something anywhere, and so may those without an entry. */
+	*in_pass = r->pass_asked || r->overflowed || state->visited_at == 0 ||
+		state->in_doubt || now <= state->used_at + KEEP_CONNECTION;
 	if (!r->pass_asked && state->backoff.next > now)
 		return false;
 	return *in_pass || now >= state->visited_at + pause;

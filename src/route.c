@@ -30,8 +30,8 @@
  * the name of the one and the local user of the other: pg_upgrade gives foreign servers
  * and user mappings new identifiers, and people drop and create them.  A
  * row may lie no more than that: who gives a server the name of one that was dropped
- * is trusted as far as the owner of any server.  The identifier of the database
- * tells the rows of a copy (CREATE DATABASE ... TEMPLATE) from its own.
+ * is trusted as far as the owner of any server.  A copy of the database (CREATE
+ * DATABASE ... TEMPLATE) has a copy of the rows, as it has one of the decisions.
  *
  * The table is a materialized view, for the reasons that decision.c gives.
  *
@@ -73,8 +73,7 @@ PG_FUNCTION_INFO_V1(dtx_sql_confirm_server);
 /* Columns of dtx.route, in the order of the extension's script. */
 enum
 {
-	Anum_route_dbid = 1,
-	Anum_route_serverid,
+	Anum_route_serverid = 1,
 	Anum_route_umid,
 	Anum_route_server,
 	Anum_route_userid,
@@ -84,7 +83,6 @@ enum
 };
 
 static const DtxColumn route_columns[] = {
-	{"dbid", OIDOID},
 	{"serverid", OIDOID},
 	{"umid", OIDOID},
 	{"server", NAMEOID},
@@ -102,7 +100,6 @@ static DtxTable route_table = {
 /* A row. */
 typedef struct Row
 {
-	Oid			dbid;
 	Oid			serverid;
 	Oid			umid;
 	NameData	server;
@@ -265,7 +262,6 @@ describe(Oid umid, uint64 endpoint, Row *row)
 	server = GetForeignServerExtended(row->serverid, FSV_MISSING_OK);
 	if (server == NULL)
 		return false;
-	row->dbid = MyDatabaseId;
 	row->umid = umid;
 	namestrcpy(&row->server, server->servername);
 	row->endpoint = endpoint;
@@ -283,7 +279,6 @@ insert_row(Relation rel, const Row *row, bool frozen)
 	bool		nulls[Natts_route] = {0};
 	HeapTuple	tuple;
 
-	values[Anum_route_dbid - 1] = ObjectIdGetDatum(row->dbid);
 	values[Anum_route_serverid - 1] = ObjectIdGetDatum(row->serverid);
 	values[Anum_route_umid - 1] = ObjectIdGetDatum(row->umid);
 	values[Anum_route_server - 1] = NameGetDatum(&row->server);
@@ -324,7 +319,6 @@ read_row(TupleTableSlot *slot, Row *row)
 {
 	memset(row, 0, sizeof(Row));
 	slot_getallattrs(slot);
-	row->dbid = DatumGetObjectId(slot->tts_values[Anum_route_dbid - 1]);
 	row->serverid = DatumGetObjectId(slot->tts_values[Anum_route_serverid - 1]);
 	row->umid = DatumGetObjectId(slot->tts_values[Anum_route_umid - 1]);
 	namestrcpy(&row->server,
@@ -350,7 +344,7 @@ read_mapping(Oid umid, Oid *serverid, Oid *userid)
 
 /*
  * *now is the row as it would have to be with the catalogs as they are.  Returns false
- * if its server or mapping does not exist, or it is another database's.
+ * if its server or mapping does not exist.
  */
 static bool
 resolve_row(const Row *row, Row *now)
@@ -359,8 +353,6 @@ resolve_row(const Row *row, Row *now)
 	Oid			userid;
 
 	*now = *row;
-	if (row->dbid != MyDatabaseId)
-		return false;
 	if (!read_mapping(row->umid, &serverid, &userid) ||
 		serverid != row->serverid || userid != row->userid)
 	{

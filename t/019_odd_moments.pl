@@ -122,6 +122,7 @@ $dtx->coord->start;
 $dtx->sql(q{
 ALTER USER MAPPING FOR CURRENT_USER SERVER s3 OPTIONS (SET user 'looker');
 CREATE USER MAPPING FOR other SERVER s3 OPTIONS (user 'writer');
+SELECT dtx.confirm_server('s3', all_mappings => true);
 ALTER SYSTEM RESET pg_dtx.resolver;
 });
 $dtx->proxy(2)->rule(hold => 'pg_prepared_xacts WHERE gid LIKE');

@@ -58,6 +58,7 @@ CREATE ROLE other;
 CREATE USER MAPPING FOR other SERVER s1 OPTIONS (user 'app', password_required 'false');
 CREATE SERVER sb FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '%s', port '%s', dbname 'b');
 CREATE USER MAPPING FOR other SERVER sb OPTIONS (user 'app', password_required 'false');
+SELECT dtx.confirm_server('s1', all_mappings => true), dtx.confirm_server('sb', all_mappings => true);
 }, $p1->host, $p1->port);
 my $s = $dtx->session;
 $dtx->arm;
