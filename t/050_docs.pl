@@ -364,7 +364,7 @@ SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'dtx'::regnamespace OR
 	my %targets = map { $_ => 1 } $all =~ /`make ([a-z][\w-]*)/g;
 	is(join(' ', grep { !$make_target{$_} } sort keys %targets), '', 'targets of make exist');
 }
-my %tests = map { $_ => 1 } $all =~ m{`((?:t|sql|specs)/[\w./]+)`}g;
+my %tests = map { $_ => 1 } $all =~ m{`((?:t|sql|specs)/[\w./]+\.\w+)`}g;
 is(join(' ', grep { !-e "$top/$_" } sort keys %tests), '', 'tests that are named exist');
 for my $file (@files)
 {
