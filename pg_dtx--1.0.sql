@@ -160,6 +160,7 @@ COMMENT ON FUNCTION dtx.new_identity(text) IS
 CREATE MATERIALIZED VIEW dtx.decision USING heap WITH (fillfactor = 20) AS
   SELECT NULL::pg_catalog.int8 AS boot_id,
          NULL::pg_catalog.int8 AS xid,
+         NULL::pg_catalog.oid AS database,
          NULL::pg_catalog.oid AS userid,
          NULL::pg_catalog.timestamptz AS decided_at,
          NULL::pg_catalog.oid[] AS serverids,
@@ -178,6 +179,8 @@ COMMENT ON COLUMN dtx.decision.boot_id IS
   'random identifier of the server run in which the transaction ran';
 COMMENT ON COLUMN dtx.decision.xid IS
   'full transaction identifier of the local transaction';
+COMMENT ON COLUMN dtx.decision.database IS
+  'OID of the database that decided: another one if this is a copy made with CREATE DATABASE';
 COMMENT ON COLUMN dtx.decision.userid IS
   'session user of the transaction';
 COMMENT ON COLUMN dtx.decision.decided_at IS

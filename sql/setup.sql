@@ -99,9 +99,10 @@ CREATE PROCEDURE record_decision(boot bigint, xid xid8, servers name[], remote b
 LANGUAGE plpgsql AS $$
 BEGIN
 	CALL change_decisions(format('
-		INSERT INTO dtx.decision (boot_id, xid, userid, decided_at, serverids, umids,
+		INSERT INTO dtx.decision (boot_id, xid, database, userid, decided_at, serverids, umids,
 			system_ids, remote_xids, timelines, endpoints)
-		SELECT %L, %L, 10, now(), array_agg(srvid ORDER BY srvname),
+		SELECT %L, %L, (SELECT oid FROM pg_database WHERE datname = current_database()), 10, now(),
+			array_agg(srvid ORDER BY srvname),
 			array_agg(umid ORDER BY srvname), array_agg(system_identifier), %L,
 			array_agg(timeline_id), array_agg(0)
 		FROM pg_user_mappings, pg_control_system(), pg_control_checkpoint() WHERE srvname = ANY (%L)',

@@ -206,7 +206,8 @@ ask_for_pass_if_decisions(bool current_boot_only)
 		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
 
 		/* The row of a backend that waits to use it again is not needed. */
-		if ((!current_boot_only || row->boot_id == DtxBootId()) &&
+		if (!row->inherited &&
+			(!current_boot_only || row->boot_id == DtxBootId()) &&
 			!DtxActivityOwnsRow(row->boot_id, row->xid))
 		{
 			DtxLauncherAskPass();

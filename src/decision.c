@@ -64,6 +64,7 @@ enum
 {
 	Anum_boot_id = 1,
 	Anum_xid,
+	Anum_database,
 	Anum_userid,
 	Anum_decided_at,
 	Anum_serverids,
@@ -78,6 +79,7 @@ enum
 static const DtxColumn decision_columns[] = {
 	{"boot_id", INT8OID},
 	{"xid", INT8OID},
+	{"database", OIDOID},
 	{"userid", OIDOID},
 	{"decided_at", TIMESTAMPTZOID},
 	{"serverids", OIDARRAYOID},
@@ -233,6 +235,7 @@ DtxDecisionWrite(uint64 xid, int nparticipants, const DtxPrepared *prepared,
 
 	values[Anum_boot_id - 1] = Int64GetDatum((int64) DtxBootId());
 	values[Anum_xid - 1] = Int64GetDatum((int64) xid);
+	values[Anum_database - 1] = ObjectIdGetDatum(MyDatabaseId);
 	values[Anum_userid - 1] = ObjectIdGetDatum(GetSessionUserId());
 	values[Anum_decided_at - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 #define FIELD(name)	offsetof(DtxPrepared, name)
@@ -327,6 +330,8 @@ DtxDecisionScan(Snapshot snapshot)
 		slot_getallattrs(slot);
 		row->boot_id = (uint64) DatumGetInt64(slot->tts_values[Anum_boot_id - 1]);
 		row->xid = (uint64) DatumGetInt64(slot->tts_values[Anum_xid - 1]);
+		row->inherited = !slot->tts_isnull[Anum_database - 1] &&
+			DatumGetObjectId(slot->tts_values[Anum_database - 1]) != MyDatabaseId;
 		row->userid = DatumGetObjectId(slot->tts_values[Anum_userid - 1]);
 		row->decided_at = DatumGetTimestampTz(slot->tts_values[Anum_decided_at - 1]);
 		read_array(slot, Anum_serverids, OIDOID, row, FIELD(serverid));

@@ -318,7 +318,7 @@ look(void)
 		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
 
 		/* The row of a backend that waits to use it again is not needed. */
-		if (!DtxActivityOwnsRow(row->boot_id, row->xid))
+		if (!row->inherited && !DtxActivityOwnsRow(row->boot_id, row->xid))
 			answer = ANSWER_DECISIONS;
 	}
 	UnregisterSnapshot(snapshot);

@@ -4250,14 +4250,16 @@ unowned_rows(void)
 		UnownedRow *unowned;
 		bool		adopted;
 
-		note_use(row);
+		if (!row->inherited)
+			note_use(row);
 
 		/*
 		 * The row of a session that has gone is deleted while it is known
 		 * that everybody has confirmed.  After a restart servers would be
 		 * asked, and one that was dropped meanwhile can't be.
 		 */
-		adopted = DtxActivityAdoptRow(row->boot_id, row->xid);
+		adopted = row->inherited ||
+			DtxActivityAdoptRow(row->boot_id, row->xid);
 		if (!adopted && DtxActivityOwnsRow(row->boot_id, row->xid))
 			continue;
 		unowned = palloc(sizeof(UnownedRow));
