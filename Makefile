@@ -22,6 +22,7 @@ OBJS = \
 	src/activity.o \
 	src/admin.o \
 	src/backoff.o \
+	src/cancel.o \
 	src/coordinator.o \
 	src/damage.o \
 	src/decision.o \
@@ -125,7 +126,7 @@ PG_CPPFLAGS += $(shell pkg-config --cflags libcares 2>/dev/null)
 
 # Functions of libpq that this library wraps are found with RTLD_NEXT, so libpq
 # has to be a dependency of the library even where nothing else would need it.
-SHLIB_LINK = $(cares_libs) -Wl,--push-state,--no-as-needed $(libpq) -Wl,--pop-state \
+SHLIB_LINK = -lpthread $(cares_libs) -Wl,--push-state,--no-as-needed $(libpq) -Wl,--pop-state \
 	-Wl,--version-script=$(top_dir)/src/exports.map \
 	$(addprefix -Wl$(comma)--wrap=,$(quiet))
 comma := ,

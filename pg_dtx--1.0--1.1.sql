@@ -2585,8 +2585,10 @@ COMMENT ON FUNCTION dtx.drop_saga_definition(text) IS
 CREATE FUNCTION dtx._saga_forget_definitions() RETURNS void
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
-  DELETE FROM dtx.saga_definition d
-   WHERE d.dropped AND NOT EXISTS (SELECT FROM dtx.saga g WHERE g.definition = d.id)
+  DELETE FROM dtx.saga_definition
+   WHERE id IN (SELECT d.id FROM dtx.saga_definition d
+                 WHERE d.dropped AND NOT EXISTS (SELECT FROM dtx.saga g WHERE g.definition = d.id)
+                   FOR UPDATE SKIP LOCKED)      -- others may be doing the same
 $$;
 
 REVOKE ALL ON FUNCTION dtx._saga_forget_definitions() FROM PUBLIC;
@@ -3976,7 +3978,9 @@ BEGIN
     DELETE FROM dtx.saga_result x WHERE x.saga = ANY (ids);
     DELETE FROM dtx.saga_signal x WHERE x.saga = ANY (ids);
     DELETE FROM dtx.saga_history_record x WHERE x.saga = ANY (ids);
-    DELETE FROM dtx.saga_outbox x WHERE x.saga = ANY (ids);
+    -- Not those that a consumer is just taking.
+    DELETE FROM dtx.saga_outbox
+     WHERE id IN (SELECT x.id FROM dtx.saga_outbox x WHERE x.saga = ANY (ids) FOR UPDATE SKIP LOCKED);
     DELETE FROM dtx.saga x WHERE x.id = ANY (ids);
     total := total + cardinality(ids);
   END LOOP;

@@ -59,6 +59,7 @@
 #include <link.h>
 
 #include "access/xact.h"
+#include "cancel.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "foreign/fdwapi.h"
@@ -99,9 +100,15 @@ static int	(*real_PQisBusy) (PGconn *conn);
 static int	(*real_PQconsumeInput) (PGconn *conn);
 static ConnStatusType (*real_PQstatus) (const PGconn *conn);
 static PGTransactionStatusType (*real_PQtransactionStatus) (const PGconn *conn);
+static PGcancel *(*real_PQgetCancel) (PGconn *conn);
+static int	(*real_PQcancel) (PGcancel *cancel, char *errbuf, int errbufsize);
 static PQnoticeReceiver (*real_PQsetNoticeReceiver) (PGconn *conn,
 													 PQnoticeReceiver proc,
 													 void *arg);
+
+/* The last request to cancel that postgres_fdw has asked for, and its connection. */
+static PGconn *canceled_conn = NULL;
+static PGcancel *canceled_by = NULL;
 
 static const struct
 {
@@ -118,6 +125,12 @@ static const struct
 	},
 	{
 		"PQfinish", (void **) &real_PQfinish
+	},
+	{
+		"PQgetCancel", (void **) &real_PQgetCancel
+	},
+	{
+		"PQcancel", (void **) &real_PQcancel
 	},
 	{
 		"PQsendQuery", (void **) &real_PQsendQuery
@@ -1623,6 +1636,41 @@ PQfinish(PGconn *conn)
 		}
 	}
 	real_PQfinish(conn);
+}
+
+/*
+ * Until 16, postgres_fdw cancels a command while it aborts a transaction with these
+ * two, one right after the other, and the second one may take for ever (cancel.c).
+ */
+PGDLLEXPORT pg_noinline PGcancel *
+PQgetCancel(PGconn *conn)
+{
+	PGcancel   *cancel = real_PQgetCancel(conn);
+
+	if (CALLED_BY_FDW())
+	{
+		canceled_conn = conn;
+		canceled_by = cancel;
+	}
+	return cancel;
+}
+
+PGDLLEXPORT pg_noinline int
+PQcancel(PGcancel *cancel, char *errbuf, int errbufsize)
+{
+	PGcancel   *own = NULL;
+
+	if (!CALLED_BY_FDW() || cancel == NULL || cancel != canceled_by)
+		return real_PQcancel(cancel, errbuf, errbufsize);
+
+	/* One that outlives this call.  The caller's is the caller's to free. */
+	own = real_PQgetCancel(canceled_conn);
+	canceled_by = NULL;
+	if (own != NULL &&
+		DtxCancelSend(own, real_PQcancel, DTX_CANCEL_TIMEOUT, PG_WAIT_EXTENSION))
+		return 1;
+	strlcpy(errbuf, "the server has not answered the request in time", errbufsize);
+	return 0;
 }
 
 PGDLLEXPORT pg_noinline int

@@ -44,6 +44,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "cancel.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "fmgr.h"
@@ -1005,15 +1006,10 @@ send_cancel(PGconn *conn, DtxMoment deadline)
 	}
 	PQcancelFinish(cancel);
 #else
-	/* It blocks, as it does in postgres_fdw of these versions. */
 	PGcancel   *cancel = PQgetCancel(conn);
-	char		error[256];
 
-	(void) deadline;
-	if (cancel == NULL)
-		return;
-	(void) PQcancel(cancel, error, sizeof(error));
-	PQfreeCancel(cancel);
+	if (cancel != NULL)
+		(void) DtxCancelSend(cancel, PQcancel, DtxUntil(deadline), we_remote_exec);
 #endif
 }
 

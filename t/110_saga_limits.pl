@@ -268,6 +268,15 @@ is($dtx->sql(q{SELECT max(attempts) FROM dtx.saga_steps p JOIN dtx.sagas s ON s.
 	'... so it is the first one again');
 $dtx->sql(q{SELECT count(dtx.force_saga(id, 'completed', 'test')) FROM dtx.sagas WHERE finished_at IS NULL});
 $dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker' AND state = 'active'}, 0, 'all are stopped');
+
+# With the fewest workers that there may be room with
+setting('pg_dtx.saga_workers', 2);
+$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker'}, 0, 'no worker');
+$dtx->sql(q{SET ROLE mallory; SELECT count(dtx.start_saga('a query')) FROM generate_series(1, 3)});
+workers('mallory', 1, 'two workers: one role has one of them');
+is($books->state(start('bob', 'quick')), 'completed', '... and another role the other one');
+workers('mallory', 1, '... without disturbing the first one');
+$dtx->sql(q{SELECT count(dtx.force_saga(id, 'completed', 'test')) FROM dtx.sagas WHERE finished_at IS NULL});
 $books->balanced('at last');
 
 done_testing();

@@ -92,6 +92,40 @@ for my $how (sort keys %stop)
 	}
 }
 
+# Nor is anybody held up by a server that does not answer: in SQL of a step on it, and
+# in a local one with a foreign table.
+$dtx->p(1)->safe_psql('postgres', q{CREATE FUNCTION waits() RETURNS int LANGUAGE sql AS 'SELECT 1 FROM pg_advisory_xact_lock(4711)';
+CREATE VIEW waiting AS SELECT waits() AS i});
+$dtx->sql(q{CREATE FOREIGN TABLE waiting (i int) SERVER s1;
+SELECT dtx.define_saga('foreign', dtx.step('step', execute => 'SELECT i FROM waiting', max_attempts => 1))});
+for my $name (qw(there foreign))
+{
+	for my $how ('stop', 'cancel')
+	{
+		lock();
+		my $id = $dtx->sql("SELECT dtx.start_saga('$name')");
+		waits('there');
+		$dtx->freeze($dtx->p(1));
+		my $begin = time;
+		if ($how eq 'stop')
+		{
+			$coord->stop('fast');
+		}
+		else
+		{
+			$dtx->sql("SELECT dtx.force_saga($id, 'completed', 'test')");
+			$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker' AND state = 'active'}, 0,
+				"$name: its worker is stopped");
+		}
+		cmp_ok(time - $begin, '<', 30, "$name, $how: nobody was held up by a server that does not answer");
+		$dtx->thaw($dtx->p(1));
+		unlock();
+		next if $how eq 'cancel';
+		$coord->start;
+		is($dtx->sql("SELECT dtx.wait_saga($id, '60 s')"), 'completed', '... and that was no attempt');
+	}
+}
+
 # One that does not listen does not keep the server from being stopped.  That is an
 # attempt, and so is a crash: a step that crashes the server must not do so for ever.
 my $id = $dtx->sql(q{SELECT dtx.start_saga('deaf')});

@@ -25,6 +25,10 @@ $dtx->sql(qq{CREATE ROLE $_ LOGIN; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA dtx 
 # Roles that are renamed, and dropped
 # ----------------------------------------------------------------
 
+# Something for all to forget
+as('gone', q{SELECT dtx.define_saga('forgotten', dtx.step('a', execute => 'SELECT 1')); SELECT dtx.start_saga('forgotten')});
+$dtx->poll($coord, q{SELECT state FROM dtx.sagas WHERE name = 'forgotten'}, 'completed', 'a saga');
+as('gone', q{SELECT dtx.drop_saga_definition('forgotten')});
 as('alice', q{SELECT dtx.define_saga('note', dtx.step_signal('go'), dtx.step('who', execute => 'SELECT current_user AS me', kind => 'retriable'));
 SELECT dtx.grant_saga_definition('note', 'bob')});
 my $renamed = as('alice', q{SELECT dtx.start_saga('note')});
@@ -33,7 +37,7 @@ SELECT dtx.start_saga('note')});
 $orphan =~ s/.*\n//s;
 $dtx->poll($coord, q{SELECT count(*) FROM dtx.saga_steps WHERE state = 'waiting'}, 2, 'two sagas wait');
 $dtx->sql('ALTER ROLE alice RENAME TO "al-ice"; DROP OWNED BY gone; DROP ROLE gone');
-$dtx->sql("SELECT dtx.signal_saga(id, 'go') FROM dtx.sagas");
+$dtx->sql("SELECT dtx.signal_saga(id, 'go') FROM dtx.sagas WHERE name = 'note'");
 is($dtx->sql("SELECT dtx.wait_saga($renamed, '60 s')"), 'completed', 'a saga of a role that was renamed goes on');
 is($dtx->sql("SELECT result FROM dtx.saga_steps WHERE saga = $renamed AND step = 'who'"), '{"me": "al-ice"}', '... as that role');
 cmp_ok(as('bob', q{SELECT dtx.start_saga('al-ice.note')}), '>', 0, '... whose definitions have moved with it');
@@ -99,12 +103,13 @@ $mallory->run(q{SET ROLE mallory; BEGIN; SELECT dtx.define_saga('open', dtx.step
 $mallory->run(q{SELECT dtx.start_saga('of mallory')});
 $mallory->run(q{SELECT dtx.grant_saga_definition('open', 'public')});
 $mallory->run(q{SELECT count(*) FROM dtx.take_events(10000)});
+$mallory->run(q{SELECT dtx.purge_sagas('0')});
 for my $sql (
 	q{SELECT dtx.define_saga('open', dtx.step('a', execute => 'SELECT 1'))},
 	q{SELECT dtx.define_saga('quick', dtx.step('a', execute => 'SELECT 1'))},
 	q{SELECT dtx.grant_saga_definition('quick', 'mallory')},
 	q{SELECT count(*) FROM dtx.take_events(10000)},
-	q{SELECT dtx.purge_sagas('1 day')},
+	q{SELECT dtx.purge_sagas('0')},
 	q{SELECT dtx.drop_saga_definition('open')})
 {
 	$bob->run("SET ROLE bob; $sql");
@@ -113,6 +118,14 @@ for my $sql (
 $id = as('bob', q{SELECT dtx.start_saga('quick')});
 is($dtx->sql("SELECT dtx.wait_saga($id, '60 s')"), 'completed', '... and sagas end');
 is(as('bob', q{SELECT event FROM dtx.take_events(1)}), 'completed', '... and their events are there');
+
+# Nor what a user takes in that of a superuser who forgets.
+$mallory->run('ROLLBACK');
+$id = as('mallory', q{SELECT dtx.start_saga('of mallory')});
+$dtx->sql("SELECT dtx.wait_saga($id, '60 s')");
+$mallory->run(q{BEGIN; SELECT count(*) FROM dtx.take_events(10000)});
+is($dtx->sql(q{SET statement_timeout = '20s'; SELECT dtx.purge_sagas('0') > 0}), 't', '... and are forgotten');
+is($dtx->sql('SELECT count(*) FROM dtx.saga_definition WHERE dropped'), 0, '... with definitions that were dropped');
 
 # Two consumers of the same role do not take the same, nor wait.
 $mallory->run('ROLLBACK');
