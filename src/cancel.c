@@ -33,6 +33,9 @@
 /* What the thread needs: less than PTHREAD_STACK_MIN is not possible anyway. */
 #define STACK_SIZE	(256 * 1024)
 
+/* The longest wait of a process that is to die, milliseconds. */
+#define DYING_TIMEOUT	1000
+
 /* Owned by the thread; malloc()ed. */
 typedef struct Request
 {
@@ -61,7 +64,7 @@ send_request(void *arg)
 
 /*
  * Send a cancel request with "send", libpq's PQcancel(), and wait until the server has
- * seen it, "timeout" milliseconds at most, and not at all in a process that is to die.
+ * seen it, "timeout" milliseconds at most, and less in a process that is to die.
  * Returns whether it has.  Takes over "cancel", whatever it returns.  Never throws but
  * for want of memory; may be called while a transaction is aborted.
  */
@@ -69,7 +72,8 @@ bool
 DtxCancelSend(PGcancel *cancel, int (*send) (PGcancel *, char *, int), int timeout,
 			  uint32 wait_event)
 {
-	DtxMoment	deadline = DtxIn(timeout);
+	DtxMoment	begun = DtxNow();
+	DtxMoment	deadline = begun + timeout;
 	Request    *request = malloc(sizeof(Request));
 	int			ends[2];
 	sigset_t	all;
@@ -110,9 +114,12 @@ DtxCancelSend(PGcancel *cancel, int (*send) (PGcancel *, char *, int), int timeo
 		return false;
 	}
 
-	while (read(ends[0], &sent, 1) < 0 && errno != EPIPE)
+	while (read(ends[0], &sent, 1) < 0)
 	{
-		if (ProcDiePending || proc_exit_inprogress || DtxIsDue(deadline))
+		/* It ends with the process, which must not go too soon, nor stay for long. */
+		if (ProcDiePending || proc_exit_inprogress)
+			deadline = Min(deadline, begun + DYING_TIMEOUT);
+		if (DtxIsDue(deadline))
 			break;
 		(void) WaitLatchOrSocket(MyLatch,
 								 WL_LATCH_SET | WL_SOCKET_READABLE | WL_TIMEOUT |

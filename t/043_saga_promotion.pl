@@ -9,7 +9,7 @@ use PostgreSQL::Test::Utils;
 use SagaBooks;
 use Test::More;
 
-my $books = SagaBooks->new;
+my $books = SagaBooks->new(conf => "pg_dtx.saga_workers = 4\n");
 my $dtx = $books->dtx;
 my $primary = $dtx->coord;
 
