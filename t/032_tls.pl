@@ -128,7 +128,10 @@ SKIP:
 	skip 'no /proc', 1 unless -r "/proc/$resolver/status";
 	skip 'a sanitizer keeps what is freed', 1 if $ENV{DTX_CHECKER};
 	my ($peak) = slurp_file("/proc/$resolver/status") =~ /^VmHWM:\s+(\d+) kB/m;
-	cmp_ok($peak, '<', 100_000, '... which has always been small (kB)');
+
+	# How much of it is read before that is noticed depends on how fast it comes; not
+	# all of it.
+	cmp_ok($peak, '<', 250_000, '... which never had the whole row (kB)');
 }
 $dtx->p(2)->safe_psql('postgres', q{
 DROP FUNCTION pg_catalog.pg_control_system();
