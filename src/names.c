@@ -294,6 +294,7 @@ DtxNameLookUp(const char *name, const DtxNameAnswer **answer)
 		{
 			n->queued = true;
 			dlist_push_tail(&names->queue, &n->node);
+			channel_replace();
 			begin_queued();
 		}
 	}
