@@ -197,7 +197,7 @@ $dtx->clean('crash in the very first transaction: both servers are looked at');
 is($dtx->sql(q{SELECT count(*) FROM dtx.route r JOIN pg_foreign_server s ON s.oid = serverid WHERE srvname IN ('s1', 's2')}), '2',
 	'... they are on record');
 $dtx->balances_are('100 100 100', '... and it was rolled back');
-$dtx->sql($dtx->transfer(1, 1, 2)) for 1 .. 3;
+$dtx->sql(q{SET statement_timeout = '60s';} . $dtx->transfer(1, 1, 2)) for 1 .. 3;
 is($dtx->sql(q{SELECT count(*) FROM dtx.route r JOIN pg_foreign_server s ON s.oid = serverid WHERE srvname IN ('s1', 's2')}), '2',
 	'... once');
 
