@@ -162,6 +162,7 @@ typedef struct RoleWork
 {
 	Oid			role;
 	int64		due;			/* steps that are due and that nobody executes */
+	DtxMoment	waiting_since;	/* RoleState.waiting_since, DTX_NEVER if 0 */
 	TimestampTz next_due;		/* when the next one will be, DT_NOEND: none */
 } RoleWork;
 
@@ -256,6 +257,7 @@ static void role_died(Scheduler *s, Oid role, DtxMoment attached_at);
 static bool role_may_connect(Scheduler *s, Oid role);
 static List *ask_schedule(Scheduler *s);
 static void serve(Scheduler *s, List *work);
+static int	compare_waiting(const ListCell *a, const ListCell *b);
 static bool start_worker(Scheduler *s, Oid role);
 static bool send_one_away(Scheduler *s, Oid for_role);
 static void stop_one(Scheduler *s, Oid for_role, int share);
@@ -757,14 +759,17 @@ serve(Scheduler *s, List *work)
 	bool		wanting = false;
 	int			nroles = 0;
 
-	/* A role's share of the workers. */
+	/* A role's share of the workers; and who has waited longest comes first. */
 	foreach(lc, work)
 	{
 		RoleWork   *w = (RoleWork *) lfirst(lc);
 
 		if (w->due > 0 || busy_workers(s, w->role) > 0)
 			nroles++;
+		state = role_state(s, w->role);
+		w->waiting_since = state->waiting_since == 0 ? DTX_NEVER : state->waiting_since;
 	}
+	list_sort(work, compare_waiting);
 
 	foreach(lc, work)
 	{
@@ -834,6 +839,18 @@ serve(Scheduler *s, List *work)
 			state->waiting_since = 0;
 		state->seen = false;
 	}
+}
+
+/*
+ * For list_sort(): of two roles, the one that has waited longer for a worker.
+ */
+static int
+compare_waiting(const ListCell *a, const ListCell *b)
+{
+	DtxMoment	first = ((RoleWork *) lfirst(a))->waiting_since;
+	DtxMoment	second = ((RoleWork *) lfirst(b))->waiting_since;
+
+	return first < second ? -1 : first > second ? 1 : 0;
 }
 
 /*

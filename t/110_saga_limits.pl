@@ -269,6 +269,22 @@ is($dtx->sql(q{SELECT max(attempts) FROM dtx.saga_steps p JOIN dtx.sagas s ON s.
 $dtx->sql(q{SELECT count(dtx.force_saga(id, 'completed', 'test')) FROM dtx.sagas WHERE finished_at IS NULL});
 $dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker' AND state = 'active'}, 0, 'all are stopped');
 
+# Many steps, none of which takes long, do not hold up other roles either, whoever comes
+# first in whatever order.
+setting('pg_dtx.saga_workers', 1);
+for my $pair ([qw(mallory bob)], [qw(bob mallory)])
+{
+	my ($many, $one) = @$pair;
+	define($many, 'short steps', 'NULL', 'SELECT pg_sleep(0.2)');
+	define($one, 'in between', 'NULL', 'SELECT 1');
+	$dtx->sql(qq{SET ROLE $many; SELECT count(dtx.start_saga('short steps')) FROM generate_series(1, 400)});
+	workers($many, 1, "the only worker is for $many");
+	is($books->state(start($one, 'in between')), 'completed', "... and then for $one");
+	cmp_ok($dtx->sql(qq{SELECT count(*) FROM dtx.sagas WHERE role = '$many' AND finished_at IS NULL}), '>', 100,
+		'... though it has much to do still');
+	$dtx->sql(q{SELECT count(dtx.force_saga(id, 'completed', 'test')) FROM dtx.sagas WHERE finished_at IS NULL});
+}
+
 # With the fewest workers that there may be room with
 setting('pg_dtx.saga_workers', 2);
 $dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker'}, 0, 'no worker');
