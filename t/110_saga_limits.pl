@@ -32,6 +32,16 @@ sub workers
 		$expected, $name);
 }
 
+# Idle ones would stay for a while.
+sub no_workers
+{
+	my $n = $dtx->sql('SHOW pg_dtx.saga_workers');
+	setting('pg_dtx.saga_workers', 0);
+	$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker'}, 0, 'no worker');
+	setting('pg_dtx.saga_workers', $n);
+	return;
+}
+
 sub history
 {
 	my ($id, $what) = @_;
@@ -142,8 +152,7 @@ is($dtx->sql('SELECT count(*) FROM done'), 0, '... has not been done');
 # The limit is there for steps that take long honestly; it can be a role's own.
 setting('pg_dtx.saga_step_timeout', '0');
 $dtx->sql(q{ALTER ROLE mallory SET pg_dtx.saga_step_timeout = '300ms'});
-workers('mallory', 0, 'nobody there');
-$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker'}, 0, 'no worker');
+no_workers();
 $id = start('mallory', 'a query');
 is($books->state($id), 'compensated', 'a role has a limit of its own');
 $dtx->sql(q{ALTER ROLE mallory RESET pg_dtx.saga_step_timeout});
@@ -156,7 +165,7 @@ my %hangs = (
 	'a query' => [ q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker' AND wait_event = 'PgSleep'} ],
 	'a lock' => [ q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted} ],
 	'a query on a server' => [ q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND state = 'active' AND pid <> pg_backend_pid()}, $dtx->p(1) ]);
-$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker'}, 0, 'no worker');
+no_workers();
 define('mallory', 'all', 'NULL', 'SELECT 1');
 for my $what (sort keys %hangs)
 {
@@ -201,7 +210,7 @@ $lock->close;
 # ----------------------------------------------------------------
 
 setting('pg_dtx.saga_workers', 1);
-$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker'}, 0, 'no worker');
+no_workers();
 define('bob', 'sleep', 'NULL', 'SELECT 1');
 my $endless = start('mallory', 'a query');
 workers('mallory', 1, 'the only worker is busy');
@@ -233,7 +242,7 @@ $dtx->poll($coord, q{SELECT count(*) FROM dtx.sagas WHERE name = 'waits' AND sta
 # Room for roles without any worker
 # ----------------------------------------------------------------
 
-$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker'}, 0, 'no worker');
+no_workers();
 define('bob', 'quick', 'NULL', 'SELECT 1');
 define('bob', 'quick there', q{'s1'}, 'SELECT 1');
 $dtx->sql(q{SET ROLE mallory; SELECT count(dtx.start_saga('a query')) FROM generate_series(1, 10);
@@ -287,7 +296,7 @@ for my $pair ([qw(mallory bob)], [qw(bob mallory)])
 
 # With the fewest workers that there may be room with
 setting('pg_dtx.saga_workers', 2);
-$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker'}, 0, 'no worker');
+no_workers();
 $dtx->sql(q{SET ROLE mallory; SELECT count(dtx.start_saga('a query')) FROM generate_series(1, 3)});
 workers('mallory', 1, 'two workers: one role has one of them');
 is($books->state(start('bob', 'quick')), 'completed', '... and another role the other one');

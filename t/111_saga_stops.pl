@@ -78,7 +78,7 @@ for my $how (sort keys %stop)
 {
 	for my $name (sort keys %expected)
 	{
-		next if $name eq 'back' && $how ne 'restart';
+		next if $name ne 'here' && $how ne 'restart';
 		lock();
 		my $id = $dtx->sql("SELECT dtx.start_saga('$name')");
 		waits($name);
