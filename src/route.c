@@ -57,10 +57,12 @@
 #include "remote.h"
 #include "route.h"
 #include "storage/bufmgr.h"
+#include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -126,6 +128,7 @@ static void read_row(TupleTableSlot *slot, Row *row);
 static bool resolve_row(const Row *row, Row *now);
 static bool read_mapping(Oid umid, Oid *serverid, Oid *userid);
 static bool is_uncommitted(TupleTableSlot *slot);
+static bool writer_is_running(TupleTableSlot *slot);
 static List *mappings_of(Oid serverid);
 static bool describe(Oid umid, uint64 endpoint, Row *row);
 static void look_for_known(Relation rel);
@@ -441,6 +444,8 @@ DtxRouteTidy(void)
 		bool		same = false;
 
 		CHECK_FOR_INTERRUPTS();
+		if (writer_is_running(slot))
+			continue;
 		read_row(slot, &row);
 		if (resolve_row(&row, &now))
 		{
@@ -473,6 +478,30 @@ DtxRouteTidy(void)
 		ForceSyncCommit();
 	MemoryContextDelete(cxt);
 	table_close(rel, NoLock);	/* keep the lock until the end of transaction */
+}
+
+/*
+ * Is the transaction that has written a row still running?  It may have made the
+ * mapping itself, which nobody else sees then.  After "false" the catalogs show what
+ * it has done: the lock on a transaction id is taken with the id and released after
+ * the invalidation messages are sent (access/transam/xact.c, CommitTransaction).
+ * HEAP_INSERT_FROZEN leaves the id in the row.
+ */
+static bool
+writer_is_running(TupleTableSlot *slot)
+{
+	HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, NULL);
+	TransactionId xid = HeapTupleHeaderGetRawXmin(tuple->t_data);
+	LOCKTAG		tag;
+
+	if (!TransactionIdIsNormal(xid))
+		return false;
+	SET_LOCKTAG_TRANSACTION(tag, xid);
+	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(&tag, ShareLock, false);
+	AcceptInvalidationMessages();
+	return false;
 }
 
 void

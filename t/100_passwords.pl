@@ -47,6 +47,18 @@ sub orphan
 	return $gid;
 }
 
+# The resolver has put dtx.route in order, once more.
+sub swept
+{
+	$dtx->sql(q{
+CREATE SERVER witness FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '/nowhere');
+CREATE USER MAPPING FOR CURRENT_USER SERVER witness;
+SELECT dtx.confirm_server('witness', all_mappings => true);
+DROP SERVER witness CASCADE});
+	$dtx->poll($coord, q{SELECT count(*) FROM dtx.route WHERE server = 'witness'}, '0', 'dtx.route was put in order');
+	return;
+}
+
 # s1 wants passwords of two users.
 $p1->safe_psql('postgres', q{
 SET password_encryption = 'scram-sha-256';
@@ -212,5 +224,21 @@ $p1->safe_psql('postgres', "BEGIN; PREPARE TRANSACTION '$orphan'");
 $dtx->prepared_is(1, 0, 'a server that was made again under its name is visited');
 $dtx->sql('DROP SERVER s1 CASCADE; DROP SERVER trap CASCADE');
 $dtx->poll($coord, 'SELECT count(*) FROM dtx.route', '1', 'routes of servers that were dropped are forgotten');
+
+# ---- a user mapping that the transaction itself has made
+$dtx->sql(q{ALTER SYSTEM SET pg_dtx.resolve_interval = '100ms'});
+$coord->reload;
+$s = $dtx->session;
+$dtx->proxy(2)->rule(hold => q{PREPARE TRANSACTION 'dtx});
+$s->start(q{BEGIN; DROP USER MAPPING FOR CURRENT_USER SERVER s2; CREATE USER MAPPING FOR CURRENT_USER SERVER s2; }
+	. 'UPDATE acct0 SET bal = bal - 1; UPDATE acct2 SET bal = bal + 1; COMMIT');
+$dtx->proxy(2)->wait_for('hold');
+swept();
+$dtx->proxy(2)->clear;
+$s->finish;
+is($s->stderr, '', 'a transaction that makes its user mapping');
+is($dtx->sql(q{SELECT count(*) FROM dtx.route r JOIN pg_user_mapping m ON m.oid = r.umid WHERE r.server = 's2'}), '1',
+	'... whose route nobody has deleted before it committed');
+$s->close;
 
 done_testing();
