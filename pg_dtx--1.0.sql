@@ -573,14 +573,15 @@ COMMENT ON FUNCTION dtx.resolve() IS
 
 CREATE FUNCTION dtx.confirm_server(
   server name,
-  all_mappings boolean DEFAULT false
+  all_mappings boolean DEFAULT false,
+  expected_options text[] DEFAULT NULL
 ) RETURNS integer
 AS 'MODULE_PATHNAME', 'dtx_sql_confirm_server'
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
-REVOKE ALL ON FUNCTION dtx.confirm_server(name, boolean) FROM PUBLIC;
-COMMENT ON FUNCTION dtx.confirm_server(name, boolean) IS
-  'lets the resolver connect to where a foreign server leads now, through the user mappings that were used there or through all of them, with their passwords; returns how many that are';
+REVOKE ALL ON FUNCTION dtx.confirm_server(name, boolean, text[]) FROM PUBLIC;
+COMMENT ON FUNCTION dtx.confirm_server(name, boolean, text[]) IS
+  'lets the resolver connect to where a foreign server leads now (with expected_options, ''host=…'', ''port=…'', only if it has these), through the user mappings that were used there or through all of them, with their passwords; returns how many that are; superusers only';
 
 CREATE FUNCTION dtx.force(
   gid text,

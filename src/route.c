@@ -41,6 +41,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/reloptions.h"
 #include "access/skey.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -49,6 +50,7 @@
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_type.h"
 #include "catalog/pg_user_mapping.h"
+#include "commands/defrem.h"
 #include "compat.h"
 #include "executor/tuptable.h"
 #include "foreign/foreign.h"
@@ -129,6 +131,7 @@ static bool resolve_row(const Row *row, Row *now);
 static bool read_mapping(Oid umid, Oid *serverid, Oid *userid);
 static bool is_uncommitted(TupleTableSlot *slot);
 static bool writer_is_running(TupleTableSlot *slot);
+static char *show_options(List *options);
 static List *mappings_of(Oid serverid);
 static bool describe(Oid umid, uint64 endpoint, Row *row);
 static void look_for_known(Relation rel);
@@ -530,18 +533,33 @@ DtxRouteForgetAll(void)
  */
 
 /*
- * dtx.confirm_server(server name, all_mappings boolean): a human says that the
- * resolver may connect to where a server leads now.
+ * dtx.confirm_server(server name, all_mappings boolean, expected_options text[]): a
+ * human says that the resolver may connect to where a server leads now; with
+ * expected_options, if these are its options that tell where that is.
  */
 Datum
 dtx_sql_confirm_server(PG_FUNCTION_ARGS)
 {
-	ForeignServer *server = GetForeignServerByName(NameStr(*PG_GETARG_NAME(0)), false);
-	bool		all = PG_GETARG_BOOL(1);
+	ForeignServer *server;
+	bool		all;
+	char	   *options;
 	List	   *umids = NIL;
 	int			n = 0;
 	Relation	rel;
 	ListCell   *lc;
+
+	/* Who owns the server, and was granted this, would confirm his own trap. */
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be superuser to confirm where a server leads"),
+				 errdetail("The passwords of all who use the server are sent there.")));
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("server and all_mappings must not be null")));
+	server = GetForeignServerByName(NameStr(*PG_GETARG_NAME(0)), false);
+	all = PG_GETARG_BOOL(1);
 
 	PreventCommandIfReadOnly("dtx.confirm_server()");
 	if (!DtxServerIsPostgresFdw(server->fdwid))
@@ -549,6 +567,15 @@ dtx_sql_confirm_server(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("server \"%s\" is not a server of postgres_fdw",
 						server->servername)));
+	options = show_options(server->options);
+	if (!PG_ARGISNULL(2) &&
+		strcmp(DtxEndpointText(server->options, NIL),
+			   DtxEndpointText(untransformRelOptions(PG_GETARG_DATUM(2)), NIL)) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("server \"%s\" does not have the expected options",
+						server->servername),
+				 errdetail("Its options are: %s.", options)));
 
 	rel = open_table(RowExclusiveLock);
 	if (all)
@@ -575,11 +602,18 @@ dtx_sql_confirm_server(PG_FUNCTION_ARGS)
 
 	foreach(lc, umids)
 	{
-		DtxTarget  *target = DtxTargetMake(server->serverid, lfirst_oid(lc), 0,
-										   InvalidOid);
+		Oid			serverid;
+		Oid			userid;
+		UserMapping *mapping;
 		Row			row;
 
-		if (!describe(lfirst_oid(lc), target->endpoint, &row))
+		/* The options of the server are those that were looked at above. */
+		if (!read_mapping(lfirst_oid(lc), &serverid, &userid))
+			continue;
+		mapping = GetUserMapping(userid, server->serverid);
+		if (!describe(mapping->umid,
+					  DtxEndpoint(DtxEndpointText(server->options, mapping->options)),
+					  &row))
 			continue;
 		insert_row(rel, &row, false);
 		n++;
@@ -589,10 +623,31 @@ dtx_sql_confirm_server(PG_FUNCTION_ARGS)
 	ereport(LOG,
 			(errmsg("user \"%s\" confirmed where server \"%s\" leads",
 					GetUserNameFromId(GetSessionUserId(), false),
-					server->servername)));
+					server->servername),
+			 errdetail("Its options are: %s.", options)));
 	ForceSyncCommit();
 	DtxLauncherAskPass();
 	PG_RETURN_INT32(n);
+}
+
+/* Options of a server as a text for humans; there are no secrets among them. */
+static char *
+show_options(List *options)
+{
+	StringInfoData text;
+	ListCell   *lc;
+
+	initStringInfo(&text);
+	foreach(lc, options)
+	{
+		DefElem    *def = (DefElem *) lfirst(lc);
+
+		appendStringInfo(&text, "%s%s=%s", text.len > 0 ? ", " : "",
+						 def->defname, defGetString(def));
+	}
+	if (text.len == 0)
+		appendStringInfoString(&text, "none");
+	return text.data;
 }
 
 /* All user mappings of a server: OIDs in the current memory context. */

@@ -147,6 +147,15 @@ is($trap->heard, '', '... not even then');
 # A superuser says that this is the right address.
 ($ret, $out, $err) = $coord->psql('postgres', q{SELECT dtx.confirm_server('trap')}, extra_params => [ '-U', 'mallory' ]);
 like($err, qr/permission denied/, 'not everybody may confirm an address');
+$dtx->sql('GRANT USAGE ON SCHEMA dtx TO mallory; GRANT EXECUTE ON FUNCTION dtx.confirm_server TO mallory');
+($ret, $out, $err) = $coord->psql('postgres', q{\set VERBOSITY verbose
+SELECT dtx.confirm_server('trap')}, extra_params => [ '-U', 'mallory' ]);
+like($err, qr/ERROR:  42501: must be superuser/, '... not even if it was granted');
+$dtx->sql('REVOKE EXECUTE ON FUNCTION dtx.confirm_server FROM mallory');
+($ret, $out, $err) = $coord->psql('postgres', sprintf q{SELECT dtx.confirm_server('trap', expected_options => ARRAY['host=%s', 'port=%s', 'dbname=postgres'])},
+	$p1->host, $p1->port);
+like($err, qr/ERROR:  server "trap" does not have the expected options\nDETAIL:  Its options are: host=/,
+	'a superuser who means another address learns that it is not');
 # (before 16, libpq does not know how: then nobody goes there at all)
 sub require_auth
 {
@@ -157,7 +166,8 @@ sub require_auth
 	return;
 }
 require_auth('scram-sha-256');
-is($dtx->sql(q{SELECT dtx.confirm_server('trap')}), '1', 'a superuser may, for the mappings that were used');
+is($dtx->sql(sprintf q{SELECT dtx.confirm_server('trap', expected_options => ARRAY['dbname=postgres', 'port=%s', 'host=%s'])}, $trap->port, $trap->host),
+	'1', 'a superuser may, for the mappings that were used');
 look();
 unlike($trap->heard, qr/password/, 'the resolver does not send what the administrator does not want to be sent');
 require_auth('');
