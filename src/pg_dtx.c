@@ -38,7 +38,7 @@ char	   *dtx_resolver_role = NULL;
 char	   *dtx_resolver_require_auth = NULL;
 bool		dtx_wait_for_standby = true;
 int			dtx_max_in_doubt = 10000;
-int			dtx_saga_workers = 2;
+int			dtx_saga_workers = 3;
 int			dtx_saga_step_timeout = 5 * 60 * 1000;
 
 static const struct config_enum_entry remote_isolation_options[] = {
@@ -162,7 +162,7 @@ define_settings(void)
 	DefineCustomIntVariable("pg_dtx.saga_workers",
 							"Processes per database that execute the steps of sagas.",
 							"0 keeps sagas from running.",
-							&dtx_saga_workers, 2, 0, 1024,
+							&dtx_saga_workers, 3, 0, 1024,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_dtx.saga_step_timeout",
 							"Longest time that an attempt at a step of a saga may take.",
