@@ -40,7 +40,7 @@
 #define PATIENCE_MS		30000
 
 /* Longest time that a slot for one is waited for, and how often it is tried, ms. */
-#define SLOT_PATIENCE_MS	5000
+#define SLOT_PATIENCE_MS	10000
 #define SLOT_RETRY_MS		50
 
 typedef enum Answer

@@ -111,6 +111,10 @@
 /* Likewise for a saga that finds no slot: a resolver leaves within that, ms. */
 #define SAGA_GUEST_MS		1500
 
+/* Longest time that slots are kept from resolvers, and how often that begins, ms. */
+#define GUEST_LIMIT_MS		3000
+#define GUEST_PERIOD_MS		5000
+
 /* The entry of the reserved resolver. */
 #define RESERVED			0
 
@@ -152,8 +156,8 @@ typedef struct WorkerEntry
 	bool		work;			/* woken since it last looked */
 	bool		pass;			/* of a resolver: asked for a full pass */
 	bool		stop;			/* asked to leave */
-	bool		yields;			/* of a resolver: "stop", because another database
-								 * waits */
+	bool		yields;			/* of a resolver or scheduler: "stop", because
+								 * another database waits */
 	bool		not_needed;		/* left because there was nothing to do for it */
 	bool		idle;			/* of a resolver or a worker of sagas: has nothing
 								 * to do; of a scheduler: wants to know who hasn't */
@@ -179,7 +183,9 @@ typedef struct LauncherShared
 	bool		prepared;		/* may COMMIT PREPARED start sagas? */
 	bool		launched;		/* was there a launcher before? */
 	bool		resolver_waits; /* does a database wait for a slot for its resolver? */
-	DtxMoment	guest_until;	/* until then a slot is left to somebody else */
+	DtxMoment	guest_since;	/* since then, or last time, ... */
+	DtxMoment	guest_until;	/* ... until then a slot is left to something else
+								 * than a resolver */
 	int			nblocked;		/* constant: size of blocked[] */
 	Oid		   *blocked;		/* per PGPROC number: database in which its
 								 * backend wants no worker, or InvalidOid */
@@ -257,8 +263,9 @@ static List *launcher_due(long *timeout);
 static int	compare_dues(const ListCell *a, const ListCell *b);
 static int	count_starting(void);
 static long launcher_start_due(DtxMoment *logged_at);
-static long launcher_make_room(int waiting, bool guest);
-static bool assign_reserved(Oid dbid);
+static long ask_to_leave(int waiting, bool dynamic, bool reserved);
+static void ask_scheduler_to_leave(void);
+static bool start_reserved(Database *db);
 static bool has_saga_worker(Oid dbid);
 static void make_room_for(int ms);
 static void take_entry(WorkerEntry *entry, DtxWorkerKind kind, Oid dbid, Oid role);
@@ -834,8 +841,6 @@ launcher_start_due(DtxMoment *logged_at)
 	LWLockAcquire(&shared->lock, LW_SHARED);
 	guest = !DtxIsDue(shared->guest_until);
 	LWLockRelease(&shared->lock);
-	if (guest)
-		return Min(launcher_make_room(1, true), GUEST_MS);
 
 	foreach(lc, launcher_due(&timeout))
 	{
@@ -845,7 +850,10 @@ launcher_start_due(DtxMoment *logged_at)
 		/* Their progress wakes us. */
 		if (starting >= MAX_STARTING)
 			break;
-		if (launcher_start(due->db, due->kind))
+
+		/* What is free but for the reserved one is left to a guest. */
+		if (guest ? due->kind == DTX_WORKER_RESOLVER && start_reserved(due->db) :
+			launcher_start(due->db, due->kind))
 		{
 			starting++;
 			continue;
@@ -856,17 +864,24 @@ launcher_start_due(DtxMoment *logged_at)
 		if (due->kind != DTX_WORKER_RESOLVER)
 			break;
 	}
-	if (waiting == 0)
-	{
-		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-		shared->resolver_waits = false;
-		LWLockRelease(&shared->lock);
-		return timeout;
-	}
 
-	left = launcher_make_room(waiting, false);
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	shared->resolver_waits = waiting > 0;
+	left = NO_SLOT_PAUSE;
+	if (guest)
+	{
+		left = Min(ask_to_leave(1, true, false), GUEST_MS);
+		ask_scheduler_to_leave();
+	}
+	if (waiting > 0)
+		left = Min(left, ask_to_leave(guest ? 1 : waiting, !guest, true));
+	LWLockRelease(&shared->lock);
+	if (waiting == 0 && !guest)
+		return timeout;
 	if (timeout < 0 || left < timeout)
 		timeout = left;
+	if (waiting == 0)
+		return timeout;
 
 	/*
 	 * Those that only have a look make room again, a moment after they have left
@@ -888,24 +903,23 @@ launcher_start_due(DtxMoment *logged_at)
 }
 
 /*
- * So many workers find no slot: ask resolvers that have had their turn to leave.  A
- * guest, which is not a resolver, has no use for the place of the reserved one.
+ * So many workers find no slot: ask resolvers that have had their turn to leave, of
+ * those in "dynamic" slots or the "reserved" one, which is of use to resolvers only.
  * Returns how long to wait until that may be tried again, in milliseconds, if none of
- * them wakes us before.
+ * them wakes us before.  The caller holds the lock.
  */
 static long
-launcher_make_room(int waiting, bool guest)
+ask_to_leave(int waiting, bool dynamic, bool reserved)
 {
 	long		timeout = NO_SLOT_PAUSE;
 	int			leaving = 0;
 
-	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	shared->resolver_waits = !guest;
+#define ASKED(i)	((i) == RESERVED ? reserved : dynamic)
 	for (int i = 0; i < shared->nworkers; i++)
 	{
 		WorkerEntry *entry = &shared->workers[i];
 
-		if (entry->kind == DTX_WORKER_RESOLVER && !(guest && i == RESERVED) &&
+		if (ASKED(i) && entry->kind == DTX_WORKER_RESOLVER &&
 			(entry->state == WORKER_RUNNING ? entry->stop : entry->state == WORKER_EXITED))
 			leaving++;
 	}
@@ -918,9 +932,8 @@ launcher_make_room(int waiting, bool guest)
 			WorkerEntry *entry = &shared->workers[i];
 			long		left;
 
-			if (entry->state != WORKER_RUNNING || entry->stop ||
-				entry->kind != DTX_WORKER_RESOLVER || !entry->started ||
-				(guest && i == RESERVED))
+			if (!ASKED(i) || entry->state != WORKER_RUNNING || entry->stop ||
+				entry->kind != DTX_WORKER_RESOLVER || !entry->started)
 				continue;
 			left = DtxUntil(entry->attached_at +
 							(entry->idle ? MIN_TURN_MS : MAX_TURN_MS));
@@ -936,8 +949,40 @@ launcher_make_room(int waiting, bool guest)
 		SetLatch(oldest->latch);
 		leaving++;
 	}
-	LWLockRelease(&shared->lock);
+#undef ASKED
 	return timeout;
+}
+
+/*
+ * Schedulers of sagas that have no worker, and find no slot for one, would keep each
+ * other's places for ever: the one that is there for longest leaves, and comes back.
+ * The caller holds the lock.
+ */
+static void
+ask_scheduler_to_leave(void)
+{
+	WorkerEntry *oldest = NULL;
+	int			n = 0;
+
+	for (int i = 0; i < shared->nworkers; i++)
+	{
+		WorkerEntry *entry = &shared->workers[i];
+
+		if (entry->kind != DTX_WORKER_SCHEDULER ||
+			entry->state != WORKER_RUNNING || has_saga_worker(entry->dbid))
+			continue;
+		if (entry->stop)
+			return;
+		n++;
+		if (oldest == NULL || entry->attached_at < oldest->attached_at)
+			oldest = entry;
+	}
+	if (n > 1 && DtxIsDue(oldest->attached_at + MIN_TURN_MS))
+	{
+		oldest->stop = true;
+		oldest->yields = true;
+		SetLatch(oldest->latch);
+	}
 }
 
 /*
@@ -954,12 +999,7 @@ launcher_start(Database *db, DtxWorkerKind kind)
 	switch (register_worker(kind, db->dbid, InvalidOid, &key, &handle))
 	{
 		case DTX_NO_SLOT:
-			if (kind != DTX_WORKER_RESOLVER || !assign_reserved(db->dbid))
-				return false;
-			job->started_at = DtxNow();
-			job->backoff.next = 0;
-			job->due_since = 0;
-			return true;
+			return kind == DTX_WORKER_RESOLVER && start_reserved(db);
 		case DTX_BLOCKED:
 			/* Whoever blocks the database wakes us when he is done. */
 			return true;
@@ -983,19 +1023,26 @@ launcher_start(Database *db, DtxWorkerKind kind)
  * there.
  */
 static bool
-assign_reserved(Oid dbid)
+start_reserved(Database *db)
 {
+	Job		   *job = &db->jobs[DTX_WORKER_RESOLVER];
 	WorkerEntry *entry = &shared->workers[RESERVED];
 	bool		ok = false;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	if (entry->state == WORKER_WAITING && !is_blocked(dbid))
+	if (entry->state == WORKER_WAITING && !is_blocked(db->dbid))
 	{
-		take_entry(entry, DTX_WORKER_RESOLVER, dbid, InvalidOid);
+		take_entry(entry, DTX_WORKER_RESOLVER, db->dbid, InvalidOid);
 		SetLatch(entry->latch);
 		ok = true;
 	}
 	LWLockRelease(&shared->lock);
+	if (ok)
+	{
+		job->started_at = DtxNow();
+		job->backoff.next = 0;
+		job->due_since = 0;
+	}
 	return ok;
 }
 
@@ -1233,11 +1280,23 @@ DtxLauncherMakeRoom(void)
 	LWLockRelease(&shared->lock);
 }
 
-/* The caller holds the lock. */
+/*
+ * A guest may wait for a slot for so long, and longer if it says so again, but not for
+ * ever: resolvers get what is free in between.  The caller holds the lock.
+ */
 static void
 make_room_for(int ms)
 {
-	shared->guest_until = DtxIn(ms);
+	if (!DtxIsDue(shared->guest_until))
+		shared->guest_until = Min(DtxIn(ms), shared->guest_since + GUEST_LIMIT_MS);
+	else if (shared->guest_since == 0 ||
+			 DtxIsDue(shared->guest_since + GUEST_PERIOD_MS))
+	{
+		shared->guest_since = DtxNow();
+		shared->guest_until = DtxIn(ms);
+	}
+	else
+		return;
 	if (shared->launcher_latch != NULL)
 		SetLatch(shared->launcher_latch);
 }
