@@ -11,7 +11,7 @@ use Test::More;
 
 # Besides the launchers (PostgreSQL's and ours) and the reserved resolver there is room
 # for three.
-my $dtx = DtxTest->new(servers => 1, conf => "max_worker_processes = 6\npg_dtx.saga_workers = 8\n");
+my $dtx = DtxTest->new(servers => 1, conf => "max_worker_processes = 6\npg_dtx.saga_workers = 2\n");
 my $coord = $dtx->coord;
 my $p1 = $dtx->p(1);
 my @databases = ('postgres', map { "db$_" } 2 .. 7);
