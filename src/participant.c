@@ -542,10 +542,11 @@ descriptors_left(int n)
  * postgres_fdw builds the connection parameters from the options of the server
  * and of the mapping (contrib/postgres_fdw/connection.c, connect_pg_server),
  * so what it gave to libpq is compared with the options in the catalogs.  Of
- * several mappings that fit, one that has no connection yet wins, because
- * postgres_fdw makes one per mapping; then the current user's.  If still two
- * are equal, both lead to the same place as the same remote user, and either
- * will do.
+ * several mappings that fit, one of a superuser's server wins: who may make servers
+ * could otherwise make one that looks the same, take transactions for it, and then
+ * drop or move it.  Then one that has no connection yet, because postgres_fdw makes one
+ * per mapping; then the current user's.  All of them lead to the same place as the same
+ * remote user, so that each will do to finish the transaction.
  *
  * To be called in a transaction, but not while postgres_fdw believes that the
  * connection has no remote transaction: reading a catalog may process
@@ -585,6 +586,8 @@ ParticipantIdentify(Participant *p)
 						   isnull ? NIL : untransformRelOptions(options)))
 			continue;
 
+		if (superuser_arg(server->owner))
+			score += 4;
 		if (!mapping_in_use(form->oid, p))
 			score += 2;
 		if (form->umuser == GetUserId())

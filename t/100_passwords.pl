@@ -184,6 +184,21 @@ $dtx->sql(q{ALTER SERVER trap OPTIONS (ADD options '-c work_mem=8MB')});
 orphan('alice');
 $dtx->prepared_is(1, 0, "a superuser's server: other options are his choice");
 
+# One that looks the same gets nothing of it.
+$p1->safe_psql('postgres', 'CREATE ROLE carol LOGIN; GRANT ALL ON shared TO carol');
+$dtx->sql(sprintf q{
+CREATE SERVER honest FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '%s', port '%s', dbname 'postgres');
+CREATE USER MAPPING FOR PUBLIC SERVER honest OPTIONS (user 'carol', password_required 'false');
+CREATE FOREIGN TABLE honest_table (id int) SERVER honest OPTIONS (table_name 'shared');
+GRANT ALL ON honest_table TO PUBLIC}, $p1->host, $p1->port);
+as('mallory', sprintf q{
+CREATE SERVER twin FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '%s', port '%s', dbname 'postgres');
+CREATE USER MAPPING FOR bob SERVER twin OPTIONS (user 'carol')}, $p1->host, $p1->port);
+as('bob', 'BEGIN; INSERT INTO mine VALUES (3); INSERT INTO honest_table VALUES (3); COMMIT');
+is($dtx->sql(q{SELECT string_agg(server, ' ') FROM dtx.route WHERE server IN ('honest', 'twin')}), 'honest',
+	"a superuser's server is not mistaken for one with the same options");
+$dtx->sql('DROP SERVER honest CASCADE; DROP SERVER twin CASCADE');
+
 # A role whose mappings are meant for the resolver.
 $dtx->sql(q{
 CREATE ROLE keeper;
