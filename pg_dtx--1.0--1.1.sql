@@ -1668,15 +1668,35 @@ REVOKE ALL ON FUNCTION dtx._saga_take(oid, bigint, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION dtx._saga_take(oid, bigint, boolean) IS
   'internal: gives a worker a step that is due';
 
+-- most: if that many executions of the step were stopped for that reason before, this one
+-- counts as an attempt that was lost.  A step may have told its worker to leave itself.
 CREATE FUNCTION dtx._saga_untake(saga bigint, step smallint, attempt integer, direction text, why text DEFAULT NULL,
-  started_at timestamptz DEFAULT NULL) RETURNS void
+  started_at timestamptz DEFAULT NULL, most integer DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
   now_at timestamptz := clock_timestamp();
+  sg dtx.saga;
+  st dtx.saga_step;
 BEGIN
-  PERFORM FROM dtx.saga g WHERE g.id = _saga_untake.saga FOR UPDATE;
+  SELECT g.* INTO sg FROM dtx.saga g WHERE g.id = _saga_untake.saga FOR UPDATE;
+  IF most IS NOT NULL
+     AND (SELECT count(*)
+            FROM dtx.saga_history_record h
+           WHERE h.saga = _saga_untake.saga AND h.step = _saga_untake.step AND h.action = _saga_untake.direction
+             AND h.outcome = 'stopped' AND h.message = why) >= most THEN
+    SELECT s.* INTO st FROM dtx.saga_step s
+     WHERE s.saga = _saga_untake.saga AND s.step = _saga_untake.step
+       AND s.taken AND s.attempt = _saga_untake.attempt
+       AND s.compensation = (_saga_untake.direction = 'compensate') FOR UPDATE;
+    IF FOUND THEN
+      PERFORM dtx._saga_attempt_failed(sg, st, 'lost', true, false, '57P01', why, NULL, NULL,
+                                       coalesce(_saga_untake.started_at, now_at));
+    END IF;
+    PERFORM dtx._wake_sagas();
+    RETURN;
+  END IF;
   UPDATE dtx.saga_step AS s
      SET state = CASE WHEN s.compensation THEN 'compensating' ELSE 'pending' END::dtx.saga_step_state,
          taken = false, attempt = s.attempt - 1, due_at = now_at + '200 ms'
@@ -1700,8 +1720,8 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON FUNCTION dtx._saga_untake(bigint, smallint, integer, text, text, timestamptz) FROM PUBLIC;
-COMMENT ON FUNCTION dtx._saga_untake(bigint, smallint, integer, text, text, timestamptz) IS
+REVOKE ALL ON FUNCTION dtx._saga_untake(bigint, smallint, integer, text, text, timestamptz, integer) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_untake(bigint, smallint, integer, text, text, timestamptz, integer) IS
   'internal: a worker gives back a step that it has not begun to execute, or whose execution was stopped for no fault of the step';
 
 CREATE FUNCTION dtx._saga_done(saga bigint, step smallint, attempt integer, direction text, result jsonb) RETURNS void
@@ -1839,8 +1859,9 @@ COMMENT ON FUNCTION dtx._saga_schedule() IS
   'internal: for each role with work, how much is due now (not counted further than there are workers), and when there will be more';
 
 -- Deadlines that have passed, n at most, and when to ask again.  For each role in turn,
--- so that one that has locked many of its sagas is in nobody's way.
-CREATE FUNCTION dtx._saga_deadlines(n integer) RETURNS timestamptz
+-- an equal share of n, from the one that follows the last one that was served, so that
+-- a role that has many of them, or has locked many of its sagas, is in nobody's way.
+CREATE FUNCTION dtx._saga_deadlines(n integer, after oid DEFAULT 0, OUT next_due timestamptz, OUT last oid) RETURNS record
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
@@ -1848,16 +1869,43 @@ AS $$
 DECLARE
   now_at timestamptz := clock_timestamp();
   here oid := dtx._saga_active_database();
+  roles oid[];
   this_role oid;
+  share integer;
+  budget integer;
   due record;
-  next_due timestamptz;
   t timestamptz;
 BEGIN
-  SELECT s.role INTO this_role
-    FROM dtx.saga_step s
-   WHERE s.database = here AND s.due_at IS NOT NULL AND s.step = 0
-   ORDER BY s.database, s.role, s.due_at LIMIT 1;
-  WHILE this_role IS NOT NULL LOOP
+  last := after;
+  -- From one role to the next, each at one end of its part of the index.
+  WITH RECURSIVE r (role) AS (
+    (SELECT s.role FROM dtx.saga_step s
+      WHERE s.database = here AND s.due_at IS NOT NULL AND s.step = 0
+      ORDER BY s.database, s.role, s.due_at LIMIT 1)
+    UNION ALL
+    SELECT (SELECT s.role FROM dtx.saga_step s
+             WHERE s.database = here AND s.role > r.role AND s.due_at IS NOT NULL AND s.step = 0
+             ORDER BY s.database, s.role, s.due_at LIMIT 1)
+      FROM r WHERE r.role IS NOT NULL),
+  f AS (
+    SELECT r.role,
+           (SELECT s.due_at FROM dtx.saga_step s
+             WHERE s.database = here AND s.role = r.role AND s.due_at IS NOT NULL AND s.step = 0
+             ORDER BY s.database, s.role, s.due_at LIMIT 1) AS due_at
+      FROM r WHERE r.role IS NOT NULL)
+  SELECT array_agg(f.role ORDER BY f.role <= after, f.role) FILTER (WHERE f.due_at <= now_at), min(f.due_at) FILTER (WHERE f.due_at > now_at)
+    INTO roles, next_due FROM f;
+  IF roles IS NULL THEN
+    RETURN;
+  END IF;
+  share := greatest(n / cardinality(roles), 1);
+  FOREACH this_role IN ARRAY roles LOOP
+    IF n <= 0 THEN
+      next_due := now_at;
+      RETURN;
+    END IF;
+    last := this_role;
+    budget := share;
     FOR due IN
       SELECT s.saga
         FROM dtx.saga_step s
@@ -1865,17 +1913,21 @@ BEGIN
        ORDER BY s.database, s.role, s.due_at
        LIMIT 1000
     LOOP
-      IF n <= 0 THEN
-        RETURN now_at;
+      IF budget <= 0 THEN
+        next_due := now_at;
+        EXIT;
       END IF;
       BEGIN
         IF (dtx._saga_try(due.saga, 0::smallint, false)).verdict = 'did' THEN
           n := n - 1;
+          budget := budget - 1;
         ELSE
           next_due := least(next_due, now_at + '1 s');   -- locked by another transaction
         END IF;
       EXCEPTION WHEN OTHERS THEN
         PERFORM dtx._saga_postpone(due.saga, 0::smallint, SQLSTATE, SQLERRM);
+        n := n - 1;
+        budget := budget - 1;
       END;
     END LOOP;
     SELECT s.due_at INTO t
@@ -1883,18 +1935,13 @@ BEGIN
      WHERE s.database = here AND s.role = this_role AND s.due_at > now_at AND s.due_at IS NOT NULL AND s.step = 0
      ORDER BY s.database, s.role, s.due_at LIMIT 1;
     next_due := least(next_due, t);
-    SELECT s.role INTO this_role
-      FROM dtx.saga_step s
-     WHERE s.database = here AND s.role > this_role AND s.due_at IS NOT NULL AND s.step = 0
-     ORDER BY s.database, s.role, s.due_at LIMIT 1;
   END LOOP;
-  RETURN next_due;
 END
 $$;
 
-REVOKE ALL ON FUNCTION dtx._saga_deadlines(integer) FROM PUBLIC;
-COMMENT ON FUNCTION dtx._saga_deadlines(integer) IS
-  'internal: lets deadlines pass, and tells when the next one does';
+REVOKE ALL ON FUNCTION dtx._saga_deadlines(integer, oid) FROM PUBLIC;
+COMMENT ON FUNCTION dtx._saga_deadlines(integer, oid) IS
+  'internal: lets deadlines pass, from the role that follows "after"; tells when the next one does, and which role was the last one';
 
 -- Steps that are due of a role that does not exist any more fail: nobody else shall
 -- do them, and they are not forgotten either.
@@ -3322,43 +3369,58 @@ AS $$
 #variable_conflict use_column
 DECLARE
   caller oid := dtx._saga_caller();
-  due record;
+  this_id bigint;
   o dtx.saga_outbox;
   got integer := 0;
+  beyond bigint := -1;   -- has looked at all events up to this one
+  ids bigint[];
+  most integer;
 BEGIN
   IF _take_events.n IS NULL OR _take_events.n NOT BETWEEN 1 AND 10000 THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'number of events to take must be from 1 to 10000';
   END IF;
-  FOR due IN
+  -- Others may have taken any number of them, so in portions: of each role the next ones,
+  -- and of all of these as many as no role can have others between.
+  most := _take_events.n + 1000;
+  LOOP
     WITH RECURSIVE r (role) AS (
       (SELECT x.role FROM dtx.saga_outbox x ORDER BY x.role, x.id LIMIT 1)
       UNION ALL
       SELECT (SELECT x.role FROM dtx.saga_outbox x WHERE x.role > r.role ORDER BY x.role, x.id LIMIT 1)
-        FROM r WHERE r.role IS NOT NULL)
-    SELECT e.id
-      FROM r
-      CROSS JOIN LATERAL (SELECT x.id FROM dtx.saga_outbox x WHERE x.role = r.role
-                           ORDER BY x.role, x.id
-                           LIMIT _take_events.n + 5000) AS e    -- others may have taken some of them
-     WHERE r.role IS NOT NULL AND pg_has_role(caller, r.role, 'USAGE')
-     ORDER BY e.id
-  LOOP
-    SELECT x.* INTO o FROM dtx.saga_outbox x WHERE x.id = due.id FOR UPDATE SKIP LOCKED;
-    CONTINUE WHEN NOT FOUND;
-    DELETE FROM dtx.saga_outbox x WHERE x.id = o.id;
-    id := o.id;
-    saga := o.saga;
-    owner := (SELECT u.rolname FROM pg_roles u WHERE u.oid = o.owner);
-    name := o.name;
-    role := (SELECT u.rolname FROM pg_roles u WHERE u.oid = o.role);
-    event := o.event;
-    at := o.at;
-    payload := o.payload;
-    RETURN NEXT;
-    got := got + 1;
-    EXIT WHEN got >= _take_events.n;
+        FROM r WHERE r.role IS NOT NULL),
+    w AS MATERIALIZED (
+      SELECT e.ids
+        FROM r
+        CROSS JOIN LATERAL (SELECT array_agg(y.id ORDER BY y.id) AS ids
+                              FROM (SELECT x.id FROM dtx.saga_outbox x WHERE x.role = r.role AND x.id > beyond
+                                     ORDER BY x.role, x.id LIMIT most) AS y) AS e
+       WHERE r.role IS NOT NULL AND pg_has_role(caller, r.role, 'USAGE')),
+    b AS (SELECT min(w.ids[most]) AS id FROM w)
+    SELECT (SELECT array_agg(u.id ORDER BY u.id)
+              FROM w CROSS JOIN LATERAL unnest(w.ids) AS u (id)
+             WHERE b.id IS NULL OR u.id <= b.id), b.id
+      INTO ids, beyond FROM b;
+    FOREACH this_id IN ARRAY coalesce(ids, '{}') LOOP
+      SELECT x.* INTO o FROM dtx.saga_outbox x WHERE x.id = this_id FOR UPDATE SKIP LOCKED;
+      CONTINUE WHEN NOT FOUND;
+      DELETE FROM dtx.saga_outbox x WHERE x.id = o.id;
+      id := o.id;
+      saga := o.saga;
+      owner := (SELECT u.rolname FROM pg_roles u WHERE u.oid = o.owner);
+      name := o.name;
+      role := (SELECT u.rolname FROM pg_roles u WHERE u.oid = o.role);
+      event := o.event;
+      at := o.at;
+      payload := o.payload;
+      RETURN NEXT;
+      got := got + 1;
+      IF got >= _take_events.n THEN
+        RETURN;
+      END IF;
+    END LOOP;
+    EXIT WHEN beyond IS NULL;
   END LOOP;
 END
 $$;

@@ -40,6 +40,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/dependency.h"
@@ -59,6 +60,7 @@
 #include "saga.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
+#include "storage/procarray.h"
 #include "storage/shmem.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -100,6 +102,8 @@ typedef struct SagaClaim
 	Oid			dbid;			/* database */
 	DtxSagaExecution execution;
 	volatile sig_atomic_t stop; /* a DtxSagaStop: is it to be stopped? */
+	TransactionId stop_with;	/* a prepared transaction that stops it if it is
+								 * committed, or InvalidTransactionId */
 } SagaClaim;
 
 /* A request to stop an execution, when the transaction commits. */
@@ -195,7 +199,7 @@ static Datum call_as(Oid userid, FmgrInfo *finfo, int nargs,
 					 const NullableDatum *args, Oid collation,
 					 struct Node *resultinfo, bool *isnull);
 static bool lane_open(Oid lane, Oid role);
-static void stop_executions(void);
+static void stop_executions(TransactionId prepared);
 static void drop_claims(bool provisional_only, int64 saga, int16 step,
 						bool keep);
 static void drop_claims_at_exit(int code, Datum arg);
@@ -290,8 +294,10 @@ saga_xact_callback(XactEvent event, void *arg)
 			 * Whoever commits it doesn't know what is in it.  Those who wait
 			 * for a saga look from time to time.
 			 */
-			if (wake_asked)
+			if (wake_asked || stop_requests != NULL)
 				DtxLauncherSagasPrepared();
+			if (stop_requests != NULL)
+				stop_executions(GetTopTransactionIdIfAny());
 			wake_asked = false;
 			finished_asked = 0;
 			stop_requests = NULL;
@@ -343,7 +349,7 @@ static void
 give_wakeups(void)
 {
 	if (stop_requests != NULL)
-		stop_executions();
+		stop_executions(InvalidTransactionId);
 	if (wake_asked)
 	{
 		wake_asked = false;
@@ -786,6 +792,7 @@ dtx_sql_saga_claim(PG_FUNCTION_ARGS)
 		mine->execution.attempt = attempt;
 		mine->execution.compensation = compensation;
 		mine->stop = DTX_SAGA_GO_ON;
+		mine->stop_with = InvalidTransactionId;
 	}
 	LWLockRelease(&shared->lock);
 	PG_RETURN_BOOL(ok);
@@ -891,11 +898,12 @@ dtx_sql_saga_stop(PG_FUNCTION_ARGS)
 }
 
 /*
- * The transaction has committed: note its requests at the claims that they mean,
- * if these are still there.
+ * The transaction has committed, or has become that prepared one: note its requests at
+ * the claims that they mean, if these are still there.  Nobody else can ask for the same
+ * meanwhile, because a prepared transaction keeps the saga locked.  Never throws.
  */
 static void
-stop_executions(void)
+stop_executions(TransactionId prepared)
 {
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	for (StopRequest *request = stop_requests; request != NULL; request = request->next)
@@ -909,11 +917,57 @@ stop_executions(void)
 				claim->execution.step == request->step &&
 				claim->execution.attempt == request->attempt &&
 				claim->execution.compensation == request->compensation)
-				claim->stop = DTX_SAGA_STOP_ENDED;
+			{
+				if (TransactionIdIsValid(prepared))
+					claim->stop_with = prepared;
+				else
+					claim->stop = DTX_SAGA_STOP_ENDED;
+			}
 		}
 	}
 	LWLockRelease(&shared->lock);
 	stop_requests = NULL;
+}
+
+/*
+ * By the scheduler, which COMMIT PREPARED wakes: stop what prepared transactions have
+ * asked to stop that are committed now.
+ */
+void
+DtxSagaStopPrepared(void)
+{
+	bool		any = false;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	for (int i = 0; i < shared->nclaims; i++)
+		any |= shared->claims[i].used &&
+			TransactionIdIsValid(shared->claims[i].stop_with) &&
+			shared->claims[i].dbid == MyDatabaseId;
+	LWLockRelease(&shared->lock);
+
+	/* In this order: access/heap/heapam_visibility.c, file header. */
+	for (int i = 0; any && i < shared->maxclaims; i++)
+	{
+		SagaClaim  *claim = &shared->claims[i];
+		TransactionId xid;
+		bool		did_commit;
+
+		LWLockAcquire(&shared->lock, LW_SHARED);
+		xid = claim->used && claim->dbid == MyDatabaseId ? claim->stop_with :
+			InvalidTransactionId;
+		LWLockRelease(&shared->lock);
+		if (!TransactionIdIsValid(xid) || TransactionIdIsInProgress(xid))
+			continue;
+		did_commit = TransactionIdDidCommit(xid);
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		if (claim->used && claim->stop_with == xid)
+		{
+			claim->stop_with = InvalidTransactionId;
+			if (did_commit)
+				claim->stop = DTX_SAGA_STOP_ENDED;
+		}
+		LWLockRelease(&shared->lock);
+	}
 }
 
 /*

@@ -66,6 +66,7 @@ typedef enum DtxSagaStop
 } DtxSagaStop;
 
 extern int	DtxSagaExecutions(DtxSagaExecution *executions, int max);
+extern void DtxSagaStopPrepared(void);
 extern bool DtxSagaMakeRoom(const DtxSagaExecution *execution);
 extern DtxSagaStop DtxSagaStopAsked(void);
 

@@ -128,6 +128,12 @@
 /* Deadlines that pass in one transaction. */
 #define DEADLINES_AT_ONCE	100
 
+/*
+ * So many executions of a step may end because its worker was told to leave, nobody
+ * knows by whom.  The next ones are attempts: the step itself may have done it.
+ */
+#define MAX_LEAVES		10
+
 /* A worker that lived for this time did not die of its start, ms. */
 #define HEALTHY_AFTER	10000
 
@@ -197,6 +203,7 @@ typedef struct Scheduler
 								 * somebody wakes us */
 	DtxMoment	idle_since;		/* nothing is scheduled, and no worker there;
 								 * 0: not so */
+	Oid			last_deadline;	/* role whose deadlines passed last */
 	bool		no_slot_logged; /* has it been said that slots are missing? */
 } Scheduler;
 
@@ -250,7 +257,7 @@ static void recover_from_error(void);
 
 static void scheduler_look(Scheduler *s, bool *leave);
 static int64 until_due(TimestampTz at);
-static TimestampTz pass_deadlines(void);
+static void pass_deadlines(Scheduler *s);
 static bool scheduler_collect(Scheduler *s);
 static RoleState *role_state(Scheduler *s, Oid role);
 static void role_died(Scheduler *s, Oid role, DtxMoment attached_at);
@@ -284,7 +291,7 @@ static void run_commands(Step *step, MemoryContext cxt, Datum *result,
 static int64 run_local(const char *command, Step *step, MemoryContext cxt,
 					   Datum *row, bool *isnull);
 static void mark_done(Step *step, Datum result, bool isnull);
-static void give_back(Step *step, const char *why);
+static void give_back(Step *step, const char *why, int most);
 static void report_error(Step *step, ErrorData *edata);
 
 /* ----------------------------------------------------------------
@@ -478,7 +485,6 @@ scheduler_look(Scheduler *s, bool *leave)
 	{
 		List	   *work;
 		ListCell   *lc;
-		TimestampTz next_deadline = DT_NOEND;
 
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
@@ -491,11 +497,9 @@ scheduler_look(Scheduler *s, bool *leave)
 			*leave = true;
 			return;
 		}
-		if (enabled)
-			next_deadline = pass_deadlines();
+		DtxSagaStopPrepared();
 		work = ask_schedule(s);
-		s->next_look = next_deadline == DT_NOEND ? DTX_NEVER :
-			DtxIn(until_due(next_deadline));
+		s->next_look = DTX_NEVER;
 		foreach(lc, work)
 		{
 			RoleWork   *w = (RoleWork *) lfirst(lc);
@@ -507,6 +511,10 @@ scheduler_look(Scheduler *s, bool *leave)
 			serve(s, work);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
+
+		/* Steps do not wait for deadlines, nor for errors there. */
+		if (enabled)
+			pass_deadlines(s);
 		pgstat_report_stat(false);
 		MemoryContextSwitchTo(s->round_cxt);
 
@@ -546,24 +554,36 @@ until_due(TimestampTz at)
 }
 
 /*
- * Let deadlines pass, some of them if there are many.  Returns when the next one does,
- * DT_NOEND if there is none.  In a transaction with a snapshot.
+ * In a transaction of its own: let deadlines pass, some of them if there are many, and
+ * note when the next one does.
  */
-static TimestampTz
-pass_deadlines(void)
+static void
+pass_deadlines(Scheduler *s)
 {
-	static const Oid types[] = {INT4OID};
+	static const Oid types[] = {INT4OID, OIDOID};
 	Datum		args[lengthof(types)];
-	Datum		next;
+	Datum		result;
+	HeapTupleHeader header;
 	bool		isnull;
+	TimestampTz next;
 
-	args[0] = Int32GetDatum(DEADLINES_AT_ONCE);
-	next = DtxSagaCall("_saga_deadlines", lengthof(types), types, args, NULL,
-					   &isnull);
-	CommandCounterIncrement();
-	PopActiveSnapshot();
+	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	return isnull ? DT_NOEND : DatumGetTimestampTz(next);
+	if (DtxSagaInstalled())
+	{
+		args[0] = Int32GetDatum(DEADLINES_AT_ONCE);
+		args[1] = ObjectIdGetDatum(s->last_deadline);
+		result = DtxSagaCall("_saga_deadlines", lengthof(types), types, args, NULL,
+							 &isnull);
+		header = DatumGetHeapTupleHeader(result);
+		s->last_deadline =
+			DatumGetObjectId(GetAttributeByName(header, "last", &isnull));
+		next = DatumGetTimestampTz(GetAttributeByName(header, "next_due", &isnull));
+		if (!isnull)
+			s->next_look = Min(s->next_look, DtxIn(until_due(next)));
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
 }
 
 /*
@@ -1177,7 +1197,7 @@ worker_round(MemoryContext cxt, bool careful, bool *gone)
 		if (ProcDiePending || ConfigReloadPending || DtxWorkerMustStop())
 		{
 			end_execution();
-			give_back(step, NULL);
+			give_back(step, NULL, -1);
 			free_step(step);
 			DtxSagaDropClaims();
 			break;
@@ -1649,16 +1669,17 @@ execute_step(Step *step)
 		 * have done what was rolled back with it.
 		 */
 		if (stop_reason == STOP_LEAVE)
-			give_back(step, "the worker was told to leave");
+			give_back(step, "the worker was told to leave",
+					  DtxWorkerMustStop() ? -1 : MAX_LEAVES);
 		else if (stop_reason == DTX_SAGA_STOP_ROOM)
-			give_back(step, "another role needed a worker");
+			give_back(step, "another role needed a worker", -1);
 		else
 			report_error(step, edata);
 	}
 	else if (next != NULL && CoordinatorUnconfirmed())
 	{
 		/* The next step must not begin before the servers have confirmed. */
-		give_back(next, NULL);
+		give_back(next, NULL, -1);
 		free_step(next);
 		next = NULL;
 	}
@@ -1890,7 +1911,8 @@ mark_done(Step *step, Datum result, bool isnull)
 /*
  * A step that was taken is not going to be executed now, or was stopped for no fault
  * of its own and is rolled back: it was no attempt.  "why" is for the history; NULL:
- * it was not begun.  If this throws, the attempt counts, as one that was lost.
+ * it was not begun.  "most": that often for that reason, then it counts, as one that
+ * was lost; -1: no bound.  If this throws, it counts, too.
  *
  * That has to be said by a worker that was asked to die, too: it was asked while
  * it committed the step before, perhaps.  Then it does not die before this is
@@ -1898,10 +1920,10 @@ mark_done(Step *step, Datum result, bool isnull)
  * and standbys.
  */
 static void
-give_back(Step *step, const char *why)
+give_back(Step *step, const char *why, int most)
 {
 	static const Oid types[] = {
-		INT8OID, INT2OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID
+		INT8OID, INT2OID, INT4OID, TEXTOID, TEXTOID, TIMESTAMPTZOID, INT4OID
 	};
 	bool		must_die = ProcDiePending;
 
@@ -1930,6 +1952,8 @@ give_back(Step *step, const char *why)
 		nulls[4] = why == NULL;
 		args[5] = TimestampTzGetDatum(step->started_at);
 		nulls[5] = why == NULL;
+		args[6] = Int32GetDatum(most);
+		nulls[6] = most < 0;
 
 		/* Unless the extension was dropped meanwhile. */
 		if (DtxSagaInstalled())

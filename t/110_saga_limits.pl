@@ -10,7 +10,7 @@ use SagaBooks;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $books = SagaBooks->new(conf => "pg_dtx.saga_workers = 4\n");
+my $books = SagaBooks->new(conf => "pg_dtx.saga_workers = 4\nmax_prepared_transactions = 5\n");
 my $dtx = $books->dtx;
 my $coord = $dtx->coord;
 
@@ -198,6 +198,18 @@ for my $what (sort keys %hangs)
 	}
 }
 
+# By a transaction that is prepared: when that is committed.
+$id = start('mallory', 'a query');
+$dtx->poll($coord, $hangs{'a query'}->[0], 1, 'a query: is being executed');
+$dtx->sql("BEGIN; SELECT dtx.cancel_saga($id, 'enough'); PREPARE TRANSACTION 'cancel'; ROLLBACK PREPARED 'cancel'");
+$dtx->sql("BEGIN; SELECT dtx.cancel_saga($id, 'enough'); PREPARE TRANSACTION 'cancel'");
+is($dtx->sql($hangs{'a query'}->[0]), 1, 'prepared: it goes on');
+$begin = time;
+$dtx->sql(q{COMMIT PREPARED 'cancel'});
+$dtx->poll($coord, $hangs{'a query'}->[0], 0, 'COMMIT PREPARED stops it');
+cmp_ok(time - $begin, '<', 10, '... at once');
+is($books->state($id), 'compensated', '... and the saga turns back');
+
 # One that does not listen.
 $id = start('mallory', 'stubborn');
 workers('mallory', 1, 'a stubborn step is being executed');
@@ -237,6 +249,16 @@ is($dtx->sql(q{SELECT count(*) FROM dtx.sagas WHERE name = 'waits' AND state = '
 $locker->run('ROLLBACK');
 $locker->close;
 $dtx->poll($coord, q{SELECT count(*) FROM dtx.sagas WHERE name = 'waits' AND state = 'compensated'}, 1500, '... until they are unlocked');
+
+# Nor are many deadlines of one role in the way of one of another role.
+my $at = $dtx->sql(q{SELECT clock_timestamp() + interval '3 s'});
+$dtx->sql(qq{SET ROLE mallory; SELECT count(dtx.start_saga('waits', deadline => '$at')) FROM generate_series(1, 1500)});
+$id = start('bob', 'waits too', "deadline => '$at'");
+is($books->state($id), 'compensated', 'a deadline passes though another role has many');
+cmp_ok($dtx->sql(qq{SELECT count(*) FROM dtx.saga_history_record h
+WHERE h.action = 'deadline' AND h.finished_at >= '$at' AND h.id < (SELECT b.id FROM dtx.saga_history_record b WHERE b.saga = $id AND b.action = 'deadline')}),
+	'<', 300, '... before most of these');
+$dtx->poll($coord, q{SELECT count(*) FROM dtx.sagas WHERE name = 'waits' AND state <> 'compensated'}, 0, '... which pass, too');
 
 # ----------------------------------------------------------------
 # Room for roles without any worker

@@ -145,6 +145,19 @@ $coord->start;
 is($dtx->sql("SELECT dtx.wait_saga($id, '60 s')"), 'compensated', 'a crash is an attempt');
 is(history($id), 'execute 1 lost the worker has gone', '... which its history tells');
 
+# A step that stops its own worker does not do so for ever: ten times are not counted,
+# as nobody knows who has done it.
+$dtx->sql(q{
+SELECT dtx.define_saga('suicide', dtx.step_signal('go'),
+	dtx.step('step', execute => 'SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(60)', max_attempts => 1))});
+$id = $dtx->sql(q{SELECT dtx.start_saga('suicide')});
+$dtx->sql(qq{INSERT INTO dtx.saga_history_record (saga, step, action, attempt, outcome, message, started_at, finished_at)
+SELECT $id, 2, 'execute', 1, 'stopped', 'the worker was told to leave', now(), now() FROM generate_series(1, 9);
+SELECT dtx.signal_saga($id, 'go')});
+is($dtx->sql("SELECT dtx.wait_saga($id, '30 s')"), 'compensated', 'a step that stops its worker uses up its attempts');
+is($dtx->sql("SELECT string_agg(concat_ws(' ', attempt, outcome, sqlstate), ', ' ORDER BY id) FROM dtx.saga_history WHERE saga = $id AND step = 'step' OFFSET 0"),
+	join(', ', ('1 stopped') x 10, '1 lost 57P01'), '... after a while');
+
 # ----------------------------------------------------------------
 # NOTIFY: somebody's COMMIT holds the lock of the queue, and does not end
 # ----------------------------------------------------------------

@@ -136,6 +136,18 @@ is($bob->run('SELECT count(*) FROM dtx.take_events(3)'), 1, 'what one consumer t
 $mallory->run('ROLLBACK');
 is($bob->run('SELECT count(*) FROM dtx.take_events(3)'), 3, '... unless it is rolled back');
 
+# ... however many that are.
+$dtx->sql(q{INSERT INTO dtx.saga_outbox (saga, owner, name, role, event, at, payload)
+SELECT i, 'bob', 'many', 'bob', 'failed', now(), '{}' FROM generate_series(1, 21000) i});
+$mallory->run('BEGIN; SELECT count(*) FROM dtx.take_events(10000)');
+$mallory->run('SELECT count(*) FROM dtx.take_events(10000)');
+is($bob->run('SELECT count(*) FROM dtx.take_events(100)'), 100, 'one consumer takes very many: the other one gets those that follow');
+is($bob->run('SELECT count(*) FROM dtx.take_events(10000)'), 900, '... all of them');
+$mallory->run('ROLLBACK');
+is($bob->run(q{SELECT (count(*), count(*) FILTER (WHERE id > last)) FROM (SELECT id, lead(id) OVER () AS last FROM dtx.take_events(10000)) x}), '(10000,0)',
+	'... and those that it gives up, in their order');
+$dtx->sql(q{DELETE FROM dtx.saga_outbox WHERE name = 'many'});
+
 # Dropping a definition and starting a saga of it
 $mallory->run(q{BEGIN; SELECT dtx.start_saga('quick')});
 $bob->start(q{SELECT dtx.drop_saga_definition('quick')});
