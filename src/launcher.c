@@ -1747,6 +1747,33 @@ DtxSagaWorkerDismiss(const DtxSagaWorker *worker)
 }
 
 /*
+ * Have all of them that work look whether what they do is to be stopped (SIGUSR2).
+ * Returns whether there are any, idle ones and those that are starting included.
+ */
+bool
+DtxSagaWorkersPoke(void)
+{
+	bool		any = false;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	for (int i = 0; i < shared->nworkers; i++)
+	{
+		WorkerEntry *entry = &shared->workers[i];
+
+		if (entry->kind != DTX_WORKER_SAGA || entry->dbid != MyDatabaseId ||
+			(entry->state != WORKER_STARTING && entry->state != WORKER_RUNNING))
+			continue;
+		any = true;
+
+		/* It can't detach while we hold the lock, so the pid is right. */
+		if (entry->state == WORKER_RUNNING && !entry->idle)
+			(void) kill(entry->pid, SIGUSR2);
+	}
+	LWLockRelease(&shared->lock);
+	return any;
+}
+
+/*
  * It has left, or is not wanted any more if it is still starting.
  */
 void

@@ -23,9 +23,9 @@
  * of its definition).  Its saga may be canceled or ended, a role without any worker
  * may need this one (saga.c), and the worker may be told to leave.  All of it cancels
  * the step from signal handlers of this file, which the SQL of the step can't
- * change; if that does not help within a grace time, the worker dies.  A step that
- * was stopped for no fault of its own (the last two) is given back, and that was no
- * attempt.
+ * change, by a timer, or when the scheduler says so, should the wall clock be set back;
+ * if that does not help within a grace time, the worker dies.  A step that was stopped
+ * for no fault of its own (the last two) is given back, and that was no attempt.
  *
  * A worker is connected as the role whose sagas it executes, so a step has the
  * rights, the user mappings and the settings of that role, and can't get others.
@@ -120,6 +120,12 @@
 
 /* How often a worker that executes a step looks whether to stop it, ms. */
 #define WATCH_INTERVAL	200
+
+/*
+ * How often the scheduler has workers look, ms.  Timers of PostgreSQL strike by the wall
+ * clock (utils/misc/timeout.c), and are of no use for an hour if that is set back.
+ */
+#define POKE_INTERVAL	1000
 
 /* From canceling a step to killing its worker, and if that is to leave, ms. */
 #define STOP_GRACE	5000
@@ -227,11 +233,13 @@ static DtxBackoff errors;
 
 /*
  * Worker: is it executing a step, so that SIGTERM does not kill it at once?  Why and
- * since how many looks is the step to stop?  Signal handlers read and set these.
+ * since when is the step to stop?  When is its limit over (0: it has none), and which one
+ * is that?  Signal handlers read and set these.
  */
 static volatile sig_atomic_t executing = false;
 static volatile sig_atomic_t stop_reason = DTX_SAGA_GO_ON;
-static volatile sig_atomic_t stop_looks = 0;
+static volatile DtxMoment stop_since = 0;
+static volatile DtxMoment limit_at = 0;
 static volatile sig_atomic_t limit_reason = STOP_LIMIT;
 
 /* Worker: the timers. */
@@ -274,6 +282,7 @@ static bool worker_round(MemoryContext cxt, bool careful, bool *gone);
 static void begin(void);
 static void clean_session(void);
 static void worker_sigterm(SIGNAL_ARGS);
+static void worker_sigusr2(SIGNAL_ARGS);
 static void ask_to_stop(int reason);
 static void limit_over(void);
 static void watch_step(void);
@@ -309,6 +318,8 @@ start_process(DtxWorkerKind kind, Oid dbid, const char *name)
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, kind == DTX_WORKER_SAGA ? worker_sigterm : die);
+	if (kind == DTX_WORKER_SAGA)
+		pqsignal(SIGUSR2, worker_sigusr2);
 	BackgroundWorkerUnblockSignals();
 
 	/* A SIGHUP from before our handler was there was lost. */
@@ -445,6 +456,8 @@ dtx_saga_scheduler_main(Datum arg)
 			if (!leave)
 			{
 				DtxWorkerStarted();
+				if (DtxSagaWorkersPoke())
+					timeout = timeout < 0 ? POKE_INTERVAL : Min(timeout, POKE_INTERVAL);
 				(void) WaitLatch(MyLatch, WL_LATCH_SET |
 								 (timeout >= 0 ? WL_TIMEOUT : 0) |
 								 WL_EXIT_ON_PM_DEATH, timeout, we_scheduler);
@@ -1322,12 +1335,24 @@ worker_sigterm(SIGNAL_ARGS)
 	errno = save_errno;
 }
 
+/*
+ * SIGUSR2, from the scheduler: look, whatever time it is.
+ */
+static void
+worker_sigusr2(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	watch_step();
+	errno = save_errno;
+}
+
 static void
 ask_to_stop(int reason)
 {
 	if (stop_reason == DTX_SAGA_GO_ON || reason == STOP_LEAVE)
 	{
-		stop_looks = 0;
+		stop_since = DtxNow();
 		stop_reason = reason;
 	}
 	QueryCancelPending = true;
@@ -1356,13 +1381,15 @@ watch_step(void)
 		return;
 	if (stop_reason == DTX_SAGA_GO_ON)
 	{
-		DtxSagaStop stop = DtxSagaStopAsked();
+		int			stop = DtxSagaStopAsked();
 
+		if (stop == DTX_SAGA_GO_ON && limit_at != 0 && DtxIsDue(limit_at))
+			stop = limit_reason;
 		if (stop == DTX_SAGA_GO_ON)
 			return;
 		ask_to_stop(stop);
 	}
-	else if (++stop_looks * WATCH_INTERVAL <
+	else if (DtxNow() - stop_since <
 			 (stop_reason == STOP_LEAVE ? LEAVE_GRACE : STOP_GRACE))
 	{
 		QueryCancelPending = true;
@@ -1383,7 +1410,8 @@ static void
 begin_execution(void)
 {
 	stop_reason = DTX_SAGA_GO_ON;
-	stop_looks = 0;
+	stop_since = 0;
+	limit_at = 0;
 	executing = true;
 }
 
@@ -1421,7 +1449,10 @@ set_limits(Step *step)
 		limit_reason = STOP_TIMEOUT;
 	}
 	if (limit > 0)
+	{
+		limit_at = DtxIn(limit);
 		enable_timeout_after(limit_timer, limit);
+	}
 	enable_timeout_every(watch_timer,
 						 TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													 WATCH_INTERVAL),

@@ -68,6 +68,7 @@ extern DtxStartResult DtxSagaWorkerStart(Oid role, DtxSagaWorker *worker,
 										 BackgroundWorkerHandle **handle);
 extern void DtxSagaWorkerWake(const DtxSagaWorker *worker);
 extern void DtxSagaWorkerDismiss(const DtxSagaWorker *worker);
+extern bool DtxSagaWorkersPoke(void);
 extern void DtxSagaWorkerForget(const DtxSagaWorker *worker);
 
 #endif							/* PG_DTX_WORKER_H */

@@ -126,6 +126,25 @@ $start = time;
 is(saga('add'), 'completed', 'set back: sagas go on');
 is_soon($start, 'a saga');
 
+# Limits of steps, and who stops them
+$preload->set_clock(0);
+$dtx->sql(q{SELECT dtx.define_saga('limited', dtx.step('one', execute => 'SELECT pg_sleep(600)', timeout => '3 s', max_attempts => 1));
+SELECT dtx.define_saga('endless', dtx.step('one', execute => 'SELECT pg_sleep(600)', max_attempts => 1))});
+for my $name ('limited', 'endless')
+{
+	my $id = $dtx->sql("SELECT dtx.start_saga('$name')");
+	$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker' AND wait_event = 'PgSleep'},
+		1, "$name: is being executed");
+	$preload->set_clock(-3600);
+	$start = time;
+	$dtx->sql("SELECT dtx.cancel_saga($id, 'enough')") if $name eq 'endless';
+	$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker' AND wait_event = 'PgSleep'},
+		0, "set back, $name: a step is stopped");
+	is_soon($start, $name);
+	$preload->set_clock(0);
+	is($dtx->sql("SELECT dtx.wait_saga($id, '40s')"), 'compensated', '... and its saga turns back');
+}
+
 # ... and one that sleeps notices, if the clock is set forward.
 $dtx->sql(q{SELECT dtx.define_saga('sleep', dtx.step_sleep('night', '1 hour'))});
 my $id = $dtx->sql(q{SELECT dtx.start_saga('sleep')});
