@@ -38,6 +38,7 @@
 #include "identity.h"
 #include "miscadmin.h"
 #include "pg_dtx.h"
+#include "port/atomics.h"
 #include "storage/ipc.h"
 #include "storage/procarray.h"
 #include "storage/shmem.h"
@@ -57,6 +58,7 @@ typedef struct ActivitySlot
 typedef struct ActivityShared
 {
 	int			nslots;			/* constant after init */
+	pg_atomic_uint64 routes_deleted;	/* how often routes may have been */
 	ActivitySlot slots[FLEXIBLE_ARRAY_MEMBER];
 } ActivityShared;
 
@@ -90,6 +92,7 @@ DtxActivityShmemInit(void)
 
 		memset(activity, 0, DtxActivityShmemSize());
 		activity->nslots = MaxBackends;
+		pg_atomic_init_u64(&activity->routes_deleted, 0);
 		for (int i = 0; i < activity->nslots; i++)
 			LWLockInitialize(&activity->slots[i].lock, tranche);
 	}
@@ -451,6 +454,29 @@ DtxActivityAnyCommitting(void)
 		LWLockRelease(&slot->lock);
 	}
 	return pid;
+}
+
+/*
+ * How often routes may have been deleted (route.c), in any database.  By a backend
+ * after DtxActivityPublish().
+ */
+uint64
+DtxActivityRoutesDeleted(void)
+{
+	return pg_atomic_read_u64(&activity->routes_deleted);
+}
+
+/*
+ * Routes are going to be deleted: backends of this database that publish a transaction
+ * from now on look again which there are.  Returns whether one has published a
+ * transaction already, and so may rely on what it knows.  The locks of the slots are
+ * barriers for both sides.
+ */
+bool
+DtxActivityDeleteRoutes(void)
+{
+	(void) pg_atomic_fetch_add_u64(&activity->routes_deleted, 1);
+	return DtxActivityAnyCommitting() != 0;
 }
 
 /*

@@ -47,17 +47,12 @@
 #include "miscadmin.h"
 #include "pg_dtx.h"
 #include "storage/bufmgr.h"
-#include "storage/latch.h"
-#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-
-/* How often a lock that is taken is asked for, milliseconds. */
-#define LOCK_RETRY_MS	5
 
 /* Columns of dtx.decision, in the order of the extension's script. */
 enum
@@ -179,35 +174,9 @@ DtxDecisionCheck(void)
 static Relation
 open_to_decide(void)
 {
-	static uint32 wait_event = 0;
-	Oid			relid = DtxTableOid(&decision_table);
-	DtxMoment	deadline = 0;
-	Relation	rel;
+	Relation	rel = DtxTableOpenInTime(&decision_table, RowExclusiveLock);
 
-	if (!OidIsValid(relid))
-		throw_not_installed();
-	while (!ConditionalLockRelationOid(relid, RowExclusiveLock))
-	{
-		if (deadline == 0)
-			deadline = DtxIn(dtx_prepare_timeout);
-		if (DtxIsDue(deadline))
-			ereport(ERROR,
-					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					 errmsg("could not lock table \"%s.%s\" in time",
-							DTX_SCHEMA, "decision"),
-					 errdetail("It has been locked by another session for %d ms (\"pg_dtx.prepare_timeout\").",
-							   dtx_prepare_timeout),
-					 errhint("The transaction is rolled back on all servers.")));
-		if (wait_event == 0)
-			wait_event = DtxWaitEvent("DtxDecisionLock");
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 LOCK_RETRY_MS, wait_event);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
-	rel = DtxDecisionOpen(NoLock);
-	if (rel == NULL || RelationGetRelid(rel) != relid)
+	if (rel == NULL)
 		throw_not_installed();
 	return rel;
 }

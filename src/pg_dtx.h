@@ -210,6 +210,8 @@ extern bool DtxActivityOwnsRow(uint64 boot_id, uint64 xid);
 extern bool DtxActivityAdoptRow(uint64 boot_id, uint64 xid);
 extern bool DtxActivityConfirmed(uint64 boot_id, uint64 xid);
 extern int	DtxActivityAnyCommitting(void);
+extern uint64 DtxActivityRoutesDeleted(void);
+extern bool DtxActivityDeleteRoutes(void);
 extern int	DtxActivityCount(void);
 extern bool DtxActivityGet(int index, DtxActivity *copy);
 
@@ -317,6 +319,7 @@ extern bool DtxExtensionInstalled(void);
 extern Oid	DtxExtensionTable(const char *name, Oid *verified);
 extern Oid	DtxTableOid(DtxTable *table);
 extern Relation DtxTableOpen(DtxTable *table, LOCKMODE lockmode);
+extern Relation DtxTableOpenInTime(DtxTable *table, LOCKMODE lockmode);
 
 /* ----------------------------------------------------------------
  * protection.c: what keeps atomicity from being switched off without a word

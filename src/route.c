@@ -22,9 +22,15 @@
  * The same route may be recorded twice, by two sessions at the same time; that does
  * no harm, and is put in order by the resolver.  A session remembers which ones it
  * has seen in the table, so that later commits look no further.  It may: a row is
- * deleted only when its mapping does not exist any more, or with all others when the
+ * deleted when its mapping does not exist any more, or with all others when the
  * database gets another identity, whose endpoints are different
- * (remote.c, DtxEndpoint).
+ * (remote.c, DtxEndpoint), or because it tells of an address that the mapping has
+ * left.  Before the last the resolver makes all sessions look again, see DtxRouteTidy().
+ *
+ * Where a mapping led once is forgotten, when nothing is in doubt, as soon as something
+ * was prepared where it leads now: otherwise its password would go there again if the
+ * server was led back, years later.  Until then the latest one stays, because the
+ * server may be led back to what is prepared there.
  *
  * A row has the object identifiers of server and mapping and, for when these change,
  * the name of the one and the local user of the other: pg_upgrade gives foreign servers
@@ -59,6 +65,7 @@
 #include "remote.h"
 #include "route.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -120,9 +127,27 @@ typedef struct RouteKey
 	uint64		endpoint;
 } RouteKey;
 
+/* A row that DtxRouteTidy() has found to be right. */
+typedef struct Kept
+{
+	ItemPointerData tid;
+	Oid			umid;
+	uint64		endpoint;
+} Kept;
+
+/* The route of a mapping that is to stay. */
+typedef struct Latest
+{
+	Oid			umid;			/* hash key */
+	uint64		present;		/* where it leads now */
+	uint64		endpoint;
+	TimestampTz since;
+} Latest;
+
 /* Routes that this process has seen in, or written to, the table known_in. */
 static HTAB *known = NULL;
 static Oid	known_in = InvalidOid;
+static uint64 known_since = 0;	/* DtxActivityRoutesDeleted() */
 
 static HTAB *make_hash(MemoryContext cxt);
 static bool is_known(const DtxPrepared *prepared);
@@ -134,9 +159,12 @@ static bool writer_is_running(TupleTableSlot *slot);
 static char *show_options(List *options);
 static List *mappings_of(Oid serverid);
 static bool describe(Oid umid, uint64 endpoint, Row *row);
-static void look_for_known(Relation rel);
+static void note_latest(HTAB *latest, const Row *row);
+static uint64 present_endpoint(const Row *row);
+static void look_for_known(Relation rel, const DtxPrepared *prepared, int n);
 static void insert_row(Relation rel, const Row *row, bool frozen);
 static Relation open_table(LOCKMODE lockmode);
+static void throw_not_installed(void);
 
 /* ----------------------------------------------------------------
  * Recording
@@ -148,14 +176,16 @@ DtxRouteRecord(const DtxPrepared *prepared, int n)
 {
 	Relation	rel = NULL;
 	Oid			relid = DtxTableOid(&route_table);
+	uint64		deleted = DtxActivityRoutesDeleted();
 
-	if (known == NULL || known_in != relid)
+	if (known == NULL || known_in != relid || known_since != deleted)
 	{
 		if (known != NULL)
 			hash_destroy(known);
 		known = NULL;
 		known = make_hash(TopMemoryContext);
 		known_in = relid;
+		known_since = deleted;
 	}
 
 	for (int i = 0; i < n; i++)
@@ -167,8 +197,10 @@ DtxRouteRecord(const DtxPrepared *prepared, int n)
 			continue;
 		if (rel == NULL)
 		{
-			rel = open_table(RowExclusiveLock);
-			look_for_known(rel);
+			rel = DtxTableOpenInTime(&route_table, RowExclusiveLock);
+			if (rel == NULL)
+				throw_not_installed();
+			look_for_known(rel, prepared, n);
 			if (is_known(&prepared[i]))
 				continue;
 		}
@@ -208,11 +240,12 @@ is_known(const DtxPrepared *prepared)
 }
 
 /*
- * Remember all routes that are in the table.  Each may have been written a moment
- * ago by somebody who has not flushed it yet, so that is done for him.
+ * Remember those of these participants' routes that are in the table.  Each may have
+ * been written a moment ago by somebody who has not flushed it yet, so that is done for
+ * him.
  */
 static void
-look_for_known(Relation rel)
+look_for_known(Relation rel, const DtxPrepared *prepared, int n)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
@@ -223,9 +256,17 @@ look_for_known(Relation rel)
 	{
 		Row			row;
 		Row			now;
+		bool		wanted = false;
 
+		CHECK_FOR_INTERRUPTS();
 		lsn = Max(lsn, BufferGetLSNAtomic(((BufferHeapTupleTableSlot *) slot)->buffer));
 		read_row(slot, &row);
+		for (int i = 0; i < n && !wanted; i++)
+			wanted = prepared[i].umid == row.umid &&
+				prepared[i].serverid == row.serverid &&
+				prepared[i].endpoint == row.endpoint;
+		if (!wanted)
+			continue;
 
 		/*
 		 * One that has only its name will get a row of its own; one that this
@@ -307,12 +348,18 @@ open_table(LOCKMODE lockmode)
 	Relation	rel = DtxTableOpen(&route_table, lockmode);
 
 	if (rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("extension \"%s\" is not installed in this database",
-						DTX_EXTENSION),
-				 errdetail("It may have been dropped a moment ago.")));
+		throw_not_installed();
 	return rel;
+}
+
+static void
+throw_not_installed(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("extension \"%s\" is not installed in this database",
+					DTX_EXTENSION),
+			 errdetail("It may have been dropped a moment ago.")));
 }
 
 /* ----------------------------------------------------------------
@@ -375,7 +422,10 @@ resolve_row(const Row *row, Row *now)
 		now->umid = ((Form_pg_user_mapping) GETSTRUCT(tuple))->oid;
 		ReleaseSysCache(tuple);
 	}
-	return describe(now->umid, row->endpoint, now);
+	if (!describe(now->umid, row->endpoint, now))
+		return false;
+	now->since = row->since;
+	return true;
 }
 
 List *
@@ -423,19 +473,42 @@ DtxRouteList(void)
 void
 DtxRouteTidy(void)
 {
-	Relation	rel = DtxTableOpen(&route_table, RowExclusiveLock);
+	Oid			relid = DtxTableOid(&route_table);
+	Relation	rel;
 	MemoryContext cxt;
 	HTAB	   *seen;
+	HTAB	   *latest;
+	HASHCTL		info;
+	bool		all;
+	List	   *kept = NIL;
 	TupleTableSlot *slot;
 	TableScanDesc scan;
 	List	   *renewed = NIL;
 	ListCell   *lc;
 
+	/*
+	 * From here on nobody adds a route.  A session that publishes a transaction after
+	 * the next step looks for its routes after us; one that has done so before may rely
+	 * on any that are there, and on what the catalogs have been.
+	 */
+	if (!OidIsValid(relid) ||
+		!ConditionalLockRelationOid(relid, ShareRowExclusiveLock))
+		return;
+	rel = DtxTableOpen(&route_table, ShareRowExclusiveLock);
 	if (rel == NULL)
 		return;
+	all = !DtxActivityDeleteRoutes() && DtxInDoubtList(MyDatabaseId) == NIL;
+	AcceptInvalidationMessages();
+
 	cxt = AllocSetContextCreate(CurrentMemoryContext, "pg_dtx routes",
 								ALLOCSET_DEFAULT_SIZES);
 	seen = make_hash(cxt);
+	memset(&info, 0, sizeof(info));
+	info.keysize = sizeof(Oid);
+	info.entrysize = sizeof(Latest);
+	info.hcxt = cxt;
+	latest = hash_create("pg_dtx latest routes", 32, &info,
+						 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	PushActiveSnapshot(GetLatestSnapshot());
 	slot = table_slot_create(rel, NULL);
 	scan = DtxTableBeginScan(rel, GetActiveSnapshot());
@@ -458,13 +531,25 @@ DtxRouteTidy(void)
 			same = now.serverid == row.serverid && now.umid == row.umid &&
 				strcmp(NameStr(now.server), NameStr(row.server)) == 0;
 			if (same && !found)
+			{
+				MemoryContext old = MemoryContextSwitchTo(cxt);
+				Kept	   *copy = palloc(sizeof(Kept));
+
+				copy->tid = slot->tts_tid;
+				copy->umid = row.umid;
+				copy->endpoint = row.endpoint;
+				kept = lappend(kept, copy);
+				MemoryContextSwitchTo(old);
+				note_latest(latest, &row);
 				continue;
+			}
 			if (!found)
 			{
 				Row		   *copy = MemoryContextAlloc(cxt, sizeof(Row));
 				MemoryContext old = MemoryContextSwitchTo(cxt);
 
 				*copy = now;
+				note_latest(latest, &now);
 				renewed = lappend(renewed, copy);
 				MemoryContextSwitchTo(old);
 			}
@@ -475,12 +560,51 @@ DtxRouteTidy(void)
 	ExecDropSingleTupleTableSlot(slot);
 	PopActiveSnapshot();
 
+	foreach(lc, kept)
+	{
+		Kept	   *row = (Kept *) lfirst(lc);
+		Latest	   *entry = hash_search(latest, &row->umid, HASH_FIND, NULL);
+
+		if (all && entry->endpoint != row->endpoint)
+			simple_heap_delete(rel, &row->tid);
+	}
 	foreach(lc, renewed)
 		insert_row(rel, (Row *) lfirst(lc), false);
 	if (renewed != NIL)
 		ForceSyncCommit();
 	MemoryContextDelete(cxt);
 	table_close(rel, NoLock);	/* keep the lock until the end of transaction */
+}
+
+/*
+ * Of the routes of a mapping, the one to where it leads now is to stay; if there is
+ * none, the one that was recorded last.
+ */
+static void
+note_latest(HTAB *latest, const Row *row)
+{
+	bool		found;
+	Latest	   *entry = hash_search(latest, &row->umid, HASH_ENTER, &found);
+
+	if (!found)
+	{
+		entry->present = present_endpoint(row);
+		entry->endpoint = row->endpoint;
+		entry->since = row->since;
+	}
+	else if (entry->endpoint != entry->present &&
+			 (row->endpoint == entry->present || row->since > entry->since))
+	{
+		entry->endpoint = row->endpoint;
+		entry->since = row->since;
+	}
+}
+
+/* Where the mapping of a row leads now; it exists. */
+static uint64
+present_endpoint(const Row *row)
+{
+	return DtxTargetMake(row->serverid, row->umid, 0, InvalidOid)->endpoint;
 }
 
 /*

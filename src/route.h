@@ -21,7 +21,8 @@ typedef struct DtxRoute
 /*
  * By a backend, in a transaction that has an id and is about to prepare: see that
  * the routes of these participants are on record, whatever becomes of the
- * transaction.  Throws like any write.
+ * transaction.  It must be published (DtxActivityPublish).  Throws like any write, and
+ * if the table is locked for longer than "pg_dtx.prepare_timeout".
  */
 extern void DtxRouteRecord(const DtxPrepared *prepared, int n);
 
@@ -33,7 +34,8 @@ extern List *DtxRouteList(void);
 
 /*
  * By the resolver, in a transaction, when nothing is in doubt in this database:
- * forget routes that lead nowhere, and bring the others up to date.
+ * forget routes that lead nowhere or to where their mapping led before, and bring the
+ * others up to date.  Does nothing if it has to wait for a lock.
  */
 extern void DtxRouteTidy(void);
 

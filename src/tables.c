@@ -23,11 +23,18 @@
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
 #include "commands/extension.h"
+#include "compat.h"
+#include "miscadmin.h"
 #include "pg_dtx.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+
+/* How often a lock that is taken is asked for, milliseconds. */
+#define LOCK_RETRY_MS	5
 
 /* Tables that have been looked at in this process. */
 static DtxTable *known_tables = NULL;
@@ -110,6 +117,54 @@ DtxTableOpen(DtxTable *table, LOCKMODE lockmode)
 		check_shape(table, rel);
 		table->checked = true;
 	}
+	return rel;
+}
+
+/*
+ * The same during a commit on several servers: a lock is waited for no longer than
+ * the servers are ("pg_dtx.prepare_timeout").  Throws, too, if the time is over, and on
+ * interrupts.
+ */
+Relation
+DtxTableOpenInTime(DtxTable *table, LOCKMODE lockmode)
+{
+	static uint32 wait_event = 0;
+	Oid			relid = DtxTableOid(table);
+	DtxMoment	deadline = 0;
+	Relation	rel;
+
+	if (!OidIsValid(relid))
+		return NULL;
+	while (!ConditionalLockRelationOid(relid, lockmode))
+	{
+		if (deadline == 0)
+			deadline = DtxIn(dtx_prepare_timeout);
+		if (DtxIsDue(deadline))
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("could not lock table \"%s.%s\" in time",
+							DTX_SCHEMA, table->name),
+					 errdetail("It has been locked by another session for %d ms (\"pg_dtx.prepare_timeout\").",
+							   dtx_prepare_timeout),
+					 errhint("The transaction is rolled back on all servers.")));
+		if (wait_event == 0)
+			wait_event = DtxWaitEvent("DtxTableLock");
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 LOCK_RETRY_MS, wait_event);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+
+	/* It may have been dropped, and made again, before it was locked. */
+	rel = DtxTableOpen(table, NoLock);
+	if (rel != NULL && RelationGetRelid(rel) != relid)
+	{
+		table_close(rel, NoLock);
+		rel = NULL;
+	}
+	if (rel == NULL)
+		UnlockRelationOid(relid, lockmode);
 	return rel;
 }
 

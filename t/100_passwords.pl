@@ -266,4 +266,29 @@ is($dtx->sql(q{SELECT count(*) FROM dtx.route r JOIN pg_user_mapping m ON m.oid 
 	'... whose route nobody has deleted before it committed');
 $s->close;
 
+# ---- addresses that were left are forgotten, also by sessions
+my $route = q{SELECT string_agg(endpoint::text, ' ') FROM dtx.route WHERE server = 's2'};
+my $commit = 'BEGIN; UPDATE acct0 SET bal = bal - 1; UPDATE acct2 SET bal = bal + 1; COMMIT';
+$s = $dtx->session;
+$s->run($commit);
+swept();
+my $first = $dtx->sql($route);
+like($first, qr/^-?\d+$/, 'one address');
+$dtx->sql(q{ALTER SERVER s2 OPTIONS (ADD options '-c work_mem=8MB')});
+swept();
+is($dtx->sql($route), $first, 'it stays as long as nothing was prepared at another one');
+for my $mb (9 .. 11)
+{
+	$dtx->sql("ALTER SERVER s2 OPTIONS (SET options '-c work_mem=${mb}MB')");
+	$s->run($commit);
+}
+swept();
+$dtx->poll($coord, qq{SELECT count(*) = 1 AND min(endpoint) <> $first FROM dtx.route WHERE server = 's2'}, 't', 'the last one is left');
+$dtx->sql('ALTER SERVER s2 OPTIONS (DROP options)');
+$s->run($commit);
+is($s->stderr, '', 'the first address again');
+$dtx->poll($coord, $route, $first, '... is recorded again by a session that has known it');
+
+$s->close;
+
 done_testing();
