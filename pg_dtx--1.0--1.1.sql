@@ -714,7 +714,7 @@ COMMENT ON FUNCTION dtx._saga_lane_open(oid, oid) IS
 
 CREATE FUNCTION dtx._saga_own_xid(xid xid) RETURNS boolean
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_own_xid'
-LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
 REVOKE ALL ON FUNCTION dtx._saga_own_xid(xid) FROM PUBLIC;
 COMMENT ON FUNCTION dtx._saga_own_xid(xid) IS
@@ -738,7 +738,7 @@ COMMENT ON FUNCTION dtx._saga_database() IS
 
 CREATE FUNCTION dtx._saga_active_database() RETURNS oid
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_active_database'
-LANGUAGE C STABLE PARALLEL RESTRICTED;
+LANGUAGE C STABLE PARALLEL UNSAFE;
 
 REVOKE ALL ON FUNCTION dtx._saga_active_database() FROM PUBLIC;
 COMMENT ON FUNCTION dtx._saga_active_database() IS
@@ -746,7 +746,7 @@ COMMENT ON FUNCTION dtx._saga_active_database() IS
 
 CREATE FUNCTION dtx._boot_id() RETURNS bigint
 AS 'MODULE_PATHNAME', 'dtx_sql_boot_id'
-LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 REVOKE ALL ON FUNCTION dtx._boot_id() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION dtx._boot_id() TO pg_monitor;
@@ -4078,7 +4078,7 @@ CREATE FUNCTION dtx._stat_since_last_call(
   OUT commit_time double precision
 ) RETURNS record
 AS 'MODULE_PATHNAME', 'dtx_sql_stat_since_last_call'
-LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
 REVOKE ALL ON FUNCTION dtx._stat_since_last_call() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION dtx._stat_since_last_call() TO pg_monitor;
@@ -4087,7 +4087,7 @@ COMMENT ON FUNCTION dtx._stat_since_last_call() IS
 
 -- How long ago that was.
 CREATE FUNCTION dtx._age(since timestamptz) RETURNS text
-LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT CASE WHEN s < 120 THEN s || ' s'
@@ -4126,7 +4126,7 @@ CREATE FUNCTION dtx.overview(
   OUT item text,
   OUT value text
 ) RETURNS SETOF record
-LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED ROWS 20
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE ROWS 20
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE

@@ -88,7 +88,7 @@ COMMENT ON COLUMN dtx.boot.started_at IS
 COMMENT ON COLUMN dtx.boot.floor_xid IS
   'it has assigned no lower transaction identifier';
 COMMENT ON COLUMN dtx.boot.next_xid IS
-  'next transaction identifier when the row was written';
+  'first transaction identifier that it can have assigned, or a higher one that was next soon after its start';
 COMMENT ON COLUMN dtx.boot.proven_xid IS
   'lower transaction identifiers cannot be assigned again by later runs; raised by the resolver';
 COMMENT ON COLUMN dtx.boot.timeline IS
@@ -122,7 +122,7 @@ COMMENT ON FUNCTION dtx._record_boot() IS
 
 CREATE FUNCTION dtx._gid(xid xid8, n integer, boot_id bigint DEFAULT NULL) RETURNS text
 AS 'MODULE_PATHNAME', 'dtx_sql_gid'
-LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 REVOKE ALL ON FUNCTION dtx._gid(xid8, integer, bigint) FROM PUBLIC;
 COMMENT ON FUNCTION dtx._gid(xid8, integer, bigint) IS
@@ -359,7 +359,7 @@ CREATE FUNCTION dtx._transactions(
   OUT waiting_for name[]
 ) RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'dtx_sql_transactions'
-LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10;
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10;
 
 COMMENT ON FUNCTION dtx._transactions() IS 'internal: rows of dtx.transactions';
 
@@ -399,7 +399,7 @@ CREATE FUNCTION dtx._in_doubt(
   OUT next_attempt timestamptz
 ) RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'dtx_sql_in_doubt'
-LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10;
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10;
 
 COMMENT ON FUNCTION dtx._in_doubt() IS 'internal: rows of dtx.in_doubt';
 
@@ -439,7 +439,7 @@ CREATE FUNCTION dtx._servers(
   OUT last_error text
 ) RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'dtx_sql_servers'
-LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10;
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10;
 
 REVOKE ALL ON FUNCTION dtx._servers() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION dtx._servers() TO pg_monitor;
@@ -487,7 +487,7 @@ CREATE FUNCTION dtx._stat(
   OUT stats_reset timestamptz
 ) RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'dtx_sql_stat'
-LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 1;
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 1;
 
 REVOKE ALL ON FUNCTION dtx._stat() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION dtx._stat() TO pg_monitor;
@@ -538,7 +538,7 @@ COMMENT ON COLUMN dtx.stat.stats_reset IS
 
 CREATE FUNCTION dtx.stat_reset() RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_sql_stat_reset'
-LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 REVOKE ALL ON FUNCTION dtx.stat_reset() FROM PUBLIC;
 COMMENT ON FUNCTION dtx.stat_reset() IS
@@ -675,7 +675,7 @@ COMMENT ON FUNCTION dtx.acknowledge(text, text) IS
 
 CREATE FUNCTION dtx._wake_resolver() RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_sql_wake_resolver'
-LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 REVOKE ALL ON FUNCTION dtx._wake_resolver() FROM PUBLIC;
 COMMENT ON FUNCTION dtx._wake_resolver() IS

@@ -167,13 +167,15 @@ static DtxTable boot_table = {
 	.below_executor = true
 };
 
-/* Constant after init: no lock. */
+/* Constant after init, but for first_xid: no lock. */
 typedef struct IdentityShared
 {
 	uint64		boot_id;		/* random */
 	TimestampTz started_at;
 	DtxMoment	started;		/* the same, by a clock that nobody sets */
 	uint64		floor_xid;		/* next full xid of the last checkpoint before */
+	pg_atomic_uint64 first_xid; /* the first one that this boot could assign, or a
+								 * higher one; 0: not known yet */
 	uint64		recovery_id;	/* content of RECOVERY_FILE, 0 if there is none */
 } IdentityShared;
 
@@ -239,6 +241,7 @@ DtxIdentityShmemInit(void)
 	shared->boot_id = random_id();
 	shared->started_at = GetCurrentTimestamp();
 	shared->started = DtxNow();
+	pg_atomic_init_u64(&shared->first_xid, 0);
 	control = get_controlfile(DataDir, &crc_ok);
 	shared->floor_xid = crc_ok ?
 		U64FromFullTransactionId(control->checkPointCopy.nextXid) : 0;
@@ -646,7 +649,9 @@ DtxBootRecord(void)
 	now.ordinal = boots->nboots > 0 ?
 		boots->boots[boots->nboots - 1].ordinal + 1 : 1;
 	now.started_at = shared->started_at;
-	now.next_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
+	now.next_xid = pg_atomic_read_u64(&shared->first_xid);
+	if (now.next_xid == 0)
+		now.next_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
 	now.floor_xid = Min(shared->floor_xid, now.next_xid);
 	now.timeline = GetWALInsertionTimeLine();
 	now.system_id = GetSystemIdentifier();
@@ -700,6 +705,35 @@ DtxBootRecord(void)
 						why),
 				 errdetail("Another server may be alive that is this database, too, or this one may have forgotten what it has decided."),
 				 errhint("Call dtx.adopt_identity() if this is the only one, or dtx.new_identity() if it is a copy.")));
+}
+
+/*
+ * Note the first transaction id that this boot can have assigned.  To be called by the
+ * launcher when it begins, soon after the end of recovery: what is taken for the
+ * first one must not be lower than it is, and the less it is higher, the more of what
+ * a crash has left can be judged (DtxBootsXidOrigin).  Other databases, and users,
+ * assign some before a resolver records the boot.
+ *
+ * The exact one is in pg_control: a start after a shutdown or a crash begins with a
+ * checkpoint of the kind that nothing is written beside (access/transam/xlog.c,
+ * CreateCheckPoint: redo pointer and record are the same then).  After a promotion
+ * there is none on the new timeline yet.
+ */
+void
+DtxBootBegin(void)
+{
+	uint64		next = U64FromFullTransactionId(ReadNextFullTransactionId());
+	uint64		unknown = 0;
+	bool		crc_ok;
+	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
+
+	if (crc_ok && control->checkPoint == control->checkPointCopy.redo &&
+		control->checkPointCopy.ThisTimeLineID == GetWALInsertionTimeLine())
+		next = Min(next, U64FromFullTransactionId(control->checkPointCopy.nextXid));
+	pfree(control);
+
+	/* A launcher that was started again comes too late. */
+	(void) pg_atomic_compare_exchange_u64(&shared->first_xid, &unknown, next);
 }
 
 /*

@@ -19,7 +19,8 @@ typedef struct DtxBoot
 	int			ordinal;		/* 1, 2, ... in the order of recording */
 	TimestampTz started_at;
 	uint64		floor_xid;		/* it has assigned no lower full transaction id */
-	uint64		next_xid;		/* next one when the row was written */
+	uint64		next_xid;		/* first one that it can have assigned, or a higher
+								 * one that was next soon after its start */
 	uint64		proven_xid;		/* lower ones cannot be assigned again by later
 								 * boots */
 	uint32		timeline;		/* of the WAL */
@@ -49,6 +50,7 @@ extern void DtxSeal(DtxGid *gid);
 extern uint64 DtxKeyedHash(const char *data, int len);
 extern bool DtxSealed(const DtxGid *gid);
 
+extern void DtxBootBegin(void);
 extern void DtxBootRecord(void);
 extern void DtxBootProve(void);
 extern void DtxBootRequire(uint32 wait_event);

@@ -57,6 +57,7 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "compat.h"
+#include "identity.h"
 #include "in_doubt.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
@@ -430,6 +431,7 @@ dtx_launcher_main(Datum arg)
 	loop_cxt = AllocSetContextCreate(TopMemoryContext, "pg_dtx launcher",
 									 ALLOCSET_DEFAULT_SIZES);
 
+	DtxBootBegin();
 	on_shmem_exit(launcher_exit, (Datum) 0);
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 

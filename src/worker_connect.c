@@ -38,6 +38,7 @@ static const Setting everywhere[] = {
 	{"default_transaction_isolation", "read committed"},
 	{"default_transaction_read_only", "off"},
 	{"default_transaction_deferrable", "off"},
+	{"exit_on_error", "off"},
 	{"transaction_timeout", "0"},
 	{"idle_in_transaction_session_timeout", "0"},
 	{"idle_session_timeout", "0"}
@@ -47,7 +48,9 @@ static const Setting everywhere[] = {
 static const Setting for_all[] = {
 	{"search_path", "pg_catalog, pg_temp"},
 	{"statement_timeout", "0"},
-	{"session_replication_role", "origin"}
+	{"session_replication_role", "origin"},
+	{"force_parallel_mode", "off"},
+	{"debug_parallel_query", "off"}
 };
 
 static void
