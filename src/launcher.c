@@ -20,8 +20,9 @@
  * again when it has left that.  Where databases are more than slots they take turns:
  * a resolver is asked to leave when another database waits, an idle one soon, a busy
  * one after MAX_TURN_MS, and its database waits in its turn; those that have waited
- * longest come first, and no saga takes a slot meanwhile.  What a resolver knows is on
- * the servers and in tables, so nothing is lost when it leaves.
+ * longest come first.  Meanwhile a database's sagas get one worker at most, for which
+ * room is made in short windows, as for the worker of DROP DATABASE.  What a resolver
+ * knows is on the servers and in tables, so nothing is lost when it leaves.
  *
  * Shared memory holds an entry per worker, guarded by one lock, which is held
  * for a few instructions only.  An entry goes from FREE to STARTING (launcher),
@@ -183,7 +184,7 @@ typedef struct LauncherShared
 	bool		woken_all;		/* there were more of them */
 	bool		prepared;		/* may COMMIT PREPARED start sagas? */
 	bool		launched;		/* was there a launcher before? */
-	bool		resolver_waits; /* does a database wait for a slot for its resolver? */
+	bool		slot_wanted; /* does a resolver or scheduler wait for a slot? */
 	DtxMoment	guest_since;	/* since then, or last time, ... */
 	DtxMoment	guest_until;	/* ... until then a slot is left to something else
 								 * than a resolver */
@@ -835,6 +836,7 @@ launcher_start_due(DtxMoment *logged_at)
 	long		timeout = -1;
 	int			starting = count_starting();
 	int			waiting = 0;
+	bool		resolver_waiting = false;
 	bool		patient = true;
 	bool		guest;
 	long		left;
@@ -865,10 +867,11 @@ launcher_start_due(DtxMoment *logged_at)
 		waiting++;
 		if (due->kind != DTX_WORKER_RESOLVER)
 			break;
+		resolver_waiting = true;
 	}
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	shared->resolver_waits = waiting > 0;
+	shared->slot_wanted = waiting > 0;
 	left = NO_SLOT_PAUSE;
 	if (guest)
 	{
@@ -876,7 +879,7 @@ launcher_start_due(DtxMoment *logged_at)
 		ask_scheduler_to_leave();
 	}
 	if (waiting > 0)
-		left = Min(left, ask_to_leave(guest ? 1 : waiting, !guest, true));
+		left = Min(left, ask_to_leave(guest ? 1 : waiting, !guest, resolver_waiting));
 	LWLockRelease(&shared->lock);
 	if (waiting == 0 && !guest)
 		return timeout;
@@ -1126,7 +1129,7 @@ register_worker(DtxWorkerKind kind, Oid dbid, Oid role, WorkerKey *key,
 	 */
 	first_saga = kind == DTX_WORKER_SAGA && !has_saga_worker(dbid);
 	if (entry == NULL ||
-		(kind == DTX_WORKER_SAGA && !first_saga && shared->resolver_waits))
+		(kind == DTX_WORKER_SAGA && !first_saga && shared->slot_wanted))
 	{
 		if (first_saga)
 			make_room_for(SAGA_GUEST_MS);
@@ -1610,7 +1613,7 @@ DtxWorkerSetIdle(bool idle, bool had_work)
 	if (my_entry->kind == DTX_WORKER_RESOLVER)
 	{
 		/* Another database may be waiting for just that. */
-		if (idle && shared->resolver_waits && shared->launcher_latch != NULL)
+		if (idle && shared->slot_wanted && shared->launcher_latch != NULL)
 			SetLatch(shared->launcher_latch);
 	}
 	else if (idle && had_work)

@@ -68,10 +68,8 @@ $dtx->prepared_is(1, 4, 'four that cannot end their business do not keep the oth
 $coord->safe_psql($_, q{ALTER SERVER s1 OPTIONS (SET dbname 'postgres')}) for @databases[ 0 .. 3 ];
 $dtx->prepared_is(1, 0, '... and end it when they can');
 
-# Sagas take every slot that they get; one is not theirs.
-$dtx->sql("DROP DATABASE $_") for @databases[ 1 .. $#databases ];
-@databases = ('postgres');
-$dtx->sql(q{
+# In a database: a saga that does not end before it is told to.
+my $slow_saga = q{
 CREATE TABLE release (i int);
 CREATE FUNCTION wait_for_release() RETURNS int LANGUAGE plpgsql AS $$
 BEGIN
@@ -82,7 +80,12 @@ BEGIN
 	RETURN 1;
 END$$;
 SELECT dtx.define_saga('slow', dtx.step('wait', execute => 'SELECT public.wait_for_release()'));
-SELECT dtx.start_saga('slow') FROM generate_series(1, 10);
+};
+
+# Sagas take every slot that they get; one is not theirs.
+$dtx->sql("DROP DATABASE $_") for @databases[ 1 .. $#databases ];
+@databases = ('postgres');
+$dtx->sql($slow_saga . q{SELECT dtx.start_saga('slow') FROM generate_series(1, 10);
 });
 $dtx->poll($coord, q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker'}, 't', 'sagas run');
 $dtx->sql('CREATE DATABASE late');
@@ -94,18 +97,7 @@ $dtx->prepared_is(1, 0, 'sagas that never end keep no resolver out');
 
 # Nor do those of another database, which wait for a slot themselves.
 $dtx->sql(q{SELECT dtx.start_saga('slow') FROM generate_series(1, 3)});
-$coord->safe_psql('late', q{
-CREATE TABLE release (i int);
-CREATE FUNCTION wait_for_release() RETURNS int LANGUAGE plpgsql AS $$
-BEGIN
-	LOOP
-		EXIT WHEN EXISTS (SELECT FROM public.release);
-		PERFORM pg_sleep(0.05);
-	END LOOP;
-	RETURN 1;
-END$$;
-SELECT dtx.define_saga('slow', dtx.step('wait', execute => 'SELECT public.wait_for_release()'));
-SELECT dtx.start_saga('slow') FROM generate_series(1, 3);
+$coord->safe_psql('late', $slow_saga . q{SELECT dtx.start_saga('slow') FROM generate_series(1, 3);
 });
 $dtx->poll($coord, q{SELECT count(*) > 1 FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga scheduler'}, 't',
 	'sagas of another database ask for slots');
