@@ -19,41 +19,42 @@ PGFILEDESC = "pg_dtx - atomic commit across postgres_fdw servers"
 DATA = pg_dtx--1.0.sql pg_dtx--1.0--1.1.sql
 
 OBJS = \
-	src/activity.o \
-	src/admin.o \
-	src/backoff.o \
-	src/cancel.o \
-	src/coordinator.o \
-	src/damage.o \
-	src/decision.o \
-	src/decision_map.o \
-	src/drop_guard.o \
-	src/facts.o \
-	src/fault.o \
-	src/gid.o \
-	src/identity.o \
-	src/in_doubt.o \
-	src/interpose.o \
-	src/judge.o \
-	src/launcher.o \
-	src/names.o \
-	src/participant.o \
-	src/passed_by.o \
+	src/base/backoff.o \
+	src/base/fault.o \
+	src/base/gid.o \
+	src/base/quiet.o \
+	src/base/settings.o \
+	src/base/stats.o \
+	src/commit/coordinator.o \
+	src/commit/interpose.o \
+	src/commit/participant.o \
+	src/commit/passed_by.o \
+	src/commit/protection.o \
+	src/commit/standby.o \
+	src/commit/statement.o \
+	src/commit/wrapper.o \
+	src/exec/remote_exec.o \
+	src/net/cancel.o \
+	src/net/names.o \
+	src/net/remote.o \
+	src/net/route.o \
 	src/pg_dtx.o \
-	src/protection.o \
-	src/quiet.o \
-	src/remote.o \
-	src/remote_exec.o \
-	src/resolver.o \
-	src/route.o \
-	src/saga.o \
-	src/saga_worker.o \
-	src/standby.o \
-	src/statement.o \
-	src/stats.o \
-	src/tables.o \
-	src/worker_connect.o \
-	src/wrapper.o
+	src/resolve/facts.o \
+	src/resolve/judge.o \
+	src/resolve/resolver.o \
+	src/saga/saga.o \
+	src/saga/saga_worker.o \
+	src/sql/admin.o \
+	src/state/activity.o \
+	src/state/damage.o \
+	src/state/decision.o \
+	src/state/decision_map.o \
+	src/state/identity.o \
+	src/state/in_doubt.o \
+	src/state/tables.o \
+	src/worker/drop_guard.o \
+	src/worker/launcher.o \
+	src/worker/worker_connect.o
 
 # "setup" makes the objects that all others use, so it comes first.
 REGRESS = \
@@ -108,19 +109,22 @@ ISOLATION = \
 
 TAP_TESTS = 1
 
-PG_CPPFLAGS = -I$(libpq_srcdir)
+PG_CONFIG ?= pg_config
+top_dir := $(patsubst %/,%,$(dir $(abspath $(firstword $(MAKEFILE_LIST)))))
+
+PG_CPPFLAGS = -I$(top_dir)/src -I$(libpq_srcdir)
 
 EXTRA_CLEAN = bench/proxy bench/client2pc bench/own_disk.so
 
 # "make FAULTS=1" compiles in the points at which tests make things go wrong, and
-# the check that nothing is reported after the local commit (src/quiet.c).
+# the check that nothing is reported after the local commit (src/base/quiet.c).
 ifdef FAULTS
 PG_CPPFLAGS += -DDTX_FAULTS
 quiet = errstart errstart_cold palloc palloc0 repalloc pstrdup MemoryContextAlloc \
 	MemoryContextAllocZero MemoryContextStrdup table_open SearchSysCache1
 endif
 
-# c-ares looks up host names (src/names.c).
+# c-ares looks up host names (src/net/names.c).
 cares_libs := $(or $(shell pkg-config --libs libcares 2>/dev/null),-lcares)
 PG_CPPFLAGS += $(shell pkg-config --cflags libcares 2>/dev/null)
 
@@ -138,9 +142,6 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	$(if $(findstring clang,$(shell $(CC) --version)), \
 		-Wno-unknown-warning-option -Wno-ignored-optimization-argument \
 		-Wno-ignored-attributes)
-
-PG_CONFIG ?= pg_config
-top_dir := $(patsubst %/,%,$(dir $(abspath $(firstword $(MAKEFILE_LIST)))))
 
 # These targets work without PostgreSQL.
 dev_targets = test demo setup faults chaos races fuzz leaks load coverage sanitize valgrind bench \
@@ -168,9 +169,10 @@ include $(PGXS)
 
 # Objects are in a subdirectory, which a build outside the source tree lacks,
 # and not all servers were built with dependency tracking.
-headers := $(wildcard $(top_dir)/src/*.h)
-$(OBJS) $(OBJS:.o=.bc): $(headers) | $(CURDIR)/src
-$(CURDIR)/src:
+headers := $(wildcard $(top_dir)/src/*/*.h)
+folders := $(addprefix $(CURDIR)/,$(sort $(patsubst %/,%,$(dir $(OBJS)))))
+$(OBJS) $(OBJS:.o=.bc): $(headers) | $(folders)
+$(folders):
 	$(MKDIR_P) $@
 
 # Programs of the benchmark, not installed.

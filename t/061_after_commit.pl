@@ -1,6 +1,6 @@
 # After the local commit nothing is reported, allocated or looked up where an error
 # would be a PANIC, and phase two holds up nobody.  The servers have a library with
-# fault points, which ends the process if anything is (src/quiet.c).
+# fault points, which ends the process if anything is (src/base/quiet.c).
 use strict;
 use warnings FATAL => 'all';
 

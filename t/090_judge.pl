@@ -13,8 +13,8 @@ chomp(my ($server, $include) = map { `$pg_config --$_` } qw(includedir-server in
 
 my $top = "$FindBin::RealBin/..";
 my $program = PostgreSQL::Test::Utils::tempdir() . '/judge_test';
-is(system(split(' ', $cc), '-g', '-O1', '-Wall', "-I$server", "-I$include",
-		"$top/t/judge/judge_test.c", "$top/src/judge.c", '-o', $program), 0, 'it is built');
+is(system(split(' ', $cc), '-g', '-O1', '-Wall', "-I$top/src", "-I$server", "-I$include",
+		"$top/t/judge/judge_test.c", "$top/src/resolve/judge.c", '-o', $program), 0, 'it is built');
 my $output = `$program`;
 is($?, 0, 'every combination gets the verdict of the table') or diag($output);
 like($output, qr/^\d{4,} combinations, 0 failures$/m, '... all of them');

@@ -39,7 +39,7 @@ sub build
 
 	make_path($build);
 	_run($log, "cp -r '$source/src' '$source/Makefile' '$source'/pg_dtx*.sql '$source/pg_dtx.control' '$build/'");
-	unlink glob("$build/src/*.o"), glob("$build/src/*.bc");
+	unlink glob("$build/src/*.o $build/src/*/*.o"), glob("$build/src/*.bc $build/src/*/*.bc");
 	_run($log,
 		    "make -C '$build' -j2 with_llvm=no PG_CONFIG='$pg_config' "
 		  . join(' ', @{ $params{flags} // [] }));

@@ -17,7 +17,7 @@
 
 #include <time.h>
 
-#include "../../src/pg_dtx.h"
+#include "base/gid.h"
 
 extern int	LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -17,7 +17,7 @@
 #undef printf
 #include <stdio.h>
 
-#include "../../src/judge.h"
+#include "resolve/judge.h"
 
 #define ANY		0xff
 #define NO		1

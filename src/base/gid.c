@@ -1,0 +1,199 @@
+/*-------------------------------------------------------------------------
+ *
+ * gid.c
+ *		The global transaction identifier: its text form and its strict parser,
+ *		and that of numbers.
+ *
+ * A gid names one participant of one distributed transaction:
+ *
+ *		dtx:<coordinator id>:<database>:<boot id>:<xid>:<n>:<seal>
+ *
+ * The coordinator id, the boot id and the seal are 16 lower-case hexadecimal
+ * digits, the other fields decimal numbers without sign or leading zeros.  The
+ * text comes back from another machine (pg_prepared_xacts of a participant),
+ * where every role may prepare a transaction under any name, so the parser takes
+ * exactly what DtxGidFormat() writes and nothing else: two different texts
+ * never mean the same gid, and no text outside [0-9a-fx:dt] passes, which is
+ * why a parsed gid may be put between single quotes in a command.
+ *
+ * The seal is a message authentication code of all other fields under a secret
+ * of the coordinator's database (DtxSeal in identity.c).  A name that the
+ * coordinator has not given cannot be made by anybody else, neither in advance
+ * nor of another participant of the same transaction.
+ *
+ * Nothing here allocates, locks or throws.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "base/gid.h"
+
+#define GID_MAGIC		"dtx:"
+#define GID_HEX_DIGITS	16
+
+static bool parse_hex(const char **p, uint64 *value);
+static bool parse_decimal(const char **p, uint64 max, uint64 *value);
+static bool parse_colon(const char **p);
+
+/*
+ * Write the text of a gid into buf, which has room for DTX_GID_SIZE bytes.
+ */
+void
+DtxGidFormat(const DtxGid *gid, char *buf)
+{
+	int			len;
+
+	DtxGidFormatStem(gid, buf);
+	len = strlen(buf);
+	snprintf(buf + len, DTX_GID_SIZE - len, ":%u:%016llx", gid->n,
+			 (unsigned long long) gid->seal);
+}
+
+/*
+ * Write what the gids of all participants of a transaction have in common,
+ * without the trailing colon.
+ */
+void
+DtxGidFormatStem(const DtxGid *gid, char *buf)
+{
+	snprintf(buf, DTX_GID_SIZE,
+			 GID_MAGIC "%016llx:%u:%016llx:%llu",
+			 (unsigned long long) gid->coordinator_id, gid->dbid,
+			 (unsigned long long) gid->boot_id,
+			 (unsigned long long) gid->xid);
+}
+
+/*
+ * Write what all gids of one coordinator database have in common, with the
+ * trailing colon.
+ */
+void
+DtxGidFormatPrefix(uint64 coordinator_id, Oid dbid, char *buf)
+{
+	snprintf(buf, DTX_GID_SIZE, GID_MAGIC "%016llx:%u:",
+			 (unsigned long long) coordinator_id, dbid);
+}
+
+/*
+ * Parse a gid.  Returns false, with *gid undefined, if the text is not exactly
+ * what DtxGidFormat() would have written.
+ */
+bool
+DtxGidParse(const char *text, DtxGid *gid)
+{
+	const char *p = text;
+	uint64		value;
+
+	memset(gid, 0, sizeof(DtxGid));
+
+	if (strncmp(p, GID_MAGIC, strlen(GID_MAGIC)) != 0)
+		return false;
+	p += strlen(GID_MAGIC);
+
+	if (!parse_hex(&p, &gid->coordinator_id) || !parse_colon(&p))
+		return false;
+
+	if (!parse_decimal(&p, PG_UINT32_MAX, &value) || !parse_colon(&p))
+		return false;
+	gid->dbid = (Oid) value;
+
+	if (!parse_hex(&p, &gid->boot_id) || !parse_colon(&p))
+		return false;
+
+	if (!parse_decimal(&p, PG_UINT64_MAX, &gid->xid) ||
+		!TransactionIdIsNormal((TransactionId) gid->xid) || !parse_colon(&p))
+		return false;
+
+	if (!parse_decimal(&p, PG_UINT32_MAX, &value) || value == 0 ||
+		!parse_colon(&p))
+		return false;
+	gid->n = (uint32) value;
+
+	if (!parse_hex(&p, &gid->seal))
+		return false;
+
+	return *p == '\0';
+}
+
+/*
+ * Parse a number that another machine has sent: decimal, without sign or leading
+ * zeros, at most max.  Returns 0, which all its callers take for "not known", if
+ * it is anything else.
+ */
+uint64
+DtxNumberParse(const char *text, uint64 max)
+{
+	uint64		value;
+
+	return parse_decimal(&text, max, &value) && *text == '\0' ? value : 0;
+}
+
+/*
+ * The timeline in the name of a WAL file that another machine has sent: the first
+ * 8 of its 24 hexadecimal digits (XLogFileName() in access/xlog_internal.h).
+ * Returns 0, "not known", if it is anything else.
+ */
+uint64
+DtxTimelineParse(const char *text)
+{
+	uint64		value = 0;
+
+	if (strlen(text) != 24 || strspn(text, "0123456789ABCDEF") != 24)
+		return 0;
+	for (int i = 0; i < 8; i++)
+		value = (value << 4) |
+			(uint64) (text[i] <= '9' ? text[i] - '0' : text[i] - 'A' + 10);
+	return value;
+}
+
+/* Exactly 16 lower-case hexadecimal digits. */
+static bool
+parse_hex(const char **p, uint64 *value)
+{
+	*value = 0;
+	for (int i = 0; i < GID_HEX_DIGITS; i++)
+	{
+		char		c = **p;
+
+		if (c >= '0' && c <= '9')
+			*value = (*value << 4) | (uint64) (c - '0');
+		else if (c >= 'a' && c <= 'f')
+			*value = (*value << 4) | (uint64) (c - 'a' + 10);
+		else
+			return false;
+		(*p)++;
+	}
+	return true;
+}
+
+/* A decimal number without sign or leading zeros, at most max. */
+static bool
+parse_decimal(const char **p, uint64 max, uint64 *value)
+{
+	const char *start = *p;
+
+	*value = 0;
+	while (**p >= '0' && **p <= '9')
+	{
+		uint64		digit = (uint64) (**p - '0');
+
+		if (digit > max || *value > (max - digit) / 10)
+			return false;
+		*value = *value * 10 + digit;
+		(*p)++;
+	}
+	if (*p == start)
+		return false;
+	return *start != '0' || *p == start + 1;
+}
+
+static bool
+parse_colon(const char **p)
+{
+	if (**p != ':')
+		return false;
+	(*p)++;
+	return true;
+}

@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ *
+ * standby.h
+ *		Has the synchronous standby of this server got a decision?
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PG_DTX_STANDBY_H
+#define PG_DTX_STANDBY_H
+
+#include "access/xlogdefs.h"
+#include "base/gid.h"
+#include "state/in_doubt.h"
+
+/* Why a participant is not told yet. */
+#define DTX_DECISION_NOT_REPLICATED "this server's synchronous standby has not got the decision yet"
+
+extern bool DtxStandbyHas(XLogRecPtr lsn, int level);
+extern bool DtxStandbyHasDecision(const DtxGid *gid, const DtxInDoubt *entry,
+								  bool worker);
+
+#endif							/* PG_DTX_STANDBY_H */

@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * protocol.h
+ *		Commands that more than one module sends to servers, or recognizes there.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PG_DTX_PROTOCOL_H
+#define PG_DTX_PROTOCOL_H
+
+/*
+ * What stands in front of PREPARE TRANSACTION in the message that prepares a
+ * participant, up to the gid, which follows in a comment so that it is near the
+ * beginning: pg_stat_activity shows the beginning only (track_activity_query_size).
+ * Resolvers look for running commands that begin with it.
+ */
+#define DTX_PREPARE_HEAD	"SET CONSTRAINTS ALL IMMEDIATE; SELECT /* "
+
+/*
+ * Asked of a server on a new connection: the name of its current WAL file, which
+ * begins with the timeline, and its system identifier, which not everybody may
+ * ask for.  Servers before version 10 call the functions of the first otherwise.
+ */
+#define DTX_IDENTIFY_OLD \
+	"SELECT NULL::pg_catalog.text; " \
+	"SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()"
+#define DTX_IDENTIFY \
+	"SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() " \
+	"THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END; " \
+	"SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()"
+
+#endif							/* PG_DTX_PROTOCOL_H */

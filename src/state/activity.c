@@ -1,0 +1,512 @@
+/*-------------------------------------------------------------------------
+ *
+ * activity.c
+ *		What each backend is doing now, in shared memory: which distributed
+ *		transaction it is responsible for, and which decision row it will use
+ *		again.
+ *
+ * One slot per PGPROC of a regular backend.  Only its backend writes a slot;
+ * resolvers and views read it.  The slot's lock makes these reads consistent;
+ * it is held for a few instructions, never across a wait.
+ *
+ * Two things rest on a slot:
+ *
+ * 1. Resolvers leave a gid alone while a slot says that its backend takes care
+ *	  of it (DtxActivityResponsible).  So a slot must name the transaction
+ *	  before the first PREPARE is sent, and must go on doing so until the local
+ *	  transaction's outcome is visible to a snapshot taken later.  The slot of a
+ *	  backend that dies is emptied in on_shmem_exit, which runs after
+ *	  ShutdownPostgres() has aborted the transaction (storage/ipc/ipc.c,
+ *	  shmem_exit: before_shmem_exit callbacks first).
+ *
+ * 2. The decision row of a slot whose participants have all confirmed is used
+ *	  again by the next distributed transaction in this slot, be it by this
+ *	  backend or by the next one that gets the same PGPROC.  That keeps the
+ *	  decision table at one row per slot, and resolvers must not delete such a
+ *	  row (DtxActivityOwnsRow), unless they have taken it out of a slot that
+ *	  nobody uses (DtxActivityAdoptRow).
+ *
+ * Slots speak of the current boot only (identity.c): an xid that never reached
+ * the WAL is handed out again after a crash, so an xid alone decides nothing.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/backoff.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "base/compat.h"
+#include "base/gid.h"
+#include "miscadmin.h"
+#include "port/atomics.h"
+#include "state/activity.h"
+#include "state/identity.h"
+#include "storage/ipc.h"
+#include "storage/itemptr.h"
+#include "storage/lwlock.h"
+#include "storage/procarray.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+typedef struct ActivitySlot
+{
+	LWLock		lock;			/* guards everything below */
+	DtxActivity pub;			/* what the views show; pid 0: slot unused */
+	uint64		committing_xid; /* transaction this backend answers for, or 0 */
+	DtxMoment	takeover_at;	/* when resolvers may help, 0: never */
+	Oid			row_dbid;		/* database of the decision row, or invalid */
+	uint64		row_xid;		/* xid in that row, 0: no row to use again */
+	ItemPointerData row_tid;	/* where that row is */
+} ActivitySlot;
+
+typedef struct ActivityShared
+{
+	int			nslots;			/* constant after init */
+	pg_atomic_uint64 routes_deleted;	/* how often routes may have been */
+	ActivitySlot slots[FLEXIBLE_ARRAY_MEMBER];
+} ActivityShared;
+
+static ActivityShared *activity = NULL;
+
+/* This backend's slot, NULL until the first use. */
+static ActivitySlot *my_slot = NULL;
+
+static void activity_attach(void);
+static void activity_detach(int code, Datum arg);
+
+Size
+DtxActivityShmemSize(void)
+{
+	return add_size(offsetof(ActivityShared, slots),
+					mul_size(MaxBackends, sizeof(ActivitySlot)));
+}
+
+/*
+ * Create or attach to the slots.  The caller holds AddinShmemInitLock.
+ */
+void
+DtxActivityShmemInit(void)
+{
+	bool		found;
+
+	activity = ShmemInitStruct("pg_dtx activity", DtxActivityShmemSize(), &found);
+	if (!found)
+	{
+		int			tranche = DtxLWLockTranche("DtxActivity");
+
+		memset(activity, 0, DtxActivityShmemSize());
+		activity->nslots = MaxBackends;
+		pg_atomic_init_u64(&activity->routes_deleted, 0);
+		for (int i = 0; i < activity->nslots; i++)
+			LWLockInitialize(&activity->slots[i].lock, tranche);
+	}
+}
+
+/*
+ * Take this backend's slot.  What the previous owner left of a decision row
+ * stays: it is ours to use now.
+ */
+static void
+activity_attach(void)
+{
+	int			procno = DtxMyProcNumber();
+
+	Assert(procno >= 0 && procno < activity->nslots);
+	my_slot = &activity->slots[procno];
+
+	LWLockAcquire(&my_slot->lock, LW_EXCLUSIVE);
+	memset(&my_slot->pub, 0, sizeof(my_slot->pub));
+	my_slot->pub.pid = MyProcPid;
+	my_slot->pub.dbid = MyDatabaseId;
+	my_slot->committing_xid = 0;
+	my_slot->takeover_at = 0;
+	LWLockRelease(&my_slot->lock);
+
+	on_shmem_exit(activity_detach, (Datum) 0);
+}
+
+static void
+activity_detach(int code, Datum arg)
+{
+	LWLockAcquire(&my_slot->lock, LW_EXCLUSIVE);
+	my_slot->pub.pid = 0;
+	my_slot->pub.state = DTX_IDLE;
+
+	/*
+	 * A transaction that is still ours here committed without all its
+	 * confirmations (commit_wait = off): the row must not be used again, and
+	 * from now on the resolver is responsible.
+	 */
+	my_slot->committing_xid = 0;
+	LWLockRelease(&my_slot->lock);
+	my_slot = NULL;
+}
+
+/*
+ * The current local transaction got its first participant.
+ */
+void
+DtxActivityBegin(void)
+{
+	if (my_slot == NULL)
+		activity_attach();
+
+	LWLockAcquire(&my_slot->lock, LW_EXCLUSIVE);
+	my_slot->pub.userid = GetSessionUserId();
+	my_slot->pub.state = DTX_ACTIVE;
+	my_slot->pub.xid = 0;
+	my_slot->pub.start = GetCurrentTransactionStartTimestamp();
+	my_slot->pub.nparticipants = 0;
+	LWLockRelease(&my_slot->lock);
+}
+
+/*
+ * Participant number "index", from 0, is a transaction on "serverid".
+ */
+void
+DtxActivityAddServer(int index, Oid serverid)
+{
+	LWLockAcquire(&my_slot->lock, LW_EXCLUSIVE);
+	if (index < DTX_SHOWN_PARTICIPANTS)
+	{
+		my_slot->pub.servers[index] = serverid;
+		my_slot->pub.waiting[index] = false;
+	}
+	my_slot->pub.nparticipants = index + 1;
+	LWLockRelease(&my_slot->lock);
+}
+
+/*
+ * From now on this backend is responsible for the gids of "xid".  To be called
+ * before the first PREPARE is sent.
+ */
+void
+DtxActivityPublish(uint64 xid)
+{
+	LWLockAcquire(&my_slot->lock, LW_EXCLUSIVE);
+	my_slot->pub.state = DTX_PREPARING;
+	my_slot->pub.xid = xid;
+	my_slot->committing_xid = xid;
+	my_slot->takeover_at = 0;
+	LWLockRelease(&my_slot->lock);
+}
+
+/*
+ * Enter another state.  From takeover_at on (0: never) a resolver need not wait
+ * for this backend any more; only to be given once the outcome is visible.
+ */
+void
+DtxActivitySetState(DtxState state, DtxMoment takeover_at)
+{
+	LWLockAcquire(&my_slot->lock, LW_EXCLUSIVE);
+	my_slot->pub.state = state;
+	my_slot->takeover_at = takeover_at;
+	LWLockRelease(&my_slot->lock);
+}
+
+/*
+ * Is a reply of participant "index" outstanding?  For dtx.transactions only.
+ */
+void
+DtxActivitySetWaiting(int index, bool waiting)
+{
+	if (index >= DTX_SHOWN_PARTICIPANTS)
+		return;
+	LWLockAcquire(&my_slot->lock, LW_EXCLUSIVE);
+	my_slot->pub.waiting[index] = waiting;
+	LWLockRelease(&my_slot->lock);
+}
+
+/*
+ * The current distributed transaction is over.  If it was published under
+ * "xid", this backend is not responsible for it any more: it is finished, or
+ * the resolver's from now on.  An earlier transaction whose confirmations are
+ * still due (commit_wait = off) stays ours: pass 0 then.
+ */
+void
+DtxActivityEnd(uint64 xid)
+{
+	if (my_slot == NULL)
+		return;
+	LWLockAcquire(&my_slot->lock, LW_EXCLUSIVE);
+	my_slot->pub.state = DTX_IDLE;
+	my_slot->pub.xid = 0;
+	my_slot->pub.nparticipants = 0;
+	if (xid != 0 && my_slot->committing_xid == xid)
+	{
+		my_slot->committing_xid = 0;
+		my_slot->takeover_at = 0;
+	}
+	LWLockRelease(&my_slot->lock);
+}
+
+/*
+ * An earlier transaction, whose confirmations were still due, is finished or
+ * the resolver's from now on.  What the current one shows is not touched.
+ */
+void
+DtxActivityRelease(uint64 xid)
+{
+	LWLockAcquire(&my_slot->lock, LW_EXCLUSIVE);
+	if (my_slot->committing_xid == xid)
+	{
+		my_slot->committing_xid = 0;
+		my_slot->takeover_at = 0;
+		if (my_slot->pub.state == DTX_COMMITTING)
+			my_slot->pub.state = DTX_IDLE;
+	}
+	LWLockRelease(&my_slot->lock);
+}
+
+/*
+ * The decision row of this slot that may be overwritten, if there is one in
+ * this database.  The caller must check that the row there still is the one
+ * with this xid and this boot id: the table may have been rewritten.
+ */
+bool
+DtxActivityGetRow(uint64 *xid, ItemPointer tid)
+{
+	bool		result;
+
+	LWLockAcquire(&my_slot->lock, LW_SHARED);
+	result = my_slot->row_xid != 0 && my_slot->row_dbid == MyDatabaseId;
+	*xid = my_slot->row_xid;
+	*tid = my_slot->row_tid;
+	LWLockRelease(&my_slot->lock);
+	return result;
+}
+
+/*
+ * All participants of "xid" have confirmed: its row may be used again.  Not if
+ * this backend has stopped being responsible for xid in between, because then
+ * a resolver may be about to delete the row.  Call it before DtxActivityEnd().
+ */
+void
+DtxActivitySetRow(uint64 xid, ItemPointer tid)
+{
+	LWLockAcquire(&my_slot->lock, LW_EXCLUSIVE);
+	if (my_slot->committing_xid == xid)
+	{
+		my_slot->row_dbid = MyDatabaseId;
+		my_slot->row_xid = xid;
+		my_slot->row_tid = *tid;
+	}
+	LWLockRelease(&my_slot->lock);
+}
+
+/*
+ * The slot's row is not to be used again; once nobody is responsible for its
+ * transaction, it is the resolver's to delete.
+ */
+void
+DtxActivityForgetRow(void)
+{
+	LWLockAcquire(&my_slot->lock, LW_EXCLUSIVE);
+	my_slot->row_xid = 0;
+	LWLockRelease(&my_slot->lock);
+}
+
+/*
+ * Is a live backend of this boot taking care of this gid?
+ *
+ * "false" is final for a gid of this boot: a backend answers for a transaction
+ * before its first PREPARE is sent, so the gid of a transaction to come can't
+ * have been seen on a server, and an xid is not used twice in one boot.  After
+ * "false", a snapshot taken later shows the outcome, because slots are emptied
+ * after ProcArrayEndTransaction() (access/transam/xact.c, CommitTransaction
+ * and AbortTransaction), and the one case in which a resolver takes over from
+ * a live backend is a transaction whose local commit is behind it.
+ */
+bool
+DtxActivityResponsible(const DtxGid *gid)
+{
+	bool		responsible = false;
+
+	/* Gids of an earlier life, or of another machine, have nobody here. */
+	if (gid->boot_id != DtxBootId())
+		return false;
+
+	for (int i = 0; i < activity->nslots && !responsible; i++)
+	{
+		ActivitySlot *slot = &activity->slots[i];
+
+		LWLockAcquire(&slot->lock, LW_SHARED);
+		if (slot->pub.pid != 0 && slot->pub.dbid == gid->dbid &&
+			slot->committing_xid == gid->xid &&
+			(slot->takeover_at == 0 || !DtxIsDue(slot->takeover_at)))
+			responsible = true;
+		LWLockRelease(&slot->lock);
+	}
+
+	/*
+	 * The slot alone would do.  The proc array is the belt to these braces: a
+	 * transaction that PostgreSQL says is running has no outcome yet.
+	 */
+	if (!responsible)
+	{
+		uint64		next = U64FromFullTransactionId(ReadNextFullTransactionId());
+
+		/*
+		 * TransactionIdIsInProgress() takes the lower half only, and says yes
+		 * to what was not assigned yet.
+		 */
+		if (gid->xid < next && next - gid->xid < PG_INT32_MAX)
+			responsible = TransactionIdIsInProgress((TransactionId) gid->xid);
+	}
+
+	return responsible;
+}
+
+/*
+ * Is the decision row with this key going to be used again, or is its
+ * transaction still being taken care of?  Then resolvers must not delete it.
+ */
+bool
+DtxActivityOwnsRow(uint64 boot_id, uint64 xid)
+{
+	bool		owned = false;
+
+	if (boot_id != DtxBootId())
+		return false;
+
+	for (int i = 0; i < activity->nslots && !owned; i++)
+	{
+		ActivitySlot *slot = &activity->slots[i];
+
+		LWLockAcquire(&slot->lock, LW_SHARED);
+		if ((slot->row_dbid == MyDatabaseId && slot->row_xid == xid) ||
+			(slot->pub.pid != 0 && slot->pub.dbid == MyDatabaseId &&
+			 slot->committing_xid == xid))
+			owned = true;
+		LWLockRelease(&slot->lock);
+	}
+	return owned;
+}
+
+/*
+ * Does the decision row with this key wait in a slot to be used again?  Then all
+ * participants of its transaction have confirmed.
+ */
+bool
+DtxActivityConfirmed(uint64 boot_id, uint64 xid)
+{
+	bool		confirmed = false;
+
+	if (boot_id != DtxBootId())
+		return false;
+
+	for (int i = 0; i < activity->nslots && !confirmed; i++)
+	{
+		ActivitySlot *slot = &activity->slots[i];
+
+		LWLockAcquire(&slot->lock, LW_SHARED);
+		confirmed = slot->row_dbid == MyDatabaseId && slot->row_xid == xid;
+		LWLockRelease(&slot->lock);
+	}
+	return confirmed;
+}
+
+/*
+ * A decision row that waits in a slot without a backend, to be used again by the
+ * next one: take it away from the slot.  Returns false if there is no such slot.
+ * After "true" the row is the caller's to delete: all participants have
+ * confirmed (DtxActivitySetRow), and whoever takes the slot now does not find
+ * it.  A backend that is overwriting it has the slot, so it is not taken from
+ * that one.
+ */
+bool
+DtxActivityAdoptRow(uint64 boot_id, uint64 xid)
+{
+	bool		adopted = false;
+
+	if (boot_id != DtxBootId())
+		return false;
+
+	for (int i = 0; i < activity->nslots && !adopted; i++)
+	{
+		ActivitySlot *slot = &activity->slots[i];
+
+		LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
+		if (slot->pub.pid == 0 && slot->row_dbid == MyDatabaseId &&
+			slot->row_xid == xid)
+		{
+			slot->row_xid = 0;
+			adopted = true;
+		}
+		LWLockRelease(&slot->lock);
+	}
+	return adopted;
+}
+
+/*
+ * Is another backend of this database answering for a transaction?  Returns its
+ * process id, or 0.
+ */
+int
+DtxActivityAnyCommitting(void)
+{
+	int			pid = 0;
+
+	for (int i = 0; i < activity->nslots && pid == 0; i++)
+	{
+		ActivitySlot *slot = &activity->slots[i];
+
+		LWLockAcquire(&slot->lock, LW_SHARED);
+		if (slot->pub.pid != MyProcPid && slot->pub.dbid == MyDatabaseId &&
+			slot->committing_xid != 0)
+			pid = slot->pub.pid;
+		LWLockRelease(&slot->lock);
+	}
+	return pid;
+}
+
+/*
+ * How often routes may have been deleted (route.c), in any database.  By a backend
+ * after DtxActivityPublish().
+ */
+uint64
+DtxActivityRoutesDeleted(void)
+{
+	return pg_atomic_read_u64(&activity->routes_deleted);
+}
+
+/*
+ * Routes are going to be deleted: backends of this database that publish a transaction
+ * from now on look again which there are.  Returns whether one has published a
+ * transaction already, and so may rely on what it knows.  The locks of the slots are
+ * barriers for both sides.
+ */
+bool
+DtxActivityDeleteRoutes(void)
+{
+	(void) pg_atomic_fetch_add_u64(&activity->routes_deleted, 1);
+	return DtxActivityAnyCommitting() != 0;
+}
+
+/*
+ * Number of slots, for DtxActivityGet().
+ */
+int
+DtxActivityCount(void)
+{
+	return activity->nslots;
+}
+
+/*
+ * Copy what slot "index" shows.  Returns false if there is no distributed
+ * transaction in it.
+ */
+bool
+DtxActivityGet(int index, DtxActivity *copy)
+{
+	ActivitySlot *slot = &activity->slots[index];
+	bool		result;
+
+	LWLockAcquire(&slot->lock, LW_SHARED);
+	result = slot->pub.pid != 0 && slot->pub.state != DTX_IDLE;
+	if (result)
+		*copy = slot->pub;
+	LWLockRelease(&slot->lock);
+	return result;
+}

@@ -1,0 +1,311 @@
+/*-------------------------------------------------------------------------
+ *
+ * damage.c
+ *		What somebody has finished against its decision: recorded in a table,
+ *		so that it stays visible until a human acknowledges it.
+ *
+ * The resolver finds it (resolver.c) and records it in a transaction of its
+ * own, before it forgets what it has found it by.  Rows are never deleted.
+ *
+ * Whatever dtx.force() did on the word of a human is no damage: it is on record
+ * already, in dtx.forced.  dtx.force() locks that table before it does anything
+ * on a server (DtxDamageLockForced), so whoever locks it against writers and
+ * then looks sees the row of everything that was forced before.  What it has
+ * forgotten is finished as the human said if it appears after all.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "base/compat.h"
+#include "base/gid.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/pg_list.h"
+#include "state/damage.h"
+#include "state/tables.h"
+#include "storage/lmgr.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
+#include "utils/snapmgr.h"
+#include "utils/snapshot.h"
+
+PG_FUNCTION_INFO_V1(dtx_sql_acknowledge);
+
+/* Columns of dtx.forced, in the order of the extension's script. */
+enum
+{
+	Anum_forced_gid = 1,
+	Anum_forced_server,
+	Anum_forced_decision
+};
+
+static const DtxColumn forced_columns[] = {
+	{"gid", TEXTOID},
+	{"server", NAMEOID},
+	{"decision", TEXTOID}
+};
+static DtxTable forced = {
+	.name = "forced",
+	.columns = forced_columns,
+	.ncolumns = lengthof(forced_columns)
+};
+
+static Oid	forced_table(void);
+static const char *found_name(DtxFound found);
+static const char *found_detail(DtxDecision decided, DtxFound found);
+
+/* OID of dtx.forced.  Throws if it is not there. */
+static Oid
+forced_table(void)
+{
+	Oid			relid = DtxTableOid(&forced);
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"%s\" is not installed in this database",
+						DTX_EXTENSION)));
+	return relid;
+}
+
+/*
+ * Announce that a row of dtx.forced is going to be written.  Throws like any
+ * locking.
+ */
+void
+DtxDamageLockForced(void)
+{
+	LockRelationOid(forced_table(), RowExclusiveLock);
+}
+
+/*
+ * The gids, as texts in the current memory context, that dtx.force() was told to
+ * commit, or to roll back, and has forgotten because they were not to be found, as the
+ * snapshot sees them.  In a transaction.
+ */
+void
+DtxForced(Snapshot snapshot, List **commits, List **rollbacks)
+{
+	Relation	rel = DtxTableOpen(&forced, AccessShareLock);
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+
+	*commits = *rollbacks = NIL;
+	if (rel == NULL)
+		return;
+	slot = table_slot_create(rel, NULL);
+	scan = DtxTableBeginScan(rel, snapshot);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+		char	   *decision;
+		char	   *gid;
+
+		/* Forgotten: without a server. */
+		if (!slot_attisnull(slot, Anum_forced_server))
+			continue;
+		decision = TextDatumGetCString(slot_getattr(slot, Anum_forced_decision,
+													&isnull));
+		gid = TextDatumGetCString(slot_getattr(slot, Anum_forced_gid, &isnull));
+		if (strcmp(decision, "commit") == 0)
+			*commits = lappend(*commits, gid);
+		else
+			*rollbacks = lappend(*rollbacks, gid);
+		pfree(decision);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+}
+
+static const char *
+found_name(DtxFound found)
+{
+	switch (found)
+	{
+		case DTX_FOUND_COMMITTED:
+			return "commit";
+		case DTX_FOUND_ROLLED_BACK:
+			return "rollback";
+		case DTX_FOUND_LOST:
+			return "lost";
+		case DTX_FOUND_REAPPEARED:
+			return "reappeared";
+		case DTX_FOUND_UNKNOWN:
+			break;
+	}
+	return "unknown";
+}
+
+static const char *
+found_detail(DtxDecision decided, DtxFound found)
+{
+	switch (found)
+	{
+		case DTX_FOUND_COMMITTED:
+			return "The transaction has been rolled back, but its changes on this server were committed by somebody else.";
+		case DTX_FOUND_ROLLED_BACK:
+			return "The transaction has committed, but its changes on this server were rolled back by somebody else and are lost.";
+		case DTX_FOUND_LOST:
+			return "The transaction has committed, but this server has never seen it: it was restored to an earlier time, or is a standby that was promoted without it.";
+		case DTX_FOUND_REAPPEARED:
+			return "The transaction has committed, and this server had confirmed it. Then its changes were there once more, prepared: the server was restored to an earlier time, or is a standby that was promoted without the confirmation. They are committed again; what else the server has lost is not known.";
+		case DTX_FOUND_UNKNOWN:
+			break;
+	}
+	return decided == DTX_COMMIT ?
+		"The transaction has committed; its changes on this server were committed or rolled back, and the server cannot tell which: it is too long ago, or another server was promoted in its place." :
+		"The transaction has been rolled back; its changes on this server were committed or rolled back, and the server cannot tell which: it is too long ago, or another server was promoted in its place.";
+}
+
+/*
+ * Record that a prepared transaction was not finished as it was decided, and
+ * say so in the server log, once.  "server" is the name of the foreign server.
+ *
+ * To be called by the resolver in a transaction that does nothing else, and
+ * that it commits before it forgets anything.  Returns false if that is not
+ * possible now and has to be tried again later: somebody may be writing down in
+ * this moment that he did it on purpose.  Does not wait for him.  Throws like
+ * any write.
+ */
+bool
+DtxDamageRecord(const DtxGid *gid, const char *server, DtxDecision decided,
+				DtxFound found, uint64 remote_xid, uint64 system_id)
+{
+	Oid			types[7] = {TEXTOID, NAMEOID, TEXTOID, TEXTOID, XID8OID,
+	INT8OID, TEXTOID};
+	Datum		values[7];
+	NameData	name;
+	char		text[DTX_GID_SIZE];
+	bool		recorded;
+
+	if (!ConditionalLockRelationOid(forced_table(), ShareLock))
+		return false;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	DtxGidFormat(gid, text);
+	namestrcpy(&name, server);
+	values[0] = CStringGetTextDatum(text);
+	values[1] = NameGetDatum(&name);
+	values[2] = CStringGetTextDatum(decided == DTX_COMMIT ? "commit" : "rollback");
+	values[3] = CStringGetTextDatum(found_name(found));
+	values[4] = Int64GetDatum((int64) remote_xid);
+	values[5] = Int64GetDatum((int64) system_id);
+	values[6] = CStringGetTextDatum(found_detail(decided, found));
+	if (SPI_execute_with_args("INSERT INTO dtx.damage_record"
+							  " (gid, server, decided, found, since, remote_xid, system_id, detail)"
+							  " SELECT $1, $2, $3, $4, pg_catalog.clock_timestamp(), $5, $6, $7"
+							  " WHERE NOT EXISTS (SELECT FROM dtx.forced f"
+							  " WHERE f.gid OPERATOR(pg_catalog.=) $1"
+							  " AND (f.decision OPERATOR(pg_catalog.=) $4"
+							  " OR $4 OPERATOR(pg_catalog.=) ANY ('{unknown,reappeared}')))"
+							  " ON CONFLICT (gid) DO NOTHING",
+							  7, types, values, NULL, false, 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not insert into dtx.damage_record");
+	recorded = SPI_processed > 0;
+	SPI_finish();
+	PopActiveSnapshot();
+
+	if (recorded)
+		ereport(WARNING,
+				(errcode(ERRCODE_DATA_EXCEPTION),
+				 found == DTX_FOUND_COMMITTED ?
+				 errmsg("prepared transaction \"%s\" was committed on server \"%s\", although its transaction was rolled back",
+						text, server) :
+				 found == DTX_FOUND_ROLLED_BACK ?
+				 errmsg("prepared transaction \"%s\" was rolled back on server \"%s\", although its transaction has committed",
+						text, server) :
+				 found == DTX_FOUND_LOST ?
+				 errmsg("prepared transaction \"%s\" was lost on server \"%s\", although its transaction has committed",
+						text, server) :
+				 found == DTX_FOUND_REAPPEARED ?
+				 errmsg("prepared transaction \"%s\" is there again on server \"%s\", which had committed it",
+						text, server) :
+				 errmsg("prepared transaction \"%s\" was finished on server \"%s\", and it can't be found out how",
+						text, server),
+				 errdetail_internal("%s", found_detail(decided, found)),
+				 errhint("Compare the data and repair it by hand, then call dtx.acknowledge(). View \"dtx.damage\" shows the transaction until then.")));
+	return true;
+}
+
+/*
+ * dtx.acknowledge(gid, reason): a human has seen it.
+ *
+ * SECURITY DEFINER for the same reason as dtx.force(); the human is the session
+ * user.
+ */
+Datum
+dtx_sql_acknowledge(PG_FUNCTION_ARGS)
+{
+	Oid			types[3] = {TEXTOID, NAMEOID, TEXTOID};
+	Datum		values[3];
+	NameData	name;
+	char	   *by_user = GetUserNameFromId(GetSessionUserId(), false);
+	char	   *gid;
+	char	   *reason;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("arguments of %s must not be null",
+						"dtx.acknowledge()")));
+	gid = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	reason = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (reason[strspn(reason, " \t\r\n")] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a reason must be given"),
+				 errhint("It is kept in the table \"dtx.damage_record\".")));
+
+	PreventCommandIfReadOnly("dtx.acknowledge()");
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	namestrcpy(&name, by_user);
+	values[0] = CStringGetTextDatum(gid);
+	values[1] = NameGetDatum(&name);
+	values[2] = CStringGetTextDatum(reason);
+	if (SPI_execute_with_args("UPDATE dtx.damage_record"
+							  " SET acknowledged_at = pg_catalog.clock_timestamp(),"
+							  " acknowledged_by = $2, reason = $3"
+							  " WHERE gid OPERATOR(pg_catalog.=) $1"
+							  " AND acknowledged_at IS NULL",
+							  3, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update dtx.damage_record");
+	if (SPI_processed == 0)
+	{
+		if (SPI_execute_with_args("SELECT FROM dtx.damage_record"
+								  " WHERE gid OPERATOR(pg_catalog.=) $1",
+								  1, types, values, NULL, false, 1) != SPI_OK_SELECT)
+			elog(ERROR, "could not read dtx.damage_record");
+		if (SPI_processed > 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("damage of prepared transaction \"%s\" is acknowledged already",
+							gid)));
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("no damage of prepared transaction \"%s\" is known", gid),
+				 errhint("View \"dtx.damage\" shows what there is to acknowledge.")));
+	}
+	SPI_finish();
+
+	ereport(LOG,
+			(errmsg("user \"%s\" acknowledged damage of prepared transaction \"%s\"",
+					by_user, gid),
+			 errdetail("Reason: %s", reason)));
+	PG_RETURN_VOID();
+}

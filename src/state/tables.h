@@ -1,0 +1,45 @@
+/*-------------------------------------------------------------------------
+ *
+ * tables.h
+ *		The extension in this database, and its tables that C code reads.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PG_DTX_TABLES_H
+#define PG_DTX_TABLES_H
+
+#include "storage/lockdefs.h"
+#include "utils/relcache.h"
+
+#define DTX_EXTENSION	"pg_dtx"
+#define DTX_SCHEMA		"dtx"
+
+typedef struct DtxColumn
+{
+	const char *name;
+	Oid			type;
+} DtxColumn;
+
+/* A table of which C code reads columns by number.  Static, one per table. */
+typedef struct DtxTable
+{
+	const char *name;			/* in schema dtx */
+	const DtxColumn *columns;	/* the first ones, in the order of the script */
+	int			ncolumns;
+	bool		below_executor; /* written by C, too: it must not have more columns,
+								 * nor indexes */
+
+	/* what tables.c knows; as long as the relcache entry is valid */
+	Oid			relid;			/* known to be the extension's, or InvalidOid */
+	bool		checked;		/* are the columns known to be right? */
+	bool		noted;			/* is it in the list of all of them? */
+	struct DtxTable *next;		/* in that list */
+} DtxTable;
+
+extern bool DtxExtensionInstalled(void);
+extern Oid	DtxExtensionTable(const char *name, Oid *verified);
+extern Oid	DtxTableOid(DtxTable *table);
+extern Relation DtxTableOpen(DtxTable *table, LOCKMODE lockmode);
+extern Relation DtxTableOpenInTime(DtxTable *table, LOCKMODE lockmode);
+
+#endif							/* PG_DTX_TABLES_H */
