@@ -32,12 +32,12 @@ OBJS = \
 	src/commit/protection.o \
 	src/commit/standby.o \
 	src/commit/statement.o \
-	src/commit/wrapper.o \
 	src/exec/remote_exec.o \
 	src/net/cancel.o \
 	src/net/names.o \
 	src/net/remote.o \
 	src/net/route.o \
+	src/net/wrapper.o \
 	src/pg_dtx.o \
 	src/resolve/facts.o \
 	src/resolve/judge.o \

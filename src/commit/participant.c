@@ -34,13 +34,13 @@
 #include "commit/interpose.h"
 #include "commit/participant.h"
 #include "commit/statement.h"
-#include "commit/wrapper.h"
 #include "foreign/foreign.h"
 #include "libpq-fe.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "net/protocol.h"
 #include "net/remote.h"
+#include "net/wrapper.h"
 #include "nodes/pg_list.h"
 #include "storage/fd.h"
 #include "storage/latch.h"
@@ -588,7 +588,7 @@ ParticipantIdentify(Participant *p)
 
 		/* Any of them may be dropped by somebody else in this moment. */
 		server = GetForeignServerExtended(form->umserver, FSV_MISSING_OK);
-		if (server == NULL || !DtxServerIsPostgresFdw(server->fdwid))
+		if (server == NULL || !DtxWrapperIsPostgresFdw(server->fdwid))
 			continue;
 
 		options = heap_getattr(tuple, Anum_pg_user_mapping_umoptions,

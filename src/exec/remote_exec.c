@@ -50,7 +50,6 @@
 #include "commit/coordinator.h"
 #include "commit/interpose.h"
 #include "commit/participant.h"
-#include "commit/wrapper.h"
 #include "exec/remote_exec.h"
 #include "fmgr.h"
 #include "foreign/foreign.h"
@@ -61,6 +60,7 @@
 #include "miscadmin.h"
 #include "net/cancel.h"
 #include "net/remote.h"
+#include "net/wrapper.h"
 #include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
 #include "parser/parser.h"
@@ -742,7 +742,7 @@ find_server(Execution *e, const char *name)
 	aclresult = DtxForeignServerAclcheck(server->serverid, GetUserId(), ACL_USAGE);
 	if (aclresult != ACLCHECK_OK)
 		aclcheck_error(aclresult, OBJECT_FOREIGN_SERVER, server->servername);
-	if (!DtxServerIsPostgresFdw(server->fdwid))
+	if (!DtxWrapperIsPostgresFdw(server->fdwid))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("server \"%s\" is not a server of postgres_fdw",

@@ -59,7 +59,6 @@
 #include "catalog/pg_type.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
-#include "commit/wrapper.h"
 #include "datatype/timestamp.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
@@ -67,6 +66,7 @@
 #include "miscadmin.h"
 #include "net/remote.h"
 #include "net/route.h"
+#include "net/wrapper.h"
 #include "nodes/pg_list.h"
 #include "state/activity.h"
 #include "state/decision.h"
@@ -700,7 +700,7 @@ dtx_sql_confirm_server(PG_FUNCTION_ARGS)
 	all = PG_GETARG_BOOL(1);
 
 	PreventCommandIfReadOnly("dtx.confirm_server()");
-	if (!DtxServerIsPostgresFdw(server->fdwid))
+	if (!DtxWrapperIsPostgresFdw(server->fdwid))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("server \"%s\" is not a server of postgres_fdw",

@@ -95,7 +95,6 @@
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
 #include "commit/standby.h"
-#include "commit/wrapper.h"
 #include "foreign/foreign.h"
 #include "lib/stringinfo.h"
 #include "libpq-fe.h"
@@ -103,6 +102,7 @@
 #include "net/protocol.h"
 #include "net/remote.h"
 #include "net/route.h"
+#include "net/wrapper.h"
 #include "nodes/pg_list.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -509,7 +509,6 @@ static Resolver *resolver_create(MemoryContext parent, bool worker);
 static bool resolver_refresh(Resolver *r);
 static void xact_begin(Resolver *r);
 static void xact_end(Resolver *r);
-static List *list_servers(void);
 static char *server_name_if_usable(Oid serverid);
 static int	max_backoff(void);
 static DtxMoment backoff_until(int failures);
@@ -735,49 +734,6 @@ backoff_until(int failures)
 }
 
 /*
- * All servers of postgres_fdw: ForeignServer structs in the current memory
- * context.  To be called in a transaction.
- */
-static List *
-list_servers(void)
-{
-	List	   *servers = NIL;
-	Oid			fdw_yes = InvalidOid;
-	Oid			fdw_no = InvalidOid;
-	Relation	rel;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	rel = table_open(ForeignServerRelationId, AccessShareLock);
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_foreign_server form = (Form_pg_foreign_server) GETSTRUCT(tuple);
-		ForeignServer *server;
-
-		/* Most databases have one or two wrappers: remember the last ones. */
-		if (form->srvfdw == fdw_no)
-			continue;
-		if (form->srvfdw != fdw_yes)
-		{
-			if (!DtxServerIsPostgresFdw(form->srvfdw))
-			{
-				fdw_no = form->srvfdw;
-				continue;
-			}
-			fdw_yes = form->srvfdw;
-		}
-		server = palloc0(sizeof(ForeignServer));
-		server->serverid = form->oid;
-		server->servername = pstrdup(NameStr(form->srvname));
-		servers = lappend(servers, server);
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return servers;
-}
-
-/*
  * Name of a server of postgres_fdw, NULL if there is none with this OID.  To
  * be called in a transaction.
  */
@@ -786,7 +742,7 @@ server_name_if_usable(Oid serverid)
 {
 	ForeignServer *server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
 
-	if (server == NULL || !DtxServerIsPostgresFdw(server->fdwid))
+	if (server == NULL || !DtxWrapperIsPostgresFdw(server->fdwid))
 		return NULL;
 	return server->servername;
 }
@@ -2938,13 +2894,12 @@ is_business_of_other(Visit *v, Found *f)
 
 	xact_begin(r);
 	old = MemoryContextSwitchTo(v->cxt);
-	foreach(lc, list_servers())
+	foreach(lc, DtxPostgresFdwServers())
 	{
-		Oid			serverid = ((ForeignServer *) lfirst(lc))->serverid;
-		ForeignServer *server = GetForeignServerExtended(serverid, FSV_MISSING_OK);
+		ForeignServer *server = (ForeignServer *) lfirst(lc);
 		ListCell   *lc2;
 
-		if (server == NULL || serverid == v->serverid)
+		if (server->serverid == v->serverid)
 			continue;
 		foreach(lc2, server->options)
 		{
@@ -3428,7 +3383,7 @@ DtxResolveNow(void)
 							"pg_dtx")));
 		entries = DtxInDoubtList(MyDatabaseId);
 		routes = DtxRouteList();
-		foreach(lc, list_servers())
+		foreach(lc, DtxPostgresFdwServers())
 		{
 			ForeignServer *server = (ForeignServer *) lfirst(lc);
 
@@ -3628,7 +3583,7 @@ DtxFindGid(const char *gid)
 
 		MemoryContextSwitchTo(r->cxt);
 		routes = DtxRouteList();
-		foreach(lc, list_servers())
+		foreach(lc, DtxPostgresFdwServers())
 		{
 			ForeignServer *server = (ForeignServer *) lfirst(lc);
 			Visit	   *v;
@@ -3989,7 +3944,7 @@ worker_begin_pass(Resolver *r)
 	DtxMoment	now = DtxNow();
 	HASH_SEQ_STATUS seq;
 	ServerState *state;
-	List	   *servers = list_servers();
+	List	   *servers = DtxPostgresFdwServers();
 	ListCell   *lc;
 	bool		again = false;
 	bool		quiet = true;

@@ -35,7 +35,6 @@
 #include "commands/extension.h"
 #include "commit/coordinator.h"
 #include "commit/interpose.h"
-#include "commit/wrapper.h"
 #include "datatype/timestamp.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -43,6 +42,7 @@
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "net/wrapper.h"
 #include "nodes/pg_list.h"
 #include "resolve/facts.h"
 #include "resolve/judge.h"
@@ -113,7 +113,6 @@ static Datum name_datum(const char *name);
 static Datum text_datum(const char *text);
 static Datum name_array(const DtxActivity *a, bool waiting_only);
 static char *version_text(int version);
-static List *postgres_fdw_servers(void);
 static void add_check(ReturnSetInfo *rsinfo, const char *check, int ok,
 					  char *detail, const char *hint);
 static int	session_seen(ForeignServer *server, const char **error);
@@ -199,7 +198,7 @@ dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,
 
 	if (access == OAT_DROP && classId == ExtensionRelationId &&
 		objectId == get_extension_oid(DTX_EXTENSION, true) &&
-		postgres_fdw_servers() != NIL)
+		DtxPostgresFdwServers() != NIL)
 		ereport(NOTICE,
 				(errmsg("transactions that write on several servers are not committed atomically any more in this database"),
 				 errdetail("It has servers of postgres_fdw, and extension \"%s\" is dropped.",
@@ -601,32 +600,6 @@ version_text(int version)
 }
 
 /*
- * The servers of postgres_fdw in this database: OIDs in the current memory
- * context.
- */
-static List *
-postgres_fdw_servers(void)
-{
-	List	   *servers = NIL;
-	Relation	rel;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	rel = table_open(ForeignServerRelationId, AccessShareLock);
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_foreign_server form = (Form_pg_foreign_server) GETSTRUCT(tuple);
-
-		if (DtxServerIsPostgresFdw(form->srvfdw))
-			servers = lappend_oid(servers, form->oid);
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return servers;
-}
-
-/*
  * dtx._servers(): what the resolver knows of each server of postgres_fdw.
  */
 Datum
@@ -659,18 +632,16 @@ dtx_sql_servers(PG_FUNCTION_ARGS)
 		count->count = found ? count->count + 1 : 1;
 	}
 
-	foreach(lc, postgres_fdw_servers())
+	foreach(lc, DtxPostgresFdwServers())
 	{
-		Oid			serverid = lfirst_oid(lc);
-		char	   *name = server_name(serverid);
+		ForeignServer *server = (ForeignServer *) lfirst(lc);
+		Oid			serverid = server->serverid;
 		DtxServerStatus status;
 		Datum		values[8];
 		bool		nulls[8] = {0};
 		Count	   *count = hash_search(in_doubt, &serverid, HASH_FIND, NULL);
 
-		if (name == NULL)
-			continue;			/* dropped just now */
-		values[0] = name_datum(name);
+		values[0] = name_datum(server->servername);
 
 		memset(nulls + 1, true, sizeof(nulls) - sizeof(nulls[0]));
 		if (DtxServerStatusGet(MyDatabaseId, serverid, &status))
@@ -915,7 +886,7 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 	aclresult = DtxForeignServerAclcheck(server->serverid, userid, ACL_USAGE);
 	if (aclresult != ACLCHECK_OK)
 		aclcheck_error(aclresult, OBJECT_FOREIGN_SERVER, server->servername);
-	if (!DtxServerIsPostgresFdw(server->fdwid))
+	if (!DtxWrapperIsPostgresFdw(server->fdwid))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("server \"%s\" is not a server of postgres_fdw",
@@ -1094,15 +1065,14 @@ clashing_servers(ForeignServer *server)
 	ListCell   *lc;
 
 	initStringInfo(&names);
-	foreach(lc, postgres_fdw_servers())
+	foreach(lc, DtxPostgresFdwServers())
 	{
-		ForeignServer *other;
+		ForeignServer *other = (ForeignServer *) lfirst(lc);
 
-		if (lfirst_oid(lc) == server->serverid)
+		if (other->serverid == server->serverid ||
+			!same_database(server->options, other->options))
 			continue;
-		other = GetForeignServerExtended(lfirst_oid(lc), FSV_MISSING_OK);
-		if (other == NULL || !same_database(server->options, other->options))
-			continue;
+
 		/* The names of others' servers are not for everybody. */
 		if (DtxForeignServerAclcheck(other->serverid, GetUserId(), ACL_USAGE) != ACLCHECK_OK)
 			continue;

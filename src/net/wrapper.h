@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * wrapper.h
- *		Which foreign-data wrappers are postgres_fdw.
+ *		Which foreign-data wrappers are postgres_fdw, and which servers they have.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,8 +13,9 @@
 /* The C function that makes a foreign-data wrapper a postgres_fdw. */
 #define DTX_POSTGRES_FDW_HANDLER	"postgres_fdw_handler"
 
-extern bool DtxServerIsPostgresFdw(Oid fdwid);
+extern bool DtxWrapperIsPostgresFdw(Oid fdwid);
 extern const void *DtxWrapperHandler(Oid fdwid);
 extern List *DtxPostgresFdwWrappers(void);
+extern List *DtxPostgresFdwServers(void);
 
 #endif							/* PG_DTX_WRAPPER_H */

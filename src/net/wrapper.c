@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * wrapper.c
- *		Which foreign-data wrappers are postgres_fdw, and where their code is.
+ *		Which foreign-data wrappers are postgres_fdw, where their code is, and which
+ *		servers they have.
  *
  * A wrapper is what its handler makes it.  The wrapper itself, the SQL function
  * that is its handler, and the shared library may have any names; what counts is
@@ -15,11 +16,12 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_foreign_data_wrapper.h"
+#include "catalog/pg_foreign_server.h"
 #include "catalog/pg_language.h"
 #include "catalog/pg_proc.h"
-#include "commit/wrapper.h"
 #include "fmgr.h"
 #include "foreign/foreign.h"
+#include "net/wrapper.h"
 #include "nodes/pg_list.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
@@ -66,7 +68,7 @@ handler_source(Oid handler, char **function, char **library)
  * Loads nothing.
  */
 bool
-DtxServerIsPostgresFdw(Oid fdwid)
+DtxWrapperIsPostgresFdw(Oid fdwid)
 {
 	ForeignDataWrapper *fdw = GetForeignDataWrapperExtended(fdwid, FDW_MISSING_OK);
 	char	   *function;
@@ -112,10 +114,39 @@ DtxPostgresFdwWrappers(void)
 	{
 		Oid			fdwid = ((Form_pg_foreign_data_wrapper) GETSTRUCT(tuple))->oid;
 
-		if (DtxServerIsPostgresFdw(fdwid))
+		if (DtxWrapperIsPostgresFdw(fdwid))
 			wrappers = lappend_oid(wrappers, fdwid);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return wrappers;
+}
+
+/*
+ * The servers of these wrappers: ForeignServer structs in the current memory context.
+ * To be called in a transaction.
+ */
+List *
+DtxPostgresFdwServers(void)
+{
+	List	   *servers = NIL;
+	List	   *wrappers = DtxPostgresFdwWrappers();
+	Relation	rel = table_open(ForeignServerRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_foreign_server form = (Form_pg_foreign_server) GETSTRUCT(tuple);
+		ForeignServer *server;
+
+		if (!list_member_oid(wrappers, form->srvfdw))
+			continue;
+		server = GetForeignServerExtended(form->oid, FSV_MISSING_OK);
+		if (server != NULL)
+			servers = lappend(servers, server);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return servers;
 }
