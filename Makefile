@@ -16,7 +16,6 @@
 EXTENSION = pg_dtx
 MODULE_big = pg_dtx
 PGFILEDESC = "pg_dtx - atomic commit across postgres_fdw servers"
-DATA = pg_dtx--1.0.sql pg_dtx--1.0--1.1.sql
 
 OBJS = \
 	src/base/backoff.o \
@@ -112,6 +111,12 @@ TAP_TESTS = 1
 PG_CONFIG ?= pg_config
 top_dir := $(patsubst %/,%,$(dir $(abspath $(firstword $(MAKEFILE_LIST)))))
 
+# Scripts are made of schema/ and updates/, see updates/README.md.
+version := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" '$(top_dir)/pg_dtx.control')
+releases := 1.0.0 $(notdir $(patsubst %/,%,$(wildcard $(top_dir)/updates/*/)))
+older := $(filter-out $(version),$(releases))
+DATA_built = pg_dtx--$(version).sql $(foreach v,$(older),pg_dtx--$(v)--$(version).sql)
+
 PG_CPPFLAGS = -I$(top_dir)/src -I$(libpq_srcdir)
 
 EXTRA_CLEAN = bench/proxy bench/client2pc bench/own_disk.so
@@ -174,6 +179,19 @@ folders := $(addprefix $(CURDIR)/,$(sort $(patsubst %/,%,$(dir $(OBJS)))))
 $(OBJS) $(OBJS:.o=.bc): $(headers) | $(folders)
 $(folders):
 	$(MKDIR_P) $@
+
+# The script of a new installation; and one from each version before, of what was
+# written by hand for all versions after that one, and all functions and views.
+functions := $(sort $(wildcard $(top_dir)/schema/[2-8]*.sql))
+pg_dtx--$(version).sql: $(sort $(wildcard $(top_dir)/schema/*.sql))
+	cat $^ >$@
+$(filter-out pg_dtx--$(version).sql,$(DATA_built)): pg_dtx--%--$(version).sql: $(functions) $(wildcard $(top_dir)/updates/*/*.sql)
+	versions=`printf '%s\n' $(releases) | sort -uV | sed -n '/^$*$$/,$$p' | sed 1d` && \
+	{ printf '%s\n' '\echo Use "ALTER EXTENSION pg_dtx UPDATE" to load this file. \quit' && \
+	  for v in $$versions; do cat '$(top_dir)/updates/'$$v/tables.sql || exit; done && \
+	  cat $(functions) && \
+	  for v in $$versions; do cat '$(top_dir)/updates/'$$v/privileges.sql || exit; done; } >$@.tmp
+	mv $@.tmp $@
 
 # Programs of the benchmark, not installed.
 .PHONY: bench-programs

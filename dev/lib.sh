@@ -60,7 +60,7 @@ make_work_dir() {
 copy_source() {
 	mkdir "$1"
 	(cd "$top" && tar -cf - --exclude=./.git --exclude='*.o' --exclude='*.bc' \
-		--exclude='*.so' --exclude=./results --exclude=./tmp_check .) |
+		--exclude='*.so' --exclude='./pg_dtx--*.sql' --exclude=./results --exclude=./tmp_check .) |
 		tar -C "$1" -xf - --no-same-owner
 }
 

@@ -94,7 +94,7 @@ chomp(my $sharedir = `$ENV{PG_CONFIG} --sharedir`);
 my $decision = $dtx->sql(q{SELECT rtrim(pg_get_viewdef('dtx.decision'::regclass), ';')});
 my $new = $decision;
 $new =~ s/\s+WHERE/, 1 AS further WHERE/ or die;
-append_to_file("$sharedir/extension/pg_dtx--1.1--test.sql", qq{
+append_to_file("$sharedir/extension/pg_dtx--1.0.0--test.sql", qq{
 ALTER EXTENSION pg_dtx DROP MATERIALIZED VIEW dtx.decision;
 DROP MATERIALIZED VIEW dtx.decision;
 CREATE MATERIALIZED VIEW dtx.decision WITH (fillfactor = 20) AS $new;

@@ -80,17 +80,11 @@ sub errors
 	my ($default) = slurp("$top/pg_dtx.control") =~ /^default_version = '(.*)'$/m;
 	my ($packaged) = slurp("$top/debian/changelog") =~ /^pg-dtx \((\S+)\)/;
 	my ($noted) = slurp("$top/CHANGELOG.md") =~ /^## (\d+\.\d+\.\d+)/m;
-	my ($minor) = $meta->{version} =~ /^(\d+\.\d+)\./;
-	$need->($default eq $minor, "pg_dtx.control says version $default, META.json $meta->{version}");
+	$need->($default eq $meta->{version}, "pg_dtx.control says version $default, META.json $meta->{version}");
 	$need->($meta->{provides}{pg_dtx}{version} eq $meta->{version}, 'META.json: versions differ');
 	$need->($packaged eq $meta->{version}, "debian/changelog says version $packaged, META.json $meta->{version}");
 	$need->($noted eq $meta->{version}, "CHANGELOG.md says version $noted, META.json $meta->{version}");
-	my ($data) = slurp("$top/Makefile") =~ /^DATA = (.*)$/m;
-	for my $file (split ' ', $data)
-	{
-		$need->(-f "$top/$file", "Makefile: $file is missing");
-	}
-	$need->($data =~ /--\Q$default\E\.sql(?:\s|$)/, "no script leads to version $default");
+	$need->($default eq '1.0.0' || -f "$top/updates/$default/$_.sql", "updates/$default/$_.sql is missing") for qw(tables privileges);
 	return @errors;
 }
 

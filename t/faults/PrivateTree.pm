@@ -38,7 +38,7 @@ sub build
 	my $pg_config = $ENV{PG_CONFIG} || 'pg_config';
 
 	make_path($build);
-	_run($log, "cp -r '$source/src' '$source/Makefile' '$source'/pg_dtx*.sql '$source/pg_dtx.control' '$build/'");
+	_run($log, "cp -r '$source/src' '$source/schema' '$source/updates' '$source/Makefile' '$source/pg_dtx.control' '$build/'");
 	unlink glob("$build/src/*.o $build/src/*/*.o"), glob("$build/src/*.bc $build/src/*/*.bc");
 	_run($log,
 		    "make -C '$build' -j2 with_llvm=no PG_CONFIG='$pg_config' "

@@ -1,5 +1,5 @@
-# ALTER EXTENSION UPDATE from a version without sagas, while something is in doubt;
-# what pg_dump makes of definitions; and how external workers are waked up.
+# Sagas while something is in doubt, and after a restart; what pg_dump makes of
+# definitions; and how external workers are waked up.
 use strict;
 use warnings FATAL => 'all';
 
@@ -19,42 +19,19 @@ sub db
 }
 
 # ----------------------------------------------------------------
-# Version 1.0: all works but sagas
+# Sagas go on beside something in doubt, and after a restart
 # ----------------------------------------------------------------
 
-my $log = -s $coord->logfile;
 db('postgres', 'CREATE DATABASE old');
-$dtx->install('old', without_extension => 1);
-db('old', q{CREATE EXTENSION pg_dtx VERSION '1.0'});
-is(db('old', q{SELECT count(*) FROM pg_proc WHERE pronamespace = 'dtx'::regnamespace AND proname LIKE '%saga%'}),
-	'0', 'version 1.0 has no sagas');
+$dtx->install('old');
 $dtx->p(1)->safe_psql('postgres', 'INSERT INTO acct VALUES (2, 100)');
 $dtx->p(2)->safe_psql('postgres', 'INSERT INTO acct VALUES (2, 100)');
-
-# Something is in doubt when the extension is updated.
 $dtx->proxy(2)->rule(hold => 'COMMIT PREPARED');
 my $s = $dtx->session(dbname => 'old');
 $s->run("SET pg_dtx.commit_timeout = '10ms'; BEGIN; UPDATE acct1 SET bal = 90 WHERE id = 2; "
 	  . 'UPDATE acct2 SET bal = 110 WHERE id = 2; COMMIT');
 like($s->stderr, qr/WARNING:.*"s2"/, 'in doubt');
 $s->close;
-my $decision = db('old', 'SELECT * FROM dtx.decision');
-isnt($decision, '', 'there is a decision');
-unlike(slurp_file($coord->logfile, $log), qr/ (?:ERROR|FATAL|PANIC):/,
-	'nobody misses what version 1.0 does not have');
-
-# ----------------------------------------------------------------
-# The update
-# ----------------------------------------------------------------
-
-db('old', 'ALTER EXTENSION pg_dtx UPDATE');
-is(db('old', q{SELECT extversion FROM pg_extension WHERE extname = 'pg_dtx'}), '1.1', 'updated');
-is(db('old', 'SELECT * FROM dtx.decision'), $decision, '... and the decision is as it was');
-my $objects = q{
-SELECT pg_describe_object(classid, objid, 0) AS o FROM pg_depend
-WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
-	AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_dtx') ORDER BY 1};
-is(db('old', $objects), db('postgres', $objects), 'the same objects as in a new installation');
 
 db('old', q{
 SELECT dtx.define_saga('move',

@@ -1,0 +1,200 @@
+--
+-- Views of what is going on.  The functions behind them are called with the privileges
+-- of whoever reads the view, and leave out the rows that are not for him.
+--
+
+CREATE OR REPLACE VIEW dtx.damage AS
+  SELECT d.gid, d.server, d.decided, d.found, d.since, d.remote_xid, d.system_id, d.detail
+    FROM dtx.damage_record AS d
+   WHERE d.acknowledged_at IS NULL;
+
+COMMENT ON VIEW dtx.damage IS
+  'prepared foreign transactions that were finished against their decision, until somebody acknowledges them';
+COMMENT ON COLUMN dtx.damage.gid IS
+  'name of the prepared transaction';
+COMMENT ON COLUMN dtx.damage.server IS
+  'foreign server on which it was prepared';
+COMMENT ON COLUMN dtx.damage.decided IS
+  'what should have become of it: commit or rollback';
+COMMENT ON COLUMN dtx.damage.found IS
+  'what became of it: commit; rollback; lost, if the server does not know its transaction identifier; reappeared, if it had been committed and was prepared again; unknown, if the server cannot tell';
+COMMENT ON COLUMN dtx.damage.since IS
+  'when that was found';
+COMMENT ON COLUMN dtx.damage.remote_xid IS
+  'its transaction identifier on the server';
+COMMENT ON COLUMN dtx.damage.system_id IS
+  'system identifier of the cluster on which it was prepared';
+COMMENT ON COLUMN dtx.damage.detail IS
+  'what that means, in words';
+
+CREATE OR REPLACE FUNCTION dtx._transactions(
+  OUT gid text,
+  OUT pid integer,
+  OUT usename name,
+  OUT xid xid8,
+  OUT state text,
+  OUT started timestamptz,
+  OUT servers name[],
+  OUT waiting_for name[]
+) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_sql_transactions'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10;
+
+COMMENT ON FUNCTION dtx._transactions() IS 'internal: rows of dtx.transactions';
+
+CREATE OR REPLACE VIEW dtx.transactions AS
+  SELECT t.gid, t.pid, t.usename, t.xid, t.state, t.started, t.servers, t.waiting_for
+    FROM dtx._transactions() AS t;
+
+COMMENT ON VIEW dtx.transactions IS
+  'distributed transactions of this database in progress; members of pg_monitor see all, others their own';
+COMMENT ON COLUMN dtx.transactions.gid IS
+  'what the names of its prepared transactions begin with; null until the commit begins';
+COMMENT ON COLUMN dtx.transactions.pid IS
+  'process of the session';
+COMMENT ON COLUMN dtx.transactions.usename IS
+  'session user';
+COMMENT ON COLUMN dtx.transactions.xid IS
+  'identifier of the local transaction; null until the commit begins';
+COMMENT ON COLUMN dtx.transactions.state IS
+  'active, preparing (phase one), committing (phase two), or aborting';
+COMMENT ON COLUMN dtx.transactions.started IS
+  'start of the local transaction';
+COMMENT ON COLUMN dtx.transactions.servers IS
+  'foreign servers that take part, one element per connection';
+COMMENT ON COLUMN dtx.transactions.waiting_for IS
+  'those whose replies the session waits for';
+
+CREATE OR REPLACE FUNCTION dtx._in_doubt(
+  OUT gid text,
+  OUT server name,
+  OUT remote_user text,
+  OUT decision text,
+  OUT since timestamptz,
+  OUT attempts integer,
+  OUT last_error text,
+  OUT next_attempt timestamptz
+) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_sql_in_doubt'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10;
+
+COMMENT ON FUNCTION dtx._in_doubt() IS 'internal: rows of dtx.in_doubt';
+
+CREATE OR REPLACE VIEW dtx.in_doubt AS
+  SELECT d.gid, d.server, d.remote_user, d.decision, d.since, d.attempts, d.last_error, d.next_attempt
+    FROM dtx._in_doubt() AS d;
+
+COMMENT ON VIEW dtx.in_doubt IS
+  'prepared foreign transactions of this database that wait for the resolver; members of pg_monitor see all, others their own';
+COMMENT ON COLUMN dtx.in_doubt.gid IS
+  'name of the prepared transaction';
+COMMENT ON COLUMN dtx.in_doubt.server IS
+  'foreign server on which it is prepared; null if the server was dropped';
+COMMENT ON COLUMN dtx.in_doubt.remote_user IS
+  'its owner on that server; null if not known';
+COMMENT ON COLUMN dtx.in_doubt.decision IS
+  'what is to become of it: commit or rollback; null: that is not known, or it is not for this server to say, see last_error';
+COMMENT ON COLUMN dtx.in_doubt.since IS
+  'in doubt since';
+COMMENT ON COLUMN dtx.in_doubt.attempts IS
+  'number of failed attempts to finish it';
+COMMENT ON COLUMN dtx.in_doubt.last_error IS
+  'why the last attempt failed; null if there was none';
+COMMENT ON COLUMN dtx.in_doubt.next_attempt IS
+  'not tried again before; null: as soon as possible';
+
+CREATE OR REPLACE FUNCTION dtx._servers(
+  OUT server name,
+  OUT reachable boolean,
+  OUT checked_at timestamptz,
+  OUT version text,
+  OUT slots_used integer,
+  OUT slots_total integer,
+  OUT in_doubt bigint,
+  OUT last_error text
+) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_sql_servers'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10;
+
+COMMENT ON FUNCTION dtx._servers() IS 'internal: rows of dtx.servers';
+
+CREATE OR REPLACE VIEW dtx.servers AS
+  SELECT s.server, s.reachable, s.checked_at, s.version, s.slots_used, s.slots_total, s.in_doubt, s.last_error
+    FROM dtx._servers() AS s;
+
+COMMENT ON VIEW dtx.servers IS
+  'postgres_fdw servers of this database, as the resolver last found them';
+COMMENT ON COLUMN dtx.servers.server IS
+  'foreign server';
+COMMENT ON COLUMN dtx.servers.reachable IS
+  'did the last visit succeed? null if there was none';
+COMMENT ON COLUMN dtx.servers.checked_at IS
+  'time of the last visit';
+COMMENT ON COLUMN dtx.servers.version IS
+  'version of PostgreSQL there';
+COMMENT ON COLUMN dtx.servers.slots_used IS
+  'prepared transactions there, of whomever';
+COMMENT ON COLUMN dtx.servers.slots_total IS
+  'max_prepared_transactions there';
+COMMENT ON COLUMN dtx.servers.in_doubt IS
+  'number of rows of dtx.in_doubt for this server';
+COMMENT ON COLUMN dtx.servers.last_error IS
+  'why the last failed visit failed';
+
+CREATE OR REPLACE FUNCTION dtx._stat(
+  OUT one_phase bigint,
+  OUT two_phase bigint,
+  OUT prepared bigint,
+  OUT prepare_failed bigint,
+  OUT unprotected bigint,
+  OUT handed_over bigint,
+  OUT resolved_commit bigint,
+  OUT resolved_rollback bigint,
+  OUT forced bigint,
+  OUT passes bigint,
+  OUT not_remembered bigint,
+  OUT prepare_time double precision,
+  OUT commit_time double precision,
+  OUT stats_reset timestamptz
+) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_sql_stat'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 1;
+
+COMMENT ON FUNCTION dtx._stat() IS 'internal: the row of dtx.stat';
+
+CREATE OR REPLACE VIEW dtx.stat AS
+  SELECT s.one_phase, s.two_phase, s.prepared, s.prepare_failed, s.unprotected, s.handed_over,
+         s.resolved_commit, s.resolved_rollback, s.forced, s.passes, s.not_remembered,
+         s.prepare_time, s.commit_time, s.stats_reset
+    FROM dtx._stat() AS s;
+
+COMMENT ON VIEW dtx.stat IS
+  'cumulative counters of all databases of this server, kept across a clean restart';
+COMMENT ON COLUMN dtx.stat.one_phase IS
+  'transactions with foreign servers for which one-phase commit was enough';
+COMMENT ON COLUMN dtx.stat.two_phase IS
+  'transactions committed in two phases';
+COMMENT ON COLUMN dtx.stat.prepared IS
+  'foreign transactions prepared';
+COMMENT ON COLUMN dtx.stat.prepare_failed IS
+  'transactions rolled back in phase one';
+COMMENT ON COLUMN dtx.stat.unprotected IS
+  'transactions that wrote on several servers, this one included, and were not committed atomically, because the extension was not installed or pg_dtx.two_phase_commit was off';
+COMMENT ON COLUMN dtx.stat.handed_over IS
+  'prepared foreign transactions that sessions left to the resolver';
+COMMENT ON COLUMN dtx.stat.resolved_commit IS
+  'prepared foreign transactions committed by a resolver';
+COMMENT ON COLUMN dtx.stat.resolved_rollback IS
+  'prepared foreign transactions rolled back by a resolver';
+COMMENT ON COLUMN dtx.stat.forced IS
+  'calls of dtx.force() that succeeded';
+COMMENT ON COLUMN dtx.stat.passes IS
+  'full passes of the resolvers over their servers';
+COMMENT ON COLUMN dtx.stat.not_remembered IS
+  'times that a prepared foreign transaction in doubt was not remembered because pg_dtx.max_in_doubt was reached, since the server started; each full pass finds, and counts, it again';
+COMMENT ON COLUMN dtx.stat.prepare_time IS
+  'time spent in phase one, milliseconds';
+COMMENT ON COLUMN dtx.stat.commit_time IS
+  'time spent waiting in phase two, milliseconds';
+COMMENT ON COLUMN dtx.stat.stats_reset IS
+  'since when the counters count';

@@ -1,0 +1,58 @@
+--
+-- Remote SQL in the distributed transaction (src/exec/remote_exec.c).
+--
+
+CREATE OR REPLACE FUNCTION dtx.exec(
+  server name,
+  command text,
+  VARIADIC params text[] DEFAULT '{}'
+) RETURNS bigint
+AS 'MODULE_PATHNAME', 'dtx_sql_exec'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE COST 10000;
+
+COMMENT ON FUNCTION dtx.exec(name, text, text[]) IS
+  'runs SQL on a foreign server as part of the current transaction, and returns the number of rows affected';
+
+CREATE OR REPLACE FUNCTION dtx.exec_all(
+  servers name[],
+  command text,
+  VARIADIC params text[] DEFAULT '{}'
+) RETURNS TABLE (server name, rows bigint)
+AS 'MODULE_PATHNAME', 'dtx_sql_exec_all'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10 COST 10000;
+
+COMMENT ON FUNCTION dtx.exec_all(name[], text, text[]) IS
+  'runs SQL on several foreign servers at the same time as part of the current transaction, and returns the number of rows affected on each';
+
+CREATE OR REPLACE FUNCTION dtx.query(
+  server name,
+  query text,
+  VARIADIC params text[] DEFAULT '{}'
+) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_sql_query'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE COST 10000;
+
+COMMENT ON FUNCTION dtx.query(name, text, text[]) IS
+  'runs SQL on a foreign server as part of the current transaction, and returns the rows; needs a column definition list';
+
+CREATE OR REPLACE FUNCTION dtx.query_all(
+  servers name[],
+  query text,
+  VARIADIC params text[] DEFAULT '{}'
+) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_sql_query_all'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE COST 10000;
+
+COMMENT ON FUNCTION dtx.query_all(name[], text, text[]) IS
+  'runs SQL on several foreign servers at the same time as part of the current transaction, and returns the rows of all of them; needs a column definition list, whose first column takes the name of the server';
+
+CREATE OR REPLACE FUNCTION dtx.query_json(
+  server name,
+  query text,
+  VARIADIC params text[] DEFAULT '{}'
+) RETURNS SETOF jsonb
+AS 'MODULE_PATHNAME', 'dtx_sql_query_json'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE COST 10000;
+
+COMMENT ON FUNCTION dtx.query_json(name, text, text[]) IS
+  'runs SQL on a foreign server as part of the current transaction, and returns each row as a JSON object';

@@ -1,0 +1,663 @@
+--
+-- Definitions of sagas.
+--
+-- A name with a dot is that of an owner and that of a definition; the last dot counts,
+-- because definitions have none.  Without a dot, it is that of a definition of one's
+-- own.  So nobody can be made to run what a stranger has defined, by means of a name.
+--
+
+CREATE OR REPLACE FUNCTION dtx.statement(
+  server name,
+  execute text,
+  compensate text DEFAULT NULL,
+  min_rows integer DEFAULT NULL
+) RETURNS dtx.statement_spec
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ROW(statement.server, statement.execute, statement.compensate, statement.min_rows)::dtx.statement_spec;
+
+COMMENT ON FUNCTION dtx.statement(name, text, text, integer) IS
+  'one statement of a step that consists of several; server null: on the coordinator';
+
+CREATE OR REPLACE FUNCTION dtx.step(
+  name text,
+  server name DEFAULT NULL,
+  execute text DEFAULT NULL,
+  compensate text DEFAULT NULL,
+  kind text DEFAULT 'compensatable',
+  after text[] DEFAULT NULL,
+  max_attempts integer DEFAULT NULL,
+  backoff interval DEFAULT '1 second',
+  timeout interval DEFAULT NULL,
+  min_rows integer DEFAULT NULL,
+  compensate_attempts integer DEFAULT NULL
+) RETURNS dtx.step_spec
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ROW(step.name, 'sql', step.kind, step.after, ARRAY[step.server], ARRAY[step.execute],
+  ARRAY[step.compensate], ARRAY[step.min_rows], step.max_attempts, step.compensate_attempts,
+  step.backoff, step.timeout, NULL, NULL, NULL, NULL)::dtx.step_spec;
+
+COMMENT ON FUNCTION dtx.step(text, name, text, text, text, text[], integer, interval, interval, integer, integer) IS
+  'a step of a saga: one SQL statement, on a server or (server null) on the coordinator; $1 is the input of the saga, $2 the results so far';
+
+CREATE OR REPLACE FUNCTION dtx.step(
+  name text,
+  statements dtx.statement_spec[],
+  kind text DEFAULT 'compensatable',
+  after text[] DEFAULT NULL,
+  max_attempts integer DEFAULT NULL,
+  backoff interval DEFAULT '1 second',
+  timeout interval DEFAULT NULL,
+  compensate_attempts integer DEFAULT NULL
+) RETURNS dtx.step_spec
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ROW(step.name, 'sql', step.kind, step.after,
+  ARRAY(SELECT s.server FROM pg_catalog.unnest(step.statements) WITH ORDINALITY AS s ORDER BY s.ordinality),
+  ARRAY(SELECT s.execute FROM pg_catalog.unnest(step.statements) WITH ORDINALITY AS s ORDER BY s.ordinality),
+  ARRAY(SELECT s.compensate FROM pg_catalog.unnest(step.statements) WITH ORDINALITY AS s ORDER BY s.ordinality),
+  ARRAY(SELECT s.min_rows FROM pg_catalog.unnest(step.statements) WITH ORDINALITY AS s ORDER BY s.ordinality),
+  step.max_attempts, step.compensate_attempts,
+  step.backoff, step.timeout, NULL, NULL, NULL, NULL)::dtx.step_spec;
+
+COMMENT ON FUNCTION dtx.step(text, dtx.statement_spec[], text, text[], integer, interval, interval, integer) IS
+  'a step of a saga: several SQL statements on several servers, which take effect together or not at all';
+
+CREATE OR REPLACE FUNCTION dtx.step_sleep(
+  name text,
+  delay interval,
+  after text[] DEFAULT NULL
+) RETURNS dtx.step_spec
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ROW(step_sleep.name, 'sleep', NULL, step_sleep.after, NULL, NULL, NULL, NULL, NULL, NULL,
+  NULL, NULL, step_sleep.delay, NULL, NULL, NULL)::dtx.step_spec;
+
+COMMENT ON FUNCTION dtx.step_sleep(text, interval, text[]) IS
+  'a step of a saga that lets some time pass; no worker waits meanwhile';
+
+CREATE OR REPLACE FUNCTION dtx.step_signal(
+  name text,
+  after text[] DEFAULT NULL,
+  timeout interval DEFAULT NULL
+) RETURNS dtx.step_spec
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ROW(step_signal.name, 'signal', NULL, step_signal.after, NULL, NULL, NULL, NULL, NULL, NULL,
+  NULL, step_signal.timeout, NULL, NULL, NULL, NULL)::dtx.step_spec;
+
+COMMENT ON FUNCTION dtx.step_signal(text, text[], interval) IS
+  'a step of a saga that waits for dtx.signal_saga(); if timeout passes first, it fails';
+
+CREATE OR REPLACE FUNCTION dtx.step_external(
+  name text,
+  queue text,
+  payload jsonb DEFAULT NULL,
+  compensate_queue text DEFAULT NULL,
+  kind text DEFAULT 'compensatable',
+  after text[] DEFAULT NULL,
+  max_attempts integer DEFAULT NULL,
+  backoff interval DEFAULT '1 second',
+  timeout interval DEFAULT NULL,
+  compensate_attempts integer DEFAULT NULL
+) RETURNS dtx.step_spec
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ROW(step_external.name, 'external', step_external.kind, step_external.after, NULL, NULL, NULL, NULL,
+  step_external.max_attempts, step_external.compensate_attempts,
+  step_external.backoff, step_external.timeout, NULL,
+  step_external.queue, step_external.payload, step_external.compensate_queue)::dtx.step_spec;
+
+COMMENT ON FUNCTION dtx.step_external(text, text, jsonb, text, text, text[], integer, interval, interval, integer) IS
+  'a step of a saga that is done outside of the database, by whoever claims it from a queue with dtx.claim()';
+
+CREATE OR REPLACE FUNCTION dtx._saga_split_name(name text, OUT owner text, OUT bare text)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT substring(name from '^(.*)[.][^.]*$'), substring(name from '[^.]*$')
+$$;
+
+COMMENT ON FUNCTION dtx._saga_split_name(text) IS
+  'internal: the parts of the name of a definition';
+
+CREATE OR REPLACE FUNCTION dtx._saga_granted(owner oid, name text, role oid) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT EXISTS (SELECT FROM dtx.saga_definition_grant g
+                  WHERE g.owner = _saga_granted.owner AND g.name = _saga_granted.name
+                    AND (g.grantee IS NULL OR pg_has_role(_saga_granted.role, g.grantee, 'USAGE')))
+$$;
+
+COMMENT ON FUNCTION dtx._saga_granted(oid, text, oid) IS
+  'internal: has the owner of a definition let a role start sagas of it?';
+
+-- For whoever owns what the name means, or will own it.
+CREATE OR REPLACE FUNCTION dtx._saga_own_name(name text, OUT owner oid, OUT bare text)
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  caller oid := dtx._saga_caller();
+  part record;
+BEGIN
+  part := dtx._saga_split_name(_saga_own_name.name);
+  bare := part.bare;
+  owner := caller;
+  IF part.owner IS NOT NULL THEN
+    SELECT r.oid INTO owner FROM pg_authid r WHERE r.rolname = part.owner;
+    IF NOT FOUND THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'undefined_object',
+        MESSAGE = format('role "%s" does not exist', part.owner),
+        DETAIL = format('"%s" is the name of an owner and that of a definition.', _saga_own_name.name);
+    ELSIF NOT pg_has_role(caller, owner, 'USAGE') THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'insufficient_privilege',
+        MESSAGE = format('must be owner of saga definition "%s"', _saga_own_name.name);
+    END IF;
+  END IF;
+  IF coalesce(bare, '') = '' OR length(bare) > 200 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'name of a saga must have 1 to 200 characters';
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION dtx._saga_own_name(text) IS
+  'internal: owner and name of a definition that the caller owns, or is going to';
+
+-- For whoever starts a saga.  What a superuser has defined and granted needs no owner's
+-- name, because a superuser needs no such trick; but superusers run nothing of others
+-- that they have not named.
+CREATE OR REPLACE FUNCTION dtx._saga_find_definition(name text, version integer) RETURNS dtx.saga_definition
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  caller oid := dtx._saga_caller();
+  is_super boolean := (SELECT r.rolsuper FROM pg_authid r WHERE r.oid = caller);
+  part record;
+  owners oid[];
+  d dtx.saga_definition;
+BEGIN
+  IF _saga_find_definition.name IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'name of the saga must not be null';
+  END IF;
+  part := dtx._saga_split_name(_saga_find_definition.name);
+  IF part.owner IS NOT NULL THEN
+    owners := ARRAY(SELECT r.oid FROM pg_authid r WHERE r.rolname = part.owner);
+  ELSIF is_super OR EXISTS (SELECT FROM dtx.saga_definition x
+                             WHERE x.owner = caller AND x.name = part.bare AND NOT x.dropped) THEN
+    owners := ARRAY[caller];
+  ELSE
+    owners := ARRAY(SELECT DISTINCT r.oid
+                      FROM pg_authid r
+                      JOIN dtx.saga_definition x ON x.owner = r.oid AND x.name = part.bare AND NOT x.dropped
+                     WHERE r.rolsuper AND dtx._saga_granted(r.oid, part.bare, caller));
+    IF cardinality(owners) > 1 THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'ambiguous_alias',
+        MESSAGE = format('there are several definitions of a saga "%s"', part.bare),
+        HINT = 'Write the name of the owner and a dot before that of the definition.';
+    END IF;
+  END IF;
+  SELECT x.* INTO d
+    FROM dtx.saga_definition x
+   WHERE x.owner = owners[1] AND x.name = part.bare AND NOT x.dropped
+     AND x.version = coalesce(_saga_find_definition.version, x.version)
+   ORDER BY x.version DESC LIMIT 1;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'undefined_object',
+      MESSAGE = format('there is no definition of a saga "%s"', _saga_find_definition.name)
+                || coalesce(' with version ' || _saga_find_definition.version, ''),
+      HINT = coalesce((SELECT format('To use that of role "%s", write "%s.%s".', r.rolname, r.rolname, x.name)
+                         FROM dtx.saga_definition x
+                         JOIN pg_authid r ON r.oid = x.owner
+                        WHERE part.owner IS NULL AND x.owner <> caller AND x.name = part.bare AND NOT x.dropped
+                          AND (pg_has_role(caller, r.oid, 'USAGE') OR dtx._saga_granted(r.oid, x.name, caller))
+                        ORDER BY r.rolname LIMIT 1),
+                      'Define it with dtx.define_saga().');
+  ELSIF NOT pg_has_role(caller, d.owner, 'USAGE') AND NOT dtx._saga_granted(d.owner, d.name, caller) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'insufficient_privilege',
+      MESSAGE = format('permission denied for saga definition "%s"', _saga_find_definition.name),
+      HINT = 'Its owner can grant it with dtx.grant_saga_definition().';
+  END IF;
+  -- It is not dropped before this transaction is over.
+  PERFORM FROM dtx.saga_definition x WHERE x.id = d.id AND NOT x.dropped FOR KEY SHARE;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'undefined_object',
+      MESSAGE = format('there is no definition of a saga "%s"', _saga_find_definition.name);
+  END IF;
+  RETURN d;
+END
+$$;
+
+COMMENT ON FUNCTION dtx._saga_find_definition(text, integer) IS
+  'internal: the definition that the caller means and may use';
+
+CREATE OR REPLACE FUNCTION dtx._define_saga(name text, steps dtx.step_spec[]) RETURNS integer
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  own record;
+  n integer := coalesce(cardinality(steps), 0);
+  s dtx.step_spec;
+  names text[] := '{}';
+  after integer[];
+  befores text[] := '{}';       -- for each step, its predecessors as text of an array
+  numbers integer[];            -- for each step as given, its number
+  given integer[] := '{}';      -- for each number, the step as given
+  found_one boolean;
+  rows dtx.saga_definition_step[] := '{}';
+  r dtx.saga_definition_step;
+  old dtx.saga_definition;
+  x record;
+  server_name name;
+  wrapper name;
+BEGIN
+  own := dtx._saga_own_name(_define_saga.name);
+  IF n NOT BETWEEN 1 AND 1000 OR array_ndims(steps) <> 1 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('saga "%s" must have 1 to 1000 steps', _define_saga.name);
+  END IF;
+
+  -- Each step by itself
+  FOR i IN 1 .. n LOOP
+    s := steps[i];
+    IF coalesce(s.name, '') = '' OR length(s.name) > 200 THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format('name of step %s must have 1 to 200 characters', i);
+    ELSIF starts_with(s.name, '_') THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'reserved_name',
+        MESSAGE = format('name of step "%s" is reserved', s.name),
+        DETAIL = 'Names that begin with an underscore are reserved.';
+    ELSIF s.name = ANY (names) THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'duplicate_object',
+        MESSAGE = format('there are two steps "%s"', s.name);
+    END IF;
+    names := names || s.name;
+    IF s.action IS NULL OR s.action NOT IN ('sql', 'sleep', 'signal', 'external') THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format('step "%s" has an unknown action', s.name),
+        HINT = 'Make steps with dtx.step(), dtx.step_sleep(), dtx.step_signal() and dtx.step_external().';
+    ELSIF s.action IN ('sql', 'external')
+      AND (s.kind IS NULL OR s.kind NOT IN ('compensatable', 'pivot', 'retriable')) THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format('step "%s" has an unknown kind', s.name),
+        HINT = 'Kinds of steps are compensatable, pivot, and retriable.';
+    ELSIF s.max_attempts NOT BETWEEN 1 AND 10000 OR s.compensate_attempts NOT BETWEEN 1 AND 10000 THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format('number of attempts at step "%s" must be from 1 to 10000', s.name);
+    ELSIF s.backoff < '0' OR s.delay < '0' OR (s.action = 'sleep' AND s.delay IS NULL)
+      OR NOT isfinite(s.backoff) OR NOT isfinite(s.delay) THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format(CASE WHEN s.action = 'sleep' THEN 'delay of step "%s" must not be null, infinite, or negative'
+                              ELSE 'backoff of step "%s" must not be infinite or negative' END, s.name);
+    ELSIF s.action IN ('sql', 'external') AND s.backoff < '10 milliseconds' THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format('backoff of step "%s" must not be shorter than 10 milliseconds', s.name);
+    ELSIF s.timeout <= '0' OR NOT isfinite(s.timeout) THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format('timeout of step "%s" must be positive and finite', s.name);
+    ELSIF greatest(s.backoff, s.delay, s.timeout) > '1000 years' THEN
+      -- (what is added to the present time must be a time)
+      RAISE EXCEPTION USING
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format('times of step "%s" must not be longer than 1000 years', s.name);
+    END IF;
+    IF s.action = 'sql' THEN
+      IF coalesce(cardinality(s."execute"), 0) NOT BETWEEN 1 AND 100 OR array_ndims(s."execute") <> 1 THEN
+        RAISE EXCEPTION USING
+          ERRCODE = 'invalid_parameter_value',
+          MESSAGE = format('step "%s" must have 1 to 100 statements', s.name);
+      ELSIF (cardinality(s.servers), cardinality(s.compensate), cardinality(s.min_rows))
+         IS DISTINCT FROM (cardinality(s."execute"), cardinality(s."execute"), cardinality(s."execute"))
+         OR array_ndims(s.servers) <> 1 OR array_ndims(s.compensate) <> 1 OR array_ndims(s.min_rows) <> 1 THEN
+        RAISE EXCEPTION USING
+          ERRCODE = 'array_subscript_error',
+          MESSAGE = format('step "%s" has arrays of unequal length', s.name);
+      END IF;
+      FOR j IN 1 .. cardinality(s."execute") LOOP
+        IF coalesce(btrim(s."execute"[j], E' \t\r\n;'), '') = '' THEN
+          RAISE EXCEPTION USING
+            ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('step "%s" has nothing to execute', s.name);
+        ELSIF btrim(s.compensate[j], E' \t\r\n;') = '' THEN
+          RAISE EXCEPTION USING
+            ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('compensation of step "%s" is empty', s.name),
+            HINT = 'Null means that there is nothing to undo.';
+        ELSIF s.min_rows[j] < 0 THEN
+          RAISE EXCEPTION USING
+            ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('min_rows of step "%s" must not be negative', s.name);
+        END IF;
+        server_name := s.servers[j];
+        IF server_name IS NOT NULL THEN
+          SELECT w.fdwname INTO wrapper
+            FROM pg_foreign_server f JOIN pg_foreign_data_wrapper w ON w.oid = f.srvfdw
+           WHERE f.srvname = server_name;
+          IF NOT FOUND THEN
+            RAISE EXCEPTION USING
+              ERRCODE = 'undefined_object',
+              MESSAGE = format('server "%s" does not exist', server_name),
+              DETAIL = format('It is named in step "%s".', s.name);
+          ELSIF wrapper <> 'postgres_fdw' THEN
+            RAISE EXCEPTION USING
+              ERRCODE = 'wrong_object_type',
+              MESSAGE = format('server "%s" is not a server of postgres_fdw', server_name),
+              DETAIL = format('It is named in step "%s".', s.name);
+          END IF;
+        END IF;
+      END LOOP;
+    END IF;
+    IF s.action = 'external' THEN
+      -- "dtx:" and the name are a channel of NOTIFY
+      IF coalesce(s.queue, '') = '' OR s.compensate_queue = '' OR octet_length(s.queue) > 59
+         OR octet_length(s.compensate_queue) > 59 THEN
+        RAISE EXCEPTION USING
+          ERRCODE = 'invalid_parameter_value',
+          MESSAGE = format('name of the queue of step "%s" must have 1 to 59 bytes', s.name);
+      END IF;
+    END IF;
+    IF s.kind IN ('pivot', 'retriable')
+       AND (array_remove(s.compensate, NULL) <> '{}' OR s.compensate_queue IS NOT NULL) THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format('step "%s" of kind %s can''t have a compensation', s.name, s.kind),
+        DETAIL = 'Only compensatable steps are compensated.';
+    END IF;
+  END LOOP;
+
+  -- What comes after what
+  FOR i IN 1 .. n LOOP
+    s := steps[i];
+    after := '{}';
+    IF s.after IS NULL THEN
+      IF i > 1 THEN
+        after := ARRAY[i - 1];
+      END IF;
+    ELSE
+      FOR j IN 1 .. cardinality(s.after) LOOP
+        IF s.after[j] IS NULL OR array_position(names, s.after[j]) IS NULL THEN
+          RAISE EXCEPTION USING
+            ERRCODE = 'undefined_object',
+            MESSAGE = CASE WHEN s.after[j] IS NULL THEN format('names of steps after which step "%s" is to come must not be null', s.name)
+                           ELSE format('there is no step "%s", after which step "%s" is to come', s.after[j], s.name) END;
+        END IF;
+        after := after || array_position(names, s.after[j]);
+      END LOOP;
+    END IF;
+    befores := befores || after::text;
+  END LOOP;
+
+  -- Numbers such that each step comes after its predecessors, and otherwise in
+  -- the order in which they were given
+  numbers := array_fill(NULL::integer, ARRAY[n]);
+  FOR number IN 1 .. n LOOP
+    found_one := false;
+    FOR i IN 1 .. n LOOP
+      IF numbers[i] IS NULL
+         AND NOT EXISTS (SELECT FROM unnest(befores[i]::integer[]) AS b WHERE numbers[b] IS NULL) THEN
+        numbers[i] := number;
+        given := given || i;
+        found_one := true;
+        EXIT;
+      END IF;
+    END LOOP;
+    IF NOT found_one THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format('steps of saga "%s" come after each other in a circle', _define_saga.name),
+        DETAIL = format('These steps can never begin: %s.',
+                        (SELECT string_agg(format('"%s"', names[i]), ', ' ORDER BY i)
+                           FROM generate_series(1, n) AS i WHERE numbers[i] IS NULL));
+    END IF;
+  END LOOP;
+
+  -- The steps as they are stored
+  FOR number IN 1 .. n LOOP
+    s := steps[given[number]];
+    r := NULL;
+    r.step := number;
+    r.name := s.name;
+    r.action := s.action;
+    r.after := ARRAY(SELECT DISTINCT numbers[b]::smallint FROM unnest(befores[given[number]]::integer[]) AS b ORDER BY 1);
+    r.ancestors := ARRAY(SELECT unnest(r.after)
+                         UNION
+                         SELECT unnest(p.ancestors) FROM unnest(rows) AS p WHERE p.step = ANY (r.after)
+                         ORDER BY 1);
+    r.kind := CASE WHEN s.action IN ('sql', 'external') THEN s.kind
+                   WHEN EXISTS (SELECT FROM unnest(rows) AS p
+                                 WHERE p.step = ANY (r.ancestors) AND p.kind IN ('pivot', 'retriable')) THEN 'retriable'
+                   ELSE 'compensatable' END;
+    r.max_attempts := coalesce(s.max_attempts, CASE WHEN s.action = 'external' OR r.kind = 'retriable' THEN 20 ELSE 5 END);
+    r.compensate_attempts := coalesce(s.compensate_attempts, 20);
+    r.backoff := coalesce(s.backoff, '1 second');
+    r.timeout := s.timeout;
+    IF s.action = 'sql' THEN
+      r.servers := s.servers;
+      r."execute" := s."execute";
+      r.compensate := s.compensate;
+      r.min_rows := s.min_rows;
+    ELSIF s.action = 'sleep' THEN
+      r.delay := s.delay;
+    ELSIF s.action = 'external' THEN
+      r.queue := s.queue;
+      r.payload := s.payload;
+      r.compensate_queue := s.compensate_queue;
+    END IF;
+    rows := rows || r;
+  END LOOP;
+
+  -- The point of no return.  Whatever may fail, and would then have the others
+  -- compensated, must be before it.
+  FOR x IN
+    SELECT a.name AS may_fail, a.kind AS may_fail_kind, b.name AS no_return, b.kind AS no_return_kind,
+           b.step = ANY (a.ancestors) AS wrong_order
+      FROM unnest(rows) AS a, unnest(rows) AS b
+     WHERE a.kind IN ('compensatable', 'pivot')
+       AND (a.action IN ('sql', 'external') OR a.timeout IS NOT NULL)
+       AND b.kind IN ('pivot', 'retriable')
+       AND a.step <> b.step
+       AND NOT a.step = ANY (b.ancestors)
+     ORDER BY a.step, b.step
+     LIMIT 1
+  LOOP
+    IF x.may_fail_kind = 'pivot' AND x.no_return_kind = 'pivot' THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format('saga "%s" has more than one pivot: "%s" and "%s"',
+                         _define_saga.name, least(x.may_fail, x.no_return), greatest(x.may_fail, x.no_return)),
+        HINT = 'Statements that must take effect together can be one step, see dtx.statement().';
+    ELSE
+      RAISE EXCEPTION USING
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format(CASE WHEN x.wrong_order THEN '%s step "%s" comes after %s step "%s"'
+                              ELSE '%s step "%s" may run at the same time as %s step "%s"' END,
+                         x.may_fail_kind, x.may_fail, x.no_return_kind, x.no_return),
+        DETAIL = format('If step "%s" failed, step "%s" could not be undone any more.', x.may_fail, x.no_return);
+    END IF;
+  END LOOP;
+
+  LOOP
+    SELECT d.* INTO old FROM dtx.saga_definition d
+     WHERE d.owner = own.owner AND d.name = own.bare ORDER BY d.version DESC LIMIT 1;
+    IF FOUND AND NOT old.dropped THEN
+      rows := ARRAY(SELECT ROW(old.id, u.step, u.name, u.action, u.kind, u.after, u.ancestors, u.servers, u.execute,
+                               u.compensate, u.min_rows, u.max_attempts, u.compensate_attempts, u.backoff, u.timeout,
+                               u.delay, u.queue, u.payload, u.compensate_queue)::dtx.saga_definition_step
+                      FROM unnest(rows) AS u ORDER BY u.step);
+      IF rows = ARRAY(SELECT u FROM dtx.saga_definition_step u WHERE u.definition = old.id ORDER BY u.step) THEN
+        RETURN old.version;     -- nothing new
+      END IF;
+    END IF;
+    -- Waits for whoever is doing the same just now, and then looks again.
+    INSERT INTO dtx.saga_definition (id, owner, name, version, created_at)
+    VALUES (nextval('dtx.saga_definition_id'), own.owner, own.bare, coalesce(old.version, 0) + 1, clock_timestamp())
+    ON CONFLICT DO NOTHING
+    RETURNING * INTO old;
+    EXIT WHEN FOUND;
+  END LOOP;
+  INSERT INTO dtx.saga_definition_step
+  SELECT old.id, u.step, u.name, u.action, u.kind, u.after, u.ancestors, u.servers, u.execute, u.compensate,
+         u.min_rows, u.max_attempts, u.compensate_attempts, u.backoff, u.timeout, u.delay, u.queue, u.payload,
+         u.compensate_queue
+    FROM unnest(rows) AS u;
+  RETURN old.version;
+END
+$$;
+
+COMMENT ON FUNCTION dtx._define_saga(text, dtx.step_spec[]) IS
+  'internal: dtx.define_saga()';
+
+CREATE OR REPLACE FUNCTION dtx.define_saga(name text, VARIADIC steps dtx.step_spec[]) RETURNS integer
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION dtx.define_saga(text, dtx.step_spec[]) IS
+  'defines a saga, or a new version of it if anything is different; returns the version';
+
+CREATE OR REPLACE FUNCTION dtx._grant_saga_definition(name text, grantee name) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  own record;
+  role oid;
+BEGIN
+  own := dtx._saga_own_name(_grant_saga_definition.name);
+  IF _grant_saga_definition.grantee IS DISTINCT FROM 'public' THEN
+    SELECT r.oid INTO role FROM pg_authid r WHERE r.rolname = _grant_saga_definition.grantee;
+    IF NOT FOUND THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'undefined_object',
+        MESSAGE = CASE WHEN _grant_saga_definition.grantee IS NULL THEN 'grantee must not be null'
+                       ELSE format('role "%s" does not exist', _grant_saga_definition.grantee) END;
+    END IF;
+  END IF;
+  PERFORM FROM dtx.saga_definition d WHERE d.owner = own.owner AND d.name = own.bare AND NOT d.dropped FOR KEY SHARE;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'undefined_object',
+      MESSAGE = format('there is no definition of a saga "%s"', _grant_saga_definition.name);
+  END IF;
+  INSERT INTO dtx.saga_definition_grant (owner, name, grantee)
+  SELECT own.owner, own.bare, role
+   WHERE NOT EXISTS (SELECT FROM dtx.saga_definition_grant g
+                      WHERE g.owner = own.owner AND g.name = own.bare AND g.grantee IS NOT DISTINCT FROM role);
+END
+$$;
+
+COMMENT ON FUNCTION dtx._grant_saga_definition(text, name) IS
+  'internal: dtx.grant_saga_definition()';
+
+CREATE OR REPLACE FUNCTION dtx.grant_saga_definition(name text, grantee name) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION dtx.grant_saga_definition(text, name) IS
+  'lets a role, or ''public'', start sagas of a definition of one''s own, all versions, with its own rights';
+
+CREATE OR REPLACE FUNCTION dtx._revoke_saga_definition(name text, grantee name) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  own record;
+BEGIN
+  own := dtx._saga_own_name(_revoke_saga_definition.name);
+  DELETE FROM dtx.saga_definition_grant g
+   WHERE g.owner = own.owner AND g.name = own.bare
+     AND (CASE WHEN g.grantee IS NULL THEN _revoke_saga_definition.grantee = 'public'
+               ELSE g.grantee = (SELECT r.oid FROM pg_authid r WHERE r.rolname = _revoke_saga_definition.grantee) END);
+END
+$$;
+
+COMMENT ON FUNCTION dtx._revoke_saga_definition(text, name) IS
+  'internal: dtx.revoke_saga_definition()';
+
+CREATE OR REPLACE FUNCTION dtx.revoke_saga_definition(name text, grantee name) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION dtx.revoke_saga_definition(text, name) IS
+  'takes back what dtx.grant_saga_definition() has granted; sagas that were started go on';
+
+CREATE OR REPLACE FUNCTION dtx._drop_saga_definition(name text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  caller oid := dtx._saga_caller();
+  part record := dtx._saga_split_name(_drop_saga_definition.name);
+  own record;
+  ids bigint[];
+  n bigint;
+BEGIN
+  IF part.owner = '' AND (SELECT r.rolsuper FROM pg_authid r WHERE r.oid = caller) THEN
+    -- Those that belong to nobody.
+    ids := ARRAY(SELECT d.id FROM dtx.saga_definition d
+                  WHERE d.name = part.bare AND NOT d.dropped
+                    AND NOT EXISTS (SELECT FROM pg_authid r WHERE r.oid = d.owner)
+                  ORDER BY d.id FOR UPDATE);
+  ELSE
+    own := dtx._saga_own_name(_drop_saga_definition.name);
+    ids := ARRAY(SELECT d.id FROM dtx.saga_definition d
+                  WHERE d.owner = own.owner AND d.name = own.bare AND NOT d.dropped
+                  ORDER BY d.id FOR UPDATE);
+  END IF;
+  IF ids = '{}' THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'undefined_object',
+      MESSAGE = format('there is no definition of a saga "%s"', _drop_saga_definition.name);
+  END IF;
+  SELECT count(*) INTO n FROM dtx.saga g WHERE g.definition = ANY (ids) AND g.finished_at IS NULL;
+  IF n > 0 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'object_in_use',
+      MESSAGE = format('cannot drop definition "%s", because %s of its sagas have not ended', _drop_saga_definition.name, n),
+      HINT = 'Wait for them, or end them with dtx.cancel_saga() or dtx.force_saga().';
+  END IF;
+  DELETE FROM dtx.saga_definition_grant x
+   USING dtx.saga_definition d
+   WHERE d.id = ANY (ids) AND x.owner = d.owner AND x.name = d.name;
+  UPDATE dtx.saga_definition SET dropped = true WHERE id = ANY (ids);
+  PERFORM dtx._saga_forget_definitions();
+END
+$$;
+
+COMMENT ON FUNCTION dtx._drop_saga_definition(text) IS
+  'internal: dtx.drop_saga_definition()';
+
+CREATE OR REPLACE FUNCTION dtx.drop_saga_definition(name text) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION dtx.drop_saga_definition(text) IS
+  'drops a definition, all versions; refused while sagas of it have not ended';
+
+-- Of those that were dropped, those that no saga is of any more.
+CREATE OR REPLACE FUNCTION dtx._saga_forget_definitions() RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  DELETE FROM dtx.saga_definition
+   WHERE id IN (SELECT d.id FROM dtx.saga_definition d
+                 WHERE d.dropped AND NOT EXISTS (SELECT FROM dtx.saga g WHERE g.definition = d.id)
+                   FOR UPDATE SKIP LOCKED)      -- others may be doing the same
+$$;
+
+COMMENT ON FUNCTION dtx._saga_forget_definitions() IS
+  'internal: forgets definitions that were dropped and are not needed any more';

@@ -1,0 +1,342 @@
+--
+-- Views.  Users see their own sagas, that is, those of roles whose privileges they
+-- have.  Members of pg_monitor see that there are others, and how they do, but nothing
+-- that users have put into them.
+--
+
+CREATE OR REPLACE VIEW dtx.saga_definitions WITH (security_barrier) AS
+  SELECT d.name,
+         d.version,
+         (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = d.owner) AS owner,
+         d.created_at,
+         ARRAY(SELECT s.name FROM dtx.saga_definition_step AS s WHERE s.definition = d.id ORDER BY s.step) AS steps,
+         ARRAY(SELECT COALESCE(r.rolname, 'public')
+                 FROM dtx.saga_definition_grant AS g
+                 LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = g.grantee
+                WHERE g.owner = d.owner AND g.name = d.name AND (g.grantee IS NULL OR r.oid IS NOT NULL)
+                ORDER BY 1) AS granted_to
+    FROM dtx.saga_definition AS d
+   WHERE NOT d.dropped
+     AND (pg_catalog.pg_has_role(d.owner, 'USAGE')
+          OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+          OR EXISTS (SELECT FROM dtx.saga_definition_grant AS g
+                      WHERE g.owner = d.owner AND g.name = d.name
+                        AND (g.grantee IS NULL OR pg_catalog.pg_has_role(g.grantee, 'USAGE'))));
+
+COMMENT ON VIEW dtx.saga_definitions IS
+  'definitions of sagas, all versions; one''s own, and those that one may use; members of pg_monitor see all';
+COMMENT ON COLUMN dtx.saga_definitions.name IS
+  'name of the definition';
+COMMENT ON COLUMN dtx.saga_definitions.version IS
+  'version; the highest one is used by sagas that start now';
+COMMENT ON COLUMN dtx.saga_definitions.owner IS
+  'who may define the next version, and let others use it; null: that role was dropped';
+COMMENT ON COLUMN dtx.saga_definitions.granted_to IS
+  'who else may start sagas of it, by dtx.grant_saga_definition()';
+COMMENT ON COLUMN dtx.saga_definitions.created_at IS
+  'when this version was defined';
+COMMENT ON COLUMN dtx.saga_definitions.steps IS
+  'names of its steps; dtx.explain_saga(name) tells more';
+
+CREATE OR REPLACE VIEW dtx.saga_definition_steps WITH (security_barrier) AS
+  SELECT (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = d.owner) AS owner,
+         d.name,
+         d.version,
+         s.step AS position,
+         s.name AS step,
+         s.action,
+         s.kind,
+         ARRAY(SELECT p.name FROM dtx.saga_definition_step AS p
+                WHERE p.definition = d.id AND p.step = ANY (s.after) ORDER BY p.step) AS after,
+         s.servers,
+         s.execute,
+         s.compensate,
+         s.min_rows,
+         s.max_attempts,
+         s.compensate_attempts,
+         s.backoff,
+         s.timeout,
+         s.delay,
+         s.queue,
+         s.payload,
+         s.compensate_queue
+    FROM dtx.saga_definition AS d
+    JOIN dtx.saga_definition_step AS s ON s.definition = d.id
+   WHERE NOT d.dropped
+     AND (pg_catalog.pg_has_role(d.owner, 'USAGE')
+          OR EXISTS (SELECT FROM dtx.saga_definition_grant AS g
+                      WHERE g.owner = d.owner AND g.name = d.name
+                        AND (g.grantee IS NULL OR pg_catalog.pg_has_role(g.grantee, 'USAGE'))));
+
+COMMENT ON VIEW dtx.saga_definition_steps IS
+  'steps of definitions of sagas, all versions; of one''s own, and of those that one may use';
+COMMENT ON COLUMN dtx.saga_definition_steps.owner IS
+  'owner of the definition; null: that role was dropped';
+COMMENT ON COLUMN dtx.saga_definition_steps.name IS
+  'name of the definition';
+COMMENT ON COLUMN dtx.saga_definition_steps.version IS
+  'its version';
+COMMENT ON COLUMN dtx.saga_definition_steps.position IS
+  'number of the step; higher than those of the steps that it comes after';
+COMMENT ON COLUMN dtx.saga_definition_steps.step IS
+  'name of the step';
+COMMENT ON COLUMN dtx.saga_definition_steps.action IS
+  'sql, sleep, signal, or external';
+COMMENT ON COLUMN dtx.saga_definition_steps.kind IS
+  'compensatable, pivot, or retriable';
+COMMENT ON COLUMN dtx.saga_definition_steps.after IS
+  'steps that must be done before';
+COMMENT ON COLUMN dtx.saga_definition_steps.servers IS
+  'foreign server of each statement; null: the coordinator';
+COMMENT ON COLUMN dtx.saga_definition_steps.execute IS
+  'the statements';
+COMMENT ON COLUMN dtx.saga_definition_steps.compensate IS
+  'what undoes each statement; null: nothing to undo';
+COMMENT ON COLUMN dtx.saga_definition_steps.min_rows IS
+  'rows that each statement must affect or return at least; null: any number';
+COMMENT ON COLUMN dtx.saga_definition_steps.max_attempts IS
+  'the step fails for good after so many attempts';
+COMMENT ON COLUMN dtx.saga_definition_steps.compensate_attempts IS
+  'its compensation fails for good after so many attempts';
+COMMENT ON COLUMN dtx.saga_definition_steps.backoff IS
+  'pause after the first failed attempt; it doubles with each one, up to ten minutes';
+COMMENT ON COLUMN dtx.saga_definition_steps.timeout IS
+  'longest time of an attempt, or of a wait; null: any time';
+COMMENT ON COLUMN dtx.saga_definition_steps.delay IS
+  'time that a step of action sleep lets pass';
+COMMENT ON COLUMN dtx.saga_definition_steps.queue IS
+  'queue of a step of action external';
+COMMENT ON COLUMN dtx.saga_definition_steps.payload IS
+  'what the worker that claims it is given besides input and results';
+COMMENT ON COLUMN dtx.saga_definition_steps.compensate_queue IS
+  'queue of its compensation; null: nothing to undo';
+
+CREATE OR REPLACE VIEW dtx.sagas WITH (security_barrier) AS
+  SELECT g.id,
+         d.name,
+         d.version,
+         (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = d.owner) AS owner,
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN x.key END AS key,
+         (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = g.role) AS role,
+         g.state,
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN x.input END AS input,
+         g.started_at,
+         x.run_at,
+         x.deadline,
+         g.finished_at,
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN NULLIF(pg_catalog.concat_ws('; ', x.reason, x.failure), '') END AS reason,
+         CASE WHEN g.state NOT IN ('completed', 'compensated') AND g.database <> h.oid THEN
+           pg_catalog.format(
+             'It belongs to database %2$s, of which this one is a copy, and goes on there only. To end it here, SELECT dtx.force_saga(%1$s, ''compensated'', ''why''), which changes nothing there.',
+             g.id,
+             COALESCE((SELECT pg_catalog.format('"%s"', o.datname) FROM pg_catalog.pg_database AS o WHERE o.oid = g.database),
+                      pg_catalog.format('%s, which has been dropped', g.database)))
+              WHEN g.state = 'failed' THEN
+           pg_catalog.format(
+             CASE WHEN g.compensating
+                  THEN 'Remove the cause and SELECT dtx.retry_saga(%1$s); or undo it by hand and SELECT dtx.skip_step(%1$s, %2$L, ''why''); or end the saga with dtx.force_saga(%1$s, ''compensated'', ''why'').'
+                  ELSE 'Remove the cause and SELECT dtx.retry_saga(%1$s); or do it by hand and SELECT dtx.skip_step(%1$s, %2$L, ''why''); or turn back with dtx.force_saga(%1$s, ''compensating'', ''why'').' END,
+             g.id,
+             (SELECT p.name
+                FROM dtx.saga_step AS s
+                JOIN dtx.saga_definition_step AS p ON p.definition = g.definition AND p.step = s.step
+               WHERE s.saga = g.id AND s.state = 'failed' AND s.compensation = g.compensating
+               ORDER BY s.since
+               LIMIT 1))
+         END AS hint
+    FROM dtx.saga AS g
+    JOIN dtx.saga_data AS x ON x.saga = g.id
+    JOIN dtx.saga_definition AS d ON d.id = g.definition
+    JOIN pg_catalog.pg_database AS h ON h.datname = pg_catalog.current_database()
+   WHERE pg_catalog.pg_has_role(g.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+
+COMMENT ON VIEW dtx.sagas IS
+  'sagas; one''s own, and for members of pg_monitor all others, without what users have put into them (key, input, reason)';
+COMMENT ON COLUMN dtx.sagas.id IS
+  'number of the saga';
+COMMENT ON COLUMN dtx.sagas.name IS
+  'name of its definition';
+COMMENT ON COLUMN dtx.sagas.version IS
+  'version of its definition';
+COMMENT ON COLUMN dtx.sagas.owner IS
+  'owner of its definition; null: that role was dropped';
+COMMENT ON COLUMN dtx.sagas.key IS
+  'key with which it was started';
+COMMENT ON COLUMN dtx.sagas.role IS
+  'role that has started it, as which its steps run; null: it was dropped';
+COMMENT ON COLUMN dtx.sagas.state IS
+  'pending, running, completed, compensating, compensated; failed: only an operator can decide how to go on';
+COMMENT ON COLUMN dtx.sagas.input IS
+  'its input';
+COMMENT ON COLUMN dtx.sagas.started_at IS
+  'when dtx.start_saga() was called';
+COMMENT ON COLUMN dtx.sagas.run_at IS
+  'not begun before; null: at once';
+COMMENT ON COLUMN dtx.sagas.deadline IS
+  'compensated if it has not reached its point of no return until then; null: any time';
+COMMENT ON COLUMN dtx.sagas.finished_at IS
+  'when it was completed or compensated';
+COMMENT ON COLUMN dtx.sagas.reason IS
+  'why it compensates, has failed, or was forced';
+COMMENT ON COLUMN dtx.sagas.hint IS
+  'what to do, if it has failed, or belongs to the database that this one is a copy of';
+
+CREATE OR REPLACE VIEW dtx.saga_steps WITH (security_barrier) AS
+  SELECT g.id AS saga,
+         d.step AS position,
+         d.name AS step,
+         d.action,
+         d.kind,
+         ARRAY(SELECT p.name FROM dtx.saga_definition_step AS p
+                WHERE p.definition = d.definition AND p.step = ANY (d.after) ORDER BY p.step) AS after,
+         d.servers,
+         COALESCE(s.state,
+           CASE WHEN g.state IN ('pending', 'running', 'failed') AND NOT g.compensating
+                THEN 'pending' ELSE 'skipped' END::dtx.saga_step_state) AS state,
+         COALESCE(s.attempt, 0) AS attempts,
+         s.since,
+         CASE WHEN g.database = h.oid THEN s.due_at END AS due_at,
+         e.queue,
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN e.worker END AS worker,
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN r.result END AS result,
+         CASE WHEN s.state NOT IN ('completed', 'compensated') AND pg_catalog.pg_has_role(g.role, 'USAGE') THEN
+           (SELECT h.message FROM dtx.saga_history_record AS h
+             WHERE h.saga = g.id AND h.step = d.step AND h.outcome IN ('failed', 'lost')
+             ORDER BY h.id DESC LIMIT 1)
+         END AS error
+    FROM dtx.saga AS g
+    JOIN dtx.saga_definition_step AS d ON d.definition = g.definition
+    LEFT JOIN dtx.saga_step AS s ON s.saga = g.id AND s.step = d.step
+    LEFT JOIN dtx.saga_external AS e ON e.saga = g.id AND e.step = d.step
+    LEFT JOIN dtx.saga_result AS r ON r.saga = g.id AND r.step = d.step
+    JOIN pg_catalog.pg_database AS h ON h.datname = pg_catalog.current_database()
+   WHERE pg_catalog.pg_has_role(g.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+
+COMMENT ON VIEW dtx.saga_steps IS
+  'steps of sagas; those of one''s own, and for members of pg_monitor all others, without worker, result and error';
+COMMENT ON COLUMN dtx.saga_steps.saga IS
+  'number of the saga';
+COMMENT ON COLUMN dtx.saga_steps.position IS
+  'number of the step; higher than those of the steps that it comes after';
+COMMENT ON COLUMN dtx.saga_steps.step IS
+  'name of the step';
+COMMENT ON COLUMN dtx.saga_steps.action IS
+  'sql, sleep, signal, or external';
+COMMENT ON COLUMN dtx.saga_steps.kind IS
+  'compensatable, pivot, or retriable';
+COMMENT ON COLUMN dtx.saga_steps.after IS
+  'steps that must be done before';
+COMMENT ON COLUMN dtx.saga_steps.servers IS
+  'foreign server of each of its statements; null: the coordinator';
+COMMENT ON COLUMN dtx.saga_steps.state IS
+  'pending, running, waiting, completed, failed, skipped, compensating, or compensated';
+COMMENT ON COLUMN dtx.saga_steps.attempts IS
+  'attempts begun, at the step or, on the way back, at its compensation';
+COMMENT ON COLUMN dtx.saga_steps.since IS
+  'since when it is in this state';
+COMMENT ON COLUMN dtx.saga_steps.due_at IS
+  'when somebody will look at it next; in the past: now; null: nobody needs to';
+COMMENT ON COLUMN dtx.saga_steps.queue IS
+  'queue in which it waits for an external worker';
+COMMENT ON COLUMN dtx.saga_steps.worker IS
+  'external worker that has claimed it';
+COMMENT ON COLUMN dtx.saga_steps.result IS
+  'its result';
+COMMENT ON COLUMN dtx.saga_steps.error IS
+  'why the last attempt that was not successful has failed; null if it has succeeded since';
+
+CREATE OR REPLACE VIEW dtx.saga_history WITH (security_barrier) AS
+  SELECT h.saga,
+         h.id,
+         d.name AS step,
+         h.action,
+         h.attempt,
+         h.outcome,
+         h.sqlstate,
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN h.message END AS message,
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN h.detail END AS detail,
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN h.hint END AS hint,
+         h.started_at,
+         h.finished_at,
+         h.retry_at,
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN h.by_whom END AS by_whom
+    FROM dtx.saga_history_record AS h
+    JOIN dtx.saga AS g ON g.id = h.saga
+    LEFT JOIN dtx.saga_definition_step AS d ON d.definition = g.definition AND d.step = h.step
+   WHERE pg_catalog.pg_has_role(g.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+
+COMMENT ON VIEW dtx.saga_history IS
+  'all attempts at steps of sagas, and what operators have done; of one''s own, and for members of pg_monitor of all others, without message, detail, hint and by_whom';
+COMMENT ON COLUMN dtx.saga_history.saga IS
+  'number of the saga';
+COMMENT ON COLUMN dtx.saga_history.id IS
+  'number of the entry; they grow with time within a saga';
+COMMENT ON COLUMN dtx.saga_history.step IS
+  'name of the step; null: about the saga';
+COMMENT ON COLUMN dtx.saga_history.action IS
+  'execute or compensate; or what happened to the saga: cancel, retry, skip, force, deadline';
+COMMENT ON COLUMN dtx.saga_history.attempt IS
+  'which attempt it was, from 1';
+COMMENT ON COLUMN dtx.saga_history.outcome IS
+  'completed, failed, lost (its worker or its lease has gone), or stopped (for no fault of its own, so it was no attempt); for other actions, the state that followed';
+COMMENT ON COLUMN dtx.saga_history.sqlstate IS
+  'SQLSTATE of the error';
+COMMENT ON COLUMN dtx.saga_history.message IS
+  'its message; or the reason that was given';
+COMMENT ON COLUMN dtx.saga_history.detail IS
+  'its detail';
+COMMENT ON COLUMN dtx.saga_history.hint IS
+  'its hint';
+COMMENT ON COLUMN dtx.saga_history.started_at IS
+  'when the attempt began';
+COMMENT ON COLUMN dtx.saga_history.finished_at IS
+  'when it ended';
+COMMENT ON COLUMN dtx.saga_history.retry_at IS
+  'when it is tried again; null: not by itself';
+COMMENT ON COLUMN dtx.saga_history.by_whom IS
+  'role that has done it, or name of the external worker; null: a worker of pg_dtx';
+
+CREATE OR REPLACE VIEW dtx.saga_stat WITH (security_barrier) AS
+  SELECT (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = d.owner) AS owner,
+         d.name,
+         pg_catalog.count(*) AS started,
+         pg_catalog.count(*) FILTER (WHERE g.state = 'pending') AS pending,
+         pg_catalog.count(*) FILTER (WHERE g.state = 'running') AS running,
+         pg_catalog.count(*) FILTER (WHERE g.state = 'completed') AS completed,
+         pg_catalog.count(*) FILTER (WHERE g.state = 'compensating') AS compensating,
+         pg_catalog.count(*) FILTER (WHERE g.state = 'compensated') AS compensated,
+         pg_catalog.count(*) FILTER (WHERE g.state = 'failed') AS failed,
+         pg_catalog.min(g.started_at) FILTER (WHERE g.finished_at IS NULL) AS oldest_unfinished,
+         pg_catalog.avg(g.finished_at - g.started_at) FILTER (WHERE g.state = 'completed') AS mean_time,
+         pg_catalog.max(g.finished_at - g.started_at) FILTER (WHERE g.state = 'completed') AS max_time
+    FROM dtx.saga AS g
+    JOIN dtx.saga_definition AS d ON d.id = g.definition
+   WHERE pg_catalog.pg_has_role(g.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   GROUP BY d.owner, d.name;
+
+COMMENT ON VIEW dtx.saga_stat IS
+  'numbers of sagas by definition, as far as they were not purged; members of pg_monitor see all, others those of their own';
+COMMENT ON COLUMN dtx.saga_stat.owner IS
+  'owner of the definition; null: that role was dropped';
+COMMENT ON COLUMN dtx.saga_stat.name IS
+  'name of the definition';
+COMMENT ON COLUMN dtx.saga_stat.started IS
+  'sagas, whatever their state';
+COMMENT ON COLUMN dtx.saga_stat.pending IS
+  'sagas that have not begun';
+COMMENT ON COLUMN dtx.saga_stat.running IS
+  'sagas that go on';
+COMMENT ON COLUMN dtx.saga_stat.completed IS
+  'sagas of which all steps are done';
+COMMENT ON COLUMN dtx.saga_stat.compensating IS
+  'sagas that are being undone';
+COMMENT ON COLUMN dtx.saga_stat.compensated IS
+  'sagas that were undone';
+COMMENT ON COLUMN dtx.saga_stat.failed IS
+  'sagas that wait for an operator';
+COMMENT ON COLUMN dtx.saga_stat.oldest_unfinished IS
+  'start of the oldest saga that is neither completed nor compensated';
+COMMENT ON COLUMN dtx.saga_stat.mean_time IS
+  'mean time from start to completion';
+COMMENT ON COLUMN dtx.saga_stat.max_time IS
+  'longest time from start to completion';

@@ -1,0 +1,206 @@
+--
+-- Graphs as text.  Steps that follow each other are in one column; where several
+-- may run at the same time, each begins a branch ("+-"), and a step that waits
+-- for several names them.
+--
+
+CREATE OR REPLACE FUNCTION dtx._saga_graph(names text[], befores text[], OUT step integer, OUT label text) RETURNS SETOF record
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  n integer := cardinality(names);
+  before integer[];
+  above integer[] := '{}';      -- the last step that all ways to a step have in common, 0: none
+  depth integer[] := '{}';
+  a integer;
+  b integer;
+  stack integer[] := '{0}';     -- steps to be drawn, the next one last
+  lines text[] := '{""}';       -- what is drawn left of each of them
+  marks text[] := '{""}';       -- and between that and the name
+  children integer[];
+  line text;
+  mark text;
+BEGIN
+  FOR i IN 1 .. n LOOP
+    before := befores[i]::integer[];
+    a := coalesce(before[1], 0);
+    FOREACH b IN ARRAY before LOOP
+      WHILE a <> b LOOP
+        IF coalesce(depth[a], 0) >= coalesce(depth[b], 0) THEN
+          a := above[a];
+        ELSE
+          b := above[b];
+        END IF;
+      END LOOP;
+    END LOOP;
+    above[i] := a;
+    depth[i] := CASE WHEN a = 0 THEN 1 ELSE depth[a] + 1 END;
+  END LOOP;
+  WHILE cardinality(stack) > 0 LOOP
+    a := stack[cardinality(stack)];
+    line := lines[cardinality(stack)];
+    mark := marks[cardinality(stack)];
+    stack := trim_array(stack, 1);
+    lines := trim_array(lines, 1);
+    marks := trim_array(marks, 1);
+    IF a > 0 THEN
+      step := a;
+      label := line || mark || names[a];
+      before := befores[a]::integer[];
+      IF cardinality(before) > 1 THEN
+        label := label || ' <- ' || (SELECT string_agg(names[x], ', ' ORDER BY x) FROM unnest(before) AS x);
+      END IF;
+      RETURN NEXT;
+      line := line || CASE WHEN mark = '' THEN '' ELSE '|  ' END;
+    END IF;
+    children := ARRAY(SELECT i FROM generate_series(1, n) AS i WHERE above[i] = a
+                       ORDER BY cardinality(befores[i]::integer[]) > 1, i);
+    FOR i IN REVERSE cardinality(children) .. 1 LOOP
+      stack := stack || children[i];
+      lines := lines || line;
+      marks := marks || CASE WHEN cardinality(children) > 1 AND cardinality(befores[children[i]]::integer[]) < 2
+                             THEN '+- ' ELSE '' END;
+    END LOOP;
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION dtx._saga_graph(text[], text[]) IS
+  'internal: the steps of a graph in the order in which they are drawn';
+
+CREATE OR REPLACE FUNCTION dtx._saga_place(action text, servers name[], delay interval, queue text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT CASE action
+           WHEN 'sql' THEN (SELECT string_agg(DISTINCT coalesce(s, '(here)'), ', ') FROM unnest(servers) AS s)
+           WHEN 'sleep' THEN '(sleep' || coalesce(' ' || delay, '') || ')'
+           WHEN 'signal' THEN '(signal)'
+           ELSE '(queue' || coalesce(' ' || queue, '') || ')'
+         END
+$$;
+
+COMMENT ON FUNCTION dtx._saga_place(text, name[], interval, text) IS
+  'internal: where a step is done, for a graph';
+
+CREATE OR REPLACE FUNCTION dtx.explain_saga(name text) RETURNS SETOF text
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  v integer;
+  whose text;
+  bare text;
+  owners name[];
+BEGIN
+  -- One's own, or the only one of that name that one sees.
+  whose := substring(explain_saga.name from '^(.*)[.][^.]*$');
+  bare := substring(explain_saga.name from '[^.]*$');
+  owners := ARRAY(SELECT DISTINCT d.owner FROM dtx.saga_definitions d
+                   WHERE d.name = bare AND d.owner = coalesce(whose, d.owner));
+  IF whose IS NULL AND current_user = ANY (owners) THEN
+    owners := ARRAY[current_user];
+  ELSIF cardinality(owners) > 1 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'ambiguous_alias',
+      MESSAGE = format('there are several definitions of a saga "%s"', bare),
+      HINT = 'Write the name of the owner and a dot before that of the definition.';
+  END IF;
+  SELECT max(d.version) INTO v FROM dtx.saga_definitions d WHERE d.name = bare AND d.owner = owners[1];
+  IF v IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'undefined_object',
+      MESSAGE = CASE WHEN explain_saga.name IS NULL THEN 'name of the saga must not be null'
+                     ELSE format('there is no definition of a saga "%s"', explain_saga.name) END;
+  END IF;
+  RETURN NEXT format('definition of saga "%s", version %s', explain_saga.name, v);
+  RETURN QUERY
+    WITH s AS (
+      SELECT p.*, (SELECT array_agg(b.position ORDER BY b.position)
+                     FROM dtx.saga_definition_steps b
+                    WHERE b.owner = p.owner AND b.name = p.name AND b.version = p.version AND b.step = ANY (p.after)) AS before
+        FROM dtx.saga_definition_steps p
+       WHERE p.owner = owners[1] AND p.name = bare AND p.version = v),
+    g AS (
+      SELECT x.step, x.label, x.ord
+        FROM (SELECT array_agg(s.step ORDER BY s.position) AS names,
+                     array_agg(coalesce(s.before, '{}')::text ORDER BY s.position) AS befores FROM s) AS a,
+             ROWS FROM (dtx._saga_graph(a.names, a.befores)) WITH ORDINALITY AS x (step, label, ord)),
+    t AS (
+      SELECT g.ord, g.label, s.*, dtx._saga_place(s.action, s.servers, s.delay, s.queue) AS place
+        FROM g JOIN s ON s.position = g.step)
+    SELECT rtrim(rpad(t.label, max(length(t.label)) OVER ()) || '  '
+                 || rpad(t.place, max(length(t.place)) OVER ()) || '  '
+                 || rpad(t.kind, 13) || '  '
+                 || concat_ws(', ',
+                      CASE WHEN t.action IN ('sql', 'external') THEN format('%s attempts', t.max_attempts) END,
+                      CASE WHEN t.action IN ('sql', 'external') THEN format('backoff %s', t.backoff) END,
+                      'timeout ' || t.timeout,
+                      CASE WHEN array_remove(t.compensate, NULL) <> '{}' OR t.compensate_queue IS NOT NULL
+                           THEN format('compensation with %s attempts', t.compensate_attempts) END))
+      FROM t ORDER BY t.ord;
+END
+$$;
+
+COMMENT ON FUNCTION dtx.explain_saga(text) IS
+  'draws the graph of the newest version of a definition, as text';
+
+CREATE OR REPLACE FUNCTION dtx.explain_saga(saga bigint) RETURNS SETOF text
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  sg dtx.sagas;
+BEGIN
+  SELECT g.* INTO sg FROM dtx.sagas g WHERE g.id = explain_saga.saga;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'undefined_object',
+      MESSAGE = CASE WHEN explain_saga.saga IS NULL THEN 'saga must not be null'
+                     ELSE format('saga %s does not exist, or is not yours', explain_saga.saga) END;
+  END IF;
+  RETURN NEXT format('saga %s "%s", version %s: %s', sg.id, sg.name, sg.version, sg.state)
+    || coalesce(' after ' || round(extract(epoch FROM sg.finished_at - sg.started_at), 3) || ' s', '');
+  RETURN NEXT concat_ws(', ', 'key "' || sg.key || '"', 'started at ' || sg.started_at,
+                        'to run at ' || sg.run_at, 'deadline ' || sg.deadline);
+  IF sg.reason IS NOT NULL THEN
+    RETURN NEXT sg.reason;
+  END IF;
+  IF sg.hint IS NOT NULL THEN
+    RETURN NEXT sg.hint;
+  END IF;
+  RETURN QUERY
+    WITH s AS (
+      SELECT p.*, (SELECT array_agg(b.position ORDER BY b.position)
+                     FROM dtx.saga_steps b
+                    WHERE b.saga = p.saga AND b.step = ANY (p.after)) AS before,
+             (SELECT round(extract(epoch FROM h.finished_at - h.started_at), 3)
+                FROM dtx.saga_history h
+               WHERE h.saga = p.saga AND h.step = p.step AND h.outcome = 'completed'
+               ORDER BY h.id DESC LIMIT 1) AS seconds
+        FROM dtx.saga_steps p
+       WHERE p.saga = sg.id),
+    g AS (
+      SELECT x.step, x.label, x.ord
+        FROM (SELECT array_agg(s.step ORDER BY s.position) AS names,
+                     array_agg(coalesce(s.before, '{}')::text ORDER BY s.position) AS befores FROM s) AS a,
+             ROWS FROM (dtx._saga_graph(a.names, a.befores)) WITH ORDINALITY AS x (step, label, ord)),
+    t AS (
+      SELECT g.ord, g.label, s.*, dtx._saga_place(s.action, s.servers, NULL, s.queue) AS place
+        FROM g JOIN s ON s.position = g.step)
+    SELECT rtrim(rpad(t.label, max(length(t.label)) OVER ()) || '  '
+                 || rpad(t.place, max(length(t.place)) OVER ()) || '  '
+                 || rpad(t.kind, 13) || '  '
+                 || rpad(t.state::text, 12) || '  '
+                 || concat_ws(', ',
+                      CASE t.attempts WHEN 0 THEN NULL WHEN 1 THEN '1 attempt' ELSE format('%s attempts', t.attempts) END,
+                      CASE WHEN t.state IN ('completed', 'compensated') THEN format('%s s', t.seconds) END,
+                      CASE WHEN t.state IN ('running', 'waiting', 'failed') THEN 'since ' || t.since END,
+                      'worker "' || t.worker || '"',
+                      CASE WHEN t.due_at > clock_timestamp() THEN 'next at ' || t.due_at END,
+                      t.error))
+      FROM t ORDER BY t.ord;
+END
+$$;
+
+COMMENT ON FUNCTION dtx.explain_saga(bigint) IS
+  'draws the graph of a saga with the states of its steps, attempts and times, as text';

@@ -1,0 +1,178 @@
+--
+-- dtx.overview(), for psql's \watch.
+--
+
+CREATE OR REPLACE FUNCTION dtx._stat_since_last_call(
+  OUT seconds double precision,
+  OUT one_phase bigint,
+  OUT two_phase bigint,
+  OUT prepare_failed bigint,
+  OUT handed_over bigint,
+  OUT resolved bigint,
+  OUT prepare_time double precision,
+  OUT commit_time double precision
+) RETURNS record
+AS 'MODULE_PATHNAME', 'dtx_sql_stat_since_last_call'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION dtx._stat_since_last_call() IS
+  'internal: what was counted since this session last called this function or, if it has not, since the counters were zero';
+
+-- How long ago that was.
+CREATE OR REPLACE FUNCTION dtx._age(since timestamptz) RETURNS text
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT CASE WHEN s < 120 THEN s || ' s'
+              WHEN s < 7200 THEN s / 60 || ' min'
+              WHEN s < 172800 THEN s / 3600 || ' h'
+              ELSE s / 86400 || ' days' END
+    FROM CAST(greatest(floor(extract(epoch FROM clock_timestamp() - since)), 0) AS bigint) AS s
+$$;
+
+COMMENT ON FUNCTION dtx._age(timestamptz) IS 'internal: for dtx.overview()';
+
+CREATE OR REPLACE FUNCTION dtx._rate(n bigint, seconds double precision) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$SELECT round((n / greatest(seconds, 0.001))::numeric, 1) || ' per second'$$;
+
+COMMENT ON FUNCTION dtx._rate(bigint, double precision) IS 'internal: for dtx.overview()';
+
+CREATE OR REPLACE FUNCTION dtx._mean(total double precision, n bigint) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$SELECT coalesce(round((total / nullif(n, 0))::numeric, 2) || ' ms', '-')$$;
+
+COMMENT ON FUNCTION dtx._mean(double precision, bigint) IS 'internal: for dtx.overview()';
+
+-- For psql's \watch.  Everything is looked at with the caller's privileges, so it
+-- is for members of pg_monitor.
+CREATE OR REPLACE FUNCTION dtx.overview(
+  OUT section text,
+  OUT item text,
+  OUT value text
+) RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE ROWS 20
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  s record;
+  total bigint;
+BEGIN
+  section := 'transactions';
+  FOR item, value IN
+    SELECT w.state, count(t.pid)::text
+           || coalesce(', oldest ' || dtx._age(min(t.started)), '')
+      FROM (VALUES (1, 'active'), (2, 'preparing'), (3, 'committing'), (4, 'aborting')) AS w (n, state)
+      LEFT JOIN dtx.transactions AS t ON t.state = w.state
+     GROUP BY w.n, w.state
+     ORDER BY w.n
+  LOOP
+    RETURN NEXT;
+  END LOOP;
+
+  -- What is counted is counted for all databases together.
+  SELECT * INTO s FROM dtx._stat_since_last_call();
+  section := 'commits';
+  FOR item, value IN
+    VALUES ('one phase', dtx._rate(s.one_phase, s.seconds)),
+           ('two phases', dtx._rate(s.two_phase, s.seconds)),
+           ('refused in phase one', dtx._rate(s.prepare_failed, s.seconds)),
+           ('phase one takes', dtx._mean(s.prepare_time, s.two_phase + s.prepare_failed)),
+           ('phase two takes', dtx._mean(s.commit_time, s.two_phase)),
+           ('left to the resolver', dtx._rate(s.handed_over, s.seconds)),
+           ('done by the resolver', dtx._rate(s.resolved, s.seconds))
+  LOOP
+    RETURN NEXT;
+  END LOOP;
+
+  section := 'in doubt';
+  total := 0;
+  FOR item, value IN
+    SELECT coalesce(d.server, '(dropped server)'),
+           count(*) || ', oldest ' || dtx._age(min(d.since))
+           || coalesce(', ' || (array_agg(d.last_error ORDER BY d.since) FILTER (WHERE d.last_error IS NOT NULL))[1], '')
+      FROM dtx.in_doubt AS d
+     GROUP BY d.server
+     ORDER BY min(d.since)
+     LIMIT 10
+  LOOP
+    total := total + 1;
+    RETURN NEXT;
+  END LOOP;
+  IF total = 0 THEN
+    item := 'all servers';
+    value := '0';
+    RETURN NEXT;
+  END IF;
+
+  section := 'servers';
+  FOR item, value IN
+    SELECT v.server,
+           CASE WHEN v.reachable IS NULL THEN 'not visited yet'
+                WHEN v.reachable THEN 'reachable'
+                ELSE 'NOT REACHABLE' END
+           || coalesce(' ' || dtx._age(v.checked_at) || ' ago', '')
+           || coalesce(', ' || v.slots_used || ' of ' || v.slots_total || ' slots used', '')
+           || CASE WHEN v.reachable THEN '' ELSE coalesce(', ' || v.last_error, '') END
+      FROM dtx.servers AS v
+     ORDER BY v.reachable NULLS LAST, v.slots_used::float8 / nullif(v.slots_total, 0) DESC NULLS LAST, v.server
+     LIMIT 10
+  LOOP
+    RETURN NEXT;
+  END LOOP;
+
+  section := 'damage';
+  item := 'not acknowledged';
+  SELECT count(*)::text INTO value FROM dtx.damage;
+  RETURN NEXT;
+
+  section := 'identity';
+  item := 'earlier runs';
+  SELECT coalesce('SUSPENDED: ' || b.suspended, 'as usual') INTO value
+    FROM (VALUES (1)) AS always
+    LEFT JOIN dtx.boot AS b ON b.boot_id = dtx._boot_id() AND b.ended_at IS NULL;
+  RETURN NEXT;
+
+  section := 'workers';
+  FOR item, value IN
+    SELECT w.what,
+           CASE WHEN count(a.pid) > 0 THEN count(a.pid) || ', for ' || dtx._age(min(a.backend_start))
+                WHEN w.always THEN 'NOT RUNNING'
+                ELSE '0' END
+      FROM (VALUES (1, 'launcher', true), (2, 'resolver', true),
+                   (3, 'saga scheduler', false), (4, 'saga worker', false)) AS w (n, what, always)
+      LEFT JOIN pg_stat_activity AS a
+        ON a.backend_type = 'pg_dtx ' || w.what
+       AND (a.datname = current_database() OR a.datname IS NULL)
+     GROUP BY w.n, w.what, w.always
+     ORDER BY w.n
+  LOOP
+    RETURN NEXT;
+  END LOOP;
+
+  -- Nothing of them if there are none.
+  section := 'sagas';
+  FOR item, value IN
+    SELECT CASE WHEN c.state = 'failed' AND c.n > 0 THEN 'FAILED' ELSE c.state END,
+           c.n || CASE WHEN c.state = 'running' AND g.oldest IS NOT NULL
+                       THEN ', oldest unfinished ' || dtx._age(g.oldest) ELSE '' END
+      FROM (SELECT sum(t.started)::bigint AS started, sum(t.pending)::bigint AS pending, sum(t.running)::bigint AS running,
+                   sum(t.compensating)::bigint AS compensating, sum(t.failed)::bigint AS failed,
+                   sum(t.completed)::bigint AS completed, sum(t.compensated)::bigint AS compensated,
+                   min(t.oldest_unfinished) AS oldest
+              FROM dtx.saga_stat AS t) AS g,
+           LATERAL (VALUES (1, 'pending', g.pending), (2, 'running', g.running), (3, 'compensating', g.compensating),
+                           (4, 'failed', g.failed), (5, 'completed', g.completed), (6, 'compensated', g.compensated))
+             AS c (k, state, n)
+     WHERE g.started > 0
+     ORDER BY c.k
+  LOOP
+    RETURN NEXT;
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION dtx.overview() IS
+  'what goes on, on one screen; rates and times are those since the session last called this function';
