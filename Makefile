@@ -25,6 +25,7 @@ OBJS = \
 	src/base/settings.o \
 	src/base/stats.o \
 	src/commit/coordinator.o \
+	src/commit/fdw_library.o \
 	src/commit/interpose.o \
 	src/commit/participant.o \
 	src/commit/passed_by.o \

@@ -12,12 +12,7 @@
  *
  * Only calls that come from postgres_fdw itself count.  All others, from
  * dblink, the walreceiver, libpq's own insides or other modules of pg_dtx, pass
- * straight through, at the cost of a comparison.  A postgres_fdw is the mapping
- * of a shared library in which a handler function of it lies, whatever the name
- * of the file; there may be several.  Whether its calls lead to the wrappers is
- * read from its relocations: a library that was linked statically with libpq, or
- * has found another libpq first, is known but not seen (DtxInterposeSees), and
- * protection.c keeps transactions from committing past us on its servers.
+ * straight through, at the cost of a comparison (fdw_library.c).
  *
  * postgres_fdw (contrib/postgres_fdw/connection.c, 15 to 19) drives a remote
  * transaction with a handful of literal commands: START TRANSACTION ...,
@@ -48,7 +43,7 @@
  *
  *-------------------------------------------------------------------------
  */
-/* for RTLD_NEXT, dladdr and dl_iterate_phdr; must precede all headers */
+/* for RTLD_NEXT; must precede all headers */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -56,7 +51,6 @@
 #include "postgres.h"
 
 #include <dlfcn.h>
-#include <link.h>
 
 #include "access/xact.h"
 #include "base/backoff.h"
@@ -64,6 +58,7 @@
 #include "base/settings.h"
 #include "catalog/pg_type.h"
 #include "commit/coordinator.h"
+#include "commit/fdw_library.h"
 #include "commit/interpose.h"
 #include "commit/participant.h"
 #include "commit/statement.h"
@@ -213,46 +208,12 @@ static PQnoticeReceiver fdw_notice_receiver = NULL;
 static uint32 we_result = 0;
 
 /*
- * The mappings of postgres_fdw in this process.  PostgreSQL never unloads a
- * library, so entries are only added; those that a postmaster had are inherited.
- */
-#define MAX_FDW_OBJECTS	16
-
-typedef struct FdwObject
-{
-	uintptr_t	start;			/* first address, and ... */
-	uintptr_t	end;			/* ... the one after the last */
-	bool		seen;			/* do its calls of libpq lead to the wrappers? */
-} FdwObject;
-
-static FdwObject fdw_objects[MAX_FDW_OBJECTS];
-static int	nfdw_objects = 0;
-
-/* Libraries loaded by this process, ever, at the last look for postgres_fdw. */
-static unsigned long long objects_looked_at = 0;
-
-/* A library that look_for_objects() has to look at. */
-typedef struct LoadedObject
-{
-	char		path[MAXPGPATH];
-	uintptr_t	start;
-	uintptr_t	end;
-} LoadedObject;
-
-typedef struct LoadedObjects
-{
-	int			n;
-	int			max;
-	LoadedObject *objects;
-} LoadedObjects;
-
-/*
  * Does the caller of a wrapper lie in postgres_fdw?  Must be a macro: a
  * return address is that of the function in which it is asked for.  For the same
  * reason wrappers are never inlined, and nothing in this file calls one.
  */
 #define CALLED_BY_FDW() \
-	called_by_fdw((uintptr_t) __builtin_return_address(0))
+	DtxFdwLibraryContains(__builtin_return_address(0))
 
 /*
  * What was sent together with START TRANSACTION, in one piece of memory.  Kept until
@@ -277,19 +238,6 @@ typedef enum Verdict
 	REFUSE						/* fail as if the connection were lost */
 } Verdict;
 
-static inline bool called_by_fdw(uintptr_t caller);
-static FdwObject *object_of(uintptr_t address);
-static bool find_postgres_fdw(const void *caller);
-static void look_for_objects(void);
-static int	count_objects(struct dl_phdr_info *info, size_t size, void *data);
-static int	note_object(struct dl_phdr_info *info, size_t size, void *data);
-static bool is_postgres_fdw(void *handle, const LoadedObject *object);
-static bool leads_to_wrappers(const struct link_map *map);
-static void check_relocations(const struct link_map *map, const char *relocs,
-							  size_t size, size_t entry_size,
-							  const ElfW(Sym) *symbols, const char *names,
-							  bool *found, bool *elsewhere);
-static void *defined_in(const void *address);
 static Participant *before_connect(const void *caller,
 								   const char *const *keywords,
 								   const char *const *values);
@@ -342,6 +290,12 @@ static bool is_busy(Participant *p);
 void
 DtxInterposeCheck(void)
 {
+	static const char *names[lengthof(wrapped)];
+
+	for (int i = 0; i < lengthof(wrapped); i++)
+		names[i] = wrapped[i].name;
+	DtxFdwLibraryInit(names, lengthof(wrapped));
+
 	for (int i = 0; i < lengthof(wrapped); i++)
 	{
 		void	   *first = dlsym(RTLD_DEFAULT, wrapped[i].name);
@@ -355,7 +309,7 @@ DtxInterposeCheck(void)
 
 		/* Whoever is loaded later must find the wrapper first. */
 		if (first == NULL ||
-			defined_in(first) != defined_in((const void *) find_postgres_fdw))
+			!DtxFdwLibraryIsOurs(first))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("pg_dtx was loaded after another library that uses libpq"),
@@ -364,325 +318,12 @@ DtxInterposeCheck(void)
 					 errhint("Put pg_dtx first in \"shared_preload_libraries\".")));
 	}
 
-	look_for_objects();
-	if (nfdw_objects > 0)
+	if (DtxFdwLibraryLoaded())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("pg_dtx was loaded after postgres_fdw"),
 				 errdetail("postgres_fdw would commit past pg_dtx, and transactions would not be atomic."),
 				 errhint("Put pg_dtx first in \"shared_preload_libraries\".")));
-}
-
-/*
- * Do the calls of libpq that come from the library in which this function lies, a
- * handler of postgres_fdw, lead to the wrappers?  Throws if out of memory.
- */
-bool
-DtxInterposeSees(const void *handler)
-{
-	FdwObject  *object;
-
-	look_for_objects();
-	object = object_of((uintptr_t) handler);
-	return object != NULL && object->seen;
-}
-
-/*
- * Has this process loaded a postgres_fdw whose calls do not lead to the wrappers?
- * Cheap as long as no library was loaded since the last call.  Throws if out of
- * memory.
- */
-bool
-DtxInterposeIsPassedBy(void)
-{
-	look_for_objects();
-	for (int i = 0; i < nfdw_objects; i++)
-	{
-		if (!fdw_objects[i].seen)
-			return true;
-	}
-	return false;
-}
-
-/* Base address of the object that an address lies in. */
-static void *
-defined_in(const void *address)
-{
-	Dl_info		info;
-
-	return dladdr(address, &info) != 0 ? info.dli_fbase : NULL;
-}
-
-/* The postgres_fdw that an address lies in, or NULL. */
-static FdwObject *
-object_of(uintptr_t address)
-{
-	for (int i = 0; i < nfdw_objects; i++)
-	{
-		if (address >= fdw_objects[i].start && address < fdw_objects[i].end)
-			return &fdw_objects[i];
-	}
-	return NULL;
-}
-
-static inline bool
-called_by_fdw(uintptr_t caller)
-{
-	return object_of(caller) != NULL;
-}
-
-/*
- * A connection is being made: by postgres_fdw?  May throw.
- */
-static bool
-find_postgres_fdw(const void *caller)
-{
-	if (called_by_fdw((uintptr_t) caller))
-		return true;
-	look_for_objects();
-	return called_by_fdw((uintptr_t) caller);
-}
-
-/* dl_iterate_phdr callback: how many objects have ever been loaded? */
-static int
-count_objects(struct dl_phdr_info *info, size_t size, void *data)
-{
-	*(unsigned long long *) data = info->dlpi_adds;
-	return 1;
-}
-
-/* dl_iterate_phdr callback: remember an object, or that there is no room. */
-static int
-note_object(struct dl_phdr_info *info, size_t size, void *data)
-{
-	LoadedObjects *loaded = (LoadedObjects *) data;
-	LoadedObject object = {.start = UINTPTR_MAX, .end = 0};
-
-	if (info->dlpi_name == NULL || info->dlpi_name[0] == '\0')
-		return 0;				/* the program itself */
-	for (int i = 0; i < info->dlpi_phnum; i++)
-	{
-		uintptr_t	from = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
-
-		if (info->dlpi_phdr[i].p_type != PT_LOAD)
-			continue;
-		object.start = Min(object.start, from);
-		object.end = Max(object.end, from + info->dlpi_phdr[i].p_memsz);
-	}
-	if (object.end <= object.start || object_of(object.start) != NULL)
-		return 0;
-	if (loaded->n < loaded->max)
-	{
-		strlcpy(object.path, info->dlpi_name, sizeof(object.path));
-		loaded->objects[loaded->n] = object;
-	}
-	loaded->n++;
-	return 0;
-}
-
-/*
- * If libraries were loaded since the last look, find out which of them are a
- * postgres_fdw.  Throws if out of memory, and if there are too many.
- */
-static void
-look_for_objects(void)
-{
-	unsigned long long adds = 0;
-	LoadedObjects loaded;
-
-	dl_iterate_phdr(count_objects, &adds);
-	if (adds == objects_looked_at)
-		return;
-
-	loaded.max = 64;
-	loaded.objects = palloc(sizeof(LoadedObject) * loaded.max);
-	for (;;)
-	{
-		loaded.n = 0;
-		dl_iterate_phdr(note_object, &loaded);
-		if (loaded.n <= loaded.max)
-			break;
-		loaded.max = loaded.n;
-		loaded.objects = repalloc(loaded.objects,
-								  sizeof(LoadedObject) * loaded.max);
-	}
-
-	/* (no lock of the dynamic linker is held here, as it is in the callbacks) */
-	for (int i = 0; i < loaded.n; i++)
-	{
-		const LoadedObject *object = &loaded.objects[i];
-		void	   *handle = dlopen(object->path, RTLD_LAZY | RTLD_NOLOAD);
-		struct link_map *map = NULL;
-
-		if (handle == NULL)
-			continue;
-		if (is_postgres_fdw(handle, object))
-		{
-			if (nfdw_objects == MAX_FDW_OBJECTS)
-			{
-				dlclose(handle);
-				ereport(ERROR,
-						(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-						 errmsg("too many copies of postgres_fdw are loaded")));
-			}
-			fdw_objects[nfdw_objects].start = object->start;
-			fdw_objects[nfdw_objects].end = object->end;
-			fdw_objects[nfdw_objects].seen =
-				dlinfo(handle, RTLD_DI_LINKMAP, &map) == 0 &&
-				leads_to_wrappers(map);
-			nfdw_objects++;
-		}
-		dlclose(handle);
-	}
-	pfree(loaded.objects);
-	objects_looked_at = adds;
-}
-
-/*
- * Does the function that makes a wrapper a postgres_fdw lie in this object itself?
- * (dlsym() looks at the libraries that it needs, too.)
- */
-static bool
-is_postgres_fdw(void *handle, const LoadedObject *object)
-{
-	uintptr_t	handler = (uintptr_t) dlsym(handle, DTX_POSTGRES_FDW_HANDLER);
-
-	return handler >= object->start && handler < object->end;
-}
-
-/*
- * Do the calls of libpq in this object lead to the wrappers?  The dynamic linker
- * has put the addresses where its relocations say (RTLD_NOW), by the names of the
- * functions.  An object that was linked statically with libpq names none.
- */
-static bool
-leads_to_wrappers(const struct link_map *map)
-{
-	const ElfW(Sym) *symbols = NULL;
-	const char *names = NULL;
-	const char *jump_relocs = NULL;
-	const char *relocs[2] = {NULL, NULL};	/* with and without addends */
-	size_t		jump_size = 0;
-	size_t		sizes[2] = {0, 0};
-	size_t		jump_entry_size = 0;
-	bool		found[lengthof(wrapped)] = {false};
-	bool		elsewhere = false;
-	bool		connects = false;
-	bool		finishes = false;
-	bool		sends = false;
-	bool		receives = false;
-
-	if (map->l_ld == NULL)
-		return false;
-	for (const ElfW(Dyn) *dyn = map->l_ld; dyn->d_tag != DT_NULL; dyn++)
-	{
-		uintptr_t	address = dyn->d_un.d_ptr;
-
-		/* The dynamic linker relocates these in place, but not everywhere. */
-		if (address < map->l_addr)
-			address += map->l_addr;
-		switch (dyn->d_tag)
-		{
-			case DT_SYMTAB:
-				symbols = (const ElfW(Sym) *) address;
-				break;
-			case DT_STRTAB:
-				names = (const char *) address;
-				break;
-			case DT_JMPREL:
-				jump_relocs = (const char *) address;
-				break;
-			case DT_PLTRELSZ:
-				jump_size = dyn->d_un.d_val;
-				break;
-			case DT_PLTREL:
-				jump_entry_size = dyn->d_un.d_val == DT_RELA ?
-					sizeof(ElfW(Rela)) : sizeof(ElfW(Rel));
-				break;
-			case DT_RELA:
-				relocs[0] = (const char *) address;
-				break;
-			case DT_RELASZ:
-				sizes[0] = dyn->d_un.d_val;
-				break;
-			case DT_REL:
-				relocs[1] = (const char *) address;
-				break;
-			case DT_RELSZ:
-				sizes[1] = dyn->d_un.d_val;
-				break;
-			default:
-				break;
-		}
-	}
-	if (symbols == NULL || names == NULL)
-		return false;
-
-	if (jump_relocs != NULL && jump_entry_size != 0)
-		check_relocations(map, jump_relocs, jump_size, jump_entry_size,
-						  symbols, names, found, &elsewhere);
-	if (relocs[0] != NULL)
-		check_relocations(map, relocs[0], sizes[0], sizeof(ElfW(Rela)),
-						  symbols, names, found, &elsewhere);
-	if (relocs[1] != NULL)
-		check_relocations(map, relocs[1], sizes[1], sizeof(ElfW(Rel)),
-						  symbols, names, found, &elsewhere);
-
-	/* No version of postgres_fdw does without these. */
-	for (int i = 0; i < lengthof(wrapped); i++)
-	{
-		if (!found[i])
-			continue;
-		connects |= strcmp(wrapped[i].name, "PQconnectdbParams") == 0 ||
-			strcmp(wrapped[i].name, "PQconnectStartParams") == 0;
-		finishes |= strcmp(wrapped[i].name, "PQfinish") == 0;
-		sends |= strcmp(wrapped[i].name, "PQsendQuery") == 0;
-		receives |= strcmp(wrapped[i].name, "PQgetResult") == 0;
-	}
-	return connects && finishes && sends && receives && !elsewhere;
-}
-
-/*
- * Which of the wrapped functions do these relocations name (found), and does any
- * of them lead past its wrapper (elsewhere)?  So does one that leads to another
- * postgres_fdw that is not seen: before PostgreSQL 16, which hides them, what one
- * copy calls by name is found in the copy that was loaded first.
- */
-static void
-check_relocations(const struct link_map *map, const char *relocs, size_t size,
-				  size_t entry_size, const ElfW(Sym) *symbols,
-				  const char *names, bool *found, bool *elsewhere)
-{
-	void	   *us = defined_in((const void *) find_postgres_fdw);
-
-	for (size_t at = 0; at + entry_size <= size; at += entry_size)
-	{
-		/* ElfW(Rela) begins as ElfW(Rel) does */
-		const ElfW(Rel) *reloc = (const ElfW(Rel) *) (relocs + at);
-		size_t		index = sizeof(ElfW(Addr)) == 8 ?
-			(size_t) ((uint64) reloc->r_info >> 32) : (size_t) reloc->r_info >> 8;
-		const char *name;
-		const void *target;
-		const FdwObject *other;
-
-		if (index == 0)
-			continue;
-		target = *(void **) (map->l_addr + reloc->r_offset);
-		other = object_of((uintptr_t) target);
-		if (other != NULL && !other->seen)
-			*elsewhere = true;
-		name = names + symbols[index].st_name;
-		if (name[0] != 'P' || name[1] != 'Q')
-			continue;
-		for (int i = 0; i < lengthof(wrapped); i++)
-		{
-			if (strcmp(name, wrapped[i].name) != 0)
-				continue;
-			found[i] = true;
-			if (defined_in(target) != us)
-				*elsewhere = true;
-		}
-	}
 }
 
 /* ----------------------------------------------------------------
@@ -700,7 +341,7 @@ before_connect(const void *caller, const char *const *keywords,
 {
 	Participant *volatile p = NULL;
 
-	if (!find_postgres_fdw(caller))
+	if (!DtxFdwLibraryFind(caller))
 		return NULL;
 
 	PG_TRY();

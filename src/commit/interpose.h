@@ -11,9 +11,6 @@
 #include "commit/participant.h"
 
 extern void DtxInterposeCheck(void);
-extern bool DtxInterposeSees(const void *handler);
-extern bool DtxInterposeIsPassedBy(void);
-
 extern void DtxInterposeForgetFirst(Participant *p);
 extern Participant *DtxInterposeOpen(Oid serverid);
 

@@ -5,8 +5,8 @@
  *		one of them together with another node commits.
  *
  * A postgres_fdw that was linked statically with libpq, or was bound to another
- * libpq, never calls the wrappers of interpose.c, which finds that out when the
- * library is loaded.  Its servers can't be prepared.  Who has used one of them is
+ * libpq, never calls the wrappers of interpose.c; fdw_library.c finds that out when
+ * it is loaded.  Its servers can't be prepared.  Who has used one of them is
  * told by the locks of the transaction: whatever reads or writes a foreign table
  * locks it until the transaction ends, or the subtransaction is rolled back, with
  * what was done on the server.  (Except for TRUNCATE, stronger locks are those of
@@ -32,7 +32,7 @@
 #include "base/compat.h"
 #include "catalog/pg_foreign_table.h"
 #include "commit/coordinator.h"
-#include "commit/interpose.h"
+#include "commit/fdw_library.h"
 #include "commit/passed_by.h"
 #include "datatype/timestamp.h"
 #include "executor/executor.h"
@@ -127,7 +127,7 @@ after_statement(void)
 {
 	ListCell   *lc;
 
-	if (!DtxInterposeIsPassedBy() || !IsTransactionState() ||
+	if (!DtxFdwLibraryAnyPassesBy() || !IsTransactionState() ||
 		!DtxExtensionInstalled())
 		return;
 	foreach(lc, wrappers_passing_by())
@@ -169,7 +169,7 @@ check_not_passed_by(void)
 	ForeignServer *server;
 	int			nodes;
 
-	if (!DtxInterposeIsPassedBy() || !CoordinatorTwoPhaseCommit() ||
+	if (!DtxFdwLibraryAnyPassesBy() || !CoordinatorTwoPhaseCommit() ||
 		!DtxExtensionInstalled())
 		return;
 	servers = servers_used(wrappers_passing_by());
@@ -201,7 +201,7 @@ wrappers_passing_by(void)
 
 	foreach(lc, wrappers)
 	{
-		if (DtxInterposeSees(DtxWrapperHandler(lfirst_oid(lc))))
+		if (DtxFdwLibraryCallsUs(DtxWrapperHandler(lfirst_oid(lc))))
 			wrappers = foreach_delete_current(wrappers, lc);
 	}
 	return wrappers;

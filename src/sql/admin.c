@@ -34,6 +34,7 @@
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "commit/coordinator.h"
+#include "commit/fdw_library.h"
 #include "commit/interpose.h"
 #include "datatype/timestamp.h"
 #include "executor/spi.h"
@@ -1021,7 +1022,7 @@ session_seen(ForeignServer *server, const char **error)
 	ResourceOwner owner = CurrentResourceOwner;
 	volatile int result = 1;
 
-	if (!DtxInterposeSees(DtxWrapperHandler(server->fdwid)))
+	if (!DtxFdwLibraryCallsUs(DtxWrapperHandler(server->fdwid)))
 		return 0;
 
 	BeginInternalSubTransaction(NULL);
