@@ -32,7 +32,10 @@ OBJS = \
 	src/commit/protection.o \
 	src/commit/standby.o \
 	src/commit/statement.o \
-	src/exec/remote_exec.o \
+	src/exec/api.o \
+	src/exec/rows.o \
+	src/exec/run.o \
+	src/exec/statements.o \
 	src/net/cancel.o \
 	src/net/names.o \
 	src/net/remote.o \

@@ -1121,7 +1121,7 @@ answer_import(Participant *p, const char *command)
 	if (!exists && !starts_with(command, IMPORT_QUESTION_2))
 		return false;
 
-	/* It is used when something is sent: see remote_exec.c. */
+	/* It is used when something is sent: see exec/run.c. */
 	if (!p->seen)
 		CoordinatorSeen(p);
 

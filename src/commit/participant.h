@@ -141,7 +141,7 @@ typedef struct Participant
 								 * or NULL */
 	pgsocket	wait_socket;	/* the socket in there */
 
-	/* commands of remote_exec.c */
+	/* commands of exec/run.c */
 	bool		piped;			/* in pipeline mode, with results due */
 
 	StatementCache *statements; /* prepared by statement.c, or NULL */

@@ -58,7 +58,7 @@
 #include "commands/sequence.h"
 #include "commit/coordinator.h"
 #include "datatype/timestamp.h"
-#include "exec/remote_exec.h"
+#include "exec/api.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "funcapi.h"

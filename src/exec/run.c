@@ -1,0 +1,779 @@
+/*-------------------------------------------------------------------------
+ *
+ * run.c
+ *		A remote command in the distributed transaction, on several servers at
+ *		once.
+ *
+ * The commands run in the sessions of postgres_fdw, which stays the only owner
+ * of connections: DtxInterposeOpen() has it open one, begin the remote
+ * transaction, and go to the current level of subtransactions.  So what is done
+ * here and what is done through foreign tables is one remote transaction, and
+ * it ends as all others do (coordinator.c).
+ *
+ * One call is one round trip, in libpq's pipeline mode:
+ *
+ *		START TRANSACTION, if interpose.c has put it off, and Flush
+ *		give the session the remote role's own search_path and time zone
+ *		the statements, one by one, with their parameters
+ *		put back what postgres_fdw relies on
+ *		Sync
+ *
+ * Statements go out by the extended protocol, which takes one at a time.  So a
+ * text can't smuggle in a COMMIT that we did not see, even if the server would
+ * divide the text in another way than our parser.
+ *
+ * If a statement fails, its settings need not be put back: the transaction or
+ * the subtransaction around it has to be rolled back, and that does it.
+ *
+ * If the connection is lost before the reply to START TRANSACTION is here, it was
+ * dead before, as one that postgres_fdw replaces without a word: it is made anew, and
+ * everything is sent again, once.
+ *
+ * An error that is thrown while results are due (a cancel, a value that can't be
+ * converted, a failure on another server) has to get the other servers out of
+ * their commands.  A cancel request is lost on a server that is just between two
+ * commands, and a pipeline has many such moments, so it is repeated (quiesce).
+ * What does not end soon is left in pipeline mode: postgres_fdw finds the
+ * connection busy in its abort cleanup, cancels once more, and drains it through
+ * the wrappers of interpose.c.  All of that works only if the Sync has been sent:
+ * nothing throws between the first command and the Sync.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/backoff.h"
+#include "base/compat.h"
+#include "commit/coordinator.h"
+#include "commit/interpose.h"
+#include "commit/participant.h"
+#include "exec/run.h"
+#include "lib/stringinfo.h"
+#include "libpq-fe.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "net/cancel.h"
+#include "net/remote.h"
+#include "nodes/pg_list.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/palloc.h"
+
+/*
+ * Cancel requests are repeated after this time, doubled each time, and no longer
+ * than that; milliseconds.  Then it is postgres_fdw's turn, which has half a
+ * minute of patience.
+ */
+#define CANCEL_RETRY_MS		50
+#define CANCEL_PATIENCE_MS	5000
+
+/* Sockets looked at per WaitEventSetWait() call. */
+#define EVENTS_AT_ONCE		16
+
+/*
+ * The role's own values, which are those that the session began with, until the
+ * end of the transaction at the latest.  What decides how values are written
+ * (DateStyle, IntervalStyle, extra_float_digits) stays as postgres_fdw has set
+ * it: the text is read again here.
+ *
+ * SET takes no snapshot, unlike SELECT: whoever locks a table with the first
+ * command of a REPEATABLE READ transaction wants to see what was committed until
+ * he got the lock.  READ ONLY, however, is final only once there is a snapshot.
+ */
+static const char *const before_command[] = {
+	"SET LOCAL search_path TO DEFAULT",
+	"SET LOCAL TimeZone TO DEFAULT",
+
+	/* Only if the local transaction is read-only. */
+	"SELECT pg_catalog.set_config('transaction_read_only', 'on', true)"
+};
+
+/*
+ * What postgres_fdw relies on (configure_remote_session in
+ * contrib/postgres_fdw/connection.c), and what libpq does.  For the session,
+ * because a SET in the command would otherwise come back at its end.  A NULL
+ * stands for the value that the session began with (set_config_by_name in
+ * utils/misc/guc.c).  "ISO" alone does not change the order of day and month, so
+ * that is put back first.
+ *
+ * The role, too: who prepares a transaction owns it, and only its owner can
+ * finish it.  The session's user comes first, because a change of it changes
+ * the role.
+ */
+#define AFTER_COMMAND \
+	"SELECT pg_catalog.set_config('session_authorization', NULL, false)," \
+	" pg_catalog.set_config('role', NULL, false)," \
+	" pg_catalog.set_config('search_path', 'pg_catalog', false)," \
+	" pg_catalog.set_config('TimeZone', 'GMT', false)," \
+	" pg_catalog.set_config('DateStyle', NULL, false)," \
+	" pg_catalog.set_config('DateStyle', 'ISO', false)," \
+	" pg_catalog.set_config('IntervalStyle', 'postgres', false)," \
+	" pg_catalog.set_config('extra_float_digits', '3', false)," \
+	" pg_catalog.set_config('client_encoding', '%s', false)"
+
+/*
+ * Before that, for the steps of sagas: the next transaction of the session may be
+ * one of another saga, which must not find a default_transaction_read_only or a
+ * statement_timeout that it does not know of, or wait for an advisory lock.
+ */
+static const char *const tidy_command[] = {
+	"RESET ALL",
+	"SELECT pg_catalog.pg_advisory_unlock_all()"
+};
+
+/* Wait event, see DtxWaitEvent(). */
+static uint32 we_remote_exec = 0;
+
+static Participant *open_session(DtxExecution *e);
+static void server_context(void *arg);
+static WaitEventSet *make_set(DtxExecution *executions, int n);
+static bool start(DtxExecution *e, const DtxRemoteCommand *command);
+static void begin_anew(DtxExecution *e);
+static void release_results(DtxExecution *executions, int n);
+static void quiesce(DtxExecution *executions, int n, WaitEventSet *set);
+static bool any_piped(DtxExecution *executions, int n);
+static void send_cancel(PGconn *conn, DtxMoment deadline);
+static DtxExecution *wait_for_results(const DtxRemoteCommand *command,
+								   DtxExecution *executions, int n, DtxRowSink *sink,
+								   WaitEventSet *set);
+static bool take_results(DtxExecution *e, const DtxRemoteCommand *command,
+						 DtxRowSink *sink);
+static void take_result(DtxExecution *e, const DtxRemoteCommand *command,
+						DtxRowSink *sink);
+static void take_tag(DtxExecution *e);
+static void finish(DtxExecution *e, const DtxRemoteCommand *command);
+static void throw_lost(DtxExecution *e);
+static void throw_remote(DtxExecution *e, const DtxRemoteCommand *command);
+/*
+ * Run a command on n servers at the same time, and give the rows of its last
+ * statement to the sink, if there is one.  Returns when it has succeeded on all
+ * of them; throws as soon as it has failed on one.
+ */
+void
+DtxRun(const DtxRemoteCommand *command, DtxExecution *executions, int n,
+	   DtxRowSink *sink)
+{
+	WaitEventSet *volatile set = NULL;
+
+	if (we_remote_exec == 0)
+		we_remote_exec = DtxWaitEvent("DtxRemoteExec");
+	if (sink != NULL)
+		sink->row_context = AllocSetContextCreate(CurrentMemoryContext,
+												  "pg_dtx remote row",
+												  ALLOCSET_DEFAULT_SIZES);
+
+	for (int i = 0; i < n; i++)
+	{
+		executions[i].p = open_session(&executions[i]);
+		for (int j = 0; j < i; j++)
+		{
+			if (executions[j].p == executions[i].p)
+				ereport(ERROR,
+						(errcode(ERRCODE_INTERNAL_ERROR),
+						 errmsg("servers \"%s\" and \"%s\" have the same connection",
+								executions[j].source.server, executions[i].source.server)));
+		}
+	}
+
+	PG_TRY();
+	{
+		DtxExecution  *lost = NULL;
+
+		for (int i = 0; i < n; i++)
+		{
+			if (PQsocket(executions[i].p->conn) < 0)
+				begin_anew(&executions[i]);
+		}
+
+		/* Before anything is sent, because it may throw. */
+		set = make_set(executions, n);
+		for (int i = 0; i < n; i++)
+		{
+			if (!start(&executions[i], command))
+				lost = &executions[i];
+		}
+		while (lost != NULL ||
+			   (lost = wait_for_results(command, executions, n, sink, set)) != NULL)
+		{
+			WaitEventSet *old = set;
+
+			begin_anew(lost);
+			set = NULL;
+			FreeWaitEventSet(old);
+			set = make_set(executions, n);
+			if (!start(lost, command))
+				throw_lost(lost);
+			lost = NULL;
+		}
+	}
+	PG_CATCH();
+	{
+		release_results(executions, n);
+		if (set != NULL)
+		{
+			quiesce(executions, n, set);
+			FreeWaitEventSet(set);
+		}
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	FreeWaitEventSet(set);
+}
+
+/*
+ * What is waited for: the latch, the end of the postmaster, and all servers.
+ */
+static WaitEventSet *
+make_set(DtxExecution *executions, int n)
+{
+	WaitEventSet *set = DtxCreateWaitEventSet(n + 2);
+
+	PG_TRY();
+	{
+		AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+		DtxAddPostmasterDeath(set, WL_EXIT_ON_PM_DEATH);
+		for (int i = 0; i < n; i++)
+		{
+			AddWaitEventToSet(set, WL_SOCKET_READABLE,
+							  PQsocket(executions[i].p->conn), NULL,
+							  &executions[i]);
+			executions[i].wants_write = false;
+		}
+	}
+	PG_CATCH();
+	{
+		FreeWaitEventSet(set);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return set;
+}
+
+/*
+ * Not all errors of postgres_fdw name the server.
+ */
+static Participant *
+open_session(DtxExecution *e)
+{
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = server_context,
+		.arg = e
+	};
+	Participant *p;
+
+	error_context_stack = &callback;
+	p = DtxInterposeOpen(e->serverid);
+	error_context_stack = callback.previous;
+	return p;
+}
+
+static void
+server_context(void *arg)
+{
+	errcontext("remote command on server \"%s\"", ((DtxExecution *) arg)->source.server);
+}
+
+/*
+ * After an error: libpq's memory is not freed with the transaction's.
+ */
+static void
+release_results(DtxExecution *executions, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		PQclear(executions[i].result);
+		PQclear(executions[i].error);
+		executions[i].result = executions[i].error = NULL;
+	}
+}
+
+/*
+ * After an error: get the servers out of the commands that are still under way.
+ * Takes a bounded time, whatever the servers do.
+ */
+static void
+quiesce(DtxExecution *executions, int n, WaitEventSet *set)
+{
+	DtxMoment	deadline = DtxIn(CANCEL_PATIENCE_MS);
+	DtxMoment	next_cancel = 0;
+	int			retry_ms = CANCEL_RETRY_MS;
+
+	for (int i = 0; i < n; i++)
+	{
+		Participant *p = executions[i].p;
+
+		/*
+		 * Interrupted in the middle of a message: the server waits for the rest
+		 * of it, and no cancel would reach it.
+		 */
+		if (p->piped && PQflush(p->conn) != 0)
+		{
+			p->piped = false;
+			p->broken = true;
+		}
+		if (executions[i].wants_write && p->piped)
+			ModifyWaitEvent(set, i + 2, WL_SOCKET_READABLE, NULL);
+	}
+
+	while (any_piped(executions, n) && !ProcDiePending)
+	{
+		WaitEvent	events[EVENTS_AT_ONCE];
+		int			nevents;
+
+		if (DtxIsDue(deadline))
+			break;
+		if (DtxIsDue(next_cancel))
+		{
+			for (int i = 0; i < n; i++)
+			{
+				if (executions[i].p->piped)
+					send_cancel(executions[i].p->conn, deadline);
+			}
+			next_cancel = DtxIn(retry_ms);
+			retry_ms *= 2;
+		}
+
+		nevents = WaitEventSetWait(set, DtxUntil(Min(next_cancel, deadline)),
+								   events, EVENTS_AT_ONCE,
+								   we_remote_exec);
+		for (int i = 0; i < nevents; i++)
+		{
+			DtxExecution  *e = (DtxExecution *) events[i].user_data;
+
+			if (events[i].events & WL_LATCH_SET)
+				ResetLatch(MyLatch);
+			else if (e != NULL)
+			{
+				(void) PQconsumeInput(e->p->conn);
+				(void) ParticipantDrain(e->p);
+			}
+		}
+	}
+
+	/* The next CHECK_FOR_INTERRUPTS() needs no latch, but others may. */
+	SetLatch(MyLatch);
+}
+
+/*
+ * Is a command still under way?  Takes in what has arrived already.
+ */
+static bool
+any_piped(DtxExecution *executions, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (!ParticipantDrain(executions[i].p))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Ask a server to cancel what it does on a connection.  Whether that helps shows
+ * in the results.
+ */
+static void
+send_cancel(PGconn *conn, DtxMoment deadline)
+{
+#ifdef LIBPQ_HAS_ASYNC_CANCEL
+	PGcancelConn *cancel = PQcancelCreate(conn);
+
+	if (cancel == NULL)
+		return;
+	if (PQcancelStart(cancel))
+	{
+		while (!ProcDiePending)
+		{
+			PostgresPollingStatusType status = PQcancelPoll(cancel);
+			long		timeout;
+
+			timeout = DtxUntil(deadline);
+			if ((status != PGRES_POLLING_READING &&
+				 status != PGRES_POLLING_WRITING) || timeout <= 0)
+				break;
+			(void) WaitLatchOrSocket(MyLatch,
+									 WL_LATCH_SET | WL_TIMEOUT |
+									 WL_EXIT_ON_PM_DEATH |
+									 (status == PGRES_POLLING_READING ?
+									  WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE),
+									 PQcancelSocket(cancel), timeout,
+									 we_remote_exec);
+			ResetLatch(MyLatch);
+		}
+	}
+	PQcancelFinish(cancel);
+#else
+	PGcancel   *cancel = PQgetCancel(conn);
+
+	if (cancel != NULL)
+		(void) DtxCancelSend(cancel, PQcancel, DtxUntil(deadline), we_remote_exec);
+#endif
+}
+
+/*
+ * Send everything to a server, as far as it goes out without waiting.  Returns false
+ * if that failed.
+ */
+static bool
+start(DtxExecution *e, const DtxRemoteCommand *command)
+{
+	Participant *p = e->p;
+	PGconn	   *conn = p->conn;
+	StringInfoData after;
+	int			nbefore = lengthof(before_command) - (XactReadOnly ? 0 : 1);
+	int			npending = -1;
+	ListCell   *lc;
+	bool		ok;
+
+	initStringInfo(&after);
+	appendStringInfo(&after, AFTER_COMMAND, GetDatabaseEncodingName());
+
+	strlcpy(e->start_command, p->start_command, DTX_START_SIZE);
+
+	/* From here to the Sync nothing may throw, see the head of the file. */
+	if (!PQenterPipelineMode(conn))
+		return false;
+	p->piped = true;
+	p->used = true;
+	p->asked = false;
+	ok = PQsetnonblocking(conn, 1) == 0;
+	if (ok)
+		npending = ParticipantSendPending(p);	/* see interpose.c */
+	ok = npending >= 0;
+	e->step = 1 - nbefore - npending;
+	for (int i = 0; i < nbefore; i++)
+	{
+		ok = ok && PQsendQueryParams(conn, before_command[i], 0, NULL, NULL,
+									 NULL, NULL, 0);
+	}
+	foreach(lc, command->statements)
+	{
+		ok = ok && PQsendQueryParams(conn, (const char *) lfirst(lc),
+									 command->nparams, command->types,
+									 command->params,
+									 NULL, NULL, 0);
+	}
+	for (int i = 0; i < (command->tidy ? (int) lengthof(tidy_command) : 0); i++)
+	{
+		ok = ok && PQsendQueryParams(conn, tidy_command[i], 0, NULL, NULL,
+									 NULL, NULL, 0);
+	}
+	ok = ok &&
+		PQsendQueryParams(conn, after.data, 0, NULL, NULL, NULL, NULL, 0) &&
+		PQpipelineSync(conn) && PQflush(conn) >= 0;
+	pfree(after.data);
+	return ok;
+}
+
+/*
+ * The connection of an execution is lost: make it anew, so that everything can be
+ * sent again, if the server has done nothing of it.  Otherwise throws.
+ */
+static void
+begin_anew(DtxExecution *e)
+{
+	Participant *p = e->p;
+	bool		unused = p->start_due || p->start_command[0] != '\0';
+
+	/* Nobody knows what the server has got. */
+	p->broken = true;
+	if (!unused || e->anew)
+		throw_lost(e);
+
+	if (p->start_command[0] != '\0')
+		strlcpy(e->start_command, p->start_command, DTX_START_SIZE);
+	e->anew = true;
+	e->ended = false;
+	PQclear(e->result);
+	PQclear(e->error);
+	e->result = e->error = NULL;
+	CoordinatorReconnect(p);
+	strlcpy(p->start_command, e->start_command, DTX_START_SIZE);
+}
+
+/*
+ * Take in the results of all.  Returns NULL when they are complete, or an execution
+ * whose connection is lost.
+ */
+static DtxExecution *
+wait_for_results(const DtxRemoteCommand *command, DtxExecution *executions, int n,
+				 DtxRowSink *sink, WaitEventSet *set)
+{
+	int			due = 0;
+
+	for (int i = 0; i < n; i++)
+		due += executions[i].done ? 0 : 1;
+
+	while (due > 0)
+	{
+		WaitEvent	events[EVENTS_AT_ONCE];
+		int			nevents;
+
+		/* What has not gone out yet wants a socket that can be written to. */
+		for (int i = 0; i < n; i++)
+		{
+			DtxExecution  *e = &executions[i];
+			int			unsent = e->done ? 0 : PQflush(e->p->conn);
+
+			if (unsent < 0)
+				return e;
+			if ((unsent > 0) != e->wants_write)
+			{
+				e->wants_write = unsent > 0;
+				ModifyWaitEvent(set, i + 2, WL_SOCKET_READABLE |
+								(unsent > 0 ? WL_SOCKET_WRITEABLE : 0), NULL);
+			}
+		}
+
+		nevents = WaitEventSetWait(set, -1, events, EVENTS_AT_ONCE,
+								   we_remote_exec);
+		for (int i = 0; i < nevents; i++)
+		{
+			DtxExecution  *e = (DtxExecution *) events[i].user_data;
+
+			if (events[i].events & WL_LATCH_SET)
+				ResetLatch(MyLatch);
+			else if (e != NULL && (events[i].events & WL_SOCKET_READABLE))
+			{
+				/* A server that is done has nothing to say but that it dies. */
+				if (!PQconsumeInput(e->p->conn) && (e->done || !e->p->start_due))
+					throw_lost(e);
+				if (e->done)
+					continue;
+				if (!take_results(e, command, sink))
+					return e;
+				if (e->done)
+				{
+					finish(e, command);
+					due--;
+				}
+			}
+		}
+		CHECK_FOR_INTERRUPTS();
+	}
+	return NULL;
+}
+
+/*
+ * Take the results that are here.  Returns false if the connection is lost.
+ */
+static bool
+take_results(DtxExecution *e, const DtxRemoteCommand *command, DtxRowSink *sink)
+{
+	PGconn	   *conn = e->p->conn;
+
+	while (!e->done && !PQisBusy(conn))
+	{
+		CHECK_FOR_INTERRUPTS();
+		e->result = PQgetResult(conn);
+		if (PQstatus(conn) == CONNECTION_BAD)
+			return false;
+		if (e->result == NULL)
+		{
+			/* one NULL ends a command, two are the end of everything */
+			if (e->ended)
+				return false;
+			e->ended = true;
+			e->step++;
+
+			/* If it does not take effect, all rows come at once. */
+			if (e->step >= 1 && e->step <= list_length(command->statements))
+				(void) PQsetSingleRowMode(conn);
+			continue;
+		}
+		e->ended = false;
+		take_result(e, command, sink);
+		PQclear(e->result);
+		e->result = NULL;
+	}
+	return true;
+}
+
+static void
+take_result(DtxExecution *e, const DtxRemoteCommand *command, DtxRowSink *sink)
+{
+	Participant *p = e->p;
+	int			nstatements = list_length(command->statements);
+	bool		is_statement = e->step >= 1 && e->step <= nstatements;
+	bool		is_last = e->step == nstatements;	/* never 0 */
+
+	switch (PQresultStatus(e->result))
+	{
+		case PGRES_SINGLE_TUPLE:
+		case PGRES_TUPLES_OK:
+			if (is_last && sink != NULL)
+				sink->rows(sink, &e->source, e->result);
+			if (is_statement && PQresultStatus(e->result) == PGRES_TUPLES_OK)
+				take_tag(e);
+			break;
+
+		case PGRES_COMMAND_OK:
+			p->start_due = false;
+			if (is_statement)
+				take_tag(e);
+			if (is_last && sink != NULL && !sink->optional &&
+				e->problem == DTX_NO_PROBLEM)
+				e->problem = DTX_NO_RESULT_SET;
+			break;
+
+		case PGRES_FATAL_ERROR:
+			if (e->error == NULL)
+			{
+				e->error = e->result;
+				e->error_step = e->step;
+				e->result = NULL;
+			}
+			break;
+
+		case PGRES_EMPTY_QUERY:
+		case PGRES_NONFATAL_ERROR:
+		case PGRES_PIPELINE_ABORTED:
+			break;
+
+		case PGRES_PIPELINE_SYNC:
+			p->piped = false;
+			if (!PQexitPipelineMode(p->conn) ||
+				PQsetnonblocking(p->conn, 0) != 0)
+				p->broken = true;
+			e->done = true;
+			break;
+
+		default:
+			/* COPY was refused, so the server is not what it seems */
+			p->broken = true;
+			ereport(ERROR,
+					(errcode(ERRCODE_PROTOCOL_VIOLATION),
+					 errmsg("unexpected reply from server \"%s\" to a remote command",
+							e->source.server)));
+	}
+}
+
+/*
+ * Look at the tag of a statement that has succeeded.
+ */
+static void
+take_tag(DtxExecution *e)
+{
+	static const char *const control[] = {
+		"BEGIN", "START TRANSACTION", "COMMIT", "ROLLBACK", "SAVEPOINT",
+		"RELEASE", "PREPARE TRANSACTION", "COMMIT PREPARED", "ROLLBACK PREPARED"
+	};
+	static const char *const writes[] = {
+		"INSERT ", "UPDATE ", "DELETE ", "MERGE "
+	};
+	const char *tag = PQcmdStatus(e->result);
+	char	   *tuples = PQcmdTuples(e->result);
+	int64		count = tuples[0] != '\0' ? strtoll(tuples, NULL, 10) : 0;
+
+	for (int i = 0; i < lengthof(control); i++)
+	{
+		if (strcmp(tag, control[i]) == 0)
+			e->problem = DTX_TRANSACTION_CONTROL;
+	}
+	for (int i = 0; i < lengthof(writes); i++)
+	{
+		if (strncmp(tag, writes[i], strlen(writes[i])) == 0 && count > 0)
+			e->p->wrote = true;
+	}
+	/* For all else the server is asked when the transaction commits. */
+
+	e->affected_last = count;
+	if (count > 0)
+		e->affected += count;
+}
+
+/*
+ * All results of a server are in: was it a success?
+ */
+static void
+finish(DtxExecution *e, const DtxRemoteCommand *command)
+{
+	Participant *p = e->p;
+	PGTransactionStatusType status = PQtransactionStatus(p->conn);
+	bool		lost = p->broken;
+	bool		ended;
+
+	ended = e->problem == DTX_TRANSACTION_CONTROL ||
+		status != (e->error != NULL ? PQTRANS_INERROR : PQTRANS_INTRANS);
+
+	/* There is no going on with a session that has left its transaction. */
+	if (ended)
+		p->broken = true;
+
+	if (e->error != NULL)
+		throw_remote(e, command);
+	if (lost)
+		throw_lost(e);
+	if (ended)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("remote command ended the transaction on server \"%s\"",
+						e->source.server),
+				 errdetail("The remote transaction is part of the local one, and ends with it.")));
+	if (e->problem == DTX_NO_RESULT_SET)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("remote command returns no rows on server \"%s\"",
+						e->source.server),
+				 errhint("Add RETURNING, or use dtx.exec().")));
+}
+
+/*
+ * The connection failed.
+ */
+static void
+throw_lost(DtxExecution *e)
+{
+	char	   *detail = NULL;
+
+	/* A server that closes a session may have said why. */
+	if (e->error != NULL)
+		detail = DtxRemoteText(e->error, PG_DIAG_MESSAGE_PRIMARY);
+	if (detail == NULL && e->result != NULL)
+		detail = DtxRemoteText(e->result, PG_DIAG_MESSAGE_PRIMARY);
+	if (detail == NULL)
+		detail = DtxCleanText(PQerrorMessage(e->p->conn), DTX_MAX_REMOTE_TEXT);
+
+	e->p->broken = true;
+	ereport(ERROR,
+			(errcode(ERRCODE_CONNECTION_FAILURE),
+			 errmsg("connection to server \"%s\" was lost", e->source.server),
+			 detail[0] != '\0' ? errdetail_internal("%s", detail) : 0));
+}
+
+/*
+ * Pass on the error that the server has reported.
+ */
+static void
+throw_remote(DtxExecution *e, const DtxRemoteCommand *command)
+{
+	const char *sqlstate = PQresultErrorField(e->error, PG_DIAG_SQLSTATE);
+	const char *position = PQresultErrorField(e->error, PG_DIAG_STATEMENT_POSITION);
+	char	   *message = DtxRemoteText(e->error, PG_DIAG_MESSAGE_PRIMARY);
+	char	   *detail = DtxRemoteText(e->error, PG_DIAG_MESSAGE_DETAIL);
+	char	   *hint = DtxRemoteText(e->error, PG_DIAG_MESSAGE_HINT);
+	char	   *context = DtxRemoteText(e->error, PG_DIAG_CONTEXT);
+	int			code = ERRCODE_CONNECTION_FAILURE;
+	const char *statement = NULL;
+
+	if (sqlstate != NULL && strspn(sqlstate, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 5 &&
+		sqlstate[5] == '\0')
+		code = MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2],
+							 sqlstate[3], sqlstate[4]);
+	if (e->error_step >= 1 && e->error_step <= list_length(command->statements))
+		statement = list_nth(command->statements, e->error_step - 1);
+
+	ereport(ERROR,
+			(errcode(code),
+			 errmsg("server \"%s\": %s", e->source.server,
+					message ? message : "unknown error"),
+			 detail ? errdetail_internal("%s", detail) : 0,
+			 hint ? errhint("%s", hint) : 0,
+			 context ? errcontext("%s", context) : 0,
+			 statement ? internalerrquery(statement) : 0,
+			 statement && position ? internalerrposition(atoi(position)) : 0,
+			 DtxRemoteFields(e->error),
+			 errcontext("remote command on server \"%s\"", e->source.server)));
+}

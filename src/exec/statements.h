@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ *
+ * statements.h
+ *		The statements of a remote command.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PG_DTX_STATEMENTS_H
+#define PG_DTX_STATEMENTS_H
+
+#include "nodes/pg_list.h"
+
+extern List *DtxStatements(const char *text);
+
+#endif							/* PG_DTX_STATEMENTS_H */
