@@ -10,7 +10,6 @@
 
 #include "base/compat.h"
 #include "catalog/pg_type.h"
-#include "net/wrapper.h"
 #include "exec/api.h"
 #include "exec/rows.h"
 #include "exec/run.h"
@@ -19,6 +18,7 @@
 #include "foreign/foreign.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "net/wrapper.h"
 #include "nodes/pg_list.h"
 #include "utils/acl.h"
 #include "utils/array.h"
