@@ -112,6 +112,17 @@ ISOLATION = \
 
 TAP_TESTS = 1
 
+# "make installcheck" makes a server of its own here, with what is installed.  SERVER=
+# (nothing) takes the running one that libpq finds: t/regress.conf says what it needs.
+SERVER = $(CURDIR)/tmp_check
+ifneq ($(SERVER),)
+REGRESS_OPTS = --temp-instance=$(SERVER)/regress --temp-config=$(top_dir)/t/regress.conf
+ISOLATION_OPTS = --temp-instance=$(SERVER)/isolation --temp-config=$(top_dir)/t/regress.conf
+endif
+# what the expected output is for
+REGRESS_OPTS += --no-locale --encoding=UTF8
+ISOLATION_OPTS += --no-locale --encoding=UTF8
+
 PG_CONFIG ?= pg_config
 top_dir := $(patsubst %/,%,$(dir $(abspath $(firstword $(MAKEFILE_LIST)))))
 
@@ -154,7 +165,7 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare \
 
 # These targets work without PostgreSQL.
 dev_targets = test demo setup faults chaos races fuzz leaks load coverage sanitize valgrind bench \
-	bench-sagas test-matrix test-versions test-upgrade test-examples deb dist
+	bench-sagas test-matrix test-versions test-upgrade test-examples deb dist indent spell
 
 # What may be given to them on the command line.
 export VERSIONS TESTS JOBS KEEP CASES DURATION SEED SAGAS INTERLEAVINGS
@@ -197,6 +208,10 @@ $(filter-out pg_dtx--$(version).sql,$(DATA_built)): pg_dtx--%--$(version).sql: $
 	  for v in $$versions; do cat '$(top_dir)/updates/'$$v/privileges.sql || exit; done; } >$@.tmp
 	mv $@.tmp $@
 
+installcheck: | $(SERVER)
+$(SERVER):
+	$(MKDIR_P) $@
+
 # Programs of the benchmark, not installed.
 .PHONY: bench-programs
 bench-programs: bench/proxy bench/client2pc bench/own_disk.so
@@ -211,4 +226,4 @@ endif
 
 .PHONY: $(dev_targets)
 $(dev_targets):
-	@PG_CONFIG='$(PG_CONFIG)' '$(top_dir)/dev/$@'
+	@PG_CONFIG='$(PG_CONFIG)' '$(top_dir)/dev/run' $@

@@ -2,13 +2,13 @@
 #
 # What does pg_dtx cost?  Run the same transfers with and without it, in one run,
 # on servers of its own, and compare; see docs/performance.md.  Called by
-# dev/bench as the user who runs the servers:
+# dev/run as the user who runs the servers:
 #
 #	bench.pl DIRECTORY
 #
 # DIRECTORY gets the servers, and results/ with the table, CSV and chart.  What is
 # measured is chosen by ROUNDS, DURATION, CLIENTS, SERVERS, DELAYS, CASES, SAMPLE,
-# LOAD, FLUSH, which dev/bench explains.
+# LOAD, FLUSH, which "dev/run help" explains.
 #
 use strict;
 use warnings;

@@ -2,7 +2,7 @@
 #
 # How many two-step sagas a second, on two servers?  And how many transactions
 # with the same SQL: both updates in one distributed transaction, and each in one
-# of its own.  Called by dev/bench-sagas as the user who runs the servers:
+# of its own.  Called by dev/run as the user who runs the servers:
 #
 #	sagas.pl DIRECTORY
 #

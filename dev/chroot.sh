@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# Debian releases in chroots, for dev/test-matrix and its like; sourced after
-# dev/lib.sh, not run.
+# The verbs of dev/run that work on the supported releases of Debian, and so on
+# PostgreSQL 15, 17 and 18, in chroots; sourced by it.  Nothing of the machine changes
+# but the cache.
 #
 # A release is a directory in the cache, made once with debootstrap and never
 # changed.  On top of it come layers, directories with what somebody has installed,
@@ -43,10 +44,7 @@ need_tools() {
 # The layer is made again when dev/setup has changed, so that is tested, too.
 setup_script() {
 	cat <<-END
-	mkdir /setup; cat >/setup/lib.sh <<'END_OF_FILE'
-	$(cat "$top/dev/lib.sh")
-	END_OF_FILE
-	cat >/setup/setup <<'END_OF_FILE'
+	mkdir /setup; cat >/setup/setup <<'END_OF_FILE'
 	$(cat "$top/dev/setup")
 	END_OF_FILE
 	bash /setup/setup
@@ -172,4 +170,419 @@ chroot_layer() {
 	mv "$dir.tmp/changes" "$dir"
 	rm -rf "$dir.tmp"
 	echo "$key" >"$dir.key"
+}
+
+# The whole test suite on each release, and in the end a table.  TESTS may be "readme":
+# README.md, followed on a new system.
+verb_test-matrix() {
+need_root
+keep_failed=1
+make_work_dir
+before_end() {
+	rm -rf "$work"/*.run "$work/source"
+}
+failed=0
+
+copy_source "$work/source"
+
+# README.md as a new user follows it, copied and pasted, on a new system that has
+# nothing but sudo: installation as root, the rest as an ordinary user.
+readme='set -eu
+apt-get update -qq
+apt-get install -qq -y --no-install-recommends sudo
+cp -r /source /srv/pg_dtx
+cd /srv/pg_dtx
+perl t/docs/Markdown.pm fresh README.md >/tmp/install.sh
+perl t/docs/Markdown.pm other README.md >/tmp/quickstart.sh
+bash -eux /tmp/install.sh
+useradd -m somebody
+setpriv --reuid=somebody --regid=somebody --clear-groups env HOME=/home/somebody bash -eu /tmp/quickstart.sh >/tmp/printed 2>&1 ||
+	{ cat /tmp/printed; exit 1; }
+cat /tmp/printed
+if grep -E "ERROR|FATAL|could not" /tmp/printed; then exit 1; fi
+grep -qE "^ +1 \\| +1\$" /tmp/printed
+echo "README works"'
+
+table=()
+for release in $(chosen_releases "${VERSIONS:-}"); do
+	version=$(release_version "$release")
+	if ! (chroot_base "$release" && chroot_layer "$release" test "" "$(setup_script)"); then
+		failed=1
+		table+=("$(printf '%-10s %-10s could not be made' "$release" "$version")")
+		continue
+	fi
+	echo "Testing on PostgreSQL $version ($release)"
+	log="$work/$release.log"
+	started=$SECONDS
+	status=0
+	chroot_run --bind "$work/source" /source "$release" test "$work/$release.run" \
+		env TESTS="${TESTS:-}" JOBS="${JOBS:-2}" CI="${CI:-}" \
+		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-180}" \
+		make -C /source test >"$log" 2>&1 || status=1
+	rm -rf "$work/$release.run"
+	built=$(sed -n 's/^# postgres (PostgreSQL) \([0-9a-z.]*\).*/\1/p' "$log" | head -n 1)
+	row=$(printf '%-10s %-10s' "$release" "${built:-$version}")
+	for suite in regress isolation TAP; do
+		row="$row $(printf '%-14s' "$(sed -n "s/^# $suite: \([0-9]*\) passed, \([0-9]*\) failed\$/\1 ok, \2 bad/p" "$log" |
+			sed 's/, 0 bad$//')")"
+	done
+	if [ -z "${TESTS:-}" ] || [[ " ${TESTS:-} " == *" readme "* ]]; then
+		if chroot_run --net --bind "$work/source" /source "$release" "" "$work/$release.readme.run" \
+			bash -c "$readme" >"$work/$release.readme.log" 2>&1; then
+			row="$row $(printf '%-7s' works)"
+		else
+			row="$row $(printf '%-7s' FAILS)"
+			status=1
+			tail -n 30 "$work/$release.readme.log"
+		fi
+		rm -rf "$work/$release.readme.run"
+	else
+		row="$row $(printf '%-7s' -)"
+	fi
+	row="$row $(printf '%5ss' $((SECONDS - started)))"
+	if [ "$status" = 0 ]; then
+		row="$row  passed"
+	else
+		row="$row  FAILED, see $log"
+		failed=1
+		tail -n 60 "$log"
+	fi
+	table+=("$row")
+done
+
+printf '\n%-10s %-10s %-14s %-14s %-14s %-7s %6s\n' release PostgreSQL regress isolation TAP README time
+printf '%s\n' "${table[@]}"
+return "$failed"
+}
+
+# Servers of different versions in one transaction: each supported version as the
+# coordinator of all others.  Each server runs in a chroot of its own release, and
+# is reached through a socket in a directory that all of them share.
+verb_test-versions() {
+need_root
+make_work_dir
+before_end() {
+	touch "$shared/stop"
+	if [ ${#running[@]} -gt 0 ]; then
+		wait "${running[@]}" || true
+	fi
+	[ "$status" = 0 ] || tail -n 20 "$shared"/*/log "$work"/*.log || true
+}
+shared=$work/shared
+running=()
+
+# Run in each chroot: build, install, start a server, do what files ask for.
+server='set -eu
+cd /tmp
+cp -r /source build
+make -C build -s -j2 >build.log 2>&1 || { tail -n 20 build.log; exit 1; }
+make -C build -s install >>build.log 2>&1
+bin=$(pg_config --bindir)
+id pgdtx >/dev/null 2>&1 || useradd --system --no-create-home pgdtx
+dir=/shared/$1
+mkdir data
+chown pgdtx "$dir" data
+as="setpriv --reuid=pgdtx --regid=$(id -g pgdtx) --clear-groups"
+$as "$bin/initdb" -D data -A trust -N -U postgres >initdb.log
+cat >>data/postgresql.conf <<CONF
+listen_addresses = '"''"'
+unix_socket_directories = '"'\$dir'"'
+unix_socket_permissions = 0777
+shared_preload_libraries = pg_dtx
+max_prepared_transactions = 20
+pg_dtx.resolve_interval = 500ms
+synchronous_standby_names = nobody
+synchronous_commit = local
+fsync = off
+CONF
+start() { $as "$bin/pg_ctl" -D data -l "$dir/log" -w -s start; touch "$dir/up"; }
+start
+while [ ! -e /shared/stop ]; do
+	if [ -e "$dir/crash" ]; then
+		$as "$bin/pg_ctl" -D data -m immediate -s stop
+		rm "$dir/up" "$dir/crash"
+		while [ ! -e "$dir/go" ] && [ ! -e /shared/stop ]; do sleep 0.1; done
+		rm -f "$dir/go"
+		start
+	fi
+	sleep 0.1
+done
+$as "$bin/pg_ctl" -D data -m fast -s stop'
+
+run_psql() {
+	PGHOST=$shared/$1 psql -XAtq -v ON_ERROR_STOP=1 -U postgres -d postgres
+}
+
+value() {
+	run_psql "$1" <<<"$2"
+}
+
+wait_until() {
+	local deadline=$((SECONDS + 120))
+
+	until [ "$(value "$1" "$2" 2>/dev/null)" = t ]; do
+		[ $SECONDS -lt $deadline ] || die "waited in vain on $1 for: $2"
+		sleep 0.1
+	done
+}
+
+wait_file() {
+	local deadline=$((SECONDS + 1200))
+
+	until [ -e "$1" ]; do
+		[ $SECONDS -lt $deadline ] || die "waited in vain for $1"
+		kill -0 "${running[@]}" 2>/dev/null || die "a server is not running"
+		sleep 0.1
+	done
+}
+
+expect() {
+	[ "$2" = "$3" ] || die "$1: expected \"$3\", got \"$2\""
+}
+
+command -v psql >/dev/null || "$top/dev/setup"
+mkdir "$shared"
+chmod 755 "$work" "$shared"
+copy_source "$work/source"
+versions=()
+for release in $(chosen_releases "${VERSIONS:-}"); do
+	version=$(release_version "$release")
+	chroot_base "$release"
+	chroot_layer "$release" test "" "$(setup_script)"
+	mkdir "$shared/$version"
+	chroot_run --bind "$work/source" /source --bind "$shared" "$shared" \
+		"$release" test "$work/$release.run" bash -c "ln -s '$shared' /shared; $server" bash "$version" \
+		>"$work/$version.log" 2>&1 &
+	running+=($!)
+	versions+=("$version")
+done
+for version in "${versions[@]}"; do
+	wait_file "$shared/$version/up"
+	value "$version" "CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL, at timestamptz, f float8,
+		CONSTRAINT enough CHECK (balance >= 0));
+		INSERT INTO account SELECT i, 1000, '2026-01-01 12:00:00.123456+00', 1.0/3 FROM generate_series(1, 100) i;
+		CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''refused at the end''; END';
+		CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON account DEFERRABLE INITIALLY DEFERRED
+			FOR EACH ROW WHEN (NEW.balance > 5000) EXECUTE FUNCTION refuse();"
+done
+
+balances() {
+	local version
+
+	for version in "${versions[@]}"; do
+		printf '%s ' "$(value "$version" "SELECT balance FROM account WHERE id = $1")"
+	done
+}
+
+# SQL that adds $2 to account $1 on all servers, in one transaction.
+everywhere() {
+	local version sql='BEGIN;'
+
+	for version in "${versions[@]}"; do
+		sql="$sql UPDATE $3$version SET balance = balance + $2 WHERE id = $1;"
+	done
+	echo "$sql COMMIT;"
+}
+
+printf '%-12s %-30s %s\n' coordinator participants result
+account=0
+for coordinator in "${versions[@]}"; do
+	others=()
+	sql='CREATE EXTENSION postgres_fdw; CREATE EXTENSION pg_dtx;'
+	for version in "${versions[@]}"; do
+		if [ "$version" = "$coordinator" ]; then
+			sql="$sql CREATE VIEW a$version AS SELECT * FROM account;"
+			continue
+		fi
+		others+=("v$version")
+		sql="$sql CREATE SERVER v$version FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$shared/$version', dbname 'postgres');
+			CREATE USER MAPPING FOR CURRENT_USER SERVER v$version OPTIONS (user 'postgres');
+			CREATE FOREIGN TABLE a$version (id int, balance int, at timestamptz, f float8) SERVER v$version OPTIONS (table_name 'account');"
+	done
+	value "$coordinator" "$sql"
+	account=$((account + 1))
+	for version in "${others[@]}"; do
+		expect "check_server" "$(value "$coordinator" "SELECT bool_and(ok) FROM dtx.check_server('$version')")" t
+		expect "values" "$(value "$coordinator" "SELECT count(*) FROM account AS a JOIN a${version#v} AS b USING (id, at, f)")" 100
+	done
+
+	# committed
+	everywhere $account 10 a | run_psql "$coordinator"
+	expected=$(printf '1010 %.0s' "${versions[@]}")
+	expect "a transfer" "$(balances $account)" "$expected"
+	expect "two phases" "$(value "$coordinator" "SELECT two_phase || ' ' || prepared FROM dtx.stat")" "1 ${#others[@]}"
+
+	# refused by one of them at the last moment, with its own words
+	for version in "${others[@]}"; do
+		error=$(everywhere $account 0 a |
+			sed "s/a${version#v} SET balance = balance + 0/a${version#v} SET balance = 9000/" |
+			run_psql "$coordinator" 2>&1) && die "$version did not refuse"
+		[[ $error == *'refused at the end'* ]] || die "an error of $version: $error"
+		[[ $error == *"$version"* ]] || die "does not name $version: $error"
+		expect "after a refusal of $version" "$(balances $account)" "$expected"
+	done
+
+	# remote SQL
+	list="{$(IFS=,; echo "${others[*]}")}"
+	value "$coordinator" "BEGIN; SELECT * FROM dtx.exec_all('$list', 'CREATE TABLE made (i int)');
+		SELECT sum(n) FROM dtx.query_all('$list', 'SELECT count(*) FROM made') AS t(server name, n bigint); COMMIT;" >/dev/null
+	value "$coordinator" "SELECT count(*) FROM dtx.exec_all('$list', 'DROP TABLE made')" >/dev/null
+
+	# in doubt: decided, and then a server is gone
+	for version in "${others[@]}"; do
+		{ echo "SET synchronous_commit = on;"; everywhere $account 1 a; } |
+			run_psql "$coordinator" >"$work/psql.log" 2>&1 &
+		psql_pid=$!
+		wait_until "$coordinator" "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+		expect "prepared" "$(value "${version#v}" "SELECT count(*) FROM pg_prepared_xacts")" 1
+		touch "$shared/${version#v}/crash"
+		while [ -e "$shared/${version#v}/up" ]; do sleep 0.1; done
+		value "$coordinator" "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'" >/dev/null
+		wait "$psql_pid" || die "a COMMIT failed: $(cat "$work/psql.log")"
+		grep -q "not every server has confirmed it yet: \"$version\"" "$work/psql.log" ||
+			die "no warning: $(cat "$work/psql.log")"
+		touch "$shared/${version#v}/go"
+		wait_file "$shared/${version#v}/up"
+		wait_until "$coordinator" "SELECT count(*) = 0 FROM dtx.in_doubt"
+		expected=$(for b in $expected; do printf '%d ' $((b + 1)); done)
+		expect "after a crash of $version" "$(balances $account)" "$expected"
+	done
+	for version in "${versions[@]}"; do
+		wait_until "$version" "SELECT count(*) = 0 FROM pg_prepared_xacts"
+	done
+	expect "damage" "$(value "$coordinator" "SELECT count(*) FROM dtx.damage")" 0
+	printf '%-12s %-30s %s\n' "$(value "$coordinator" "SHOW server_version" | cut -d' ' -f1)" \
+		"$(value "$coordinator" "SELECT string_agg(version, ' ' ORDER BY server) FROM dtx.servers")" \
+		"commit, refusal, remote SQL, crash in doubt: passed"
+done
+echo "${#versions[@]} passed, 0 failed"
+}
+
+# pg_upgrade of a coordinator from PostgreSQL 15 to 17, in a chroot of Debian 13 with
+# the programs of Debian 12 beside its own: what is kept, and what is not.  See
+# docs/upgrade.md.
+verb_test-upgrade() {
+need_root
+make_work_dir
+
+for release in bookworm trixie; do
+	chroot_base "$release"
+	chroot_layer "$release" test "" "$(setup_script)"
+done
+copy_source "$work/source"
+
+# What PostgreSQL 15 consists of, and the libraries that only Debian 12 has.
+mkdir "$work/old"
+# shellcheck disable=SC2016
+chroot_run --bind "$work/old" /old bookworm test "$work/bookworm.run" bash -euc '
+	tar -C / -cf /old/files.tar usr/lib/postgresql/15 usr/share/postgresql/15 usr/include/postgresql/15
+	cat /usr/lib/postgresql/15/bin/* /usr/lib/postgresql/15/lib/*.so >/dev/null
+	for file in /usr/lib/postgresql/15/bin/* /usr/lib/postgresql/15/lib/*.so; do ldd "$file" 2>/dev/null || true; done |
+		sed -n "s,.* => \(/[^ ]*\) .*,\1,p" | sort -u >/old/libraries
+	mkdir /old/lib
+	xargs -a /old/libraries cp -L -t /old/lib'
+
+upgrade='set -euo pipefail
+tar -C / -xf /old/files.tar
+# what is here already is newer
+cp -n /old/lib/* /usr/lib/x86_64-linux-gnu/ 2>/dev/null || true
+for version in 15 17; do
+	cp -r /source /tmp/build-$version
+	make -C /tmp/build-$version -s -j2 PG_CONFIG=/usr/lib/postgresql/$version/bin/pg_config with_llvm=no >/tmp/build.log 2>&1 ||
+		{ tail -n 20 /tmp/build.log; exit 1; }
+	make -C /tmp/build-$version -s install PG_CONFIG=/usr/lib/postgresql/$version/bin/pg_config with_llvm=no >>/tmp/build.log 2>&1
+done
+id pgdtx >/dev/null 2>&1 || useradd --system --no-create-home pgdtx
+mkdir /srv/test
+cp /source/dev/upgrade.sh /srv/test/run
+chown -R pgdtx /srv/test
+cd /srv/test
+setpriv --reuid=pgdtx --regid="$(id -g pgdtx)" --clear-groups env HOME=/srv/test bash run'
+
+chroot_run --bind "$work/source" /source --bind "$work/old" /old trixie test "$work/trixie.run" bash -c "$upgrade"
+}
+
+# The programs in examples/, pgbouncer, and the files for Prometheus, with the
+# drivers and programs of Debian against real servers; see docs/testing.md.
+verb_test-examples() {
+need_root
+make_work_dir
+
+copy_source "$work/source"
+for release in $(chosen_releases "${VERSIONS:-17}"); do
+	chroot_base "$release"
+	chroot_layer "$release" test "" "$(setup_script)"
+	chroot_layer "$release" examples test 'apt-get update
+apt-get install -y --no-install-recommends \
+	golang-go golang-github-lib-pq-dev python3-psycopg2 default-jdk-headless \
+	libpostgresql-jdbc-java pgbouncer prometheus-postgres-exporter prometheus curl'
+	echo "Testing on $release"
+	chroot_run --bind "$work/source" /source "$release" "examples test" "$work/$release.run" \
+		env TESTS="${TESTS:-$(cd "$top" && echo t/examples/*.pl)}" JOBS=1 \
+		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-180}" make -C /source test
+done
+}
+
+# Debian packages, built, checked with lintian, installed and tested; RESULTS=directory
+# is where they go (default: debs/ in the source tree).
+verb_deb() {
+need_root
+keep_failed=1
+make_work_dir
+before_end() {
+	rm -rf "$work"/*.run "$work"/*.installed
+}
+
+results=${RESULTS:-$top/debs}
+copy_source "$work/source"
+rm -rf "$work/source/debs"
+
+# What a build daemon has, and what the tests need, each on its own.
+build_packages='apt-get update
+apt-get install -y --no-install-recommends build-essential debhelper libc-ares-dev libpq-dev postgresql-server-dev-all lintian'
+test_packages='apt-get update
+apt-get install -y --no-install-recommends make postgresql postgresql-server-dev-all'
+
+build='set -eu
+mkdir /build
+cp -r /source /build/pg-dtx
+cd /build/pg-dtx
+pg_buildext updatecontrol
+dpkg-buildpackage -us -uc
+lintian --version
+lintian --display-info --fail-on error,warning ../*.changes
+rm -f ../*dbgsym*
+cp ../*.deb ../*.dsc ../*.tar.* ../*.changes /out/'
+
+# As autopkgtest does it: the packages, then debian/tests.
+check='set -eu
+dpkg -i /out/*.deb
+cp -r /source /tmp/pg-dtx
+chown -R postgres: /tmp/pg-dtx
+cd /tmp/pg-dtx
+setpriv --reuid=postgres --regid=postgres --init-groups env HOME=/tmp USER=postgres debian/tests/installcheck'
+
+for release in $(chosen_releases "${VERSIONS:-}"); do
+	version=$(release_version "$release")
+	chroot_base "$release"
+	chroot_layer "$release" deb-build "" "$build_packages"
+	chroot_layer "$release" deb-test "" "$test_packages"
+
+	echo "Building for PostgreSQL $version ($release)"
+	mkdir -p "$work/out/$release"
+	chroot_run --bind "$work/source" /source --bind "$work/out/$release" /out \
+		"$release" deb-build "$work/$release.run" sh -c "$build" >"$work/$release-build.log" 2>&1 ||
+		{ tail -n 50 "$work/$release-build.log"; die "the build failed"; }
+	[ -e "$work/out/$release/postgresql-$version-pg-dtx_"*.deb ] || die "no package for PostgreSQL $version"
+
+	echo "Testing the package"
+	chroot_run --bind "$work/source" /source --bind "$work/out/$release" /out \
+		"$release" deb-test "$work/$release.installed" sh -c "$check" >"$work/$release-test.log" 2>&1 ||
+		{ tail -n 80 "$work/$release-test.log"; die "the tests failed"; }
+	grep -E '^#? ?All [0-9]+ tests passed' "$work/$release-test.log" || die "no tests ran"
+	rm -rf "$work/$release.run" "$work/$release.installed"
+	mkdir -p "$results/$release"
+	cp "$work/out/$release"/* "$results/$release/"
+	echo "Packages: $results/$release"
+done
 }

@@ -153,12 +153,12 @@ SELECT * FROM counted();
 -- the remote role's own settings, for the command only
 \c dtx_one
 ALTER DATABASE dtx_one SET search_path = app, public;
-ALTER DATABASE dtx_one SET TimeZone = 'Asia/Tokyo';
+ALTER DATABASE dtx_one SET bytea_output = 'escape';
 CREATE SCHEMA app;
-CREATE TABLE app.mine AS SELECT timestamptz '2020-01-01 12:00Z' AS at;
+CREATE TABLE app.mine AS SELECT bytea 'escaped' AS b;
 \c contrib_regression
 CREATE FOREIGN TABLE settings1 (name text, setting text) SERVER one OPTIONS (schema_name 'pg_catalog', table_name 'pg_settings');
-SELECT * FROM dtx.query('one', 'SELECT at::text, current_setting(''search_path'') FROM mine') AS t(at text, path text);
+SELECT * FROM dtx.query('one', 'SELECT b::text, current_setting(''search_path'') FROM mine') AS t(b text, path text);
 CREATE VIEW pinned AS SELECT name, setting FROM settings1 WHERE name IN
 	('search_path', 'TimeZone', 'DateStyle', 'IntervalStyle', 'extra_float_digits', 'client_encoding') ORDER BY name;
 TABLE pinned;

@@ -184,7 +184,9 @@ SELECT * FROM dtx.query('as_login', 'SELECT current_user') AS t(who name);
 SELECT * FROM dtx.query('one', 'SET SESSION AUTHORIZATION regress_dtx_login; SET ROLE regress_dtx_owner; SELECT session_user, current_user') AS t(who name, acts_as name);
 SELECT who = acts_as AND who <> 'regress_dtx_login' AS same, role FROM dtx.query('one', 'SELECT session_user, current_user, current_setting(''role'')') AS t(who name, acts_as name, role text);
 SELECT dtx.exec('as_login', 'SET LOCAL ROLE regress_dtx_owner; DROP TABLE owned');
+SET client_min_messages = warning;
 DROP SERVER as_login CASCADE;
+RESET client_min_messages;
 \c dtx_one
 REVOKE CREATE ON SCHEMA public FROM regress_dtx_owner;
 \c contrib_regression
@@ -300,6 +302,8 @@ SHOW pg_dtx.wrote_elsewhere;
 DROP FUNCTION write_one(), read_one(), write_quietly();
 \set VERBOSITY default
 SELECT id, one, two FROM balances WHERE id = 1;
+SET client_min_messages = warning;
 DROP SERVER again CASCADE;
+RESET client_min_messages;
 \set SHOW_CONTEXT errors
 TABLE prepared;

@@ -6,7 +6,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use FindBin;
-use lib $FindBin::RealBin;
+use lib "$FindBin::RealBin/lib";
 use DtxTest;
 use POSIX ();
 use PostgreSQL::Test::Utils;

@@ -6,7 +6,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use FindBin;
-use lib $FindBin::RealBin;
+use lib "$FindBin::RealBin/lib";
 use DtxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -20,7 +20,7 @@ my $passes = $ENV{DTX_LEAK_PASSES} || 300;
 # Count libpq's results, where there is a compiler.
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my $shim = "$dir/count_results.so";
-my $counting = system("cc -shared -fPIC -O1 -o $shim $FindBin::RealBin/leaks/count_results.c -ldl >/dev/null 2>&1") == 0;
+my $counting = system("cc -shared -fPIC -O1 -o $shim $FindBin::RealBin/programs/count_results.c -ldl >/dev/null 2>&1") == 0;
 $ENV{DTX_COUNT_DIR} = $dir;
 $ENV{LD_PRELOAD} = join ':', grep { $_ } $shim, $ENV{LD_PRELOAD} if $counting;
 

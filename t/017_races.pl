@@ -1,15 +1,14 @@
-# Resolvers at full speed against commits of all shapes; see t/races/Races.pm.
+# Resolvers at full speed against commits of all shapes; see t/lib/Races.pm.
 # "make races" does it until there have been a million interleavings.
 use strict;
 use warnings FATAL => 'all';
 
 use FindBin;
-use lib $FindBin::RealBin, "$FindBin::RealBin/races";
+use lib "$FindBin::RealBin/lib";
 use Races;
 use Test::More;
 
 # Programs with this extension that are not those of PG_CONFIG.
-$ENV{PATH} = "$ENV{DTX_PROGRAMS}:$ENV{PATH}" if $ENV{DTX_PROGRAMS};
 
 my $duration = $ENV{DTX_RACES_DURATION} || 15;
 my $goal = $ENV{DTX_RACES_INTERLEAVINGS};

@@ -1,4 +1,4 @@
-# A tenth of the fault matrix, which touches every point: see t/faults/.  The
+# A tenth of the fault matrix, which touches every point: see t/lib/FaultMatrix.pm.  The
 # servers have a library of their own with the fault points; a normal build must
 # not know them.
 use strict;
@@ -6,7 +6,7 @@ use warnings FATAL => 'all';
 
 use Cwd qw(getcwd);
 use FindBin;
-use lib $FindBin::RealBin, "$FindBin::RealBin/faults";
+use lib "$FindBin::RealBin/lib";
 use FaultMatrix;
 use PostgreSQL::Test::Utils;
 use PrivateTree;

@@ -1,19 +1,18 @@
 # Load: many sessions and servers.  What is documented as enough is enough; what
 # is exhausted (slots for prepared transactions, room for what is in doubt, disks)
 # makes clear errors or warnings, loses nothing, and is good again afterwards.
-# See t/load/Load.pm.  "make load" does it with 200 sessions and 10 servers.
+# See t/lib/Load.pm.  "make load" does it with 200 sessions and 10 servers.
 use strict;
 use warnings FATAL => 'all';
 
 use FindBin;
-use lib $FindBin::RealBin, "$FindBin::RealBin/faults", "$FindBin::RealBin/load";
+use lib "$FindBin::RealBin/lib";
 use Load;
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
 # Programs with this extension that are not those of PG_CONFIG.
-$ENV{PATH} = "$ENV{DTX_PROGRAMS}:$ENV{PATH}" if $ENV{DTX_PROGRAMS};
 
 my $sessions = $ENV{DTX_LOAD_SESSIONS} || 24;
 my $servers = $ENV{DTX_LOAD_SERVERS} || 3;
@@ -24,7 +23,7 @@ my $timeout = $PostgreSQL::Test::Utils::timeout_default;
 # What makes a disk full: a library that servers preload, or, in the long form,
 # small disks.
 my $shim = PostgreSQL::Test::Utils::tempdir() . '/disk_full.so';
-my $can_fill = system("cc -shared -fPIC -O1 -o $shim $FindBin::RealBin/load/disk_full.c -ldl >/dev/null 2>&1") == 0;
+my $can_fill = system("cc -shared -fPIC -O1 -o $shim $FindBin::RealBin/programs/disk_full.c -ldl >/dev/null 2>&1") == 0;
 $ENV{LD_PRELOAD} = join ':', grep { $_ } $shim, $ENV{LD_PRELOAD} if $can_fill;
 
 my $few = int($sessions / 6);

@@ -19,7 +19,7 @@ plan skip_all => 'no libpgport.a' unless $port;
 my $top = "$FindBin::RealBin/..";
 my $program = PostgreSQL::Test::Utils::tempdir() . '/fuzz_gid';
 my @command = (split(' ', $cc), '-g', '-O1', '-DSTANDALONE', "-I$top/src", "-I$server", "-I$include",
-	"$top/t/fuzz/fuzz_gid.c", "$top/src/base/gid.c", $port, '-o', $program);
+	"$top/t/programs/fuzz_gid.c", "$top/src/base/gid.c", $port, '-o', $program);
 
 # with sanitizers, if the compiler has them
 my $built = system("@command -fsanitize=address,undefined -fno-sanitize-recover=all >/dev/null 2>&1") == 0

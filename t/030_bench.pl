@@ -5,7 +5,7 @@ use warnings FATAL => 'all';
 
 use Cwd qw(getcwd);
 use FindBin;
-use lib "$FindBin::RealBin/faults";
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Utils;
 use PrivateTree;
 use Test::More;

@@ -4,7 +4,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use FindBin;
-use lib $FindBin::RealBin, "$FindBin::RealBin/faults";
+use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Utils;
 use SagaBooks;
 use Test::More;

@@ -1,14 +1,13 @@
-# A minute of chaos with sagas in the mix; see t/faults/Chaos.pm.
+# A minute of chaos with sagas in the mix; see t/lib/Chaos.pm.
 use strict;
 use warnings FATAL => 'all';
 
 use FindBin;
-use lib $FindBin::RealBin, "$FindBin::RealBin/faults";
+use lib "$FindBin::RealBin/lib";
 use Chaos;
 use Test::More;
 
 # Programs with this extension that are not those of PG_CONFIG.
-$ENV{PATH} = "$ENV{DTX_PROGRAMS}:$ENV{PATH}" if $ENV{DTX_PROGRAMS};
 
 my $seed = $ENV{DTX_CHAOS_SEED} || (time ^ $$) % 1_000_000;
 my $duration = $ENV{DTX_CHAOS_DURATION} || 60;

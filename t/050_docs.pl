@@ -1,12 +1,12 @@
 # Documentation that drifts fails: every command in README.md and docs/ is run
 # against real servers and must print what the document says it prints, every
-# setting, view, function, link and make target must exist.  t/docs/Markdown.pm
+# setting, view, function, link and make target must exist.  t/lib/Markdown.pm
 # says how documents are marked.
 use strict;
 use warnings FATAL => 'all';
 
 use FindBin;
-use lib $FindBin::RealBin, "$FindBin::RealBin/docs";
+use lib "$FindBin::RealBin/lib";
 use DtxTest;
 use IPC::Run;
 use Markdown;

@@ -3,7 +3,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use FindBin;
-use lib "$FindBin::RealBin/docs";
+use lib "$FindBin::RealBin/lib";
 use Meta;
 use Test::More;
 

@@ -1,11 +1,11 @@
 # A participant whose connection is closed in the middle of the transaction, and that
 # error is caught: the transaction does not commit without it.  Every postgres_fdw
-# released before May 2026 does that; t/old_fdw does it, too.
+# released before May 2026 does that; t/programs/old_postgres_fdw.c does it, too.
 use strict;
 use warnings FATAL => 'all';
 
 use FindBin;
-use lib $FindBin::RealBin;
+use lib "$FindBin::RealBin/lib";
 use DtxTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -14,7 +14,7 @@ my $pg_config = $ENV{PG_CONFIG} || 'pg_config';
 my $dir = PostgreSQL::Test::Utils::tempdir();
 chomp(my @include = map { `$pg_config --$_` } qw(includedir-server includedir));
 my $cc = $ENV{CC} || 'cc';
-my $built = `$cc -shared -fPIC -O1 -D_GNU_SOURCE @{[map { "-I'$_'" } @include]} -o '$dir/postgres_fdw.so' '$FindBin::RealBin/old_fdw/postgres_fdw.c' 2>&1`;
+my $built = `$cc -shared -fPIC -O1 -D_GNU_SOURCE @{[map { "-I'$_'" } @include]} -o '$dir/postgres_fdw.so' '$FindBin::RealBin/programs/old_postgres_fdw.c' 2>&1`;
 is($?, 0, 'the old wrapper is built') or BAIL_OUT($built);
 chmod 0755, $dir;
 

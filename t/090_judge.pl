@@ -1,4 +1,4 @@
-# All combinations of facts on which a verdict may rest (t/judge/judge_test.c).
+# All combinations of facts on which a verdict may rest (t/programs/judge_test.c).
 use strict;
 use warnings FATAL => 'all';
 
@@ -14,7 +14,7 @@ chomp(my ($server, $include) = map { `$pg_config --$_` } qw(includedir-server in
 my $top = "$FindBin::RealBin/..";
 my $program = PostgreSQL::Test::Utils::tempdir() . '/judge_test';
 is(system(split(' ', $cc), '-g', '-O1', '-Wall', "-I$top/src", "-I$server", "-I$include",
-		"$top/t/judge/judge_test.c", "$top/src/resolve/judge.c", '-o', $program), 0, 'it is built');
+		"$top/t/programs/judge_test.c", "$top/src/resolve/judge.c", '-o', $program), 0, 'it is built');
 my $output = `$program`;
 is($?, 0, 'every combination gets the verdict of the table') or diag($output);
 like($output, qr/^\d{4,} combinations, 0 failures$/m, '... all of them');

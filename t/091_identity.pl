@@ -5,7 +5,7 @@ use warnings FATAL => 'all';
 
 use File::Path qw(rmtree);
 use FindBin;
-use lib $FindBin::RealBin;
+use lib "$FindBin::RealBin/lib";
 use DtxTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::RecursiveCopy;

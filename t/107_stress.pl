@@ -6,7 +6,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use FindBin;
-use lib $FindBin::RealBin;
+use lib "$FindBin::RealBin/lib";
 use DtxPreload;
 use DtxTest;
 use IO::Socket::UNIX;
@@ -15,7 +15,6 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 # Programs with this extension that are not those of PG_CONFIG.
-$ENV{PATH} = "$ENV{DTX_PROGRAMS}:$ENV{PATH}" if $ENV{DTX_PROGRAMS};
 
 my $servers = $ENV{DTX_STRESS_SERVERS} || 200;
 my $nsilent = $servers < 1000 ? 6 : 100;

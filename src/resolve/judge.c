@@ -7,7 +7,7 @@
  * A verdict needs a proof.  What is not known is not an answer: no decision row
  * is not yet an abort, an id that is not found is not yet one that was never
  * assigned, and a server that does not show a transaction has not yet finished
- * it.  t/judge/judge_test.c compares every combination of facts with a table.
+ * it.  t/programs/judge_test.c compares every combination of facts with a table.
  *
  * Why COMMIT and ROLLBACK are right
  * ---------------------------------

@@ -1,4 +1,4 @@
-# A server that runs with t/preload/preload.c: with a name server of the test's, and a
+# A server that runs with t/programs/preload.c: with a name server of the test's, and a
 # wall clock that can be set.
 #
 #	my $preload = DtxPreload->new;
@@ -31,7 +31,7 @@ sub new
 {
 	my $class = shift;
 	my $dir = PostgreSQL::Test::Utils::tempdir();
-	my $source = dirname(__FILE__) . '/preload/preload.c';
+	my $source = dirname(__FILE__) . '/../programs/preload.c';
 	my $cc = $ENV{CC} // 'cc';
 	my $built = `$cc -shared -fPIC -O1 -Wall -Wextra -o '$dir/preload.so' '$source' -ldl 2>&1`;
 	croak "could not build the preloaded library: $built" if $? || $built;

@@ -1,15 +1,12 @@
 # All cases of the fault matrix, or those of one of several shards.  Run by
-# dev/faults, with servers that have the fault points.
+# "make faults", with servers that have the fault points.
 use strict;
 use warnings FATAL => 'all';
 
 use FindBin;
-use lib $FindBin::RealBin, "$FindBin::RealBin/..";
+use lib "$FindBin::RealBin/../lib";
 use FaultMatrix;
 use Test::More;
-
-# Programs with this extension and its fault points; see PrivateTree.pm.
-$ENV{PATH} = "$ENV{DTX_PROGRAMS}:$ENV{PATH}" if $ENV{DTX_PROGRAMS};
 
 my ($shard) = $0 =~ /matrix_(\d+)\.pl$/;
 my $shards = $ENV{DTX_FAULT_SHARDS} || 1;

@@ -11,13 +11,10 @@ use warnings FATAL => 'all';
 
 use Carp;
 use Cwd qw(getcwd);
+use File::Basename qw(basename dirname);
 use File::Copy qw(copy);
 use File::Find;
 use File::Path qw(make_path);
-
-# Programs look for their files from where they really are, so these are copied.
-my @programs = qw(postgres initdb pg_ctl pg_config psql pg_isready pg_controldata
-  pg_basebackup);
 
 sub _config
 {
@@ -56,12 +53,13 @@ sub make
 	my $bindir = _config('bindir');
 
 	make_path("$root$bindir");
-	for my $program (@programs)
+	# Programs look for their files from where they really are, so these are copied.
+	for my $program (glob("$bindir/*"))
 	{
-		next unless -x "$bindir/$program";
-		copy("$bindir/$program", "$root$bindir/$program")
-		  or croak "$bindir/$program: $!";
-		chmod 0755, "$root$bindir/$program";
+		next unless -f $program && -x _;
+		my $copy = "$root$bindir/" . basename($program);
+		copy($program, $copy) or croak "$program: $!";
+		chmod 0755, $copy;
 	}
 
 	my @seen;
@@ -96,6 +94,13 @@ sub make
 				},
 			},
 			$dir);
+	}
+	# Headers, and libraries that are not in one of the above, to build with it.
+	for my $dir (_config('includedir'), _config('libdir'))
+	{
+		next if -e "$root$dir";
+		make_path(dirname("$root$dir"));
+		symlink $dir, "$root$dir" or croak "$root$dir: $!";
 	}
 	_run("$params{dir}/build.log",
 		"make -C '$build' install with_llvm=no PG_CONFIG='$pg_config' DESTDIR='$root' "

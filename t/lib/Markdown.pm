@@ -11,7 +11,7 @@
 #	<!-- check: setup NAME -->		let something happen before
 #	<!-- check: on SERVER -->		SQL of that server, not of the coordinator
 #	<!-- check: file NAME -->		the block is part of this file
-#	<!-- check: fresh system -->		not here, but on a new system (dev/test-matrix)
+#	<!-- check: fresh system -->		not here, but on a new system ("make test-matrix")
 #	<!-- check: not run, REASON -->		by nobody
 #
 # Several of them are separated by semicolons.
@@ -19,7 +19,7 @@
 # As a program it prints shell commands: those that are for a new system, or the
 # others.
 #
-#	perl t/docs/Markdown.pm fresh|other README.md
+#	perl t/lib/Markdown.pm fresh|other README.md
 package Markdown;
 
 use strict;

@@ -1,16 +1,18 @@
 #!/usr/bin/perl
 #
-# Run the tests of the source tree in the current directory against the
-# installed extension, with all files in the given directory.  Called by
-# dev/test, as the user who runs the servers.
+# Run the tests of the source tree in the current directory against the extension
+# that is installed in the PostgreSQL of PG_CONFIG, with all files of theirs in the
+# given directory, and count.  Called by dev/run, as the user who runs the servers.
 #
 use strict;
 use warnings;
 
 use Cwd qw(getcwd);
+use File::Copy qw(copy);
+use File::Path qw(make_path);
 use TAP::Harness;
 
-my $work = shift or die "usage: run-tests DIRECTORY\n";
+my $work = shift or die "usage: suite.pl DIRECTORY\n";
 my $tree = getcwd();
 my $pg_config = $ENV{PG_CONFIG} || 'pg_config';
 my $jobs = $ENV{JOBS} || 2;
@@ -21,7 +23,7 @@ chomp(my $pgxs = `$pg_config --pgxs`);
 (my $pg_src = $pgxs) =~ s{/makefiles/[^/]+$}{};
 
 my ($passed, $failed) = (0, 0);
-# lines that say how each suite went, for dev/test-matrix
+# lines that say how each suite went, for "make test-matrix"
 my @summary;
 my $interrupted = 0;
 $| = 1;
@@ -60,65 +62,15 @@ sub heading
 	return;
 }
 
-# One cluster for regress and isolation tests.
-sub with_server
-{
-	my $callback = shift;
-	my $data = "$work/data";
-	my $socket = "$work/socket";
-	my $log = "$work/server.log";
-
-	mkdir $socket or die "$socket: $!\n";
-	system("initdb -D $data -A trust -N -U postgres --no-locale -E UTF8 >$work/initdb.log 2>&1") == 0
-	  or die "initdb failed:\n", slurp("$work/initdb.log");
-	open my $conf, '>>', "$data/postgresql.conf" or die "$!\n";
-	print $conf <<"CONF";
-listen_addresses = ''
-unix_socket_directories = '$socket'
-shared_preload_libraries = 'pg_dtx'
-max_prepared_transactions = 50
-max_connections = 100
-fsync = off
-autovacuum = off
-log_line_prefix = '%m [%p] %q%a '
-log_statement = all
-CONF
-	close $conf;
-	if (system("pg_ctl -w -s -D $data -l $log start >&2") != 0)
-	{
-		print slurp($log);
-		print "not started\n";
-		$failed++;
-		return;
-	}
-	{
-		local $SIG{INT} = local $SIG{TERM} = local $SIG{HUP} =
-		  sub { $interrupted = 1; die "interrupted\n" };
-		eval { $callback->($socket); 1 } or do { print $@; $failed++; };
-	}
-	system("pg_ctl -w -s -m fast -D $data stop") == 0 or $failed++;
-	exit 130 if $interrupted;
-	if (slurp($log) =~ /^.*(?:PANIC|TRAP|was terminated by signal).*$/m)
-	{
-		print "server log: $&\n";
-		$failed++;
-	}
-	return;
-}
-
-# Run pg_regress or its sister by make, as "make installcheck" does, and count.
+# "make installcheck" of regress or of isolation, on a server of its own, and count.
 sub run_regress
 {
-	my ($socket, $kind) = @_;
-	my ($off, $diffs, $list) =
-	  $kind eq 'regress'
-	  ? ('ISOLATION', 'regression.diffs', 'REGRESS')
-	  : ('REGRESS', 'output_iso/regression.diffs', 'ISOLATION');
+	my ($kind, $list, $other) = @_;
 
 	heading($kind);
 	my ($good, $bad) = (0, 0);
 	open my $out, '-|',
-	  "env PGHOST=$socket PGUSER=postgres make -s installcheck PG_CONFIG=$pg_config $off= TAP_TESTS= 2>&1"
+	  "make -s installcheck PG_CONFIG=$pg_config SERVER=$work/tmp_check $other= TAP_TESTS= 2>&1"
 	  or die "make: $!\n";
 	while (my $line = <$out>)
 	{
@@ -129,8 +81,20 @@ sub run_regress
 		$bad++ if $line =~ /^(?:test\s+\S+\s+\.\.\. FAILED\b|not ok \d+)/;
 	}
 	my $ok = close $out;
-	print slurp($diffs) if $bad;
-	$bad++ if !$ok && !$bad;
+	my $results = $kind eq 'regress' ? '.' : 'output_iso';
+	print slurp("$results/regression.diffs") if $bad;
+	my $log = slurp("$results/log/postmaster.log");
+	copy("$results/log/postmaster.log", "$work/tmp_check/$kind.log");
+	if ($log =~ /^.*(?:PANIC|TRAP|was terminated by signal).*$/m)
+	{
+		print "server log: $&\n";
+		$bad++;
+	}
+	if (!$ok && !$bad)
+	{
+		print $log;
+		$bad++;
+	}
 	if ($good + $bad == 0)
 	{
 		print "no test of $list ran\n";
@@ -154,13 +118,11 @@ sub run_tap
 	$ENV{PGPORT} = 65432;
 	# for sockets, which failed tests leave behind
 	$ENV{TMPDIR} = "$work/tmp";
-	mkdir $ENV{TMPDIR};
-	mkdir "$work/tmp_check";
-	mkdir "$work/tmp_check/log";
+	make_path($ENV{TMPDIR}, "$work/tmp_check/log");
 
 	my $harness = TAP::Harness->new(
 		{
-			lib => [ "$pg_src/test/perl", "$tree/t" ],
+			lib => [ "$pg_src/test/perl", "$tree/t/lib" ],
 			jobs => $jobs,
 			timer => 1,
 			failures => 1,
@@ -195,15 +157,8 @@ sub run_tap
 	return;
 }
 
-if (wanted('regress') || wanted('isolation'))
-{
-	with_server(
-		sub {
-			my $socket = shift;
-			run_regress($socket, 'regress') if wanted('regress');
-			run_regress($socket, 'isolation') if wanted('isolation');
-		});
-}
+run_regress('regress', 'REGRESS', 'ISOLATION') if wanted('regress');
+run_regress('isolation', 'ISOLATION', 'REGRESS') if wanted('isolation');
 my @tap = wanted('tap') ? sort glob('t/*.pl') : ();
 for my $name (@only)
 {
