@@ -287,7 +287,7 @@ for my $file (@files)
 					'1', "$where: $line is a setting");
 			}
 		}
-		elsif ($block->{lang} eq 'text')
+		elsif ($block->{lang} eq 'text' || $block->{lang} eq 'mermaid')
 		{
 			undef $out;
 			pass "$where: no command";

@@ -5,7 +5,7 @@
 #
 # A block is what is between two fences.  The word after the first one says what
 # it is: "sql" and "sh" are run, "output" is what the block before it prints
-# ("…" stands for anything), "ini" are settings, "text" is nothing of the kind.  A
+# ("…" stands for anything), "ini" are settings, "text" and "mermaid" are nothing of the kind.  A
 # comment before the fence, which no reader sees, says what else is to be known:
 #
 #	<!-- check: setup NAME -->		let something happen before
