@@ -5,6 +5,7 @@
 #
 use strict;
 use warnings;
+use File::Basename qw(basename);
 use File::Temp qw(tempfile);
 
 # as in PostgreSQL's src/tools/pgindent
@@ -47,7 +48,8 @@ for my $file (@ARGV)
 	system('pg_bsd_indent', @options, "-U$list_name", $name) == 0 or die "$file: pg_bsd_indent failed\n";
 	open $in, '<', $name or die "$name: $!\n";
 	$text = do { local $/; <$in> };
-	unlink "$name.BAK";
+	# (it makes a backup in the current directory)
+	unlink basename($name) . '.BAK';
 	$text =~ s{/\*---box}{/* ---}g;
 
 	# "char *" before the name of a function on a line of its own
