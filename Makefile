@@ -87,6 +87,7 @@ REGRESS = \
 	protection \
 	settings \
 	privileges \
+	catalog \
 	views \
 	overview \
 	check_server \

@@ -862,7 +862,7 @@ sub watch_growth
 		my ($commits, $handed) = split /\|/,
 		  sql('dtx', 'SELECT two_phase, handed_over FROM dtx.stat', 'bench');
 		my ($rows_left, $size) = split /\|/,
-		  sql('dtx', q{SELECT count(*), pg_relation_size('dtx.decision') FROM dtx.decision}, 'bench');
+		  sql('dtx', q{SELECT count(*), pg_relation_size('dtx_internal.decision') FROM dtx_internal.decision}, 'bench');
 		my $in_doubt = sql('dtx', 'SELECT count(*) FROM dtx.in_doubt', 'bench');
 		my $wal = wal('dtx');
 		my $now = {
@@ -1374,7 +1374,7 @@ if ($load > 0)
 	say_and_keep('');
 	say_and_keep("What stays on the coordinator, $sampled->{name}, pg_dtx, $load s of load with 8 clients");
 	print_table(
-		[ 'commits in two phases', 'rows of dtx.decision', 'its size', 'in doubt',
+		[ 'commits in two phases', 'rows of dtx_internal.decision', 'its size', 'in doubt',
 			'flushes per commit', 'WAL bytes per commit' ],
 		map {
 			[

@@ -154,7 +154,7 @@ sub exec_step
 sub sagas
 {
 	my ($workers) = @_;
-	my $state = q{SELECT count(*) FROM dtx.saga WHERE state = 'completed'};
+	my $state = q{SELECT count(*) FROM dtx_internal.saga_record WHERE state = 'completed'};
 
 	sql('coordinator', "ALTER SYSTEM SET pg_dtx.saga_workers = $workers");
 	sql('coordinator', 'SELECT pg_reload_conf()');
@@ -167,7 +167,7 @@ sub sagas
 	my ($from, $begin) = (sql('coordinator', $state), time);
 	usleep($duration * 1e6);
 	my ($to, $end) = (sql('coordinator', $state), time);
-	my $left = sql('coordinator', q{SELECT count(*) FROM dtx.saga WHERE state IN ('pending', 'running')});
+	my $left = sql('coordinator', q{SELECT count(*) FROM dtx_internal.saga_record WHERE state IN ('pending', 'running')});
 	die "only $left sagas were left at the end\n" if $left < $workers;
 
 	sql('coordinator', 'ALTER SYSTEM SET pg_dtx.saga_workers = 0');
@@ -176,11 +176,11 @@ sub sagas
 	  until sql('coordinator', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker'}) eq '0';
 
 	# What is left would be in the way of the next one.
-	sql('coordinator', q{SELECT count(dtx.cancel_saga(id, 'benchmark')) FROM dtx.saga WHERE state = 'pending'});
+	sql('coordinator', q{SELECT count(dtx.cancel_saga(id, 'benchmark')) FROM dtx_internal.saga_record WHERE state = 'pending'});
 	sql('coordinator', 'ALTER SYSTEM SET pg_dtx.saga_workers = 8');
 	sql('coordinator', 'SELECT pg_reload_conf()');
 	usleep(20_000)
-	  until sql('coordinator', q{SELECT count(*) FROM dtx.saga WHERE state NOT IN ('completed', 'compensated')}) eq '0';
+	  until sql('coordinator', q{SELECT count(*) FROM dtx_internal.saga_record WHERE state NOT IN ('completed', 'compensated')}) eq '0';
 	sql('coordinator', 'SELECT dtx.purge_sagas(interval $$0$$)');
 	sql('coordinator', 'VACUUM ANALYZE');
 	return ($to - $from) / ($end - $begin);

@@ -63,8 +63,8 @@ for n in 1 2; do
 done
 transfer='BEGIN; UPDATE a1 SET balance = balance - 1; UPDATE a2 SET balance = balance + 1; INSERT INTO log VALUES (1); COMMIT;'
 value 5400 "$transfer"
-value 5400 "INSERT INTO dtx.forced VALUES ('dtx:1', 's1', 'commit', 'commit', false, 'test', 'me', now());
-	INSERT INTO dtx.damage_record VALUES ('dtx:2', 's1', 'commit', 'rollback', now(), '7', 1, 'test');"
+value 5400 "INSERT INTO dtx_internal.forced_record VALUES ('dtx:1', 's1', 'commit', 'commit', false, 'test', 'me', now());
+	INSERT INTO dtx_internal.damage_record VALUES ('dtx:2', 's1', 'commit', 'rollback', now(), '7', 1, 'test');"
 
 # A saga in the middle: its second step waits for a signal.
 value 5400 "SELECT dtx.define_saga('s',
@@ -87,8 +87,8 @@ cat >>old.data/postgresql.conf <<<"synchronous_standby_names = ''
 pg_dtx.resolver = off"
 start "$old" old
 is "in doubt" "$(value 5400 "SELECT count(DISTINCT server) FROM dtx.in_doubt WHERE decision = 'commit'")" 2
-id=$(value 5400 'SELECT id FROM dtx.coordinator')
-decisions=$(value 5400 'SELECT boot_id, xid FROM dtx.decision ORDER BY xid')
+id=$(value 5400 'SELECT id FROM dtx_internal.coordinator')
+decisions=$(value 5400 'SELECT boot_id, xid FROM dtx_internal.decision ORDER BY xid')
 "$old/pg_ctl" -D old.data -m fast -s stop
 
 # The library has to be preloaded in the new cluster before pg_upgrade.
@@ -109,11 +109,11 @@ is "nothing was resolved meanwhile" "$(value 5401 'SELECT count(*) FROM pg_prepa
 start "$new" new
 is "version" "$(value 5400 'SELECT extversion FROM pg_extension WHERE extname = $$pg_dtx$$')" \
 	"$(sed -n "s/^default_version = '\(.*\)'/\1/p" /source/pg_dtx.control)"
-is "the identity is kept" "$(value 5400 'SELECT id FROM dtx.coordinator')" "$id"
+is "the identity is kept" "$(value 5400 'SELECT id FROM dtx_internal.coordinator')" "$id"
 is "what was forced is kept" "$(value 5400 'SELECT count(*) FROM dtx.forced')" 1
 is "damage is kept" "$(value 5400 'SELECT count(*) FROM dtx.damage')" 1
 poll 5400 'SELECT passes > 2 FROM dtx.stat' t
-is "the new cluster looks like a copy" "$(value 5400 'SELECT suspended FROM dtx.boot ORDER BY ordinal DESC LIMIT 1')" \
+is "the new cluster looks like a copy" "$(value 5400 'SELECT suspended FROM dtx_internal.boot ORDER BY ordinal DESC LIMIT 1')" \
 	'the system identifier of the cluster has changed'
 is "... and leaves alone what is in doubt" "$(value 5401 'SELECT count(*) FROM pg_prepared_xacts')" 1
 value 5400 "SELECT dtx.adopt_identity('pg_upgrade')" >/dev/null
@@ -133,8 +133,8 @@ is "... with its first step done before" "$(value 5401 'SELECT name FROM step')"
 is "... and the others after, with its result" "$(value 5402 'SELECT name FROM step')" 'after one'
 
 # The record of the decision names foreign servers by OID, and they have others now.
-value 5400 'SELECT count(*) FROM dtx.resolve()' >/dev/null
-echo "# decisions before: ${decisions//$'\n'/ }, now: $(value 5400 'SELECT boot_id, xid FROM dtx.decision ORDER BY xid' | tr '\n' ' ')"
+value 5400 'SELECT count(*) FROM dtx.resolve_in_doubt()' >/dev/null
+echo "# decisions before: ${decisions//$'\n'/ }, now: $(value 5400 'SELECT boot_id, xid FROM dtx_internal.decision ORDER BY xid' | tr '\n' ' ')"
 echo "# in doubt: $(value 5400 'SELECT server, decision, last_error FROM dtx.in_doubt' | tr '\n' ' ')"
 echo "# servers: $(value 5400 'SELECT oid, srvname FROM pg_foreign_server' | tr '\n' ' ')"
 echo "$passed passed, 0 failed"

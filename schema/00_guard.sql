@@ -4,11 +4,12 @@
 \echo Use "CREATE EXTENSION pg_dtx" to load this file. \quit
 
 --
--- The schema: made by CREATE EXTENSION, or there already.
+-- The schemas.  dtx is what users use; CREATE EXTENSION makes it, or takes one that
+-- exists.  dtx_internal is everything else, and nobody's but superusers' (90_privileges.sql).
 --
 
--- The owner of a schema can drop what is in it.  CREATE EXTENSION takes a schema
--- that exists already, so make sure that this is not somebody else's.
+-- The owner of a schema can drop what is in it, so make sure that this is not
+-- somebody else's.
 DO $$
 BEGIN
   IF NOT (SELECT r.rolsuper
@@ -25,3 +26,6 @@ $$;
 
 COMMENT ON SCHEMA dtx IS 'atomic commit across postgres_fdw servers (extension pg_dtx)';
 GRANT USAGE ON SCHEMA dtx TO PUBLIC;
+
+CREATE SCHEMA dtx_internal;
+COMMENT ON SCHEMA dtx_internal IS 'tables and internal functions of extension pg_dtx; see schema dtx for what to use';

@@ -3,17 +3,17 @@
 -- transactions for its own.
 --
 
--- A materialized view, like dtx.decision: it must not be published.
-CREATE MATERIALIZED VIEW dtx.coordinator USING heap AS
+-- A materialized view, like dtx_internal.decision: it must not be published.
+CREATE MATERIALIZED VIEW dtx_internal.coordinator USING heap AS
   SELECT NULL::pg_catalog.int8 AS id,
          NULL::pg_catalog.bytea AS secret
    WHERE false;
 
-COMMENT ON MATERIALIZED VIEW dtx.coordinator IS
+COMMENT ON MATERIALIZED VIEW dtx_internal.coordinator IS
   'identity of this database as a coordinator; one row, made by CREATE EXTENSION and never dumped';
-COMMENT ON COLUMN dtx.coordinator.id IS
+COMMENT ON COLUMN dtx_internal.coordinator.id IS
   'random identifier; its 64 bits, in hexadecimal, are the first field of every gid';
-COMMENT ON COLUMN dtx.coordinator.secret IS
+COMMENT ON COLUMN dtx_internal.coordinator.secret IS
   'key of the seal that ends every gid; who knows it can forge names of prepared transactions';
 
 --
@@ -21,7 +21,7 @@ COMMENT ON COLUMN dtx.coordinator.secret IS
 -- columns and their order.  Not dumped, like the rest of the identity.
 --
 
-CREATE MATERIALIZED VIEW dtx.boot USING heap AS
+CREATE MATERIALIZED VIEW dtx_internal.boot USING heap AS
   SELECT NULL::pg_catalog.int8 AS boot_id,
          NULL::pg_catalog.int4 AS ordinal,
          NULL::pg_catalog.timestamptz AS started_at,
@@ -40,37 +40,37 @@ CREATE MATERIALIZED VIEW dtx.boot USING heap AS
          NULL::pg_catalog.text AS reason
    WHERE false;
 
-COMMENT ON MATERIALIZED VIEW dtx.boot IS
+COMMENT ON MATERIALIZED VIEW dtx_internal.boot IS
   'starts of the server with this database: whose prepared transactions are its own; do not change it by hand';
-COMMENT ON COLUMN dtx.boot.boot_id IS
+COMMENT ON COLUMN dtx_internal.boot.boot_id IS
   'random identifier of the server run; its 64 bits, in hexadecimal, are the third field of every gid';
-COMMENT ON COLUMN dtx.boot.ordinal IS
+COMMENT ON COLUMN dtx_internal.boot.ordinal IS
   'order of the server runs';
-COMMENT ON COLUMN dtx.boot.started_at IS
+COMMENT ON COLUMN dtx_internal.boot.started_at IS
   'when it began';
-COMMENT ON COLUMN dtx.boot.floor_xid IS
+COMMENT ON COLUMN dtx_internal.boot.floor_xid IS
   'it has assigned no lower transaction identifier';
-COMMENT ON COLUMN dtx.boot.next_xid IS
+COMMENT ON COLUMN dtx_internal.boot.next_xid IS
   'first transaction identifier that it can have assigned, or a higher one that was next soon after its start';
-COMMENT ON COLUMN dtx.boot.proven_xid IS
+COMMENT ON COLUMN dtx_internal.boot.proven_xid IS
   'lower transaction identifiers cannot be assigned again by later runs; raised by the resolver';
-COMMENT ON COLUMN dtx.boot.timeline IS
+COMMENT ON COLUMN dtx_internal.boot.timeline IS
   'timeline of the cluster';
-COMMENT ON COLUMN dtx.boot.system_id IS
+COMMENT ON COLUMN dtx_internal.boot.system_id IS
   'system identifier of the cluster';
-COMMENT ON COLUMN dtx.boot.machine IS
+COMMENT ON COLUMN dtx_internal.boot.machine IS
   'hash of the identifier of the machine (/etc/machine-id); null if not known';
-COMMENT ON COLUMN dtx.boot.control_file IS
+COMMENT ON COLUMN dtx_internal.boot.control_file IS
   'inode number of the file global/pg_control, which a copied data directory does not share';
-COMMENT ON COLUMN dtx.boot.recovery_id IS
+COMMENT ON COLUMN dtx_internal.boot.recovery_id IS
   'random number of the last recovery of the cluster from a backup or to a target; 0: none';
-COMMENT ON COLUMN dtx.boot.suspended IS
+COMMENT ON COLUMN dtx_internal.boot.suspended IS
   'why prepared transactions of earlier runs are not resolved until a human says who this server is; null: they are';
-COMMENT ON COLUMN dtx.boot.ended_at IS
+COMMENT ON COLUMN dtx_internal.boot.ended_at IS
   'when that was said; null: not yet, or no need';
-COMMENT ON COLUMN dtx.boot.ended_by IS
+COMMENT ON COLUMN dtx_internal.boot.ended_by IS
   'session user who said it';
-COMMENT ON COLUMN dtx.boot.ended_as IS
-  'what was said: original (dtx.adopt_identity()) or copy (dtx.new_identity())';
-COMMENT ON COLUMN dtx.boot.reason IS
+COMMENT ON COLUMN dtx_internal.boot.ended_as IS
+  'what was said: original (dtx.adopt_identity()) or copy (dtx.change_identity())';
+COMMENT ON COLUMN dtx_internal.boot.reason IS
   'why, in the words of who said it';

@@ -9,7 +9,7 @@
 -- it (CREATE PUBLICATION ... FOR ALL TABLES).  It is never refreshed.
 --
 
-CREATE MATERIALIZED VIEW dtx.decision USING heap WITH (fillfactor = 20) AS
+CREATE MATERIALIZED VIEW dtx_internal.decision USING heap WITH (fillfactor = 20) AS
   SELECT NULL::pg_catalog.int8 AS boot_id,
          NULL::pg_catalog.int8 AS xid,
          NULL::pg_catalog.oid AS database,
@@ -23,29 +23,29 @@ CREATE MATERIALIZED VIEW dtx.decision USING heap WITH (fillfactor = 20) AS
          NULL::pg_catalog.int8[] AS endpoints
    WHERE false;
 
-COMMENT ON MATERIALIZED VIEW dtx.decision IS
+COMMENT ON MATERIALIZED VIEW dtx_internal.decision IS
   'one row per transaction that committed on several servers and may not be finished on all of them; never refreshed';
-COMMENT ON COLUMN dtx.decision.boot_id IS
+COMMENT ON COLUMN dtx_internal.decision.boot_id IS
   'random identifier of the server run in which the transaction ran';
-COMMENT ON COLUMN dtx.decision.xid IS
+COMMENT ON COLUMN dtx_internal.decision.xid IS
   'full transaction identifier of the local transaction';
-COMMENT ON COLUMN dtx.decision.database IS
+COMMENT ON COLUMN dtx_internal.decision.database IS
   'OID of the database that decided: another one if this is a copy made with CREATE DATABASE';
-COMMENT ON COLUMN dtx.decision.userid IS
+COMMENT ON COLUMN dtx_internal.decision.userid IS
   'session user of the transaction';
-COMMENT ON COLUMN dtx.decision.decided_at IS
+COMMENT ON COLUMN dtx_internal.decision.decided_at IS
   'when the row was written, just after all servers had prepared';
-COMMENT ON COLUMN dtx.decision.serverids IS
+COMMENT ON COLUMN dtx_internal.decision.serverids IS
   'foreign server of each participant, in the order of the last field of its gid';
-COMMENT ON COLUMN dtx.decision.umids IS
+COMMENT ON COLUMN dtx_internal.decision.umids IS
   'user mapping of each participant, in the same order';
-COMMENT ON COLUMN dtx.decision.system_ids IS
+COMMENT ON COLUMN dtx_internal.decision.system_ids IS
   'system identifier of the cluster of each participant, in the same order; 0 if not known';
-COMMENT ON COLUMN dtx.decision.remote_xids IS
+COMMENT ON COLUMN dtx_internal.decision.remote_xids IS
   'full transaction identifier of each participant on its server, in the same order; 0 if not known';
-COMMENT ON COLUMN dtx.decision.timelines IS
+COMMENT ON COLUMN dtx_internal.decision.timelines IS
   'timeline of the cluster of each participant, in the same order; 0 if not known';
-COMMENT ON COLUMN dtx.decision.endpoints IS
+COMMENT ON COLUMN dtx_internal.decision.endpoints IS
   'hash of the connection options of each participant, without passwords, in the same order';
 
 --
@@ -54,7 +54,7 @@ COMMENT ON COLUMN dtx.decision.endpoints IS
 -- dumped: nothing was prepared by what is restored from a dump.
 --
 
-CREATE MATERIALIZED VIEW dtx.route USING heap AS
+CREATE MATERIALIZED VIEW dtx_internal.route USING heap AS
   SELECT NULL::pg_catalog.oid AS serverid,
          NULL::pg_catalog.oid AS umid,
          NULL::pg_catalog.name AS server,
@@ -63,26 +63,26 @@ CREATE MATERIALIZED VIEW dtx.route USING heap AS
          NULL::pg_catalog.timestamptz AS since
    WHERE false;
 
-COMMENT ON MATERIALIZED VIEW dtx.route IS
+COMMENT ON MATERIALIZED VIEW dtx_internal.route IS
   'user mappings through which something was prepared, and where they led then: the resolver uses no others; never refreshed';
-COMMENT ON COLUMN dtx.route.serverid IS
+COMMENT ON COLUMN dtx_internal.route.serverid IS
   'foreign server';
-COMMENT ON COLUMN dtx.route.umid IS
+COMMENT ON COLUMN dtx_internal.route.umid IS
   'user mapping';
-COMMENT ON COLUMN dtx.route.server IS
+COMMENT ON COLUMN dtx_internal.route.server IS
   'name of the foreign server, by which it is found if it was created again';
-COMMENT ON COLUMN dtx.route.userid IS
+COMMENT ON COLUMN dtx_internal.route.userid IS
   'local user of the user mapping; 0: that for PUBLIC';
-COMMENT ON COLUMN dtx.route.endpoint IS
+COMMENT ON COLUMN dtx_internal.route.endpoint IS
   'hash of the options that say where the connection leads, as whom, and how the server is made sure of';
-COMMENT ON COLUMN dtx.route.since IS
+COMMENT ON COLUMN dtx_internal.route.since IS
   'when it was recorded, before the first PREPARE TRANSACTION or by dtx.confirm_server()';
 
 --
 -- What humans decided.  Append-only, and dumped.
 --
 
-CREATE TABLE dtx.forced (
+CREATE TABLE dtx_internal.forced_record (
   gid text NOT NULL,
   server name,
   decision text NOT NULL CHECK (decision IN ('commit', 'rollback')),
@@ -93,23 +93,23 @@ CREATE TABLE dtx.forced (
   at timestamptz NOT NULL
 );
 
-SELECT pg_catalog.pg_extension_config_dump('dtx.forced', '');
+SELECT pg_catalog.pg_extension_config_dump('dtx_internal.forced_record', '');
 
-COMMENT ON TABLE dtx.forced IS
-  'what was finished by hand with dtx.force()';
-COMMENT ON COLUMN dtx.forced.gid IS
+COMMENT ON TABLE dtx_internal.forced_record IS
+  'what was finished by hand with dtx.force_in_doubt()';
+COMMENT ON COLUMN dtx_internal.forced_record.gid IS
   'name of the prepared transaction';
-COMMENT ON COLUMN dtx.forced.server IS
+COMMENT ON COLUMN dtx_internal.forced_record.server IS
   'foreign server on which it was finished; null if the server had been dropped';
-COMMENT ON COLUMN dtx.forced.decision IS
+COMMENT ON COLUMN dtx_internal.forced_record.decision IS
   'what was done: commit or rollback';
-COMMENT ON COLUMN dtx.forced.decided IS
+COMMENT ON COLUMN dtx_internal.forced_record.decided IS
   'what the recorded decision was: commit, rollback, or unknown';
-COMMENT ON COLUMN dtx.forced.contradicted IS
+COMMENT ON COLUMN dtx_internal.forced_record.contradicted IS
   'was something else done than what was decided?';
-COMMENT ON COLUMN dtx.forced.reason IS
+COMMENT ON COLUMN dtx_internal.forced_record.reason IS
   'why, in the words of who did it';
-COMMENT ON COLUMN dtx.forced.by_user IS
+COMMENT ON COLUMN dtx_internal.forced_record.by_user IS
   'session user who did it';
-COMMENT ON COLUMN dtx.forced.at IS
+COMMENT ON COLUMN dtx_internal.forced_record.at IS
   'when';

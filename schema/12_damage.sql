@@ -4,7 +4,7 @@
 -- of certain servers, not of a copy's.
 --
 
-CREATE TABLE dtx.damage_record (
+CREATE TABLE dtx_internal.damage_record (
   gid text PRIMARY KEY,
   server name NOT NULL,
   decided text NOT NULL CHECK (decided IN ('commit', 'rollback')),
@@ -20,27 +20,27 @@ CREATE TABLE dtx.damage_record (
          AND (acknowledged_at IS NULL) = (reason IS NULL))
 ) USING heap;
 
-COMMENT ON TABLE dtx.damage_record IS
+COMMENT ON TABLE dtx_internal.damage_record IS
   'prepared foreign transactions that were finished against their decision, acknowledged or not';
-COMMENT ON COLUMN dtx.damage_record.gid IS
+COMMENT ON COLUMN dtx_internal.damage_record.gid IS
   'name of the prepared transaction';
-COMMENT ON COLUMN dtx.damage_record.server IS
+COMMENT ON COLUMN dtx_internal.damage_record.server IS
   'foreign server on which it was prepared';
-COMMENT ON COLUMN dtx.damage_record.decided IS
+COMMENT ON COLUMN dtx_internal.damage_record.decided IS
   'what should have become of it: commit or rollback';
-COMMENT ON COLUMN dtx.damage_record.found IS
+COMMENT ON COLUMN dtx_internal.damage_record.found IS
   'what became of it: commit; rollback; lost, if the server does not know its transaction identifier; reappeared, if it had been committed and was prepared again; unknown, if the server cannot tell';
-COMMENT ON COLUMN dtx.damage_record.since IS
+COMMENT ON COLUMN dtx_internal.damage_record.since IS
   'when that was found';
-COMMENT ON COLUMN dtx.damage_record.remote_xid IS
+COMMENT ON COLUMN dtx_internal.damage_record.remote_xid IS
   'its transaction identifier on the server';
-COMMENT ON COLUMN dtx.damage_record.system_id IS
+COMMENT ON COLUMN dtx_internal.damage_record.system_id IS
   'system identifier of the cluster on which it was prepared';
-COMMENT ON COLUMN dtx.damage_record.detail IS
+COMMENT ON COLUMN dtx_internal.damage_record.detail IS
   'what that means, in words';
-COMMENT ON COLUMN dtx.damage_record.acknowledged_at IS
-  'when somebody called dtx.acknowledge(); null: nobody yet';
-COMMENT ON COLUMN dtx.damage_record.acknowledged_by IS
+COMMENT ON COLUMN dtx_internal.damage_record.acknowledged_at IS
+  'when somebody called dtx.acknowledge_damage(); null: nobody yet';
+COMMENT ON COLUMN dtx_internal.damage_record.acknowledged_by IS
   'session user who did';
-COMMENT ON COLUMN dtx.damage_record.reason IS
+COMMENT ON COLUMN dtx_internal.damage_record.reason IS
   'why, in his words';

@@ -23,50 +23,50 @@ COMMENT ON TYPE dtx.saga_step_state IS
 -- nobody ('-', zero): nobody can act for it but superusers, and nothing runs as it.
 --
 
-CREATE TYPE dtx.saga_role;
+CREATE TYPE dtx_internal.saga_role;
 
-CREATE FUNCTION dtx._saga_role_in(cstring) RETURNS dtx.saga_role
+CREATE FUNCTION dtx_internal.saga_role_in(cstring) RETURNS dtx_internal.saga_role
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_role_in'
 LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
-COMMENT ON FUNCTION dtx._saga_role_in(cstring) IS 'I/O';
+COMMENT ON FUNCTION dtx_internal.saga_role_in(cstring) IS 'I/O';
 
-CREATE FUNCTION dtx._saga_role_out(dtx.saga_role) RETURNS cstring
+CREATE FUNCTION dtx_internal.saga_role_out(dtx_internal.saga_role) RETURNS cstring
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_role_out'
 LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
-COMMENT ON FUNCTION dtx._saga_role_out(dtx.saga_role) IS 'I/O';
+COMMENT ON FUNCTION dtx_internal.saga_role_out(dtx_internal.saga_role) IS 'I/O';
 
-CREATE FUNCTION dtx._saga_role_recv(internal) RETURNS dtx.saga_role
+CREATE FUNCTION dtx_internal.saga_role_recv(internal) RETURNS dtx_internal.saga_role
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_role_recv'
 LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
-COMMENT ON FUNCTION dtx._saga_role_recv(internal) IS 'I/O';
+COMMENT ON FUNCTION dtx_internal.saga_role_recv(internal) IS 'I/O';
 
-CREATE FUNCTION dtx._saga_role_send(dtx.saga_role) RETURNS bytea
+CREATE FUNCTION dtx_internal.saga_role_send(dtx_internal.saga_role) RETURNS bytea
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_role_send'
 LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
-COMMENT ON FUNCTION dtx._saga_role_send(dtx.saga_role) IS 'I/O';
+COMMENT ON FUNCTION dtx_internal.saga_role_send(dtx_internal.saga_role) IS 'I/O';
 
-CREATE TYPE dtx.saga_role (
-  INPUT = dtx._saga_role_in,
-  OUTPUT = dtx._saga_role_out,
-  RECEIVE = dtx._saga_role_recv,
-  SEND = dtx._saga_role_send,
+CREATE TYPE dtx_internal.saga_role (
+  INPUT = dtx_internal.saga_role_in,
+  OUTPUT = dtx_internal.saga_role_out,
+  RECEIVE = dtx_internal.saga_role_recv,
+  SEND = dtx_internal.saga_role_send,
   LIKE = pg_catalog.oid
 );
 
-COMMENT ON TYPE dtx.saga_role IS
+COMMENT ON TYPE dtx_internal.saga_role IS
   'a role in a table: its OID, which goes in and out as its name; - if there is no such role';
 
-CREATE CAST (dtx.saga_role AS pg_catalog.oid) WITHOUT FUNCTION AS IMPLICIT;
+CREATE CAST (dtx_internal.saga_role AS pg_catalog.oid) WITHOUT FUNCTION AS IMPLICIT;
 
-COMMENT ON CAST (dtx.saga_role AS pg_catalog.oid) IS 'the OID of the role';
+COMMENT ON CAST (dtx_internal.saga_role AS pg_catalog.oid) IS 'the OID of the role';
 
-CREATE CAST (pg_catalog.oid AS dtx.saga_role) WITHOUT FUNCTION AS ASSIGNMENT;
+CREATE CAST (pg_catalog.oid AS dtx_internal.saga_role) WITHOUT FUNCTION AS ASSIGNMENT;
 
-COMMENT ON CAST (pg_catalog.oid AS dtx.saga_role) IS 'the role of that OID';
+COMMENT ON CAST (pg_catalog.oid AS dtx_internal.saga_role) IS 'the role of that OID';
 
 --
 -- What a definition is made of: values of these types are arguments of

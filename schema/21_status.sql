@@ -5,7 +5,7 @@
 
 CREATE OR REPLACE VIEW dtx.damage AS
   SELECT d.gid, d.server, d.decided, d.found, d.since, d.remote_xid, d.system_id, d.detail
-    FROM dtx.damage_record AS d
+    FROM dtx_internal.damage_record AS d
    WHERE d.acknowledged_at IS NULL;
 
 COMMENT ON VIEW dtx.damage IS
@@ -27,7 +27,30 @@ COMMENT ON COLUMN dtx.damage.system_id IS
 COMMENT ON COLUMN dtx.damage.detail IS
   'what that means, in words';
 
-CREATE OR REPLACE FUNCTION dtx._transactions(
+CREATE OR REPLACE VIEW dtx.forced AS
+  SELECT f.gid, f.server, f.decision, f.decided, f.contradicted, f.reason, f.by_user, f.at
+    FROM dtx_internal.forced_record AS f;
+
+COMMENT ON VIEW dtx.forced IS
+  'what was finished by hand with dtx.force_in_doubt()';
+COMMENT ON COLUMN dtx.forced.gid IS
+  'name of the prepared transaction';
+COMMENT ON COLUMN dtx.forced.server IS
+  'foreign server on which it was finished; null if the server had been dropped';
+COMMENT ON COLUMN dtx.forced.decision IS
+  'what was done: commit or rollback';
+COMMENT ON COLUMN dtx.forced.decided IS
+  'what the recorded decision was: commit, rollback, or unknown';
+COMMENT ON COLUMN dtx.forced.contradicted IS
+  'was something else done than what was decided?';
+COMMENT ON COLUMN dtx.forced.reason IS
+  'why, in the words of who did it';
+COMMENT ON COLUMN dtx.forced.by_user IS
+  'session user who did it';
+COMMENT ON COLUMN dtx.forced.at IS
+  'when';
+
+CREATE OR REPLACE FUNCTION dtx_internal.transactions(
   OUT gid text,
   OUT pid integer,
   OUT usename name,
@@ -40,11 +63,11 @@ CREATE OR REPLACE FUNCTION dtx._transactions(
 AS 'MODULE_PATHNAME', 'dtx_sql_transactions'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10;
 
-COMMENT ON FUNCTION dtx._transactions() IS 'internal: rows of dtx.transactions';
+COMMENT ON FUNCTION dtx_internal.transactions() IS 'internal: rows of dtx.transactions';
 
 CREATE OR REPLACE VIEW dtx.transactions AS
   SELECT t.gid, t.pid, t.usename, t.xid, t.state, t.started, t.servers, t.waiting_for
-    FROM dtx._transactions() AS t;
+    FROM dtx_internal.transactions() AS t;
 
 COMMENT ON VIEW dtx.transactions IS
   'distributed transactions of this database in progress; members of pg_monitor see all, others their own';
@@ -65,7 +88,7 @@ COMMENT ON COLUMN dtx.transactions.servers IS
 COMMENT ON COLUMN dtx.transactions.waiting_for IS
   'those whose replies the session waits for';
 
-CREATE OR REPLACE FUNCTION dtx._in_doubt(
+CREATE OR REPLACE FUNCTION dtx_internal.in_doubt(
   OUT gid text,
   OUT server name,
   OUT remote_user text,
@@ -78,11 +101,11 @@ CREATE OR REPLACE FUNCTION dtx._in_doubt(
 AS 'MODULE_PATHNAME', 'dtx_sql_in_doubt'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10;
 
-COMMENT ON FUNCTION dtx._in_doubt() IS 'internal: rows of dtx.in_doubt';
+COMMENT ON FUNCTION dtx_internal.in_doubt() IS 'internal: rows of dtx.in_doubt';
 
 CREATE OR REPLACE VIEW dtx.in_doubt AS
   SELECT d.gid, d.server, d.remote_user, d.decision, d.since, d.attempts, d.last_error, d.next_attempt
-    FROM dtx._in_doubt() AS d;
+    FROM dtx_internal.in_doubt() AS d;
 
 COMMENT ON VIEW dtx.in_doubt IS
   'prepared foreign transactions of this database that wait for the resolver; members of pg_monitor see all, others their own';
@@ -103,7 +126,7 @@ COMMENT ON COLUMN dtx.in_doubt.last_error IS
 COMMENT ON COLUMN dtx.in_doubt.next_attempt IS
   'not tried again before; null: as soon as possible';
 
-CREATE OR REPLACE FUNCTION dtx._servers(
+CREATE OR REPLACE FUNCTION dtx_internal.servers(
   OUT server name,
   OUT reachable boolean,
   OUT checked_at timestamptz,
@@ -116,11 +139,11 @@ CREATE OR REPLACE FUNCTION dtx._servers(
 AS 'MODULE_PATHNAME', 'dtx_sql_servers'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10;
 
-COMMENT ON FUNCTION dtx._servers() IS 'internal: rows of dtx.servers';
+COMMENT ON FUNCTION dtx_internal.servers() IS 'internal: rows of dtx.servers';
 
 CREATE OR REPLACE VIEW dtx.servers AS
   SELECT s.server, s.reachable, s.checked_at, s.version, s.slots_used, s.slots_total, s.in_doubt, s.last_error
-    FROM dtx._servers() AS s;
+    FROM dtx_internal.servers() AS s;
 
 COMMENT ON VIEW dtx.servers IS
   'postgres_fdw servers of this database, as the resolver last found them';
@@ -141,7 +164,7 @@ COMMENT ON COLUMN dtx.servers.in_doubt IS
 COMMENT ON COLUMN dtx.servers.last_error IS
   'why the last failed visit failed';
 
-CREATE OR REPLACE FUNCTION dtx._stat(
+CREATE OR REPLACE FUNCTION dtx_internal.stat(
   OUT one_phase bigint,
   OUT two_phase bigint,
   OUT prepared bigint,
@@ -160,13 +183,13 @@ CREATE OR REPLACE FUNCTION dtx._stat(
 AS 'MODULE_PATHNAME', 'dtx_sql_stat'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 1;
 
-COMMENT ON FUNCTION dtx._stat() IS 'internal: the row of dtx.stat';
+COMMENT ON FUNCTION dtx_internal.stat() IS 'internal: the row of dtx.stat';
 
 CREATE OR REPLACE VIEW dtx.stat AS
   SELECT s.one_phase, s.two_phase, s.prepared, s.prepare_failed, s.unprotected, s.handed_over,
          s.resolved_commit, s.resolved_rollback, s.forced, s.passes, s.not_remembered,
          s.prepare_time, s.commit_time, s.stats_reset
-    FROM dtx._stat() AS s;
+    FROM dtx_internal.stat() AS s;
 
 COMMENT ON VIEW dtx.stat IS
   'cumulative counters of all databases of this server, kept across a clean restart';
@@ -187,7 +210,7 @@ COMMENT ON COLUMN dtx.stat.resolved_commit IS
 COMMENT ON COLUMN dtx.stat.resolved_rollback IS
   'prepared foreign transactions rolled back by a resolver';
 COMMENT ON COLUMN dtx.stat.forced IS
-  'calls of dtx.force() that succeeded';
+  'calls of dtx.force_in_doubt() that succeeded';
 COMMENT ON COLUMN dtx.stat.passes IS
   'full passes of the resolvers over their servers';
 COMMENT ON COLUMN dtx.stat.not_remembered IS

@@ -2,94 +2,94 @@
 -- What C offers to the functions of sagas (src/saga/saga.c).
 --
 
-CREATE OR REPLACE FUNCTION dtx._saga_caller() RETURNS oid
+CREATE OR REPLACE FUNCTION dtx_internal.saga_caller() RETURNS oid
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_caller'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx._saga_caller() IS
+COMMENT ON FUNCTION dtx_internal.saga_caller() IS
   'internal: the role that has called the public function';
 
-CREATE OR REPLACE FUNCTION dtx._saga_claim(saga bigint, step smallint, attempt integer, compensation boolean, lane oid, role oid)
+CREATE OR REPLACE FUNCTION dtx_internal.saga_claim(saga bigint, step smallint, attempt integer, compensation boolean, lane oid, role oid)
 RETURNS boolean
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_claim'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx._saga_claim(bigint, smallint, integer, boolean, oid, oid) IS
+COMMENT ON FUNCTION dtx_internal.saga_claim(bigint, smallint, integer, boolean, oid, oid) IS
   'internal: makes known that this process works on a step; false if another one does, or if the role has its share of workers on the lane';
 
-CREATE OR REPLACE FUNCTION dtx._saga_claimed(saga bigint, step smallint) RETURNS boolean
+CREATE OR REPLACE FUNCTION dtx_internal.saga_claimed(saga bigint, step smallint) RETURNS boolean
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_claimed'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx._saga_claimed(bigint, smallint) IS
+COMMENT ON FUNCTION dtx_internal.saga_claimed(bigint, smallint) IS
   'internal: does a live process work on a step?';
 
-CREATE OR REPLACE FUNCTION dtx._saga_stop(saga bigint, step smallint, attempt integer, compensation boolean) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_stop(saga bigint, step smallint, attempt integer, compensation boolean) RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_stop'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx._saga_stop(bigint, smallint, integer, boolean) IS
+COMMENT ON FUNCTION dtx_internal.saga_stop(bigint, smallint, integer, boolean) IS
   'internal: has the worker that executes a step stop when this transaction has committed';
 
-CREATE OR REPLACE FUNCTION dtx._saga_lane_open(lane oid, role oid) RETURNS boolean
+CREATE OR REPLACE FUNCTION dtx_internal.saga_lane_open(lane oid, role oid) RETURNS boolean
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_lane_open'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx._saga_lane_open(oid, oid) IS
+COMMENT ON FUNCTION dtx_internal.saga_lane_open(oid, oid) IS
   'internal: may one more worker of a role work for a foreign server?';
 
-CREATE OR REPLACE FUNCTION dtx._saga_own_xid(xid xid) RETURNS boolean
+CREATE OR REPLACE FUNCTION dtx_internal.saga_own_xid(xid xid) RETURNS boolean
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_own_xid'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx._saga_own_xid(xid) IS
+COMMENT ON FUNCTION dtx_internal.saga_own_xid(xid) IS
   'internal: is that the current transaction, or a subtransaction of it?';
 
-CREATE OR REPLACE FUNCTION dtx._saga_confirmed(boot_id bigint, xid bigint) RETURNS boolean
+CREATE OR REPLACE FUNCTION dtx_internal.saga_confirmed(boot_id bigint, xid bigint) RETURNS boolean
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_confirmed'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx._saga_confirmed(bigint, bigint) IS
+COMMENT ON FUNCTION dtx_internal.saga_confirmed(bigint, bigint) IS
   'internal: have all servers confirmed the second phase of a transaction?';
 
-CREATE OR REPLACE FUNCTION dtx._saga_database() RETURNS oid
+CREATE OR REPLACE FUNCTION dtx_internal.saga_database() RETURNS oid
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_database'
 LANGUAGE C STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION dtx._saga_database() IS
+COMMENT ON FUNCTION dtx_internal.saga_database() IS
   'internal: the current database';
 
-CREATE OR REPLACE FUNCTION dtx._saga_active_database() RETURNS oid
+CREATE OR REPLACE FUNCTION dtx_internal.saga_active_database() RETURNS oid
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_active_database'
 LANGUAGE C STABLE PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx._saga_active_database() IS
-  'internal: the current database, null while it is not certain that no other server goes on with its sagas (dtx.boot)';
+COMMENT ON FUNCTION dtx_internal.saga_active_database() IS
+  'internal: the current database, null while it is not certain that no other server goes on with its sagas (dtx_internal.boot)';
 
-CREATE OR REPLACE FUNCTION dtx._boot_id() RETURNS bigint
+CREATE OR REPLACE FUNCTION dtx_internal.boot_id() RETURNS bigint
 AS 'MODULE_PATHNAME', 'dtx_sql_boot_id'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx._boot_id() IS
+COMMENT ON FUNCTION dtx_internal.boot_id() IS
   'internal: random identifier of this run of the server';
 
-CREATE OR REPLACE FUNCTION dtx._wake_sagas() RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.wake_sagas() RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_sql_wake_sagas'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx._wake_sagas() IS
+COMMENT ON FUNCTION dtx_internal.wake_sagas() IS
   'internal: has the scheduler look at the sagas when this transaction has committed';
 
-CREATE OR REPLACE FUNCTION dtx._saga_announce(queue text) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_announce(queue text) RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_announce'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx._saga_announce(text) IS
+COMMENT ON FUNCTION dtx_internal.saga_announce(text) IS
   'internal: if this transaction commits, this worker of sagas sends a NOTIFY for a queue, in another one';
 
-CREATE OR REPLACE FUNCTION dtx._saga_finished(saga bigint) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_finished(saga bigint) RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_finished'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx._saga_finished(bigint) IS
+COMMENT ON FUNCTION dtx_internal.saga_finished(bigint) IS
   'internal: wakes up who waits for a saga when this transaction has committed';

@@ -2,22 +2,22 @@
 -- The state machine of sagas, and what all functions of sagas use.
 --
 -- What users call are C functions (dtx_sql_saga_call in src/saga/saga.c): each notes
--- who calls, and then calls the function of the same name with a leading
--- underscore as its owner.  _saga_caller() tells who it was.
+-- who calls, and then calls the function of the same name in dtx_internal as its
+-- owner.  saga_caller() tells who it was.
 --
 
 --
 -- Small things
 --
 
-CREATE OR REPLACE FUNCTION dtx._saga_xid() RETURNS bigint
+CREATE OR REPLACE FUNCTION dtx_internal.saga_xid() RETURNS bigint
 LANGUAGE sql VOLATILE PARALLEL UNSAFE
 RETURN pg_catalog.pg_current_xact_id()::text::bigint;
 
-COMMENT ON FUNCTION dtx._saga_xid() IS
+COMMENT ON FUNCTION dtx_internal.saga_xid() IS
   'internal: full identifier of this transaction';
 
-CREATE OR REPLACE FUNCTION dtx._saga_lane(servers name[], commands text[]) RETURNS oid
+CREATE OR REPLACE FUNCTION dtx_internal.saga_lane(servers name[], commands text[]) RETURNS oid
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -33,25 +33,25 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_lane(name[], text[]) IS
+COMMENT ON FUNCTION dtx_internal.saga_lane(name[], text[]) IS
   'internal: the foreign server of the first of some statements that runs on one, 0 if there is none';
 
-CREATE OR REPLACE FUNCTION dtx._saga_results(saga bigint, definition bigint) RETURNS jsonb
+CREATE OR REPLACE FUNCTION dtx_internal.saga_results(saga bigint, definition bigint) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT coalesce(jsonb_object_agg(d.name, r.result), '{}')
-    FROM dtx.saga_result r
-    JOIN dtx.saga_definition_step d ON d.definition = _saga_results.definition AND d.step = r.step
-   WHERE r.saga = _saga_results.saga
+    FROM dtx_internal.saga_result r
+    JOIN dtx_internal.saga_definition_step_record d ON d.definition = saga_results.definition AND d.step = r.step
+   WHERE r.saga = saga_results.saga
 $$;
 
-COMMENT ON FUNCTION dtx._saga_results(bigint, bigint) IS
+COMMENT ON FUNCTION dtx_internal.saga_results(bigint, bigint) IS
   'internal: results of the steps of a saga by name';
 
 -- All results of a saga are one jsonb object, for its steps and in its last event,
 -- which can't be larger than 256 MB.  A thousand steps whose results are not worth
 -- counting have 100 MB at most.  A signal is the result of a step later.
-CREATE OR REPLACE FUNCTION dtx._saga_check_result(sg dtx.saga, result jsonb) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_check_result(sg dtx_internal.saga_record, result jsonb) RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -62,12 +62,12 @@ BEGIN
     RETURN;
   END IF;
   size := size
-    + (SELECT coalesce(sum(pg_column_size(jsonb_build_array(r.result))), 0) FROM dtx.saga_result r WHERE r.saga = sg.id)
-    + (SELECT coalesce(sum(pg_column_size(jsonb_build_array(g.payload))), 0) FROM dtx.saga_signal g
+    + (SELECT coalesce(sum(pg_column_size(jsonb_build_array(r.result))), 0) FROM dtx_internal.saga_result r WHERE r.saga = sg.id)
+    + (SELECT coalesce(sum(pg_column_size(jsonb_build_array(g.payload))), 0) FROM dtx_internal.saga_signal g
         WHERE g.saga = sg.id
           AND NOT EXISTS (SELECT
-                            FROM dtx.saga_definition_step d
-                            JOIN dtx.saga_result r ON r.saga = g.saga AND r.step = d.step
+                            FROM dtx_internal.saga_definition_step_record d
+                            JOIN dtx_internal.saga_result r ON r.saga = g.saga AND r.step = d.step
                            WHERE d.definition = sg.definition AND d.name = g.name));
   IF size > 100000000 THEN
     RAISE EXCEPTION USING
@@ -79,18 +79,18 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_check_result(dtx.saga, jsonb) IS
+COMMENT ON FUNCTION dtx_internal.saga_check_result(dtx_internal.saga_record, jsonb) IS
   'internal: an error if the results of a saga would become too large';
 
 -- A copy of a database (CREATE DATABASE ... TEMPLATE) has the sagas of the original,
 -- which go on there, and there only: all of their work on servers would be done
 -- twice.  The identifier of a database survives whatever else makes it look like a
 -- copy: renaming, pg_upgrade, promotion of a standby.
-CREATE OR REPLACE FUNCTION dtx._saga_check_database(sg dtx.saga) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_check_database(sg dtx_internal.saga_record) RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  IF sg.database <> dtx._saga_database() THEN
+  IF sg.database <> dtx_internal.saga_database() THEN
     RAISE EXCEPTION USING
       ERRCODE = 'object_not_in_prerequisite_state',
       MESSAGE = format('saga %s belongs to another database', sg.id),
@@ -104,58 +104,58 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_check_database(dtx.saga) IS
+COMMENT ON FUNCTION dtx_internal.saga_check_database(dtx_internal.saga_record) IS
   'internal: an error if a saga belongs to the database that this one is a copy of';
 
 -- The saga, locked, for somebody who may act on it.
-CREATE OR REPLACE FUNCTION dtx._saga_lock(saga bigint, of_any_database boolean DEFAULT false) RETURNS dtx.saga
+CREATE OR REPLACE FUNCTION dtx_internal.saga_lock(saga bigint, of_any_database boolean DEFAULT false) RETURNS dtx_internal.saga_record
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  sg dtx.saga;
+  sg dtx_internal.saga_record;
 BEGIN
   -- rights first, so that others can't hold it up
-  SELECT g.* INTO sg FROM dtx.saga g WHERE g.id = _saga_lock.saga;
+  SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = saga_lock.saga;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = 'undefined_object',
-      MESSAGE = CASE WHEN _saga_lock.saga IS NULL THEN 'saga must not be null'
-                     ELSE format('saga %s does not exist', _saga_lock.saga) END;
+      MESSAGE = CASE WHEN saga_lock.saga IS NULL THEN 'saga must not be null'
+                     ELSE format('saga %s does not exist', saga_lock.saga) END;
   END IF;
-  IF NOT pg_has_role(dtx._saga_caller(), sg.role, 'USAGE') THEN
+  IF NOT pg_has_role(dtx_internal.saga_caller(), sg.role, 'USAGE') THEN
     RAISE EXCEPTION USING
       ERRCODE = 'insufficient_privilege',
       MESSAGE = format('permission denied for saga %s', sg.id);
   END IF;
-  SELECT g.* INTO sg FROM dtx.saga g WHERE g.id = _saga_lock.saga FOR UPDATE;
+  SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = saga_lock.saga FOR UPDATE;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = 'undefined_object',
-      MESSAGE = format('saga %s does not exist', _saga_lock.saga);
+      MESSAGE = format('saga %s does not exist', saga_lock.saga);
   END IF;
   IF NOT of_any_database AND sg.state NOT IN ('completed', 'compensated') THEN
-    PERFORM dtx._saga_check_database(sg);
+    PERFORM dtx_internal.saga_check_database(sg);
   END IF;
   RETURN sg;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_lock(bigint, boolean) IS
+COMMENT ON FUNCTION dtx_internal.saga_lock(bigint, boolean) IS
   'internal: locks a saga for the caller of the public function';
 
-CREATE OR REPLACE FUNCTION dtx._saga_audit(sg dtx.saga, step smallint, action text, outcome text, reason text) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_audit(sg dtx_internal.saga_record, step smallint, action text, outcome text, reason text) RETURNS void
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
-  INSERT INTO dtx.saga_history_record (saga, step, action, outcome, message, started_at, finished_at, by_whom)
-  SELECT (sg).id, _saga_audit.step, _saga_audit.action, _saga_audit.outcome, _saga_audit.reason,
-         clock_timestamp(), clock_timestamp(), dtx._saga_caller()::regrole::text
+  INSERT INTO dtx_internal.saga_history_record (saga, step, action, outcome, message, started_at, finished_at, by_whom)
+  SELECT (sg).id, saga_audit.step, saga_audit.action, saga_audit.outcome, saga_audit.reason,
+         clock_timestamp(), clock_timestamp(), dtx_internal.saga_caller()::regrole::text
 $$;
 
-COMMENT ON FUNCTION dtx._saga_audit(dtx.saga, smallint, text, text, text) IS
+COMMENT ON FUNCTION dtx_internal.saga_audit(dtx_internal.saga_record, smallint, text, text, text) IS
   'internal: remembers what an operator has done';
 
-CREATE OR REPLACE FUNCTION dtx._saga_check_reason(reason text) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_check_reason(reason text) RETURNS void
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -167,7 +167,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_check_reason(text) IS
+COMMENT ON FUNCTION dtx_internal.saga_check_reason(text) IS
   'internal: an error if there is no reason';
 
 --
@@ -176,35 +176,35 @@ COMMENT ON FUNCTION dtx._saga_check_reason(text) IS
 --
 
 -- The saga has got into a state in which it stays, or fails.
-CREATE OR REPLACE FUNCTION dtx._saga_end(sg dtx.saga, state dtx.saga_state, reason text DEFAULT NULL) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_end(sg dtx_internal.saga_record, state dtx.saga_state, reason text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
   defname text;
-  defowner dtx.saga_role;
+  defowner dtx_internal.saga_role;
 BEGIN
-  UPDATE dtx.saga
-     SET state = _saga_end.state,
-         finished_at = CASE WHEN _saga_end.state <> 'failed' THEN clock_timestamp() END
+  UPDATE dtx_internal.saga_record
+     SET state = saga_end.state,
+         finished_at = CASE WHEN saga_end.state <> 'failed' THEN clock_timestamp() END
    WHERE id = sg.id;
-  IF _saga_end.state = 'failed' THEN
-    UPDATE dtx.saga_data SET failure = _saga_end.reason WHERE saga = sg.id;
+  IF saga_end.state = 'failed' THEN
+    UPDATE dtx_internal.saga_data SET failure = saga_end.reason WHERE saga = sg.id;
   ELSIF reason IS NOT NULL THEN
-    UPDATE dtx.saga_data SET reason = _saga_end.reason, failure = NULL WHERE saga = sg.id;
+    UPDATE dtx_internal.saga_data SET reason = saga_end.reason, failure = NULL WHERE saga = sg.id;
   END IF;
-  IF _saga_end.state <> 'failed' THEN
-    DELETE FROM dtx.saga_step WHERE saga = sg.id AND step = 0;
+  IF saga_end.state <> 'failed' THEN
+    DELETE FROM dtx_internal.saga_step_record WHERE saga = sg.id AND step = 0;
   END IF;
-  SELECT d.name, d.owner INTO defname, defowner FROM dtx.saga_definition d WHERE d.id = sg.definition;
-  INSERT INTO dtx.saga_outbox (saga, owner, name, role, event, at, payload)
-  SELECT sg.id, defowner, defname, sg.role, _saga_end.state::text, clock_timestamp(),
+  SELECT d.name, d.owner INTO defname, defowner FROM dtx_internal.saga_definition_record d WHERE d.id = sg.definition;
+  INSERT INTO dtx_internal.saga_outbox (saga, owner, name, role, event, at, payload)
+  SELECT sg.id, defowner, defname, sg.role, saga_end.state::text, clock_timestamp(),
          jsonb_strip_nulls(jsonb_build_object('key', x.key, 'reason', nullif(concat_ws('; ', x.reason, x.failure), '')))
-         || jsonb_build_object('results', dtx._saga_results(sg.id, sg.definition))
-    FROM dtx.saga_data x
+         || jsonb_build_object('results', dtx_internal.saga_results(sg.id, sg.definition))
+    FROM dtx_internal.saga_data x
    WHERE x.saga = sg.id;
-  PERFORM dtx._saga_finished(sg.id);
-  IF _saga_end.state = 'failed' THEN
+  PERFORM dtx_internal.saga_finished(sg.id);
+  IF saga_end.state = 'failed' THEN
     RAISE WARNING USING
       MESSAGE = format('saga %s ("%s") has failed: %s', sg.id, defname, reason),
       HINT = 'Remove the cause and call dtx.retry_saga(); or do the work by hand and call dtx.skip_step() or dtx.force_saga().';
@@ -212,53 +212,53 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_end(dtx.saga, dtx.saga_state, text) IS
+COMMENT ON FUNCTION dtx_internal.saga_end(dtx_internal.saga_record, dtx.saga_state, text) IS
   'internal: a saga is completed or compensated, or has failed';
 
 -- The way forth: a step is done, so others may have become due.
-CREATE OR REPLACE FUNCTION dtx._saga_advance(sg dtx.saga, done smallint) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_advance(sg dtx_internal.saga_record, done smallint) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
   n integer;
 BEGIN
-  INSERT INTO dtx.saga_step (saga, step, database, role, lane, state, due_at, since)
-  SELECT sg.id, d.step, sg.database, sg.role, dtx._saga_lane(d.servers, d.execute), 'pending', clock_timestamp(), clock_timestamp()
-    FROM dtx.saga_definition_step d
+  INSERT INTO dtx_internal.saga_step_record (saga, step, database, role, lane, state, due_at, since)
+  SELECT sg.id, d.step, sg.database, sg.role, dtx_internal.saga_lane(d.servers, d.execute), 'pending', clock_timestamp(), clock_timestamp()
+    FROM dtx_internal.saga_definition_step_record d
    WHERE d.definition = sg.definition
      AND done = ANY (d.after)
      AND NOT EXISTS (SELECT
                        FROM unnest(d.after) AS a (step)
-                       LEFT JOIN dtx.saga_step p ON p.saga = sg.id AND p.step = a.step
+                       LEFT JOIN dtx_internal.saga_step_record p ON p.saga = sg.id AND p.step = a.step
                       WHERE p.state IS NULL OR p.state NOT IN ('completed', 'skipped'));
   GET DIAGNOSTICS n = ROW_COUNT;
   IF n > 1 THEN
     -- more than the worker that does this can take
-    PERFORM dtx._wake_sagas();
+    PERFORM dtx_internal.wake_sagas();
   ELSIF n = 0
     AND NOT EXISTS (SELECT
-                      FROM dtx.saga_definition_step d
-                      LEFT JOIN dtx.saga_step p ON p.saga = sg.id AND p.step = d.step
+                      FROM dtx_internal.saga_definition_step_record d
+                      LEFT JOIN dtx_internal.saga_step_record p ON p.saga = sg.id AND p.step = d.step
                      WHERE d.definition = sg.definition
                        AND (p.state IS NULL OR p.state NOT IN ('completed', 'skipped'))) THEN
-    PERFORM dtx._saga_end(sg, 'completed');
+    PERFORM dtx_internal.saga_end(sg, 'completed');
   END IF;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_advance(dtx.saga, smallint) IS
+COMMENT ON FUNCTION dtx_internal.saga_advance(dtx_internal.saga_record, smallint) IS
   'internal: makes due what has waited for a step, or completes the saga';
 
 -- The way back: a step is compensated when all that comes after it is settled,
 -- that is, will never do or undo anything again.
-CREATE OR REPLACE FUNCTION dtx._saga_unwind(sg dtx.saga) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_unwind(sg dtx_internal.saga_record) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  st dtx.saga_step;
-  d dtx.saga_definition_step;
+  st dtx_internal.saga_step_record;
+  d dtx_internal.saga_definition_step_record;
   compensations text[];
   due integer := 0;
   is_open boolean := false;
@@ -266,23 +266,23 @@ DECLARE
 BEGIN
   -- Step numbers are such that this comes to a step after all that come after it.
   FOR st IN
-    SELECT s.* FROM dtx.saga_step s WHERE s.saga = sg.id AND s.step > 0 ORDER BY s.step DESC
+    SELECT s.* FROM dtx_internal.saga_step_record s WHERE s.saga = sg.id AND s.step > 0 ORDER BY s.step DESC
   LOOP
     -- (what comes before this one is in there, too)
     CONTINUE WHEN st.step = ANY (not_yet);
     IF st.state IN ('pending', 'running', 'waiting', 'compensating')
        OR (st.state = 'failed' AND st.compensation) THEN
       is_open := true;
-      not_yet := not_yet || (SELECT a.ancestors FROM dtx.saga_definition_step a
+      not_yet := not_yet || (SELECT a.ancestors FROM dtx_internal.saga_definition_step_record a
                               WHERE a.definition = sg.definition AND a.step = st.step);
     ELSIF st.state = 'completed' OR st.doubt THEN
-      SELECT a.* INTO STRICT d FROM dtx.saga_definition_step a
+      SELECT a.* INTO STRICT d FROM dtx_internal.saga_definition_step_record a
        WHERE a.definition = sg.definition AND a.step = st.step;
       compensations := array_remove(d.compensate, NULL);
       IF cardinality(compensations) > 0 OR d.compensate_queue IS NOT NULL THEN
-        UPDATE dtx.saga_step
+        UPDATE dtx_internal.saga_step_record
            SET state = 'compensating', compensation = true, taken = false, doubt = false, attempt = 0,
-               lane = dtx._saga_lane(ARRAY(SELECT u.s FROM unnest(d.servers) WITH ORDINALITY AS u (s, i) ORDER BY u.i DESC),
+               lane = dtx_internal.saga_lane(ARRAY(SELECT u.s FROM unnest(d.servers) WITH ORDINALITY AS u (s, i) ORDER BY u.i DESC),
                                      ARRAY(SELECT u.c FROM unnest(d.compensate) WITH ORDINALITY AS u (c, i) ORDER BY u.i DESC)),
                due_at = clock_timestamp(), since = clock_timestamp()
          WHERE saga = sg.id AND step = st.step;
@@ -290,7 +290,7 @@ BEGIN
         is_open := true;
         not_yet := not_yet || d.ancestors;
       ELSE
-        UPDATE dtx.saga_step
+        UPDATE dtx_internal.saga_step_record
            SET state = CASE WHEN st.state = 'completed' THEN 'compensated' ELSE st.state END,
                doubt = false, since = clock_timestamp()
          WHERE saga = sg.id AND step = st.step;
@@ -298,76 +298,76 @@ BEGIN
     END IF;
   END LOOP;
   IF NOT is_open THEN
-    PERFORM dtx._saga_end(sg, 'compensated');
+    PERFORM dtx_internal.saga_end(sg, 'compensated');
   ELSIF due > 0 THEN
-    PERFORM dtx._wake_sagas();
+    PERFORM dtx_internal.wake_sagas();
   END IF;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_unwind(dtx.saga) IS
+COMMENT ON FUNCTION dtx_internal.saga_unwind(dtx_internal.saga_record) IS
   'internal: makes due what can be compensated now, or ends the saga';
 
 -- Turn back.  What runs may finish, and is compensated then, unless it is stopped;
 -- so is what an external worker has in hands.  All else that has not been done never will be.
-CREATE OR REPLACE FUNCTION dtx._saga_compensate(sg dtx.saga, reason text) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_compensate(sg dtx_internal.saga_record, reason text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
   sg.compensating := true;
   sg.state := 'compensating';
-  UPDATE dtx.saga SET state = 'compensating', compensating = true WHERE id = sg.id;
-  UPDATE dtx.saga_data SET reason = _saga_compensate.reason, failure = NULL WHERE saga = sg.id;
-  DELETE FROM dtx.saga_external WHERE saga = sg.id AND token IS NULL;
-  UPDATE dtx.saga_step AS s
+  UPDATE dtx_internal.saga_record SET state = 'compensating', compensating = true WHERE id = sg.id;
+  UPDATE dtx_internal.saga_data SET reason = saga_compensate.reason, failure = NULL WHERE saga = sg.id;
+  DELETE FROM dtx_internal.saga_external WHERE saga = sg.id AND token IS NULL;
+  UPDATE dtx_internal.saga_step_record AS s
      SET state = 'skipped', due_at = NULL, since = clock_timestamp()
    WHERE s.saga = sg.id
      AND s.step > 0
      AND NOT s.taken
      AND s.state IN ('pending', 'waiting')
-     AND NOT EXISTS (SELECT FROM dtx.saga_external e WHERE e.saga = sg.id AND e.step = s.step);
-  DELETE FROM dtx.saga_step WHERE saga = sg.id AND step = 0;
-  PERFORM dtx._saga_unwind(sg);
+     AND NOT EXISTS (SELECT FROM dtx_internal.saga_external e WHERE e.saga = sg.id AND e.step = s.step);
+  DELETE FROM dtx_internal.saga_step_record WHERE saga = sg.id AND step = 0;
+  PERFORM dtx_internal.saga_unwind(sg);
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_compensate(dtx.saga, text) IS
+COMMENT ON FUNCTION dtx_internal.saga_compensate(dtx_internal.saga_record, text) IS
   'internal: begins to compensate a saga';
 
 -- What workers execute of it is to stop.
-CREATE OR REPLACE FUNCTION dtx._saga_stop_steps(sg dtx.saga) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_stop_steps(sg dtx_internal.saga_record) RETURNS void
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT dtx._saga_stop(s.saga, s.step, s.attempt, s.compensation)
-    FROM dtx.saga_step s
+  SELECT dtx_internal.saga_stop(s.saga, s.step, s.attempt, s.compensation)
+    FROM dtx_internal.saga_step_record s
    WHERE s.saga = (sg).id AND s.taken
 $$;
 
-COMMENT ON FUNCTION dtx._saga_stop_steps(dtx.saga) IS
+COMMENT ON FUNCTION dtx_internal.saga_stop_steps(dtx_internal.saga_record) IS
   'internal: stops the steps of a saga that are being executed, when this transaction has committed';
 
 -- What makes it impossible to turn back, or null.  A step that is being done does,
 -- unless only those that are done are asked for.
-CREATE OR REPLACE FUNCTION dtx._saga_no_return(sg dtx.saga, only_done boolean DEFAULT false) RETURNS text
+CREATE OR REPLACE FUNCTION dtx_internal.saga_no_return(sg dtx_internal.saga_record, only_done boolean DEFAULT false) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT d.name
-    FROM dtx.saga_step s
-    JOIN dtx.saga_definition_step d ON d.definition = (sg).definition AND d.step = s.step
+    FROM dtx_internal.saga_step_record s
+    JOIN dtx_internal.saga_definition_step_record d ON d.definition = (sg).definition AND d.step = s.step
    WHERE s.saga = (sg).id
      AND d.kind IN ('pivot', 'retriable')
      AND (s.state IN ('completed', 'skipped')
           OR s.doubt
           OR (NOT only_done
               AND (s.state = 'running'
-                   OR EXISTS (SELECT FROM dtx.saga_external e
+                   OR EXISTS (SELECT FROM dtx_internal.saga_external e
                                WHERE e.saga = s.saga AND e.step = s.step AND e.token IS NOT NULL))))
    ORDER BY d.step
    LIMIT 1
 $$;
 
-COMMENT ON FUNCTION dtx._saga_no_return(dtx.saga, boolean) IS
+COMMENT ON FUNCTION dtx_internal.saga_no_return(dtx_internal.saga_record, boolean) IS
   'internal: the step that has been done, or may have been, and can''t be undone';
 
 -- The deadline has passed.  Returns whether the saga has turned back.
@@ -376,42 +376,42 @@ COMMENT ON FUNCTION dtx._saga_no_return(dtx.saga, boolean) IS
 -- been reached.  So this is asked again as soon as that is over (and, because an
 -- external worker may take days, more and more seldom until then).  The timer is
 -- pending then.
-CREATE OR REPLACE FUNCTION dtx._saga_deadline(sg dtx.saga) RETURNS boolean
+CREATE OR REPLACE FUNCTION dtx_internal.saga_deadline(sg dtx_internal.saga_record) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
   now_at timestamptz := clock_timestamp();
-  blocker text := dtx._saga_no_return(sg);
+  blocker text := dtx_internal.saga_no_return(sg);
 BEGIN
-  IF blocker IS NOT NULL AND dtx._saga_no_return(sg, true) IS NULL THEN
-    UPDATE dtx.saga_step AS s
+  IF blocker IS NOT NULL AND dtx_internal.saga_no_return(sg, true) IS NULL THEN
+    UPDATE dtx_internal.saga_step_record AS s
        SET state = 'pending', since = CASE WHEN s.state = 'pending' THEN s.since ELSE now_at END,
            due_at = now_at + CASE WHEN s.state = 'pending'
                                   THEN greatest(least((now_at - s.since) / 2, '1 minute'), '1 second')
                                   ELSE interval '1 second' END
      WHERE s.saga = sg.id AND s.step = 0;
-    PERFORM dtx._wake_sagas();
+    PERFORM dtx_internal.wake_sagas();
     RETURN false;
   END IF;
-  DELETE FROM dtx.saga_step WHERE saga = sg.id AND step = 0;
-  INSERT INTO dtx.saga_history_record (saga, action, outcome, message, started_at, finished_at)
+  DELETE FROM dtx_internal.saga_step_record WHERE saga = sg.id AND step = 0;
+  INSERT INTO dtx_internal.saga_history_record (saga, action, outcome, message, started_at, finished_at)
   VALUES (sg.id, 'deadline', CASE WHEN blocker IS NULL THEN 'compensating' ELSE sg.state::text END,
           CASE WHEN blocker IS NOT NULL THEN format('step "%s" can''t be undone, so the saga goes on', blocker) END,
           now_at, now_at);
   IF blocker IS NULL THEN
-    PERFORM dtx._saga_stop_steps(sg);
-    PERFORM dtx._saga_compensate(sg, 'its deadline has passed');
+    PERFORM dtx_internal.saga_stop_steps(sg);
+    PERFORM dtx_internal.saga_compensate(sg, 'its deadline has passed');
   END IF;
   RETURN blocker IS NULL;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_deadline(dtx.saga) IS
+COMMENT ON FUNCTION dtx_internal.saga_deadline(dtx_internal.saga_record) IS
   'internal: the deadline of a saga has passed, so it turns back if that is possible';
 
 -- A step, or its compensation, has succeeded.
-CREATE OR REPLACE FUNCTION dtx._saga_succeeded(sg dtx.saga, st dtx.saga_step, result jsonb, started_at timestamptz,
+CREATE OR REPLACE FUNCTION dtx_internal.saga_succeeded(sg dtx_internal.saga_record, st dtx_internal.saga_step_record, result jsonb, started_at timestamptz,
   by_whom text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -419,48 +419,48 @@ AS $$
 DECLARE
   now_at timestamptz := clock_timestamp();
 BEGIN
-  INSERT INTO dtx.saga_history_record (saga, step, action, attempt, outcome, started_at, finished_at, by_whom)
+  INSERT INTO dtx_internal.saga_history_record (saga, step, action, attempt, outcome, started_at, finished_at, by_whom)
   VALUES (sg.id, st.step, CASE WHEN st.compensation THEN 'compensate' ELSE 'execute' END, nullif(st.attempt, 0),
-          'completed', _saga_succeeded.started_at, now_at, _saga_succeeded.by_whom);
-  UPDATE dtx.saga_step
+          'completed', saga_succeeded.started_at, now_at, saga_succeeded.by_whom);
+  UPDATE dtx_internal.saga_step_record
      SET state = CASE WHEN st.compensation THEN 'compensated' ELSE 'completed' END::dtx.saga_step_state,
          taken = false, doubt = false, due_at = NULL, since = now_at,
-         boot_id = dtx._boot_id(), xid = dtx._saga_xid()
+         boot_id = dtx_internal.boot_id(), xid = dtx_internal.saga_xid()
    WHERE saga = sg.id AND step = st.step;
   IF result IS NOT NULL AND NOT st.compensation THEN
-    INSERT INTO dtx.saga_result (saga, step, result) VALUES (sg.id, st.step, _saga_succeeded.result);
+    INSERT INTO dtx_internal.saga_result (saga, step, result) VALUES (sg.id, st.step, saga_succeeded.result);
   END IF;
   IF sg.compensating THEN
-    PERFORM dtx._saga_unwind(sg);
-  ELSIF EXISTS (SELECT FROM dtx.saga_step s WHERE s.saga = sg.id AND s.step = 0 AND s.state = 'pending')
-    AND dtx._saga_deadline(sg) THEN
+    PERFORM dtx_internal.saga_unwind(sg);
+  ELSIF EXISTS (SELECT FROM dtx_internal.saga_step_record s WHERE s.saga = sg.id AND s.step = 0 AND s.state = 'pending')
+    AND dtx_internal.saga_deadline(sg) THEN
     NULL;                       -- it has turned back
   ELSE
-    PERFORM dtx._saga_advance(sg, st.step);
+    PERFORM dtx_internal.saga_advance(sg, st.step);
   END IF;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_succeeded(dtx.saga, dtx.saga_step, jsonb, timestamptz, text) IS
+COMMENT ON FUNCTION dtx_internal.saga_succeeded(dtx_internal.saga_record, dtx_internal.saga_step_record, jsonb, timestamptz, text) IS
   'internal: a step is completed, or compensated';
 
 -- An attempt has failed, or was lost: try again, or turn back, or give up.
 --   retryable: may it succeed if it is tried again?
 --   final: somebody has said that it must not be tried again
-CREATE OR REPLACE FUNCTION dtx._saga_attempt_failed(sg dtx.saga, st dtx.saga_step, outcome text, retryable boolean, final boolean,
+CREATE OR REPLACE FUNCTION dtx_internal.saga_attempt_failed(sg dtx_internal.saga_record, st dtx_internal.saga_step_record, outcome text, retryable boolean, final boolean,
   sqlstate text, message text, detail text, hint text, started_at timestamptz, by_whom text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  d dtx.saga_definition_step;
+  d dtx_internal.saga_definition_step_record;
   now_at timestamptz := clock_timestamp();
   again boolean;
   retry_at timestamptz;
   seconds double precision;
   what text;
 BEGIN
-  SELECT a.* INTO STRICT d FROM dtx.saga_definition_step a
+  SELECT a.* INTO STRICT d FROM dtx_internal.saga_definition_step_record a
    WHERE a.definition = sg.definition AND a.step = st.step;
   -- They get into several tables, and into the server's log.
   message := left(message, 8000);
@@ -480,70 +480,70 @@ BEGIN
     END IF;
     retry_at := now_at + make_interval(secs => seconds * (0.75 + random() / 2));
   END IF;
-  INSERT INTO dtx.saga_history_record (saga, step, action, attempt, outcome, sqlstate, message, detail, hint,
+  INSERT INTO dtx_internal.saga_history_record (saga, step, action, attempt, outcome, sqlstate, message, detail, hint,
                                        started_at, finished_at, retry_at, by_whom)
   VALUES (sg.id, st.step, CASE WHEN st.compensation THEN 'compensate' ELSE 'execute' END, nullif(st.attempt, 0), outcome,
-          _saga_attempt_failed.sqlstate, _saga_attempt_failed.message, _saga_attempt_failed.detail,
-          _saga_attempt_failed.hint, _saga_attempt_failed.started_at, now_at, retry_at, _saga_attempt_failed.by_whom);
+          saga_attempt_failed.sqlstate, saga_attempt_failed.message, saga_attempt_failed.detail,
+          saga_attempt_failed.hint, saga_attempt_failed.started_at, now_at, retry_at, saga_attempt_failed.by_whom);
   IF again THEN
     IF d.action = 'external' THEN
-      UPDATE dtx.saga_external
+      UPDATE dtx_internal.saga_external
          SET token = NULL, worker = NULL, lease = NULL, claimed_at = NULL, available_at = retry_at
        WHERE saga = sg.id AND step = st.step;
       -- due when it can be claimed again, to tell the workers
-      UPDATE dtx.saga_step
+      UPDATE dtx_internal.saga_step_record
          SET doubt = st.doubt,
              due_at = least(retry_at, CASE WHEN NOT st.compensation THEN st.since + d.timeout END)
        WHERE saga = sg.id AND step = st.step;
     ELSE
-      UPDATE dtx.saga_step
+      UPDATE dtx_internal.saga_step_record
          SET state = CASE WHEN st.compensation THEN 'compensating' ELSE 'pending' END::dtx.saga_step_state,
              taken = false, due_at = retry_at, since = now_at
        WHERE saga = sg.id AND step = st.step;
     END IF;
-    PERFORM dtx._wake_sagas();
+    PERFORM dtx_internal.wake_sagas();
     -- Now it can be said whether the deadline lets it be tried again.
     IF NOT sg.compensating
-       AND EXISTS (SELECT FROM dtx.saga_step s
+       AND EXISTS (SELECT FROM dtx_internal.saga_step_record s
                     WHERE s.saga = sg.id AND s.step = 0 AND (s.state = 'pending' OR s.due_at <= now_at)) THEN
-      PERFORM dtx._saga_deadline(sg);
+      PERFORM dtx_internal.saga_deadline(sg);
     END IF;
     RETURN;
   END IF;
 
-  DELETE FROM dtx.saga_external WHERE saga = sg.id AND step = st.step;
-  UPDATE dtx.saga_step
+  DELETE FROM dtx_internal.saga_external WHERE saga = sg.id AND step = st.step;
+  UPDATE dtx_internal.saga_step_record
      SET state = 'failed', taken = false, doubt = st.doubt, due_at = NULL, since = now_at
    WHERE saga = sg.id AND step = st.step;
   what := format(CASE WHEN st.compensation THEN 'compensation of step "%s" has failed' ELSE 'step "%s" has failed' END
                  || CASE WHEN st.attempt > 1 THEN ' %s times' ELSE '' END || ': ', d.name, st.attempt) || coalesce(message, sqlstate);
   IF sg.compensating AND NOT st.compensation THEN
-    PERFORM dtx._saga_unwind(sg);
+    PERFORM dtx_internal.saga_unwind(sg);
   ELSIF st.compensation OR d.kind = 'retriable' OR (d.kind = 'pivot' AND st.doubt) THEN
     -- Neither forth nor back.  Others that have failed before may have told already.
     IF sg.state <> 'failed' THEN
-      PERFORM dtx._saga_end(sg, 'failed', what || CASE WHEN st.doubt THEN ' (a worker that was lost may have done it)' ELSE '' END);
+      PERFORM dtx_internal.saga_end(sg, 'failed', what || CASE WHEN st.doubt THEN ' (a worker that was lost may have done it)' ELSE '' END);
     END IF;
   ELSE
-    PERFORM dtx._saga_compensate(sg, what);
+    PERFORM dtx_internal.saga_compensate(sg, what);
   END IF;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_attempt_failed(dtx.saga, dtx.saga_step, text, boolean, boolean, text, text, text, text, timestamptz, text) IS
+COMMENT ON FUNCTION dtx_internal.saga_attempt_failed(dtx_internal.saga_record, dtx_internal.saga_step_record, text, boolean, boolean, text, text, text, text, timestamptz, text) IS
   'internal: an attempt at a step, or at its compensation, has failed';
 
 -- The lease of an external worker is over.
-CREATE OR REPLACE FUNCTION dtx._saga_lease_lost(sg dtx.saga, st dtx.saga_step, e dtx.saga_external) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_lease_lost(sg dtx_internal.saga_record, st dtx_internal.saga_step_record, e dtx_internal.saga_external) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   -- Nobody knows whether he has done it.
   st.doubt := NOT st.compensation;
-  PERFORM dtx._saga_attempt_failed(sg, st, 'lost', true, false, NULL,
+  PERFORM dtx_internal.saga_attempt_failed(sg, st, 'lost', true, false, NULL,
     format('the lease of worker "%s" has expired', e.worker), NULL, NULL, e.claimed_at, e.worker);
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_lease_lost(dtx.saga, dtx.saga_step, dtx.saga_external) IS
+COMMENT ON FUNCTION dtx_internal.saga_lease_lost(dtx_internal.saga_record, dtx_internal.saga_step_record, dtx_internal.saga_external) IS
   'internal: an external worker has not reported in time';

@@ -1,14 +1,14 @@
 --
 -- What workers and the scheduler of sagas call (src/saga/saga_worker.c).  Workers ask
--- _saga_take() what to do, run the SQL of a step, and report with _saga_done() in the
--- step's own transaction, or with _saga_error() in another one.  They decide nothing.
+-- saga_take() what to do, run the SQL of a step, and report with saga_done() in the
+-- step's own transaction, or with saga_error() in another one.  They decide nothing.
 --
 
 -- Looks at one step that seems to be due.  Verdicts: take (it is to be
 -- executed), did (all that was to be done is done), skip (nothing to do here).
 -- Plain index scans whatever the statistics say: the tables may have been empty
 -- when the plan was made.
-CREATE OR REPLACE FUNCTION dtx._saga_try(saga bigint, step smallint, sql_only boolean,
+CREATE OR REPLACE FUNCTION dtx_internal.saga_try(saga bigint, step smallint, sql_only boolean,
   OUT verdict text, OUT attempt integer, OUT direction text, OUT servers name[], OUT commands text[],
   OUT min_rows integer[], OUT input jsonb, OUT results jsonb, OUT timeout interval
 )
@@ -16,25 +16,25 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  sg dtx.saga;
-  st dtx.saga_step;
-  d dtx.saga_definition_step;
-  e dtx.saga_external;
+  sg dtx_internal.saga_record;
+  st dtx_internal.saga_step_record;
+  d dtx_internal.saga_definition_step_record;
+  e dtx_internal.saga_external;
   now_at timestamptz;
   confirmed boolean;
   payload jsonb;
 BEGIN
   verdict := 'skip';
-  SELECT g.* INTO sg FROM dtx.saga g
-   WHERE g.id = _saga_try.saga AND g.database = dtx._saga_active_database() FOR UPDATE SKIP LOCKED;
+  SELECT g.* INTO sg FROM dtx_internal.saga_record g
+   WHERE g.id = saga_try.saga AND g.database = dtx_internal.saga_active_database() FOR UPDATE SKIP LOCKED;
   IF NOT FOUND THEN
     RETURN;
   END IF;
-  SELECT s.* INTO st FROM dtx.saga_step s
-   WHERE s.saga = _saga_try.saga AND s.step = _saga_try.step FOR UPDATE;
+  SELECT s.* INTO st FROM dtx_internal.saga_step_record s
+   WHERE s.saga = saga_try.saga AND s.step = saga_try.step FOR UPDATE;
   now_at := clock_timestamp();
   IF NOT FOUND OR st.due_at IS NULL OR st.due_at > now_at
-     OR (st.taken AND dtx._saga_claimed(st.saga, st.step)) THEN
+     OR (st.taken AND dtx_internal.saga_claimed(st.saga, st.step)) THEN
     RETURN;
   END IF;
 
@@ -45,14 +45,14 @@ BEGIN
     END IF;
     verdict := 'did';
     IF sg.compensating THEN
-      DELETE FROM dtx.saga_step WHERE saga = sg.id AND step = 0;
+      DELETE FROM dtx_internal.saga_step_record WHERE saga = sg.id AND step = 0;
     ELSE
-      PERFORM dtx._saga_deadline(sg);
+      PERFORM dtx_internal.saga_deadline(sg);
     END IF;
     RETURN;
   END IF;
 
-  SELECT a.* INTO STRICT d FROM dtx.saga_definition_step a
+  SELECT a.* INTO STRICT d FROM dtx_internal.saga_definition_step_record a
    WHERE a.definition = sg.definition AND a.step = st.step;
   IF sql_only AND (d.action <> 'sql' OR st.taken) THEN
     RETURN;
@@ -60,7 +60,7 @@ BEGIN
 
   IF st.taken THEN
     -- Its worker has gone, and its transaction with it.
-    PERFORM dtx._saga_attempt_failed(sg, st, 'lost', true, false, '57P01', 'the worker has gone', NULL, NULL, st.since);
+    PERFORM dtx_internal.saga_attempt_failed(sg, st, 'lost', true, false, '57P01', 'the worker has gone', NULL, NULL, st.since);
     verdict := 'did';
     RETURN;
   END IF;
@@ -70,41 +70,41 @@ BEGIN
     -- first one may have been lost before it was begun, with the worker that had
     -- taken it in the commit of the step before.
     IF st.compensation THEN
-      confirmed := dtx._saga_confirmed(st.boot_id, st.xid)
+      confirmed := dtx_internal.saga_confirmed(st.boot_id, st.xid)
         AND NOT EXISTS (SELECT
-                          FROM dtx.saga_definition_step a
-                          JOIN dtx.saga_step s ON s.saga = sg.id AND s.step = a.step
+                          FROM dtx_internal.saga_definition_step_record a
+                          JOIN dtx_internal.saga_step_record s ON s.saga = sg.id AND s.step = a.step
                          WHERE a.definition = sg.definition
                            AND st.step = ANY (a.ancestors)
-                           AND NOT dtx._saga_confirmed(s.boot_id, s.xid));
+                           AND NOT dtx_internal.saga_confirmed(s.boot_id, s.xid));
     ELSIF d.after = '{}' THEN
-      confirmed := dtx._saga_confirmed(sg.boot_id, sg.xid);
+      confirmed := dtx_internal.saga_confirmed(sg.boot_id, sg.xid);
     ELSE
       confirmed := NOT EXISTS (SELECT
-                                 FROM dtx.saga_step s
+                                 FROM dtx_internal.saga_step_record s
                                 WHERE s.saga = sg.id
                                   AND s.step = ANY (d.after)
-                                  AND NOT dtx._saga_confirmed(s.boot_id, s.xid));
+                                  AND NOT dtx_internal.saga_confirmed(s.boot_id, s.xid));
     END IF;
     IF NOT confirmed THEN
-      UPDATE dtx.saga_step
+      UPDATE dtx_internal.saga_step_record
          SET due_at = now_at + greatest(least((now_at - st.since) / 2, '5 s'), '20 ms')
        WHERE saga = sg.id AND step = st.step;
-      PERFORM dtx._wake_sagas();
+      PERFORM dtx_internal.wake_sagas();
       RETURN;
     END IF;
   END IF;
 
-  IF d.action = 'sql' AND NOT dtx._saga_claim(st.saga, st.step, st.attempt + 1, st.compensation, st.lane, st.role) THEN
+  IF d.action = 'sql' AND NOT dtx_internal.saga_claim(st.saga, st.step, st.attempt + 1, st.compensation, st.lane, st.role) THEN
     RETURN;
   END IF;
   IF sg.state = 'pending' THEN
     sg.state := 'running';
-    UPDATE dtx.saga SET state = 'running' WHERE id = sg.id;
+    UPDATE dtx_internal.saga_record SET state = 'running' WHERE id = sg.id;
   END IF;
 
   IF d.action = 'sql' THEN
-    UPDATE dtx.saga_step
+    UPDATE dtx_internal.saga_step_record
        SET state = CASE WHEN st.compensation THEN 'compensating' ELSE 'running' END::dtx.saga_step_state,
            taken = true, attempt = st.attempt + 1, since = now_at
      WHERE saga = sg.id AND step = st.step;
@@ -123,122 +123,122 @@ BEGIN
       min_rows := d.min_rows;
     END IF;
     timeout := d.timeout;
-    SELECT x.input INTO input FROM dtx.saga_data x WHERE x.saga = sg.id;
-    results := dtx._saga_results(sg.id, sg.definition);
+    SELECT x.input INTO input FROM dtx_internal.saga_data x WHERE x.saga = sg.id;
+    results := dtx_internal.saga_results(sg.id, sg.definition);
     RETURN;
   END IF;
 
   verdict := 'did';
   IF d.action = 'sleep' THEN
     IF st.state = 'pending' AND d.delay > '0' THEN
-      UPDATE dtx.saga_step
+      UPDATE dtx_internal.saga_step_record
          SET state = 'waiting', due_at = now_at + d.delay, since = now_at
        WHERE saga = sg.id AND step = st.step;
-      PERFORM dtx._wake_sagas();
+      PERFORM dtx_internal.wake_sagas();
     ELSE
-      PERFORM dtx._saga_succeeded(sg, st, NULL, st.since);
+      PERFORM dtx_internal.saga_succeeded(sg, st, NULL, st.since);
     END IF;
 
   ELSIF d.action = 'signal' THEN
-    SELECT s.payload INTO payload FROM dtx.saga_signal s WHERE s.saga = sg.id AND s.name = d.name;
+    SELECT s.payload INTO payload FROM dtx_internal.saga_signal s WHERE s.saga = sg.id AND s.name = d.name;
     IF FOUND THEN
-      PERFORM dtx._saga_succeeded(sg, st, payload, st.since);
+      PERFORM dtx_internal.saga_succeeded(sg, st, payload, st.since);
     ELSIF st.state = 'pending' THEN
-      UPDATE dtx.saga_step
+      UPDATE dtx_internal.saga_step_record
          SET state = 'waiting', due_at = now_at + d.timeout, since = now_at
        WHERE saga = sg.id AND step = st.step;
       IF d.timeout IS NOT NULL THEN
-        PERFORM dtx._wake_sagas();
+        PERFORM dtx_internal.wake_sagas();
       END IF;
     ELSE
-      PERFORM dtx._saga_attempt_failed(sg, st, 'failed', false, true, '57014',
+      PERFORM dtx_internal.saga_attempt_failed(sg, st, 'failed', false, true, '57014',
         'the signal has not come in time', NULL, NULL, st.since);
     END IF;
 
   ELSIF st.state = 'pending' OR (st.compensation AND NOT EXISTS (
-          SELECT FROM dtx.saga_external x WHERE x.saga = sg.id AND x.step = st.step)) THEN
+          SELECT FROM dtx_internal.saga_external x WHERE x.saga = sg.id AND x.step = st.step)) THEN
     -- Offer it to external workers.
-    INSERT INTO dtx.saga_external (saga, step, database, role, queue, available_at)
+    INSERT INTO dtx_internal.saga_external (saga, step, database, role, queue, available_at)
     VALUES (sg.id, st.step, sg.database, sg.role, CASE WHEN st.compensation THEN d.compensate_queue ELSE d.queue END, now_at);
-    UPDATE dtx.saga_step
+    UPDATE dtx_internal.saga_step_record
        SET state = CASE WHEN st.compensation THEN 'compensating' ELSE 'waiting' END::dtx.saga_step_state,
            due_at = CASE WHEN NOT st.compensation THEN now_at + d.timeout END, since = now_at
      WHERE saga = sg.id AND step = st.step;
-    PERFORM dtx._saga_announce(CASE WHEN st.compensation THEN d.compensate_queue ELSE d.queue END);
+    PERFORM dtx_internal.saga_announce(CASE WHEN st.compensation THEN d.compensate_queue ELSE d.queue END);
     IF d.timeout IS NOT NULL THEN
-      PERFORM dtx._wake_sagas();
+      PERFORM dtx_internal.wake_sagas();
     END IF;
 
   ELSE
     -- Something was to happen to what they have been offered until now.
-    SELECT x.* INTO STRICT e FROM dtx.saga_external x WHERE x.saga = sg.id AND x.step = st.step FOR UPDATE;
+    SELECT x.* INTO STRICT e FROM dtx_internal.saga_external x WHERE x.saga = sg.id AND x.step = st.step FOR UPDATE;
     IF e.token IS NOT NULL AND e.available_at <= now_at THEN
-      PERFORM dtx._saga_lease_lost(sg, st, e);
+      PERFORM dtx_internal.saga_lease_lost(sg, st, e);
     ELSIF NOT st.compensation AND st.since + d.timeout <= now_at THEN
       st.doubt := st.doubt OR e.token IS NOT NULL;
-      PERFORM dtx._saga_attempt_failed(sg, st, 'failed', false, true, '57014',
+      PERFORM dtx_internal.saga_attempt_failed(sg, st, 'failed', false, true, '57014',
         CASE WHEN e.token IS NULL THEN format('no worker has completed it within %s', d.timeout)
              ELSE format('worker "%s" has not completed it within %s', e.worker, d.timeout) END,
         NULL, NULL, coalesce(e.claimed_at, st.since), e.worker);
     ELSE
-      UPDATE dtx.saga_step
+      UPDATE dtx_internal.saga_step_record
          SET due_at = least(CASE WHEN e.token IS NOT NULL OR e.available_at > now_at THEN e.available_at END,
                             CASE WHEN NOT st.compensation THEN st.since + d.timeout END)
        WHERE saga = sg.id AND step = st.step;
       IF e.token IS NULL AND e.available_at <= now_at THEN
-        PERFORM dtx._saga_announce(e.queue);
+        PERFORM dtx_internal.saga_announce(e.queue);
       END IF;
-      PERFORM dtx._wake_sagas();
+      PERFORM dtx_internal.wake_sagas();
     END IF;
   END IF;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_try(bigint, smallint, boolean) IS
+COMMENT ON FUNCTION dtx_internal.saga_try(bigint, smallint, boolean) IS
   'internal: looks at a step that may be due, and takes it or does what is to be done without a worker';
 
 -- Something is wrong with a saga such that nobody can even look whether a step of
 -- it is to be executed.  The others must not wait for that.
-CREATE OR REPLACE FUNCTION dtx._saga_postpone(saga bigint, step smallint, sqlstate text, message text) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_postpone(saga bigint, step smallint, sqlstate text, message text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  sg dtx.saga;
-  st dtx.saga_step;
+  sg dtx_internal.saga_record;
+  st dtx_internal.saga_step_record;
   now_at timestamptz := clock_timestamp();
   retry_at timestamptz;
 BEGIN
-  SELECT g.* INTO sg FROM dtx.saga g WHERE g.id = _saga_postpone.saga FOR UPDATE SKIP LOCKED;
+  SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = saga_postpone.saga FOR UPDATE SKIP LOCKED;
   IF NOT FOUND THEN
     RETURN;
   END IF;
-  SELECT s.* INTO st FROM dtx.saga_step s
-   WHERE s.saga = _saga_postpone.saga AND s.step = _saga_postpone.step FOR UPDATE;
+  SELECT s.* INTO st FROM dtx_internal.saga_step_record s
+   WHERE s.saga = saga_postpone.saga AND s.step = saga_postpone.step FOR UPDATE;
   IF NOT FOUND OR st.due_at IS NULL OR st.due_at > now_at THEN
     RETURN;
   END IF;
   -- The longer it lasts, the more seldom it is tried.
   retry_at := now_at + greatest(least(now_at - st.since, '1 hour'), '1 minute');
-  UPDATE dtx.saga_step SET due_at = retry_at WHERE saga = sg.id AND step = st.step;
-  INSERT INTO dtx.saga_history_record (saga, step, action, attempt, outcome, sqlstate, message, started_at, finished_at, retry_at)
+  UPDATE dtx_internal.saga_step_record SET due_at = retry_at WHERE saga = sg.id AND step = st.step;
+  INSERT INTO dtx_internal.saga_history_record (saga, step, action, attempt, outcome, sqlstate, message, started_at, finished_at, retry_at)
   VALUES (sg.id, nullif(st.step, 0),
           CASE WHEN st.step = 0 THEN 'deadline' WHEN st.compensation THEN 'compensate' ELSE 'execute' END,
           nullif(st.attempt, 0), CASE WHEN st.step = 0 THEN sg.state::text ELSE 'failed' END,
-          _saga_postpone.sqlstate, left(_saga_postpone.message, 8000), now_at, now_at, retry_at);
-  PERFORM dtx._wake_sagas();
+          saga_postpone.sqlstate, left(saga_postpone.message, 8000), now_at, now_at, retry_at);
+  PERFORM dtx_internal.wake_sagas();
   RAISE WARNING USING
-    MESSAGE = format('saga %s can''t go on: %s', sg.id, left(_saga_postpone.message, 8000)),
+    MESSAGE = format('saga %s can''t go on: %s', sg.id, left(saga_postpone.message, 8000)),
     DETAIL = format('It is looked at again at %s.', retry_at),
     HINT = 'If that does not help, end the saga with dtx.force_saga().';
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_postpone(bigint, smallint, text, text) IS
+COMMENT ON FUNCTION dtx_internal.saga_postpone(bigint, smallint, text, text) IS
   'internal: leaves for later a step that can''t be looked at because of an error';
 
 -- careful: an error is no reason to stop (see above); costs a subtransaction.
-CREATE OR REPLACE FUNCTION dtx._saga_take(role oid, of_saga bigint DEFAULT NULL, careful boolean DEFAULT false,
+CREATE OR REPLACE FUNCTION dtx_internal.saga_take(role oid, of_saga bigint DEFAULT NULL, careful boolean DEFAULT false,
   OUT saga bigint, OUT step smallint, OUT attempt integer, OUT direction text, OUT servers name[], OUT commands text[],
   OUT min_rows integer[], OUT input jsonb, OUT results jsonb, OUT timeout interval, OUT more boolean
 )
@@ -253,7 +253,7 @@ DECLARE
   bound constant integer := 5000;
   -- (a variable, because a volatile function would not be a condition of the index)
   now_at timestamptz := clock_timestamp();
-  here oid := dtx._saga_active_database();
+  here oid := dtx_internal.saga_active_database();
   lanes oid[];
   this_lane oid;
   due record;
@@ -266,42 +266,42 @@ BEGIN
     -- Each lane is found by a look at one end of its part of the index.
     SELECT array_agg(x.lane ORDER BY random()) INTO lanes
       FROM (WITH RECURSIVE l (lane) AS (
-              (SELECT s.lane FROM dtx.saga_step s
-                WHERE s.database = here AND s.role = _saga_take.role AND s.due_at IS NOT NULL AND s.step > 0
+              (SELECT s.lane FROM dtx_internal.saga_step_record s
+                WHERE s.database = here AND s.role = saga_take.role AND s.due_at IS NOT NULL AND s.step > 0
                 ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1)
               UNION ALL
-              SELECT (SELECT s.lane FROM dtx.saga_step s
-                       WHERE s.database = here AND s.role = _saga_take.role AND s.lane > l.lane AND s.due_at IS NOT NULL AND s.step > 0
+              SELECT (SELECT s.lane FROM dtx_internal.saga_step_record s
+                       WHERE s.database = here AND s.role = saga_take.role AND s.lane > l.lane AND s.due_at IS NOT NULL AND s.step > 0
                        ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1)
                 FROM l WHERE l.lane IS NOT NULL)
             SELECT l.lane FROM l WHERE l.lane IS NOT NULL) AS x;
   END IF;
   FOREACH this_lane IN ARRAY coalesce(lanes, '{}') LOOP
-    CONTINUE WHEN of_saga IS NULL AND NOT dtx._saga_lane_open(this_lane, _saga_take.role);
+    CONTINUE WHEN of_saga IS NULL AND NOT dtx_internal.saga_lane_open(this_lane, saga_take.role);
     FOR due IN
       SELECT q.saga, q.step
         FROM (SELECT s.saga, s.step
-                FROM dtx.saga_step s
-               WHERE of_saga IS NULL AND s.database = here AND s.role = _saga_take.role AND s.lane = this_lane
+                FROM dtx_internal.saga_step_record s
+               WHERE of_saga IS NULL AND s.database = here AND s.role = saga_take.role AND s.lane = this_lane
                  AND s.due_at <= now_at AND s.due_at IS NOT NULL AND s.step > 0
-                 AND NOT (s.taken AND dtx._saga_claimed(s.saga, s.step))
+                 AND NOT (s.taken AND dtx_internal.saga_claimed(s.saga, s.step))
                ORDER BY s.database, s.role, s.lane, s.due_at
                LIMIT bound) AS q
       UNION ALL
       SELECT q.saga, q.step
         FROM (SELECT s.saga, s.step
-                FROM dtx.saga_step s
+                FROM dtx_internal.saga_step_record s
                WHERE s.saga = of_saga AND s.step > 0 AND s.due_at <= now_at AND NOT s.taken) AS q
     LOOP
       IF careful THEN
         BEGIN
-          t := dtx._saga_try(due.saga, due.step, of_saga IS NOT NULL);
+          t := dtx_internal.saga_try(due.saga, due.step, of_saga IS NOT NULL);
         EXCEPTION WHEN OTHERS THEN
-          PERFORM dtx._saga_postpone(due.saga, due.step, SQLSTATE, SQLERRM);
+          PERFORM dtx_internal.saga_postpone(due.saga, due.step, SQLSTATE, SQLERRM);
           CONTINUE;
         END;
       ELSE
-        t := dtx._saga_try(due.saga, due.step, of_saga IS NOT NULL);
+        t := dtx_internal.saga_try(due.saga, due.step, of_saga IS NOT NULL);
       END IF;
       IF t.verdict = 'take' THEN
         saga := due.saga;
@@ -319,100 +319,100 @@ BEGIN
         more := true;
         RETURN;
       END IF;
-      EXIT WHEN of_saga IS NULL AND NOT dtx._saga_lane_open(this_lane, _saga_take.role);
+      EXIT WHEN of_saga IS NULL AND NOT dtx_internal.saga_lane_open(this_lane, saga_take.role);
     END LOOP;
   END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_take(oid, bigint, boolean) IS
+COMMENT ON FUNCTION dtx_internal.saga_take(oid, bigint, boolean) IS
   'internal: gives a worker a step that is due';
 
 -- most: if that many executions of the step were stopped for that reason before, this one
 -- counts as an attempt that was lost.  A step may have told its worker to leave itself.
-CREATE OR REPLACE FUNCTION dtx._saga_untake(saga bigint, step smallint, attempt integer, direction text, why text DEFAULT NULL,
+CREATE OR REPLACE FUNCTION dtx_internal.saga_untake(saga bigint, step smallint, attempt integer, direction text, why text DEFAULT NULL,
   started_at timestamptz DEFAULT NULL, most integer DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
   now_at timestamptz := clock_timestamp();
-  sg dtx.saga;
-  st dtx.saga_step;
+  sg dtx_internal.saga_record;
+  st dtx_internal.saga_step_record;
 BEGIN
-  SELECT g.* INTO sg FROM dtx.saga g WHERE g.id = _saga_untake.saga FOR UPDATE;
+  SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = saga_untake.saga FOR UPDATE;
   IF most IS NOT NULL
      AND (SELECT count(*)
-            FROM dtx.saga_history_record h
-           WHERE h.saga = _saga_untake.saga AND h.step = _saga_untake.step AND h.action = _saga_untake.direction
+            FROM dtx_internal.saga_history_record h
+           WHERE h.saga = saga_untake.saga AND h.step = saga_untake.step AND h.action = saga_untake.direction
              AND h.outcome = 'stopped' AND h.message = why) >= most THEN
-    SELECT s.* INTO st FROM dtx.saga_step s
-     WHERE s.saga = _saga_untake.saga AND s.step = _saga_untake.step
-       AND s.taken AND s.attempt = _saga_untake.attempt
-       AND s.compensation = (_saga_untake.direction = 'compensate') FOR UPDATE;
+    SELECT s.* INTO st FROM dtx_internal.saga_step_record s
+     WHERE s.saga = saga_untake.saga AND s.step = saga_untake.step
+       AND s.taken AND s.attempt = saga_untake.attempt
+       AND s.compensation = (saga_untake.direction = 'compensate') FOR UPDATE;
     IF FOUND THEN
-      PERFORM dtx._saga_attempt_failed(sg, st, 'lost', true, false, '57P01', why, NULL, NULL,
-                                       coalesce(_saga_untake.started_at, now_at));
+      PERFORM dtx_internal.saga_attempt_failed(sg, st, 'lost', true, false, '57P01', why, NULL, NULL,
+                                       coalesce(saga_untake.started_at, now_at));
     END IF;
-    PERFORM dtx._wake_sagas();
+    PERFORM dtx_internal.wake_sagas();
     RETURN;
   END IF;
-  UPDATE dtx.saga_step AS s
+  UPDATE dtx_internal.saga_step_record AS s
      SET state = CASE WHEN s.compensation THEN 'compensating' ELSE 'pending' END::dtx.saga_step_state,
          taken = false, attempt = s.attempt - 1, due_at = now_at + '200 ms'
-   WHERE s.saga = _saga_untake.saga AND s.step = _saga_untake.step
-     AND s.taken AND s.attempt = _saga_untake.attempt
-     AND s.compensation = (_saga_untake.direction = 'compensate');
+   WHERE s.saga = saga_untake.saga AND s.step = saga_untake.step
+     AND s.taken AND s.attempt = saga_untake.attempt
+     AND s.compensation = (saga_untake.direction = 'compensate');
   IF FOUND AND why IS NOT NULL THEN
-    INSERT INTO dtx.saga_history_record (saga, step, action, attempt, outcome, message, started_at, finished_at, retry_at)
-    VALUES (_saga_untake.saga, _saga_untake.step, _saga_untake.direction, _saga_untake.attempt, 'stopped', why,
-            coalesce(_saga_untake.started_at, now_at), now_at, now_at + '200 ms');
+    INSERT INTO dtx_internal.saga_history_record (saga, step, action, attempt, outcome, message, started_at, finished_at, retry_at)
+    VALUES (saga_untake.saga, saga_untake.step, saga_untake.direction, saga_untake.attempt, 'stopped', why,
+            coalesce(saga_untake.started_at, now_at), now_at, now_at + '200 ms');
   END IF;
   -- What turned the saga back meanwhile could not skip what was taken.
-  IF FOUND AND _saga_untake.direction = 'execute'
-     AND EXISTS (SELECT FROM dtx.saga g WHERE g.id = _saga_untake.saga AND g.compensating) THEN
-    UPDATE dtx.saga_step AS s
+  IF FOUND AND saga_untake.direction = 'execute'
+     AND EXISTS (SELECT FROM dtx_internal.saga_record g WHERE g.id = saga_untake.saga AND g.compensating) THEN
+    UPDATE dtx_internal.saga_step_record AS s
        SET state = 'skipped', due_at = NULL, since = now_at
-     WHERE s.saga = _saga_untake.saga AND s.step = _saga_untake.step;
-    PERFORM dtx._saga_unwind(g) FROM dtx.saga g WHERE g.id = _saga_untake.saga;
+     WHERE s.saga = saga_untake.saga AND s.step = saga_untake.step;
+    PERFORM dtx_internal.saga_unwind(g) FROM dtx_internal.saga_record g WHERE g.id = saga_untake.saga;
   END IF;
-  PERFORM dtx._wake_sagas();
+  PERFORM dtx_internal.wake_sagas();
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_untake(bigint, smallint, integer, text, text, timestamptz, integer) IS
+COMMENT ON FUNCTION dtx_internal.saga_untake(bigint, smallint, integer, text, text, timestamptz, integer) IS
   'internal: a worker gives back a step that it has not begun to execute, or whose execution was stopped for no fault of the step';
 
-CREATE OR REPLACE FUNCTION dtx._saga_done(saga bigint, step smallint, attempt integer, direction text, result jsonb) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_done(saga bigint, step smallint, attempt integer, direction text, result jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  sg dtx.saga;
-  st dtx.saga_step;
+  sg dtx_internal.saga_record;
+  st dtx_internal.saga_step_record;
 BEGIN
-  SELECT g.* INTO sg FROM dtx.saga g WHERE g.id = _saga_done.saga FOR UPDATE;
-  SELECT s.* INTO st FROM dtx.saga_step s
-   WHERE s.saga = _saga_done.saga AND s.step = _saga_done.step FOR UPDATE;
-  IF st.taken IS NOT TRUE OR st.attempt <> _saga_done.attempt
-     OR st.compensation <> (_saga_done.direction = 'compensate') THEN
+  SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = saga_done.saga FOR UPDATE;
+  SELECT s.* INTO st FROM dtx_internal.saga_step_record s
+   WHERE s.saga = saga_done.saga AND s.step = saga_done.step FOR UPDATE;
+  IF st.taken IS NOT TRUE OR st.attempt <> saga_done.attempt
+     OR st.compensation <> (saga_done.direction = 'compensate') THEN
     RAISE EXCEPTION USING
       ERRCODE = 'DX001',
       MESSAGE = format('attempt %s at step %s of saga %s is not valid any more',
-                       _saga_done.attempt, _saga_done.step, _saga_done.saga);
+                       saga_done.attempt, saga_done.step, saga_done.saga);
   END IF;
   IF NOT st.compensation THEN
-    PERFORM dtx._saga_check_result(sg, _saga_done.result);
+    PERFORM dtx_internal.saga_check_result(sg, saga_done.result);
   END IF;
-  PERFORM dtx._saga_succeeded(sg, st, result, st.since);
+  PERFORM dtx_internal.saga_succeeded(sg, st, result, st.since);
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_done(bigint, smallint, integer, text, jsonb) IS
+COMMENT ON FUNCTION dtx_internal.saga_done(bigint, smallint, integer, text, jsonb) IS
   'internal: a worker has executed a step, in this transaction';
 
 -- Which errors may go away by themselves.
-CREATE OR REPLACE FUNCTION dtx._saga_retryable(sqlstate text) RETURNS boolean
+CREATE OR REPLACE FUNCTION dtx_internal.saga_retryable(sqlstate text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT coalesce(left(sqlstate, 2) IN ('08', '40', '53')
@@ -422,34 +422,34 @@ AS $$
                     '25P03', '25P04'), false)   -- other timeouts of a server
 $$;
 
-COMMENT ON FUNCTION dtx._saga_retryable(text) IS
+COMMENT ON FUNCTION dtx_internal.saga_retryable(text) IS
   'internal: may the same succeed if it is tried again?';
 
-CREATE OR REPLACE FUNCTION dtx._saga_error(saga bigint, step smallint, attempt integer, direction text, sqlstate text,
+CREATE OR REPLACE FUNCTION dtx_internal.saga_error(saga bigint, step smallint, attempt integer, direction text, sqlstate text,
   message text, detail text, hint text, started_at timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  sg dtx.saga;
-  st dtx.saga_step;
+  sg dtx_internal.saga_record;
+  st dtx_internal.saga_step_record;
 BEGIN
-  SELECT g.* INTO sg FROM dtx.saga g WHERE g.id = _saga_error.saga FOR UPDATE;
-  SELECT s.* INTO st FROM dtx.saga_step s
-   WHERE s.saga = _saga_error.saga AND s.step = _saga_error.step FOR UPDATE;
-  IF st.taken IS NOT TRUE OR st.attempt <> _saga_error.attempt
-     OR st.compensation <> (_saga_error.direction = 'compensate') THEN
+  SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = saga_error.saga FOR UPDATE;
+  SELECT s.* INTO st FROM dtx_internal.saga_step_record s
+   WHERE s.saga = saga_error.saga AND s.step = saga_error.step FOR UPDATE;
+  IF st.taken IS NOT TRUE OR st.attempt <> saga_error.attempt
+     OR st.compensation <> (saga_error.direction = 'compensate') THEN
     RETURN;                     -- somebody has decided otherwise meanwhile
   END IF;
-  PERFORM dtx._saga_attempt_failed(sg, st, 'failed', dtx._saga_retryable(_saga_error.sqlstate), false, _saga_error.sqlstate,
-    _saga_error.message, _saga_error.detail, _saga_error.hint, coalesce(_saga_error.started_at, st.since));
+  PERFORM dtx_internal.saga_attempt_failed(sg, st, 'failed', dtx_internal.saga_retryable(saga_error.sqlstate), false, saga_error.sqlstate,
+    saga_error.message, saga_error.detail, saga_error.hint, coalesce(saga_error.started_at, st.since));
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_error(bigint, smallint, integer, text, text, text, text, text, timestamptz) IS
+COMMENT ON FUNCTION dtx_internal.saga_error(bigint, smallint, integer, text, text, text, text, text, timestamptz) IS
   'internal: a worker''s attempt at a step has failed';
 
-CREATE OR REPLACE FUNCTION dtx._saga_schedule(OUT role oid, OUT due bigint, OUT next_due timestamptz) RETURNS SETOF record
+CREATE OR REPLACE FUNCTION dtx_internal.saga_schedule(OUT role oid, OUT due bigint, OUT next_due timestamptz) RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
@@ -458,7 +458,7 @@ DECLARE
   enough integer := greatest(coalesce(current_setting('pg_dtx.saga_workers', true)::integer, 0), 1);
   -- (a variable, because a volatile function would not be a condition of the index)
   now_at timestamptz := clock_timestamp();
-  here oid := dtx._saga_active_database();
+  here oid := dtx_internal.saga_active_database();
   this_role oid;
   this_lane oid;
   n bigint;
@@ -466,7 +466,7 @@ DECLARE
 BEGIN
   -- From one (role, lane) to the next, each at one end of its part of the index.
   SELECT s.role, s.lane INTO this_role, this_lane
-    FROM dtx.saga_step s
+    FROM dtx_internal.saga_step_record s
    WHERE s.database = here AND s.due_at IS NOT NULL AND s.step > 0
    ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1;
   WHILE this_role IS NOT NULL LOOP
@@ -478,29 +478,29 @@ BEGIN
       due := 0;
       next_due := NULL;
     END IF;
-    IF due < enough AND dtx._saga_lane_open(this_lane, this_role) THEN
+    IF due < enough AND dtx_internal.saga_lane_open(this_lane, this_role) THEN
       SELECT count(*) INTO n
         FROM (SELECT
-                FROM dtx.saga_step s
+                FROM dtx_internal.saga_step_record s
                WHERE s.database = here AND s.role = this_role AND s.lane = this_lane AND s.due_at <= now_at AND s.due_at IS NOT NULL AND s.step > 0
-                 AND NOT (s.taken AND dtx._saga_claimed(s.saga, s.step))
+                 AND NOT (s.taken AND dtx_internal.saga_claimed(s.saga, s.step))
                LIMIT enough - due) AS x;
       due := due + n;
     ELSIF due < enough AND EXISTS (
             SELECT
-              FROM dtx.saga_step s
+              FROM dtx_internal.saga_step_record s
              WHERE s.database = here AND s.role = this_role AND s.lane = this_lane AND s.due_at <= now_at AND s.due_at IS NOT NULL AND s.step > 0
-               AND NOT (s.taken AND dtx._saga_claimed(s.saga, s.step))) THEN
+               AND NOT (s.taken AND dtx_internal.saga_claimed(s.saga, s.step))) THEN
       -- Others are on this server: soon again.
       next_due := least(next_due, now_at + interval '200 milliseconds');
     END IF;
     SELECT s.due_at INTO t
-      FROM dtx.saga_step s
+      FROM dtx_internal.saga_step_record s
      WHERE s.database = here AND s.role = this_role AND s.lane = this_lane AND s.due_at > now_at AND s.due_at IS NOT NULL AND s.step > 0
      ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1;
     next_due := least(next_due, t);
     SELECT s.role, s.lane INTO this_role, this_lane
-      FROM dtx.saga_step s
+      FROM dtx_internal.saga_step_record s
      WHERE s.database = here AND (s.role, s.lane) > (this_role, this_lane) AND s.due_at IS NOT NULL AND s.step > 0
      ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1;
   END LOOP;
@@ -510,20 +510,20 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_schedule() IS
+COMMENT ON FUNCTION dtx_internal.saga_schedule() IS
   'internal: for each role with work, how much is due now (not counted further than there are workers), and when there will be more';
 
 -- Deadlines that have passed, n at most, and when to ask again.  For each role in turn,
 -- an equal share of n, from the one that follows the last one that was served, so that
 -- a role that has many of them, or has locked many of its sagas, is in nobody's way.
-CREATE OR REPLACE FUNCTION dtx._saga_deadlines(n integer, after oid DEFAULT 0, OUT next_due timestamptz, OUT last oid) RETURNS record
+CREATE OR REPLACE FUNCTION dtx_internal.saga_deadlines(n integer, after oid DEFAULT 0, OUT next_due timestamptz, OUT last oid) RETURNS record
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
   now_at timestamptz := clock_timestamp();
-  here oid := dtx._saga_active_database();
+  here oid := dtx_internal.saga_active_database();
   roles oid[];
   this_role oid;
   share integer;
@@ -534,17 +534,17 @@ BEGIN
   last := after;
   -- From one role to the next, each at one end of its part of the index.
   WITH RECURSIVE r (role) AS (
-    (SELECT s.role FROM dtx.saga_step s
+    (SELECT s.role FROM dtx_internal.saga_step_record s
       WHERE s.database = here AND s.due_at IS NOT NULL AND s.step = 0
       ORDER BY s.database, s.role, s.due_at LIMIT 1)
     UNION ALL
-    SELECT (SELECT s.role FROM dtx.saga_step s
+    SELECT (SELECT s.role FROM dtx_internal.saga_step_record s
              WHERE s.database = here AND s.role > r.role AND s.due_at IS NOT NULL AND s.step = 0
              ORDER BY s.database, s.role, s.due_at LIMIT 1)
       FROM r WHERE r.role IS NOT NULL),
   f AS (
     SELECT r.role,
-           (SELECT s.due_at FROM dtx.saga_step s
+           (SELECT s.due_at FROM dtx_internal.saga_step_record s
              WHERE s.database = here AND s.role = r.role AND s.due_at IS NOT NULL AND s.step = 0
              ORDER BY s.database, s.role, s.due_at LIMIT 1) AS due_at
       FROM r WHERE r.role IS NOT NULL)
@@ -563,7 +563,7 @@ BEGIN
     budget := share;
     FOR due IN
       SELECT s.saga
-        FROM dtx.saga_step s
+        FROM dtx_internal.saga_step_record s
        WHERE s.database = here AND s.role = this_role AND s.due_at <= now_at AND s.due_at IS NOT NULL AND s.step = 0
        ORDER BY s.database, s.role, s.due_at
        LIMIT 1000
@@ -573,20 +573,20 @@ BEGIN
         EXIT;
       END IF;
       BEGIN
-        IF (dtx._saga_try(due.saga, 0::smallint, false)).verdict = 'did' THEN
+        IF (dtx_internal.saga_try(due.saga, 0::smallint, false)).verdict = 'did' THEN
           n := n - 1;
           budget := budget - 1;
         ELSE
           next_due := least(next_due, now_at + '1 s');   -- locked by another transaction
         END IF;
       EXCEPTION WHEN OTHERS THEN
-        PERFORM dtx._saga_postpone(due.saga, 0::smallint, SQLSTATE, SQLERRM);
+        PERFORM dtx_internal.saga_postpone(due.saga, 0::smallint, SQLSTATE, SQLERRM);
         n := n - 1;
         budget := budget - 1;
       END;
     END LOOP;
     SELECT s.due_at INTO t
-      FROM dtx.saga_step s
+      FROM dtx_internal.saga_step_record s
      WHERE s.database = here AND s.role = this_role AND s.due_at > now_at AND s.due_at IS NOT NULL AND s.step = 0
      ORDER BY s.database, s.role, s.due_at LIMIT 1;
     next_due := least(next_due, t);
@@ -594,86 +594,86 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_deadlines(integer, oid) IS
+COMMENT ON FUNCTION dtx_internal.saga_deadlines(integer, oid) IS
   'internal: lets deadlines pass, from the role that follows "after"; tells when the next one does, and which role was the last one';
 
 -- Steps that are due of a role that does not exist any more fail: nobody else shall
 -- do them, and they are not forgotten either.
-CREATE OR REPLACE FUNCTION dtx._saga_orphaned(role oid) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_orphaned(role oid) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
   now_at timestamptz := clock_timestamp();
-  here oid := dtx._saga_active_database();
+  here oid := dtx_internal.saga_active_database();
   this_saga bigint;
-  sg dtx.saga;
-  st dtx.saga_step;
+  sg dtx_internal.saga_record;
+  st dtx_internal.saga_step_record;
   n integer;
   what text;
 BEGIN
-  IF EXISTS (SELECT FROM pg_authid r WHERE r.oid = _saga_orphaned.role) THEN
+  IF EXISTS (SELECT FROM pg_authid r WHERE r.oid = saga_orphaned.role) THEN
     RETURN;
   END IF;
   FOR this_saga IN
     SELECT DISTINCT x.saga
       FROM (SELECT s.saga
-              FROM dtx.saga_step s
-             WHERE s.database = here AND s.role = _saga_orphaned.role AND s.due_at <= now_at
+              FROM dtx_internal.saga_step_record s
+             WHERE s.database = here AND s.role = saga_orphaned.role AND s.due_at <= now_at
                AND s.due_at IS NOT NULL AND s.step > 0
              ORDER BY s.database, s.role, s.lane, s.due_at
              LIMIT 100) AS x
   LOOP
-    SELECT g.* INTO sg FROM dtx.saga g WHERE g.id = this_saga FOR UPDATE SKIP LOCKED;
+    SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = this_saga FOR UPDATE SKIP LOCKED;
     CONTINUE WHEN NOT FOUND;
     n := 0;
     FOR st IN
-      SELECT s.* FROM dtx.saga_step s
+      SELECT s.* FROM dtx_internal.saga_step_record s
        WHERE s.saga = sg.id AND s.step > 0 AND s.due_at <= now_at
-         AND NOT (s.taken AND dtx._saga_claimed(s.saga, s.step))
+         AND NOT (s.taken AND dtx_internal.saga_claimed(s.saga, s.step))
        ORDER BY s.step
     LOOP
-      DELETE FROM dtx.saga_external e WHERE e.saga = sg.id AND e.step = st.step;
-      UPDATE dtx.saga_step
+      DELETE FROM dtx_internal.saga_external e WHERE e.saga = sg.id AND e.step = st.step;
+      UPDATE dtx_internal.saga_step_record
          SET state = 'failed', taken = false, due_at = NULL, since = now_at
        WHERE saga = sg.id AND step = st.step;
-      INSERT INTO dtx.saga_history_record (saga, step, action, attempt, outcome, sqlstate, message, started_at, finished_at)
+      INSERT INTO dtx_internal.saga_history_record (saga, step, action, attempt, outcome, sqlstate, message, started_at, finished_at)
       VALUES (sg.id, st.step, CASE WHEN st.compensation THEN 'compensate' ELSE 'execute' END, nullif(st.attempt, 0), 'failed',
               '42704', 'the role that has started the saga does not exist', st.since, now_at);
       n := n + 1;
     END LOOP;
     IF n > 0 AND sg.state <> 'failed' THEN
       SELECT d.name INTO what
-        FROM dtx.saga_step s JOIN dtx.saga_definition_step d ON d.definition = sg.definition AND d.step = s.step
+        FROM dtx_internal.saga_step_record s JOIN dtx_internal.saga_definition_step_record d ON d.definition = sg.definition AND d.step = s.step
        WHERE s.saga = sg.id AND s.state = 'failed' ORDER BY s.since DESC LIMIT 1;
-      PERFORM dtx._saga_end(sg, 'failed', format('step "%s" can''t be executed: the role that has started the saga does not exist', what));
+      PERFORM dtx_internal.saga_end(sg, 'failed', format('step "%s" can''t be executed: the role that has started the saga does not exist', what));
     END IF;
   END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_orphaned(oid) IS
+COMMENT ON FUNCTION dtx_internal.saga_orphaned(oid) IS
   'internal: fails the steps that are due of a role that does not exist';
 
-CREATE OR REPLACE FUNCTION dtx._saga_any() RETURNS boolean
+CREATE OR REPLACE FUNCTION dtx_internal.saga_any() RETURNS boolean
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
 BEGIN
   PERFORM
-     FROM dtx.saga_step s
-    WHERE s.database = dtx._saga_active_database() AND s.due_at IS NOT NULL AND s.step > 0
+     FROM dtx_internal.saga_step_record s
+    WHERE s.database = dtx_internal.saga_active_database() AND s.due_at IS NOT NULL AND s.step > 0
     ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1;
   IF NOT FOUND THEN
     PERFORM
-       FROM dtx.saga_step s
-      WHERE s.database = dtx._saga_active_database() AND s.due_at IS NOT NULL AND s.step = 0
+       FROM dtx_internal.saga_step_record s
+      WHERE s.database = dtx_internal.saga_active_database() AND s.due_at IS NOT NULL AND s.step = 0
       ORDER BY s.database, s.role, s.due_at LIMIT 1;
   END IF;
   RETURN FOUND;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_any() IS
+COMMENT ON FUNCTION dtx_internal.saga_any() IS
   'internal: is anything due, now or later?';

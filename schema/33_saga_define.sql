@@ -104,38 +104,38 @@ RETURN ROW(step_external.name, 'external', step_external.kind, step_external.aft
   step_external.queue, step_external.payload, step_external.compensate_queue)::dtx.step_spec;
 
 COMMENT ON FUNCTION dtx.step_external(text, text, jsonb, text, text, text[], integer, interval, interval, integer) IS
-  'a step of a saga that is done outside of the database, by whoever claims it from a queue with dtx.claim()';
+  'a step of a saga that is done outside of the database, by whoever claims it from a queue with dtx.claim_step()';
 
-CREATE OR REPLACE FUNCTION dtx._saga_split_name(name text, OUT owner text, OUT bare text)
+CREATE OR REPLACE FUNCTION dtx_internal.saga_split_name(name text, OUT owner text, OUT bare text)
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT substring(name from '^(.*)[.][^.]*$'), substring(name from '[^.]*$')
 $$;
 
-COMMENT ON FUNCTION dtx._saga_split_name(text) IS
+COMMENT ON FUNCTION dtx_internal.saga_split_name(text) IS
   'internal: the parts of the name of a definition';
 
-CREATE OR REPLACE FUNCTION dtx._saga_granted(owner oid, name text, role oid) RETURNS boolean
+CREATE OR REPLACE FUNCTION dtx_internal.saga_granted(owner oid, name text, role oid) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT EXISTS (SELECT FROM dtx.saga_definition_grant g
-                  WHERE g.owner = _saga_granted.owner AND g.name = _saga_granted.name
-                    AND (g.grantee IS NULL OR pg_has_role(_saga_granted.role, g.grantee, 'USAGE')))
+  SELECT EXISTS (SELECT FROM dtx_internal.saga_definition_grant g
+                  WHERE g.owner = saga_granted.owner AND g.name = saga_granted.name
+                    AND (g.grantee IS NULL OR pg_has_role(saga_granted.role, g.grantee, 'USAGE')))
 $$;
 
-COMMENT ON FUNCTION dtx._saga_granted(oid, text, oid) IS
+COMMENT ON FUNCTION dtx_internal.saga_granted(oid, text, oid) IS
   'internal: has the owner of a definition let a role start sagas of it?';
 
 -- For whoever owns what the name means, or will own it.
-CREATE OR REPLACE FUNCTION dtx._saga_own_name(name text, OUT owner oid, OUT bare text)
+CREATE OR REPLACE FUNCTION dtx_internal.saga_own_name(name text, OUT owner oid, OUT bare text)
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  caller oid := dtx._saga_caller();
+  caller oid := dtx_internal.saga_caller();
   part record;
 BEGIN
-  part := dtx._saga_split_name(_saga_own_name.name);
+  part := dtx_internal.saga_split_name(saga_own_name.name);
   bare := part.bare;
   owner := caller;
   IF part.owner IS NOT NULL THEN
@@ -144,11 +144,11 @@ BEGIN
       RAISE EXCEPTION USING
         ERRCODE = 'undefined_object',
         MESSAGE = format('role "%s" does not exist', part.owner),
-        DETAIL = format('"%s" is the name of an owner and that of a definition.', _saga_own_name.name);
+        DETAIL = format('"%s" is the name of an owner and that of a definition.', saga_own_name.name);
     ELSIF NOT pg_has_role(caller, owner, 'USAGE') THEN
       RAISE EXCEPTION USING
         ERRCODE = 'insufficient_privilege',
-        MESSAGE = format('must be owner of saga definition "%s"', _saga_own_name.name);
+        MESSAGE = format('must be owner of saga definition "%s"', saga_own_name.name);
     END IF;
   END IF;
   IF coalesce(bare, '') = '' OR length(bare) > 200 THEN
@@ -159,39 +159,39 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_own_name(text) IS
+COMMENT ON FUNCTION dtx_internal.saga_own_name(text) IS
   'internal: owner and name of a definition that the caller owns, or is going to';
 
 -- For whoever starts a saga.  What a superuser has defined and granted needs no owner's
 -- name, because a superuser needs no such trick; but superusers run nothing of others
 -- that they have not named.
-CREATE OR REPLACE FUNCTION dtx._saga_find_definition(name text, version integer) RETURNS dtx.saga_definition
+CREATE OR REPLACE FUNCTION dtx_internal.saga_find_definition(name text, version integer) RETURNS dtx_internal.saga_definition_record
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  caller oid := dtx._saga_caller();
+  caller oid := dtx_internal.saga_caller();
   is_super boolean := (SELECT r.rolsuper FROM pg_authid r WHERE r.oid = caller);
   part record;
   owners oid[];
-  d dtx.saga_definition;
+  d dtx_internal.saga_definition_record;
 BEGIN
-  IF _saga_find_definition.name IS NULL THEN
+  IF saga_find_definition.name IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'name of the saga must not be null';
   END IF;
-  part := dtx._saga_split_name(_saga_find_definition.name);
+  part := dtx_internal.saga_split_name(saga_find_definition.name);
   IF part.owner IS NOT NULL THEN
     owners := ARRAY(SELECT r.oid FROM pg_authid r WHERE r.rolname = part.owner);
-  ELSIF is_super OR EXISTS (SELECT FROM dtx.saga_definition x
+  ELSIF is_super OR EXISTS (SELECT FROM dtx_internal.saga_definition_record x
                              WHERE x.owner = caller AND x.name = part.bare AND NOT x.dropped) THEN
     owners := ARRAY[caller];
   ELSE
     owners := ARRAY(SELECT DISTINCT r.oid
                       FROM pg_authid r
-                      JOIN dtx.saga_definition x ON x.owner = r.oid AND x.name = part.bare AND NOT x.dropped
-                     WHERE r.rolsuper AND dtx._saga_granted(r.oid, part.bare, caller));
+                      JOIN dtx_internal.saga_definition_record x ON x.owner = r.oid AND x.name = part.bare AND NOT x.dropped
+                     WHERE r.rolsuper AND dtx_internal.saga_granted(r.oid, part.bare, caller));
     IF cardinality(owners) > 1 THEN
       RAISE EXCEPTION USING
         ERRCODE = 'ambiguous_alias',
@@ -200,43 +200,43 @@ BEGIN
     END IF;
   END IF;
   SELECT x.* INTO d
-    FROM dtx.saga_definition x
+    FROM dtx_internal.saga_definition_record x
    WHERE x.owner = owners[1] AND x.name = part.bare AND NOT x.dropped
-     AND x.version = coalesce(_saga_find_definition.version, x.version)
+     AND x.version = coalesce(saga_find_definition.version, x.version)
    ORDER BY x.version DESC LIMIT 1;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = 'undefined_object',
-      MESSAGE = format('there is no definition of a saga "%s"', _saga_find_definition.name)
-                || coalesce(' with version ' || _saga_find_definition.version, ''),
+      MESSAGE = format('there is no definition of a saga "%s"', saga_find_definition.name)
+                || coalesce(' with version ' || saga_find_definition.version, ''),
       HINT = coalesce((SELECT format('To use that of role "%s", write "%s.%s".', r.rolname, r.rolname, x.name)
-                         FROM dtx.saga_definition x
+                         FROM dtx_internal.saga_definition_record x
                          JOIN pg_authid r ON r.oid = x.owner
                         WHERE part.owner IS NULL AND x.owner <> caller AND x.name = part.bare AND NOT x.dropped
-                          AND (pg_has_role(caller, r.oid, 'USAGE') OR dtx._saga_granted(r.oid, x.name, caller))
+                          AND (pg_has_role(caller, r.oid, 'USAGE') OR dtx_internal.saga_granted(r.oid, x.name, caller))
                         ORDER BY r.rolname LIMIT 1),
                       'Define it with dtx.define_saga().');
-  ELSIF NOT pg_has_role(caller, d.owner, 'USAGE') AND NOT dtx._saga_granted(d.owner, d.name, caller) THEN
+  ELSIF NOT pg_has_role(caller, d.owner, 'USAGE') AND NOT dtx_internal.saga_granted(d.owner, d.name, caller) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'insufficient_privilege',
-      MESSAGE = format('permission denied for saga definition "%s"', _saga_find_definition.name),
+      MESSAGE = format('permission denied for saga definition "%s"', saga_find_definition.name),
       HINT = 'Its owner can grant it with dtx.grant_saga_definition().';
   END IF;
   -- It is not dropped before this transaction is over.
-  PERFORM FROM dtx.saga_definition x WHERE x.id = d.id AND NOT x.dropped FOR KEY SHARE;
+  PERFORM FROM dtx_internal.saga_definition_record x WHERE x.id = d.id AND NOT x.dropped FOR KEY SHARE;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = 'undefined_object',
-      MESSAGE = format('there is no definition of a saga "%s"', _saga_find_definition.name);
+      MESSAGE = format('there is no definition of a saga "%s"', saga_find_definition.name);
   END IF;
   RETURN d;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_find_definition(text, integer) IS
+COMMENT ON FUNCTION dtx_internal.saga_find_definition(text, integer) IS
   'internal: the definition that the caller means and may use';
 
-CREATE OR REPLACE FUNCTION dtx._define_saga(name text, steps dtx.step_spec[]) RETURNS integer
+CREATE OR REPLACE FUNCTION dtx_internal.define_saga(name text, steps dtx.step_spec[]) RETURNS integer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -250,18 +250,18 @@ DECLARE
   numbers integer[];            -- for each step as given, its number
   given integer[] := '{}';      -- for each number, the step as given
   found_one boolean;
-  rows dtx.saga_definition_step[] := '{}';
-  r dtx.saga_definition_step;
-  old dtx.saga_definition;
+  rows dtx_internal.saga_definition_step_record[] := '{}';
+  r dtx_internal.saga_definition_step_record;
+  old dtx_internal.saga_definition_record;
   x record;
   server_name name;
   wrapper name;
 BEGIN
-  own := dtx._saga_own_name(_define_saga.name);
+  own := dtx_internal.saga_own_name(define_saga.name);
   IF n NOT BETWEEN 1 AND 1000 OR array_ndims(steps) <> 1 THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
-      MESSAGE = format('saga "%s" must have 1 to 1000 steps', _define_saga.name);
+      MESSAGE = format('saga "%s" must have 1 to 1000 steps', define_saga.name);
   END IF;
 
   -- Each step by itself
@@ -420,7 +420,7 @@ BEGIN
     IF NOT found_one THEN
       RAISE EXCEPTION USING
         ERRCODE = 'invalid_parameter_value',
-        MESSAGE = format('steps of saga "%s" come after each other in a circle', _define_saga.name),
+        MESSAGE = format('steps of saga "%s" come after each other in a circle', define_saga.name),
         DETAIL = format('These steps can never begin: %s.',
                         (SELECT string_agg(format('"%s"', names[i]), ', ' ORDER BY i)
                            FROM generate_series(1, n) AS i WHERE numbers[i] IS NULL));
@@ -480,7 +480,7 @@ BEGIN
       RAISE EXCEPTION USING
         ERRCODE = 'invalid_parameter_value',
         MESSAGE = format('saga "%s" has more than one pivot: "%s" and "%s"',
-                         _define_saga.name, least(x.may_fail, x.no_return), greatest(x.may_fail, x.no_return)),
+                         define_saga.name, least(x.may_fail, x.no_return), greatest(x.may_fail, x.no_return)),
         HINT = 'Statements that must take effect together can be one step, see dtx.statement().';
     ELSE
       RAISE EXCEPTION USING
@@ -493,25 +493,25 @@ BEGIN
   END LOOP;
 
   LOOP
-    SELECT d.* INTO old FROM dtx.saga_definition d
+    SELECT d.* INTO old FROM dtx_internal.saga_definition_record d
      WHERE d.owner = own.owner AND d.name = own.bare ORDER BY d.version DESC LIMIT 1;
     IF FOUND AND NOT old.dropped THEN
       rows := ARRAY(SELECT ROW(old.id, u.step, u.name, u.action, u.kind, u.after, u.ancestors, u.servers, u.execute,
                                u.compensate, u.min_rows, u.max_attempts, u.compensate_attempts, u.backoff, u.timeout,
-                               u.delay, u.queue, u.payload, u.compensate_queue)::dtx.saga_definition_step
+                               u.delay, u.queue, u.payload, u.compensate_queue)::dtx_internal.saga_definition_step_record
                       FROM unnest(rows) AS u ORDER BY u.step);
-      IF rows = ARRAY(SELECT u FROM dtx.saga_definition_step u WHERE u.definition = old.id ORDER BY u.step) THEN
+      IF rows = ARRAY(SELECT u FROM dtx_internal.saga_definition_step_record u WHERE u.definition = old.id ORDER BY u.step) THEN
         RETURN old.version;     -- nothing new
       END IF;
     END IF;
     -- Waits for whoever is doing the same just now, and then looks again.
-    INSERT INTO dtx.saga_definition (id, owner, name, version, created_at)
-    VALUES (nextval('dtx.saga_definition_id'), own.owner, own.bare, coalesce(old.version, 0) + 1, clock_timestamp())
+    INSERT INTO dtx_internal.saga_definition_record (id, owner, name, version, created_at)
+    VALUES (nextval('dtx_internal.saga_definition_id'), own.owner, own.bare, coalesce(old.version, 0) + 1, clock_timestamp())
     ON CONFLICT DO NOTHING
     RETURNING * INTO old;
     EXIT WHEN FOUND;
   END LOOP;
-  INSERT INTO dtx.saga_definition_step
+  INSERT INTO dtx_internal.saga_definition_step_record
   SELECT old.id, u.step, u.name, u.action, u.kind, u.after, u.ancestors, u.servers, u.execute, u.compensate,
          u.min_rows, u.max_attempts, u.compensate_attempts, u.backoff, u.timeout, u.delay, u.queue, u.payload,
          u.compensate_queue
@@ -520,7 +520,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION dtx._define_saga(text, dtx.step_spec[]) IS
+COMMENT ON FUNCTION dtx_internal.define_saga(text, dtx.step_spec[]) IS
   'internal: dtx.define_saga()';
 
 CREATE OR REPLACE FUNCTION dtx.define_saga(name text, VARIADIC steps dtx.step_spec[]) RETURNS integer
@@ -530,7 +530,7 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx.define_saga(text, dtx.step_spec[]) IS
   'defines a saga, or a new version of it if anything is different; returns the version';
 
-CREATE OR REPLACE FUNCTION dtx._grant_saga_definition(name text, grantee name) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.grant_saga_definition(name text, grantee name) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -538,30 +538,30 @@ DECLARE
   own record;
   role oid;
 BEGIN
-  own := dtx._saga_own_name(_grant_saga_definition.name);
-  IF _grant_saga_definition.grantee IS DISTINCT FROM 'public' THEN
-    SELECT r.oid INTO role FROM pg_authid r WHERE r.rolname = _grant_saga_definition.grantee;
+  own := dtx_internal.saga_own_name(grant_saga_definition.name);
+  IF grant_saga_definition.grantee IS DISTINCT FROM 'public' THEN
+    SELECT r.oid INTO role FROM pg_authid r WHERE r.rolname = grant_saga_definition.grantee;
     IF NOT FOUND THEN
       RAISE EXCEPTION USING
         ERRCODE = 'undefined_object',
-        MESSAGE = CASE WHEN _grant_saga_definition.grantee IS NULL THEN 'grantee must not be null'
-                       ELSE format('role "%s" does not exist', _grant_saga_definition.grantee) END;
+        MESSAGE = CASE WHEN grant_saga_definition.grantee IS NULL THEN 'grantee must not be null'
+                       ELSE format('role "%s" does not exist', grant_saga_definition.grantee) END;
     END IF;
   END IF;
-  PERFORM FROM dtx.saga_definition d WHERE d.owner = own.owner AND d.name = own.bare AND NOT d.dropped FOR KEY SHARE;
+  PERFORM FROM dtx_internal.saga_definition_record d WHERE d.owner = own.owner AND d.name = own.bare AND NOT d.dropped FOR KEY SHARE;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = 'undefined_object',
-      MESSAGE = format('there is no definition of a saga "%s"', _grant_saga_definition.name);
+      MESSAGE = format('there is no definition of a saga "%s"', grant_saga_definition.name);
   END IF;
-  INSERT INTO dtx.saga_definition_grant (owner, name, grantee)
+  INSERT INTO dtx_internal.saga_definition_grant (owner, name, grantee)
   SELECT own.owner, own.bare, role
-   WHERE NOT EXISTS (SELECT FROM dtx.saga_definition_grant g
+   WHERE NOT EXISTS (SELECT FROM dtx_internal.saga_definition_grant g
                       WHERE g.owner = own.owner AND g.name = own.bare AND g.grantee IS NOT DISTINCT FROM role);
 END
 $$;
 
-COMMENT ON FUNCTION dtx._grant_saga_definition(text, name) IS
+COMMENT ON FUNCTION dtx_internal.grant_saga_definition(text, name) IS
   'internal: dtx.grant_saga_definition()';
 
 CREATE OR REPLACE FUNCTION dtx.grant_saga_definition(name text, grantee name) RETURNS void
@@ -571,22 +571,22 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx.grant_saga_definition(text, name) IS
   'lets a role, or ''public'', start sagas of a definition of one''s own, all versions, with its own rights';
 
-CREATE OR REPLACE FUNCTION dtx._revoke_saga_definition(name text, grantee name) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.revoke_saga_definition(name text, grantee name) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
   own record;
 BEGIN
-  own := dtx._saga_own_name(_revoke_saga_definition.name);
-  DELETE FROM dtx.saga_definition_grant g
+  own := dtx_internal.saga_own_name(revoke_saga_definition.name);
+  DELETE FROM dtx_internal.saga_definition_grant g
    WHERE g.owner = own.owner AND g.name = own.bare
-     AND (CASE WHEN g.grantee IS NULL THEN _revoke_saga_definition.grantee = 'public'
-               ELSE g.grantee = (SELECT r.oid FROM pg_authid r WHERE r.rolname = _revoke_saga_definition.grantee) END);
+     AND (CASE WHEN g.grantee IS NULL THEN revoke_saga_definition.grantee = 'public'
+               ELSE g.grantee = (SELECT r.oid FROM pg_authid r WHERE r.rolname = revoke_saga_definition.grantee) END);
 END
 $$;
 
-COMMENT ON FUNCTION dtx._revoke_saga_definition(text, name) IS
+COMMENT ON FUNCTION dtx_internal.revoke_saga_definition(text, name) IS
   'internal: dtx.revoke_saga_definition()';
 
 CREATE OR REPLACE FUNCTION dtx.revoke_saga_definition(name text, grantee name) RETURNS void
@@ -596,50 +596,50 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx.revoke_saga_definition(text, name) IS
   'takes back what dtx.grant_saga_definition() has granted; sagas that were started go on';
 
-CREATE OR REPLACE FUNCTION dtx._drop_saga_definition(name text) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.drop_saga_definition(name text) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  caller oid := dtx._saga_caller();
-  part record := dtx._saga_split_name(_drop_saga_definition.name);
+  caller oid := dtx_internal.saga_caller();
+  part record := dtx_internal.saga_split_name(drop_saga_definition.name);
   own record;
   ids bigint[];
   n bigint;
 BEGIN
   IF part.owner = '' AND (SELECT r.rolsuper FROM pg_authid r WHERE r.oid = caller) THEN
     -- Those that belong to nobody.
-    ids := ARRAY(SELECT d.id FROM dtx.saga_definition d
+    ids := ARRAY(SELECT d.id FROM dtx_internal.saga_definition_record d
                   WHERE d.name = part.bare AND NOT d.dropped
                     AND NOT EXISTS (SELECT FROM pg_authid r WHERE r.oid = d.owner)
                   ORDER BY d.id FOR UPDATE);
   ELSE
-    own := dtx._saga_own_name(_drop_saga_definition.name);
-    ids := ARRAY(SELECT d.id FROM dtx.saga_definition d
+    own := dtx_internal.saga_own_name(drop_saga_definition.name);
+    ids := ARRAY(SELECT d.id FROM dtx_internal.saga_definition_record d
                   WHERE d.owner = own.owner AND d.name = own.bare AND NOT d.dropped
                   ORDER BY d.id FOR UPDATE);
   END IF;
   IF ids = '{}' THEN
     RAISE EXCEPTION USING
       ERRCODE = 'undefined_object',
-      MESSAGE = format('there is no definition of a saga "%s"', _drop_saga_definition.name);
+      MESSAGE = format('there is no definition of a saga "%s"', drop_saga_definition.name);
   END IF;
-  SELECT count(*) INTO n FROM dtx.saga g WHERE g.definition = ANY (ids) AND g.finished_at IS NULL;
+  SELECT count(*) INTO n FROM dtx_internal.saga_record g WHERE g.definition = ANY (ids) AND g.finished_at IS NULL;
   IF n > 0 THEN
     RAISE EXCEPTION USING
       ERRCODE = 'object_in_use',
-      MESSAGE = format('cannot drop definition "%s", because %s of its sagas have not ended', _drop_saga_definition.name, n),
+      MESSAGE = format('cannot drop definition "%s", because %s of its sagas have not ended', drop_saga_definition.name, n),
       HINT = 'Wait for them, or end them with dtx.cancel_saga() or dtx.force_saga().';
   END IF;
-  DELETE FROM dtx.saga_definition_grant x
-   USING dtx.saga_definition d
+  DELETE FROM dtx_internal.saga_definition_grant x
+   USING dtx_internal.saga_definition_record d
    WHERE d.id = ANY (ids) AND x.owner = d.owner AND x.name = d.name;
-  UPDATE dtx.saga_definition SET dropped = true WHERE id = ANY (ids);
-  PERFORM dtx._saga_forget_definitions();
+  UPDATE dtx_internal.saga_definition_record SET dropped = true WHERE id = ANY (ids);
+  PERFORM dtx_internal.saga_forget_definitions();
 END
 $$;
 
-COMMENT ON FUNCTION dtx._drop_saga_definition(text) IS
+COMMENT ON FUNCTION dtx_internal.drop_saga_definition(text) IS
   'internal: dtx.drop_saga_definition()';
 
 CREATE OR REPLACE FUNCTION dtx.drop_saga_definition(name text) RETURNS void
@@ -650,14 +650,14 @@ COMMENT ON FUNCTION dtx.drop_saga_definition(text) IS
   'drops a definition, all versions; refused while sagas of it have not ended';
 
 -- Of those that were dropped, those that no saga is of any more.
-CREATE OR REPLACE FUNCTION dtx._saga_forget_definitions() RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_forget_definitions() RETURNS void
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
-  DELETE FROM dtx.saga_definition
-   WHERE id IN (SELECT d.id FROM dtx.saga_definition d
-                 WHERE d.dropped AND NOT EXISTS (SELECT FROM dtx.saga g WHERE g.definition = d.id)
+  DELETE FROM dtx_internal.saga_definition_record
+   WHERE id IN (SELECT d.id FROM dtx_internal.saga_definition_record d
+                 WHERE d.dropped AND NOT EXISTS (SELECT FROM dtx_internal.saga_record g WHERE g.definition = d.id)
                    FOR UPDATE SKIP LOCKED)      -- others may be doing the same
 $$;
 
-COMMENT ON FUNCTION dtx._saga_forget_definitions() IS
+COMMENT ON FUNCTION dtx_internal.saga_forget_definitions() IS
   'internal: forgets definitions that were dropped and are not needed any more';

@@ -2,7 +2,7 @@
 -- Starting a saga, waiting for it, what operators can do to it, and forgetting it.
 --
 
-CREATE OR REPLACE FUNCTION dtx._saga_look(saga bigint) RETURNS dtx.saga_state
+CREATE OR REPLACE FUNCTION dtx_internal.saga_look(saga bigint) RETURNS dtx.saga_state
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -10,56 +10,56 @@ DECLARE
   sg record;
 BEGIN
   SELECT g.state, g.role, g.xmin AS made_by, g.xmax AS locked_by, g AS row INTO sg
-    FROM dtx.saga g WHERE g.id = _saga_look.saga;
+    FROM dtx_internal.saga_record g WHERE g.id = saga_look.saga;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = 'undefined_object',
-      MESSAGE = CASE WHEN _saga_look.saga IS NULL THEN 'saga must not be null'
-                     ELSE format('saga %s does not exist', _saga_look.saga) END;
+      MESSAGE = CASE WHEN saga_look.saga IS NULL THEN 'saga must not be null'
+                     ELSE format('saga %s does not exist', saga_look.saga) END;
   END IF;
-  IF NOT pg_has_role(dtx._saga_caller(), sg.role, 'USAGE') THEN
+  IF NOT pg_has_role(dtx_internal.saga_caller(), sg.role, 'USAGE') THEN
     RAISE EXCEPTION USING
       ERRCODE = 'insufficient_privilege',
-      MESSAGE = format('permission denied for saga %s', _saga_look.saga);
+      MESSAGE = format('permission denied for saga %s', saga_look.saga);
   END IF;
   IF sg.state NOT IN ('completed', 'compensated') THEN
-    PERFORM dtx._saga_check_database(sg.row);
+    PERFORM dtx_internal.saga_check_database(sg.row);
   END IF;
   -- Nobody else can go on with a saga that this transaction has made or locked.
   IF sg.state NOT IN ('completed', 'compensated', 'failed')
-    AND (dtx._saga_own_xid(sg.made_by) OR dtx._saga_own_xid(sg.locked_by)) THEN
+    AND (dtx_internal.saga_own_xid(sg.made_by) OR dtx_internal.saga_own_xid(sg.locked_by)) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'object_not_in_prerequisite_state',
-      MESSAGE = format('can''t wait for saga %s in the transaction that has started or changed it', _saga_look.saga),
+      MESSAGE = format('can''t wait for saga %s in the transaction that has started or changed it', saga_look.saga),
       HINT = 'Commit first.';
   END IF;
   RETURN sg.state;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_look(bigint) IS
+COMMENT ON FUNCTION dtx_internal.saga_look(bigint) IS
   'internal: state of a saga for somebody who wants to wait for it';
 
-CREATE OR REPLACE FUNCTION dtx._start_saga(name text, input jsonb, key text, run_at timestamptz, deadline timestamptz, version integer)
+CREATE OR REPLACE FUNCTION dtx_internal.start_saga(name text, input jsonb, key text, run_at timestamptz, deadline timestamptz, version integer)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  caller oid := dtx._saga_caller();
-  here oid := dtx._saga_database();
-  def dtx.saga_definition;
+  caller oid := dtx_internal.saga_caller();
+  here oid := dtx_internal.saga_database();
+  def dtx_internal.saga_definition_record;
   id bigint;
   now_at timestamptz := clock_timestamp();
-  begin_at timestamptz := greatest(now_at, _start_saga.run_at);
+  begin_at timestamptz := greatest(now_at, start_saga.run_at);
 BEGIN
-  IF octet_length(_start_saga.key) > 1000 THEN
+  IF octet_length(start_saga.key) > 1000 THEN
     -- (it is part of an index)
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'key of a saga must not be longer than 1000 bytes';
   END IF;
-  def := dtx._saga_find_definition(_start_saga.name, _start_saga.version);
+  def := dtx_internal.saga_find_definition(start_saga.name, start_saga.version);
   IF NOT (SELECT r.rolcanlogin FROM pg_authid r WHERE r.oid = caller) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'object_not_in_prerequisite_state',
@@ -73,53 +73,53 @@ BEGIN
       DETAIL = 'The steps of a saga run in a session of the role that has started it.',
       HINT = format('GRANT CONNECT ON DATABASE %I TO %I, or start the saga as another role.', current_database(), pg_get_userbyid(caller));
   END IF;
-  IF NOT isfinite(_start_saga.run_at) OR NOT isfinite(_start_saga.deadline) THEN
+  IF NOT isfinite(start_saga.run_at) OR NOT isfinite(start_saga.deadline) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'times of a saga must be finite';
-  ELSIF _start_saga.deadline <= begin_at THEN
+  ELSIF start_saga.deadline <= begin_at THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
-      MESSAGE = format('deadline %s is not after the start of the saga', _start_saga.deadline);
+      MESSAGE = format('deadline %s is not after the start of the saga', start_saga.deadline);
   END IF;
   LOOP
-    IF _start_saga.key IS NOT NULL THEN
-      SELECT k.saga INTO id FROM dtx.saga_key k
-       WHERE k.role = caller AND k.owner = def.owner AND k.name = def.name AND k.key = _start_saga.key;
+    IF start_saga.key IS NOT NULL THEN
+      SELECT k.saga INTO id FROM dtx_internal.saga_key k
+       WHERE k.role = caller AND k.owner = def.owner AND k.name = def.name AND k.key = start_saga.key;
       IF FOUND THEN
-        PERFORM dtx._saga_check_database(g)
-           FROM dtx.saga_key k JOIN dtx.saga g ON g.id = k.saga
-          WHERE k.role = caller AND k.owner = def.owner AND k.name = def.name AND k.key = _start_saga.key
+        PERFORM dtx_internal.saga_check_database(g)
+           FROM dtx_internal.saga_key k JOIN dtx_internal.saga_record g ON g.id = k.saga
+          WHERE k.role = caller AND k.owner = def.owner AND k.name = def.name AND k.key = start_saga.key
             AND g.state NOT IN ('completed', 'compensated');
         RETURN id;
       END IF;
     END IF;
-    id := nextval('dtx.saga_id');
-    EXIT WHEN _start_saga.key IS NULL;
+    id := nextval('dtx_internal.saga_id');
+    EXIT WHEN start_saga.key IS NULL;
     -- waits for whoever is doing the same just now
-    INSERT INTO dtx.saga_key (role, owner, name, key, saga)
-    VALUES (caller, def.owner, def.name, _start_saga.key, id)
+    INSERT INTO dtx_internal.saga_key (role, owner, name, key, saga)
+    VALUES (caller, def.owner, def.name, start_saga.key, id)
     ON CONFLICT DO NOTHING;
     EXIT WHEN FOUND;
   END LOOP;
-  INSERT INTO dtx.saga (id, database, definition, role, boot_id, xid, state, started_at)
-  VALUES (id, here, def.id, caller, dtx._boot_id(), dtx._saga_xid(), 'pending', now_at);
-  INSERT INTO dtx.saga_data (saga, input, key, run_at, deadline)
-  VALUES (id, coalesce(_start_saga.input, '{}'), _start_saga.key, _start_saga.run_at, _start_saga.deadline);
-  INSERT INTO dtx.saga_step (saga, step, database, role, lane, state, due_at, since)
-  SELECT id, d.step, here, caller, dtx._saga_lane(d.servers, d.execute), 'pending', begin_at, now_at
-    FROM dtx.saga_definition_step d
+  INSERT INTO dtx_internal.saga_record (id, database, definition, role, boot_id, xid, state, started_at)
+  VALUES (id, here, def.id, caller, dtx_internal.boot_id(), dtx_internal.saga_xid(), 'pending', now_at);
+  INSERT INTO dtx_internal.saga_data (saga, input, key, run_at, deadline)
+  VALUES (id, coalesce(start_saga.input, '{}'), start_saga.key, start_saga.run_at, start_saga.deadline);
+  INSERT INTO dtx_internal.saga_step_record (saga, step, database, role, lane, state, due_at, since)
+  SELECT id, d.step, here, caller, dtx_internal.saga_lane(d.servers, d.execute), 'pending', begin_at, now_at
+    FROM dtx_internal.saga_definition_step_record d
    WHERE d.definition = def.id AND d.after = '{}';
-  IF _start_saga.deadline IS NOT NULL THEN
-    INSERT INTO dtx.saga_step (saga, step, database, role, lane, state, due_at, since)
-    VALUES (id, 0, here, caller, 0, 'waiting', _start_saga.deadline, now_at);
+  IF start_saga.deadline IS NOT NULL THEN
+    INSERT INTO dtx_internal.saga_step_record (saga, step, database, role, lane, state, due_at, since)
+    VALUES (id, 0, here, caller, 0, 'waiting', start_saga.deadline, now_at);
   END IF;
-  PERFORM dtx._wake_sagas();
+  PERFORM dtx_internal.wake_sagas();
   RETURN id;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._start_saga(text, jsonb, text, timestamptz, timestamptz, integer) IS
+COMMENT ON FUNCTION dtx_internal.start_saga(text, jsonb, text, timestamptz, timestamptz, integer) IS
   'internal: dtx.start_saga()';
 
 CREATE OR REPLACE FUNCTION dtx.start_saga(name text, input jsonb DEFAULT '{}', key text DEFAULT NULL,
@@ -137,38 +137,38 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE COST 10000;
 COMMENT ON FUNCTION dtx.wait_saga(bigint, interval) IS
   'waits until a saga is completed or compensated or has failed, not longer than the timeout, and returns its state';
 
-CREATE OR REPLACE FUNCTION dtx._cancel_saga(saga bigint, reason text) RETURNS dtx.saga_state
+CREATE OR REPLACE FUNCTION dtx_internal.cancel_saga(saga bigint, reason text) RETURNS dtx.saga_state
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  sg dtx.saga;
+  sg dtx_internal.saga_record;
   blocker text;
 BEGIN
-  PERFORM dtx._saga_check_reason(reason);
-  sg := dtx._saga_lock(_cancel_saga.saga);
+  PERFORM dtx_internal.saga_check_reason(reason);
+  sg := dtx_internal.saga_lock(cancel_saga.saga);
   IF sg.state = 'completed' THEN
     RAISE EXCEPTION USING
       ERRCODE = 'object_not_in_prerequisite_state',
       MESSAGE = format('saga %s is completed already', sg.id);
   ELSIF NOT sg.compensating AND sg.state <> 'compensated' THEN
-    blocker := dtx._saga_no_return(sg);
+    blocker := dtx_internal.saga_no_return(sg);
     IF blocker IS NOT NULL THEN
       RAISE EXCEPTION USING
         ERRCODE = 'object_not_in_prerequisite_state',
         MESSAGE = format('saga %s can''t be canceled any more', sg.id),
         DETAIL = format('Step "%s" has begun and can''t be undone.', blocker);
     END IF;
-    PERFORM dtx._saga_audit(sg, NULL, 'cancel', 'compensating', reason);
-    PERFORM dtx._saga_stop_steps(sg);
-    PERFORM dtx._saga_compensate(sg, 'canceled: ' || reason);
-    PERFORM dtx._wake_sagas();
+    PERFORM dtx_internal.saga_audit(sg, NULL, 'cancel', 'compensating', reason);
+    PERFORM dtx_internal.saga_stop_steps(sg);
+    PERFORM dtx_internal.saga_compensate(sg, 'canceled: ' || reason);
+    PERFORM dtx_internal.wake_sagas();
   END IF;
-  RETURN (SELECT g.state FROM dtx.saga g WHERE g.id = sg.id);
+  RETURN (SELECT g.state FROM dtx_internal.saga_record g WHERE g.id = sg.id);
 END
 $$;
 
-COMMENT ON FUNCTION dtx._cancel_saga(bigint, text) IS
+COMMENT ON FUNCTION dtx_internal.cancel_saga(bigint, text) IS
   'internal: dtx.cancel_saga()';
 
 CREATE OR REPLACE FUNCTION dtx.cancel_saga(saga bigint, reason text) RETURNS dtx.saga_state
@@ -179,49 +179,49 @@ COMMENT ON FUNCTION dtx.cancel_saga(bigint, text) IS
   'has a saga compensated, if it has not reached its point of no return, and stops its steps that run; returns its state now';
 
 -- The step of that name, and its row, for operators.
-CREATE OR REPLACE FUNCTION dtx._saga_find_step(sg dtx.saga, name text) RETURNS smallint
+CREATE OR REPLACE FUNCTION dtx_internal.saga_find_step(sg dtx_internal.saga_record, name text) RETURNS smallint
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
   step smallint;
 BEGIN
-  SELECT d.step INTO step FROM dtx.saga_definition_step d
-   WHERE d.definition = sg.definition AND d.name = _saga_find_step.name;
+  SELECT d.step INTO step FROM dtx_internal.saga_definition_step_record d
+   WHERE d.definition = sg.definition AND d.name = saga_find_step.name;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = 'undefined_object',
-      MESSAGE = CASE WHEN _saga_find_step.name IS NULL THEN 'name of the step must not be null'
-                     ELSE format('saga %s has no step "%s"', sg.id, _saga_find_step.name) END;
+      MESSAGE = CASE WHEN saga_find_step.name IS NULL THEN 'name of the step must not be null'
+                     ELSE format('saga %s has no step "%s"', sg.id, saga_find_step.name) END;
   END IF;
   RETURN step;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_find_step(dtx.saga, text) IS
+COMMENT ON FUNCTION dtx_internal.saga_find_step(dtx_internal.saga_record, text) IS
   'internal: number of a step';
 
 -- After an operator has dealt with what had failed.
-CREATE OR REPLACE FUNCTION dtx._saga_revive(sg dtx.saga) RETURNS dtx.saga
+CREATE OR REPLACE FUNCTION dtx_internal.saga_revive(sg dtx_internal.saga_record) RETURNS dtx_internal.saga_record
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
   IF sg.state = 'failed'
-     AND NOT EXISTS (SELECT FROM dtx.saga_step s
+     AND NOT EXISTS (SELECT FROM dtx_internal.saga_step_record s
                       WHERE s.saga = sg.id AND s.state = 'failed' AND s.compensation = sg.compensating) THEN
     sg.state := CASE WHEN sg.compensating THEN 'compensating' ELSE 'running' END;
-    UPDATE dtx.saga SET state = sg.state WHERE id = sg.id;
-    UPDATE dtx.saga_data SET failure = NULL WHERE saga = sg.id;
+    UPDATE dtx_internal.saga_record SET state = sg.state WHERE id = sg.id;
+    UPDATE dtx_internal.saga_data SET failure = NULL WHERE saga = sg.id;
   END IF;
   RETURN sg;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_revive(dtx.saga) IS
+COMMENT ON FUNCTION dtx_internal.saga_revive(dtx_internal.saga_record) IS
   'internal: a saga that had failed goes on, if nothing that has failed is left';
 
-CREATE OR REPLACE FUNCTION dtx._saga_check_unfinished(sg dtx.saga) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_check_unfinished(sg dtx_internal.saga_record) RETURNS void
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -233,35 +233,35 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_check_unfinished(dtx.saga) IS
+COMMENT ON FUNCTION dtx_internal.saga_check_unfinished(dtx_internal.saga_record) IS
   'internal: an error if a saga has come to its end';
 
-CREATE OR REPLACE FUNCTION dtx._retry_saga(saga bigint) RETURNS dtx.saga_state
+CREATE OR REPLACE FUNCTION dtx_internal.retry_saga(saga bigint) RETURNS dtx.saga_state
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  sg dtx.saga;
+  sg dtx_internal.saga_record;
   n integer;
   total integer := 0;
 BEGIN
-  sg := dtx._saga_lock(_retry_saga.saga);
-  PERFORM dtx._saga_check_unfinished(sg);
+  sg := dtx_internal.saga_lock(retry_saga.saga);
+  PERFORM dtx_internal.saga_check_unfinished(sg);
   -- what waits for its next attempt
-  UPDATE dtx.saga_external AS e
+  UPDATE dtx_internal.saga_external AS e
      SET available_at = clock_timestamp()
    WHERE e.saga = sg.id AND e.token IS NULL AND e.available_at > clock_timestamp();
-  UPDATE dtx.saga_step AS s
+  UPDATE dtx_internal.saga_step_record AS s
      SET due_at = clock_timestamp()
    WHERE s.saga = sg.id AND s.step > 0 AND NOT s.taken AND s.attempt > 0 AND s.due_at > clock_timestamp()
      AND (s.state IN ('pending', 'compensating')
-          OR (s.state = 'waiting' AND EXISTS (SELECT FROM dtx.saga_external e
+          OR (s.state = 'waiting' AND EXISTS (SELECT FROM dtx_internal.saga_external e
                                                WHERE e.saga = s.saga AND e.step = s.step AND e.token IS NULL)));
   GET DIAGNOSTICS n = ROW_COUNT;
   total := total + n;
   -- what has failed
   IF sg.state = 'failed' THEN
-    UPDATE dtx.saga_step AS s
+    UPDATE dtx_internal.saga_step_record AS s
        SET state = CASE WHEN s.compensation THEN 'compensating' ELSE 'pending' END::dtx.saga_step_state,
            attempt = 0, due_at = clock_timestamp(), since = clock_timestamp()
      WHERE s.saga = sg.id AND s.state = 'failed' AND s.compensation = sg.compensating;
@@ -273,14 +273,14 @@ BEGIN
       ERRCODE = 'object_not_in_prerequisite_state',
       MESSAGE = format('no step of saga %s has failed or waits to be tried again', sg.id);
   END IF;
-  sg := dtx._saga_revive(sg);
-  PERFORM dtx._saga_audit(sg, NULL, 'retry', sg.state::text, NULL);
-  PERFORM dtx._wake_sagas();
+  sg := dtx_internal.saga_revive(sg);
+  PERFORM dtx_internal.saga_audit(sg, NULL, 'retry', sg.state::text, NULL);
+  PERFORM dtx_internal.wake_sagas();
   RETURN sg.state;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._retry_saga(bigint) IS
+COMMENT ON FUNCTION dtx_internal.retry_saga(bigint) IS
   'internal: dtx.retry_saga()';
 
 CREATE OR REPLACE FUNCTION dtx.retry_saga(saga bigint) RETURNS dtx.saga_state
@@ -290,91 +290,91 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx.retry_saga(bigint) IS
   'tries again, with all attempts, what has failed, and at once what waits for its next attempt; returns the state of the saga';
 
-CREATE OR REPLACE FUNCTION dtx._skip_step(saga bigint, step text, reason text, result jsonb) RETURNS dtx.saga_state
+CREATE OR REPLACE FUNCTION dtx_internal.skip_step(saga bigint, step text, reason text, result jsonb) RETURNS dtx.saga_state
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  sg dtx.saga;
-  st dtx.saga_step;
+  sg dtx_internal.saga_record;
+  st dtx_internal.saga_step_record;
   number smallint;
 BEGIN
-  PERFORM dtx._saga_check_reason(reason);
-  sg := dtx._saga_lock(_skip_step.saga);
-  number := dtx._saga_find_step(sg, _skip_step.step);
-  PERFORM dtx._saga_check_unfinished(sg);
-  -- (rows of dtx.saga_external come before those of dtx.saga_step)
-  PERFORM FROM dtx.saga_external e WHERE e.saga = sg.id AND e.step = number FOR UPDATE;
-  SELECT s.* INTO st FROM dtx.saga_step s WHERE s.saga = sg.id AND s.step = number FOR UPDATE;
+  PERFORM dtx_internal.saga_check_reason(reason);
+  sg := dtx_internal.saga_lock(skip_step.saga);
+  number := dtx_internal.saga_find_step(sg, skip_step.step);
+  PERFORM dtx_internal.saga_check_unfinished(sg);
+  -- (rows of dtx_internal.saga_external come before those of dtx_internal.saga_step_record)
+  PERFORM FROM dtx_internal.saga_external e WHERE e.saga = sg.id AND e.step = number FOR UPDATE;
+  SELECT s.* INTO st FROM dtx_internal.saga_step_record s WHERE s.saga = sg.id AND s.step = number FOR UPDATE;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = 'object_not_in_prerequisite_state',
-      MESSAGE = format('step "%s" has not begun yet', _skip_step.step);
+      MESSAGE = format('step "%s" has not begun yet', skip_step.step);
   ELSIF st.taken THEN
     RAISE EXCEPTION USING
       ERRCODE = 'object_in_use',
-      MESSAGE = format('step "%s" is being executed', _skip_step.step);
+      MESSAGE = format('step "%s" is being executed', skip_step.step);
   ELSIF NOT (CASE WHEN sg.compensating
                   THEN st.state IN ('completed', 'compensating') OR (st.state = 'failed' AND st.compensation)
                   ELSE st.state IN ('pending', 'waiting', 'failed') END) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'object_not_in_prerequisite_state',
       MESSAGE = format(CASE WHEN sg.compensating THEN 'step "%s" is %s, so there is nothing to skip on the way back'
-                            ELSE 'step "%s" is %s already' END, _skip_step.step, st.state);
-  ELSIF sg.compensating AND _skip_step.result IS NOT NULL THEN
+                            ELSE 'step "%s" is %s already' END, skip_step.step, st.state);
+  ELSIF sg.compensating AND skip_step.result IS NOT NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'a compensation has no result';
   ELSIF NOT sg.compensating
     AND EXISTS (SELECT
-                  FROM dtx.saga_definition_step d
-                  LEFT JOIN dtx.saga_step p ON p.saga = sg.id AND p.step = ANY (d.after)
+                  FROM dtx_internal.saga_definition_step_record d
+                  LEFT JOIN dtx_internal.saga_step_record p ON p.saga = sg.id AND p.step = ANY (d.after)
                  WHERE d.definition = sg.definition AND d.step = number
-                   AND NOT CASE WHEN d.after = '{}' THEN dtx._saga_confirmed(sg.boot_id, sg.xid)
-                                ELSE dtx._saga_confirmed(p.boot_id, p.xid) END) THEN
+                   AND NOT CASE WHEN d.after = '{}' THEN dtx_internal.saga_confirmed(sg.boot_id, sg.xid)
+                                ELSE dtx_internal.saga_confirmed(p.boot_id, p.xid) END) THEN
     -- What comes next asks for this step only.
     RAISE EXCEPTION USING
       ERRCODE = 'object_not_in_prerequisite_state',
-      MESSAGE = format('what was done before step "%s" is not confirmed by all servers yet', _skip_step.step),
+      MESSAGE = format('what was done before step "%s" is not confirmed by all servers yet', skip_step.step),
       HINT = 'See view dtx.in_doubt.';
   ELSIF sg.compensating
     AND EXISTS (SELECT
-                  FROM dtx.saga_step p
-                  JOIN dtx.saga_definition_step d ON d.definition = sg.definition AND d.step = p.step
+                  FROM dtx_internal.saga_step_record p
+                  JOIN dtx_internal.saga_definition_step_record d ON d.definition = sg.definition AND d.step = p.step
                  WHERE p.saga = sg.id AND (p.step = number OR number = ANY (d.after))
-                   AND NOT dtx._saga_confirmed(p.boot_id, p.xid)) THEN
+                   AND NOT dtx_internal.saga_confirmed(p.boot_id, p.xid)) THEN
     -- Likewise on the way back, and what this step itself has done counts, too.
     RAISE EXCEPTION USING
       ERRCODE = 'object_not_in_prerequisite_state',
-      MESSAGE = format('step "%s", or one after it, is not confirmed by all servers yet', _skip_step.step),
+      MESSAGE = format('step "%s", or one after it, is not confirmed by all servers yet', skip_step.step),
       HINT = 'See view dtx.in_doubt.';
   END IF;
-  PERFORM dtx._saga_check_result(sg, _skip_step.result);
-  DELETE FROM dtx.saga_external e WHERE e.saga = sg.id AND e.step = number;
-  UPDATE dtx.saga_step
+  PERFORM dtx_internal.saga_check_result(sg, skip_step.result);
+  DELETE FROM dtx_internal.saga_external e WHERE e.saga = sg.id AND e.step = number;
+  UPDATE dtx_internal.saga_step_record
      SET state = 'skipped', doubt = false, due_at = NULL, since = clock_timestamp(),
-         boot_id = dtx._boot_id(), xid = dtx._saga_xid()
+         boot_id = dtx_internal.boot_id(), xid = dtx_internal.saga_xid()
    WHERE saga = sg.id AND step = number;
   IF result IS NOT NULL THEN
-    INSERT INTO dtx.saga_result (saga, step, result) VALUES (sg.id, number, _skip_step.result);
+    INSERT INTO dtx_internal.saga_result (saga, step, result) VALUES (sg.id, number, skip_step.result);
   END IF;
   IF sg.state = 'pending' THEN
     sg.state := 'running';
-    UPDATE dtx.saga SET state = 'running' WHERE id = sg.id;
+    UPDATE dtx_internal.saga_record SET state = 'running' WHERE id = sg.id;
   END IF;
-  sg := dtx._saga_revive(sg);
-  PERFORM dtx._saga_audit(sg, number, 'skip', sg.state::text, reason);
+  sg := dtx_internal.saga_revive(sg);
+  PERFORM dtx_internal.saga_audit(sg, number, 'skip', sg.state::text, reason);
   IF sg.compensating THEN
-    PERFORM dtx._saga_unwind(sg);
+    PERFORM dtx_internal.saga_unwind(sg);
   ELSE
-    PERFORM dtx._saga_advance(sg, number);
+    PERFORM dtx_internal.saga_advance(sg, number);
   END IF;
-  PERFORM dtx._wake_sagas();
-  RETURN (SELECT g.state FROM dtx.saga g WHERE g.id = sg.id);
+  PERFORM dtx_internal.wake_sagas();
+  RETURN (SELECT g.state FROM dtx_internal.saga_record g WHERE g.id = sg.id);
 END
 $$;
 
-COMMENT ON FUNCTION dtx._skip_step(bigint, text, text, jsonb) IS
+COMMENT ON FUNCTION dtx_internal.skip_step(bigint, text, text, jsonb) IS
   'internal: dtx.skip_step()';
 
 CREATE OR REPLACE FUNCTION dtx.skip_step(saga bigint, step text, reason text, result jsonb DEFAULT NULL) RETURNS dtx.saga_state
@@ -384,48 +384,48 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx.skip_step(bigint, text, text, jsonb) IS
   'goes on as if a step that has begun had been done, with this result; or its compensation, on the way back; returns the state of the saga';
 
-CREATE OR REPLACE FUNCTION dtx._force_saga(saga bigint, state dtx.saga_state, reason text) RETURNS dtx.saga_state
+CREATE OR REPLACE FUNCTION dtx_internal.force_saga(saga bigint, state dtx.saga_state, reason text) RETURNS dtx.saga_state
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  sg dtx.saga;
+  sg dtx_internal.saga_record;
 BEGIN
-  PERFORM dtx._saga_check_reason(reason);
-  IF _force_saga.state IS NULL OR _force_saga.state NOT IN ('completed', 'compensated', 'compensating') THEN
+  PERFORM dtx_internal.saga_check_reason(reason);
+  IF force_saga.state IS NULL OR force_saga.state NOT IN ('completed', 'compensated', 'compensating') THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'a saga can be forced to be completed, compensated, or compensating only';
   END IF;
-  sg := dtx._saga_lock(_force_saga.saga, _force_saga.state <> 'compensating');
-  PERFORM dtx._saga_check_unfinished(sg);
-  PERFORM dtx._saga_stop_steps(sg);
-  IF _force_saga.state = 'compensating' THEN
+  sg := dtx_internal.saga_lock(force_saga.saga, force_saga.state <> 'compensating');
+  PERFORM dtx_internal.saga_check_unfinished(sg);
+  PERFORM dtx_internal.saga_stop_steps(sg);
+  IF force_saga.state = 'compensating' THEN
     IF sg.compensating THEN
       RAISE EXCEPTION USING
         ERRCODE = 'object_not_in_prerequisite_state',
         MESSAGE = format('saga %s is compensating already', sg.id);
     END IF;
-    PERFORM dtx._saga_audit(sg, NULL, 'force', _force_saga.state::text, reason);
-    PERFORM dtx._saga_compensate(sg, 'forced: ' || reason);
+    PERFORM dtx_internal.saga_audit(sg, NULL, 'force', force_saga.state::text, reason);
+    PERFORM dtx_internal.saga_compensate(sg, 'forced: ' || reason);
   ELSE
     -- Whoever has a step in hands will find that it is not his any more, and
     -- roll back.
-    PERFORM dtx._saga_audit(sg, NULL, 'force', _force_saga.state::text, reason);
-    DELETE FROM dtx.saga_external WHERE saga = sg.id;
-    UPDATE dtx.saga_step AS s
+    PERFORM dtx_internal.saga_audit(sg, NULL, 'force', force_saga.state::text, reason);
+    DELETE FROM dtx_internal.saga_external WHERE saga = sg.id;
+    UPDATE dtx_internal.saga_step_record AS s
        SET state = 'skipped', taken = false, doubt = false, due_at = NULL, since = clock_timestamp()
      WHERE s.saga = sg.id AND s.step > 0
        AND (s.state IN ('pending', 'running', 'waiting', 'compensating')
             OR (s.state = 'failed' AND s.compensation = sg.compensating));
-    PERFORM dtx._saga_end(sg, _force_saga.state, 'forced: ' || reason);
+    PERFORM dtx_internal.saga_end(sg, force_saga.state, 'forced: ' || reason);
   END IF;
-  PERFORM dtx._wake_sagas();
-  RETURN (SELECT g.state FROM dtx.saga g WHERE g.id = sg.id);
+  PERFORM dtx_internal.wake_sagas();
+  RETURN (SELECT g.state FROM dtx_internal.saga_record g WHERE g.id = sg.id);
 END
 $$;
 
-COMMENT ON FUNCTION dtx._force_saga(bigint, dtx.saga_state, text) IS
+COMMENT ON FUNCTION dtx_internal.force_saga(bigint, dtx.saga_state, text) IS
   'internal: dtx.force_saga()';
 
 CREATE OR REPLACE FUNCTION dtx.force_saga(saga bigint, state dtx.saga_state, reason text) RETURNS dtx.saga_state
@@ -435,44 +435,44 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx.force_saga(bigint, dtx.saga_state, text) IS
   'ends a saga as it is (completed or compensated), or turns it back even after its point of no return (compensating); stops its steps that run';
 
-CREATE OR REPLACE FUNCTION dtx._signal_saga(saga bigint, name text, payload jsonb) RETURNS boolean
+CREATE OR REPLACE FUNCTION dtx_internal.signal_saga(saga bigint, name text, payload jsonb) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  sg dtx.saga;
-  st dtx.saga_step;
+  sg dtx_internal.saga_record;
+  st dtx_internal.saga_step_record;
   number smallint;
 BEGIN
-  sg := dtx._saga_lock(_signal_saga.saga);
-  number := dtx._saga_find_step(sg, _signal_saga.name);
-  IF NOT EXISTS (SELECT FROM dtx.saga_definition_step d
+  sg := dtx_internal.saga_lock(signal_saga.saga);
+  number := dtx_internal.saga_find_step(sg, signal_saga.name);
+  IF NOT EXISTS (SELECT FROM dtx_internal.saga_definition_step_record d
                   WHERE d.definition = sg.definition AND d.step = number AND d.action = 'signal') THEN
     RAISE EXCEPTION USING
       ERRCODE = 'wrong_object_type',
-      MESSAGE = format('step "%s" does not wait for a signal', _signal_saga.name);
+      MESSAGE = format('step "%s" does not wait for a signal', signal_saga.name);
   END IF;
-  SELECT s.* INTO st FROM dtx.saga_step s WHERE s.saga = sg.id AND s.step = number FOR UPDATE;
+  SELECT s.* INTO st FROM dtx_internal.saga_step_record s WHERE s.saga = sg.id AND s.step = number FOR UPDATE;
   IF sg.compensating OR sg.state IN ('completed', 'compensated') OR st.state NOT IN ('pending', 'waiting', 'failed') THEN
     RETURN false;               -- too late
   END IF;
-  PERFORM dtx._saga_check_result(sg, _signal_saga.payload);
+  PERFORM dtx_internal.saga_check_result(sg, signal_saga.payload);
   -- The first one counts.
-  INSERT INTO dtx.saga_signal (saga, name, payload, received_at)
-  VALUES (sg.id, _signal_saga.name, _signal_saga.payload, clock_timestamp())
+  INSERT INTO dtx_internal.saga_signal (saga, name, payload, received_at)
+  VALUES (sg.id, signal_saga.name, signal_saga.payload, clock_timestamp())
   ON CONFLICT DO NOTHING;
   IF NOT FOUND THEN
     RETURN false;
   END IF;
   IF st.state = 'waiting' THEN
-    PERFORM dtx._saga_succeeded(sg, st, payload, st.since, dtx._saga_caller()::regrole::text);
-    PERFORM dtx._wake_sagas();
+    PERFORM dtx_internal.saga_succeeded(sg, st, payload, st.since, dtx_internal.saga_caller()::regrole::text);
+    PERFORM dtx_internal.wake_sagas();
   END IF;
   RETURN true;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._signal_saga(bigint, text, jsonb) IS
+COMMENT ON FUNCTION dtx_internal.signal_saga(bigint, text, jsonb) IS
   'internal: dtx.signal_saga()';
 
 CREATE OR REPLACE FUNCTION dtx.signal_saga(saga bigint, name text, payload jsonb DEFAULT NULL) RETURNS boolean
@@ -486,12 +486,12 @@ COMMENT ON FUNCTION dtx.signal_saga(bigint, text, jsonb) IS
 -- Forgetting
 --
 
-CREATE OR REPLACE FUNCTION dtx._purge_sagas(older_than interval) RETURNS bigint
+CREATE OR REPLACE FUNCTION dtx_internal.purge_sagas(older_than interval) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  caller oid := dtx._saga_caller();
+  caller oid := dtx_internal.saga_caller();
   ids bigint[];
   last bigint := 0;
   total bigint := 0;
@@ -504,7 +504,7 @@ BEGIN
   LOOP
     SELECT array_agg(x.id) INTO ids
       FROM (SELECT g.id
-              FROM dtx.saga g
+              FROM dtx_internal.saga_record g
              WHERE g.id > last
                AND g.finished_at <= clock_timestamp() - older_than
                AND pg_has_role(caller, g.role, 'USAGE')
@@ -513,27 +513,27 @@ BEGIN
              FOR UPDATE SKIP LOCKED) AS x;
     EXIT WHEN ids IS NULL;
     last := ids[cardinality(ids)];
-    DELETE FROM dtx.saga_key k
-     USING dtx.saga g, dtx.saga_data x, dtx.saga_definition d
+    DELETE FROM dtx_internal.saga_key k
+     USING dtx_internal.saga_record g, dtx_internal.saga_data x, dtx_internal.saga_definition_record d
      WHERE g.id = ANY (ids) AND x.saga = g.id AND d.id = g.definition
        AND k.role = g.role AND k.owner = d.owner AND k.name = d.name AND k.key = x.key;
-    DELETE FROM dtx.saga_data x WHERE x.saga = ANY (ids);
-    DELETE FROM dtx.saga_step x WHERE x.saga = ANY (ids);
-    DELETE FROM dtx.saga_result x WHERE x.saga = ANY (ids);
-    DELETE FROM dtx.saga_signal x WHERE x.saga = ANY (ids);
-    DELETE FROM dtx.saga_history_record x WHERE x.saga = ANY (ids);
+    DELETE FROM dtx_internal.saga_data x WHERE x.saga = ANY (ids);
+    DELETE FROM dtx_internal.saga_step_record x WHERE x.saga = ANY (ids);
+    DELETE FROM dtx_internal.saga_result x WHERE x.saga = ANY (ids);
+    DELETE FROM dtx_internal.saga_signal x WHERE x.saga = ANY (ids);
+    DELETE FROM dtx_internal.saga_history_record x WHERE x.saga = ANY (ids);
     -- Not those that a consumer is just taking.
-    DELETE FROM dtx.saga_outbox
-     WHERE id IN (SELECT x.id FROM dtx.saga_outbox x WHERE x.saga = ANY (ids) FOR UPDATE SKIP LOCKED);
-    DELETE FROM dtx.saga x WHERE x.id = ANY (ids);
+    DELETE FROM dtx_internal.saga_outbox
+     WHERE id IN (SELECT x.id FROM dtx_internal.saga_outbox x WHERE x.saga = ANY (ids) FOR UPDATE SKIP LOCKED);
+    DELETE FROM dtx_internal.saga_record x WHERE x.id = ANY (ids);
     total := total + cardinality(ids);
   END LOOP;
-  PERFORM dtx._saga_forget_definitions();
+  PERFORM dtx_internal.saga_forget_definitions();
   RETURN total;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._purge_sagas(interval) IS
+COMMENT ON FUNCTION dtx_internal.purge_sagas(interval) IS
   'internal: dtx.purge_sagas()';
 
 CREATE OR REPLACE FUNCTION dtx.purge_sagas(older_than interval) RETURNS bigint

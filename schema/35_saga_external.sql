@@ -2,7 +2,7 @@
 -- External workers, and events.
 --
 
-CREATE OR REPLACE FUNCTION dtx._claim(queue text, worker text, lease interval, n integer)
+CREATE OR REPLACE FUNCTION dtx_internal.claim_step(queue text, worker text, lease interval, n integer)
 RETURNS TABLE (token uuid, saga bigint, name text, step text, action text, attempt integer,
   payload jsonb, input jsonb, results jsonb, lease_until timestamptz)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -10,145 +10,144 @@ SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
-  caller oid := dtx._saga_caller();
+  caller oid := dtx_internal.saga_caller();
   roles oid[];
   this_role oid;
   due record;
-  sg dtx.saga;
-  st dtx.saga_step;
-  d dtx.saga_definition_step;
-  e dtx.saga_external;
+  sg dtx_internal.saga_record;
+  st dtx_internal.saga_step_record;
+  d dtx_internal.saga_definition_step_record;
+  e dtx_internal.saga_external;
   now_at timestamptz := clock_timestamp();
-  here oid := dtx._saga_active_database();
+  here oid := dtx_internal.saga_active_database();
   got integer := 0;
 BEGIN
-  IF coalesce(_claim.queue, '') = '' OR coalesce(_claim.worker, '') = '' THEN
+  IF coalesce(claim_step.queue, '') = '' OR coalesce(claim_step.worker, '') = '' THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'names of queue and worker are required';
-  ELSIF _claim.lease IS NULL OR _claim.lease <= '0' OR NOT isfinite(_claim.lease) THEN
+  ELSIF claim_step.lease IS NULL OR claim_step.lease <= '0' OR NOT isfinite(claim_step.lease) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'lease must be positive and finite';
-  ELSIF _claim.n IS NULL OR _claim.n NOT BETWEEN 1 AND 1000 THEN
+  ELSIF claim_step.n IS NULL OR claim_step.n NOT BETWEEN 1 AND 1000 THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'number of steps to claim must be from 1 to 1000';
   END IF;
   -- Whose steps may he have?  Begin with the role that has waited longest.
   WITH RECURSIVE r (role) AS (
-    (SELECT x.role FROM dtx.saga_external x WHERE x.database = here ORDER BY x.database, x.role LIMIT 1)
+    (SELECT x.role FROM dtx_internal.saga_external x WHERE x.database = here ORDER BY x.database, x.role LIMIT 1)
     UNION ALL
-    SELECT (SELECT x.role FROM dtx.saga_external x WHERE x.database = here AND x.role > r.role
+    SELECT (SELECT x.role FROM dtx_internal.saga_external x WHERE x.database = here AND x.role > r.role
              ORDER BY x.database, x.role LIMIT 1)
       FROM r WHERE r.role IS NOT NULL)
   SELECT array_agg(r.role::oid ORDER BY h.available_at) INTO roles
     FROM r
-    CROSS JOIN LATERAL (SELECT x.available_at FROM dtx.saga_external x
-                         WHERE x.database = here AND x.role = r.role AND x.queue = _claim.queue
+    CROSS JOIN LATERAL (SELECT x.available_at FROM dtx_internal.saga_external x
+                         WHERE x.database = here AND x.role = r.role AND x.queue = claim_step.queue
                          ORDER BY x.database, x.role, x.queue, x.available_at LIMIT 1) AS h
    WHERE pg_has_role(caller, r.role, 'USAGE');
   FOREACH this_role IN ARRAY coalesce(roles, '{}') LOOP
     FOR due IN
       SELECT x.saga, x.step
-        FROM dtx.saga_external x
-       WHERE x.database = here AND x.role = this_role AND x.queue = _claim.queue AND x.available_at <= now_at
+        FROM dtx_internal.saga_external x
+       WHERE x.database = here AND x.role = this_role AND x.queue = claim_step.queue AND x.available_at <= now_at
        ORDER BY x.database, x.role, x.queue, x.available_at
-       LIMIT _claim.n + 5000    -- others may have locked some of them; rows are read as they are needed
+       LIMIT claim_step.n + 5000    -- others may have locked some of them; rows are read as they are needed
     LOOP
-      SELECT g.* INTO sg FROM dtx.saga g WHERE g.id = due.saga FOR UPDATE SKIP LOCKED;
+      SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = due.saga FOR UPDATE SKIP LOCKED;
       CONTINUE WHEN NOT FOUND;
-      SELECT x.* INTO e FROM dtx.saga_external x
+      SELECT x.* INTO e FROM dtx_internal.saga_external x
        WHERE x.saga = due.saga AND x.step = due.step FOR UPDATE;
-      CONTINUE WHEN NOT FOUND OR e.queue <> _claim.queue OR e.available_at > clock_timestamp();
-      SELECT s.* INTO STRICT st FROM dtx.saga_step s WHERE s.saga = due.saga AND s.step = due.step FOR UPDATE;
+      CONTINUE WHEN NOT FOUND OR e.queue <> claim_step.queue OR e.available_at > clock_timestamp();
+      SELECT s.* INTO STRICT st FROM dtx_internal.saga_step_record s WHERE s.saga = due.saga AND s.step = due.step FOR UPDATE;
       IF e.token IS NOT NULL THEN
         -- The lease of another worker is over; it may have been the last attempt.
-        PERFORM dtx._saga_lease_lost(sg, st, e);
-        SELECT x.* INTO e FROM dtx.saga_external x WHERE x.saga = due.saga AND x.step = due.step;
+        PERFORM dtx_internal.saga_lease_lost(sg, st, e);
+        SELECT x.* INTO e FROM dtx_internal.saga_external x WHERE x.saga = due.saga AND x.step = due.step;
         CONTINUE WHEN NOT FOUND;
-        SELECT s.* INTO STRICT st FROM dtx.saga_step s WHERE s.saga = due.saga AND s.step = due.step;
+        SELECT s.* INTO STRICT st FROM dtx_internal.saga_step_record s WHERE s.saga = due.saga AND s.step = due.step;
       END IF;
-      SELECT a.* INTO STRICT d FROM dtx.saga_definition_step a
+      SELECT a.* INTO STRICT d FROM dtx_internal.saga_definition_step_record a
        WHERE a.definition = sg.definition AND a.step = st.step;
       now_at := clock_timestamp();
       CONTINUE WHEN NOT st.compensation AND st.since + d.timeout <= now_at;
       token := gen_random_uuid();
       saga := sg.id;
-      SELECT f.name INTO name FROM dtx.saga_definition f WHERE f.id = sg.definition;
+      SELECT f.name INTO name FROM dtx_internal.saga_definition_record f WHERE f.id = sg.definition;
       step := d.name;
       action := CASE WHEN st.compensation THEN 'compensate' ELSE 'execute' END;
       attempt := st.attempt + 1;
       payload := d.payload;
-      SELECT x.input INTO input FROM dtx.saga_data x WHERE x.saga = sg.id;
-      results := dtx._saga_results(sg.id, sg.definition);
-      lease_until := now_at + _claim.lease;
-      UPDATE dtx.saga_external AS x
-         SET token = _claim.token, worker = _claim.worker, lease = _claim.lease,
-             claimed_at = now_at, available_at = _claim.lease_until
+      SELECT x.input INTO input FROM dtx_internal.saga_data x WHERE x.saga = sg.id;
+      results := dtx_internal.saga_results(sg.id, sg.definition);
+      lease_until := now_at + claim_step.lease;
+      UPDATE dtx_internal.saga_external AS x
+         SET token = claim_step.token, worker = claim_step.worker, lease = claim_step.lease,
+             claimed_at = now_at, available_at = claim_step.lease_until
        WHERE x.saga = sg.id AND x.step = st.step;
-      UPDATE dtx.saga_step AS s
+      UPDATE dtx_internal.saga_step_record AS s
          SET attempt = st.attempt + 1,
-             due_at = least(_claim.lease_until, CASE WHEN NOT st.compensation THEN st.since + d.timeout END)
+             due_at = least(claim_step.lease_until, CASE WHEN NOT st.compensation THEN st.since + d.timeout END)
        WHERE s.saga = sg.id AND s.step = st.step;
       RETURN NEXT;
       got := got + 1;
-      EXIT WHEN got >= _claim.n;
+      EXIT WHEN got >= claim_step.n;
     END LOOP;
-    EXIT WHEN got >= _claim.n;
+    EXIT WHEN got >= claim_step.n;
   END LOOP;
   IF got > 0 THEN
-    PERFORM dtx._wake_sagas();
+    PERFORM dtx_internal.wake_sagas();
   END IF;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._claim(text, text, interval, integer) IS
-  'internal: dtx.claim()';
+COMMENT ON FUNCTION dtx_internal.claim_step(text, text, interval, integer) IS
+  'internal: dtx.claim_step()';
 
-CREATE OR REPLACE FUNCTION dtx.claim(queue text, worker text, lease interval DEFAULT '1 minute', n integer DEFAULT 1)
-RETURNS TABLE (token uuid, saga bigint, name text, step text, action text, attempt integer,
-  payload jsonb, input jsonb, results jsonb, lease_until timestamptz)
+CREATE OR REPLACE FUNCTION dtx.claim_step(queue text, worker text, lease interval DEFAULT '1 minute', n integer DEFAULT 1)
+RETURNS SETOF dtx.claimed_step
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 1;
 
-COMMENT ON FUNCTION dtx.claim(text, text, interval, integer) IS
+COMMENT ON FUNCTION dtx.claim_step(text, text, interval, integer) IS
   'gives an external worker up to n steps, or compensations, from a queue, for the time of the lease';
 
 -- What a token stands for, locked, if its lease still lasts.
-CREATE OR REPLACE FUNCTION dtx._saga_token(token uuid, OUT sg dtx.saga, OUT st dtx.saga_step, OUT e dtx.saga_external)
+CREATE OR REPLACE FUNCTION dtx_internal.saga_token(token uuid, OUT sg dtx_internal.saga_record, OUT st dtx_internal.saga_step_record, OUT e dtx_internal.saga_external)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 BEGIN
-  IF _saga_token.token IS NULL THEN
+  IF saga_token.token IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'token must not be null';
   END IF;
-  SELECT x.* INTO e FROM dtx.saga_external x WHERE x.token = _saga_token.token;
+  SELECT x.* INTO e FROM dtx_internal.saga_external x WHERE x.token = saga_token.token;
   IF FOUND THEN
-    sg := dtx._saga_lock(e.saga);
-    SELECT x.* INTO e FROM dtx.saga_external x
-     WHERE x.saga = e.saga AND x.step = e.step AND x.token = _saga_token.token FOR UPDATE;
+    sg := dtx_internal.saga_lock(e.saga);
+    SELECT x.* INTO e FROM dtx_internal.saga_external x
+     WHERE x.saga = e.saga AND x.step = e.step AND x.token = saga_token.token FOR UPDATE;
     IF FOUND AND e.available_at > clock_timestamp() THEN
-      SELECT s.* INTO STRICT st FROM dtx.saga_step s WHERE s.saga = e.saga AND s.step = e.step FOR UPDATE;
+      SELECT s.* INTO STRICT st FROM dtx_internal.saga_step_record s WHERE s.saga = e.saga AND s.step = e.step FOR UPDATE;
       RETURN;
     END IF;
   END IF;
   RAISE EXCEPTION USING
     ERRCODE = 'object_not_in_prerequisite_state',
     MESSAGE = 'lease has been lost',
-    DETAIL = format('The token %s is not valid, or not valid any more.', _saga_token.token),
+    DETAIL = format('The token %s is not valid, or not valid any more.', saga_token.token),
     HINT = 'Nothing was changed. Somebody else may do this step now.';
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_token(uuid) IS
+COMMENT ON FUNCTION dtx_internal.saga_token(uuid) IS
   'internal: what an external worker has claimed, locked; an error if the lease is over';
 
-CREATE OR REPLACE FUNCTION dtx._heartbeat(token uuid, lease interval) RETURNS timestamptz
+CREATE OR REPLACE FUNCTION dtx_internal.heartbeat_step(token uuid, lease interval) RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -156,89 +155,89 @@ DECLARE
   t record;
   lease_until timestamptz;
 BEGIN
-  IF _heartbeat.lease <= '0' OR NOT isfinite(_heartbeat.lease) THEN
+  IF heartbeat_step.lease <= '0' OR NOT isfinite(heartbeat_step.lease) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'lease must be positive and finite';
   END IF;
-  t := dtx._saga_token(_heartbeat.token);
-  lease_until := clock_timestamp() + coalesce(_heartbeat.lease, (t.e).lease);
+  t := dtx_internal.saga_token(heartbeat_step.token);
+  lease_until := clock_timestamp() + coalesce(heartbeat_step.lease, (t.e).lease);
   -- When the step becomes due at the old end of the lease, the new one is seen.
-  UPDATE dtx.saga_external AS x
-     SET available_at = lease_until, lease = coalesce(_heartbeat.lease, x.lease)
+  UPDATE dtx_internal.saga_external AS x
+     SET available_at = lease_until, lease = coalesce(heartbeat_step.lease, x.lease)
    WHERE x.saga = (t.sg).id AND x.step = (t.st).step;
   IF lease_until < (t.st).due_at THEN
-    UPDATE dtx.saga_step AS s SET due_at = lease_until WHERE s.saga = (t.sg).id AND s.step = (t.st).step;
-    PERFORM dtx._wake_sagas();
+    UPDATE dtx_internal.saga_step_record AS s SET due_at = lease_until WHERE s.saga = (t.sg).id AND s.step = (t.st).step;
+    PERFORM dtx_internal.wake_sagas();
   END IF;
   RETURN lease_until;
 END
 $$;
 
-COMMENT ON FUNCTION dtx._heartbeat(uuid, interval) IS
-  'internal: dtx.heartbeat()';
+COMMENT ON FUNCTION dtx_internal.heartbeat_step(uuid, interval) IS
+  'internal: dtx.heartbeat_step()';
 
-CREATE OR REPLACE FUNCTION dtx.heartbeat(token uuid, lease interval DEFAULT NULL) RETURNS timestamptz
+CREATE OR REPLACE FUNCTION dtx.heartbeat_step(token uuid, lease interval DEFAULT NULL) RETURNS timestamptz
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx.heartbeat(uuid, interval) IS
+COMMENT ON FUNCTION dtx.heartbeat_step(uuid, interval) IS
   'begins the lease of an external worker anew, and returns its end; an error if it is over';
 
-CREATE OR REPLACE FUNCTION dtx._complete(token uuid, result jsonb) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.complete_step(token uuid, result jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
   t record;
 BEGIN
-  t := dtx._saga_token(_complete.token);
+  t := dtx_internal.saga_token(complete_step.token);
   IF NOT (t.st).compensation THEN
-    PERFORM dtx._saga_check_result(t.sg, _complete.result);
+    PERFORM dtx_internal.saga_check_result(t.sg, complete_step.result);
   END IF;
-  DELETE FROM dtx.saga_external x WHERE x.saga = (t.sg).id AND x.step = (t.st).step;
-  PERFORM dtx._saga_succeeded(t.sg, t.st, result, (t.e).claimed_at, (t.e).worker);
-  PERFORM dtx._wake_sagas();
+  DELETE FROM dtx_internal.saga_external x WHERE x.saga = (t.sg).id AND x.step = (t.st).step;
+  PERFORM dtx_internal.saga_succeeded(t.sg, t.st, result, (t.e).claimed_at, (t.e).worker);
+  PERFORM dtx_internal.wake_sagas();
 END
 $$;
 
-COMMENT ON FUNCTION dtx._complete(uuid, jsonb) IS
-  'internal: dtx.complete()';
+COMMENT ON FUNCTION dtx_internal.complete_step(uuid, jsonb) IS
+  'internal: dtx.complete_step()';
 
-CREATE OR REPLACE FUNCTION dtx.complete(token uuid, result jsonb DEFAULT NULL) RETURNS void
+CREATE OR REPLACE FUNCTION dtx.complete_step(token uuid, result jsonb DEFAULT NULL) RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx.complete(uuid, jsonb) IS
+COMMENT ON FUNCTION dtx.complete_step(uuid, jsonb) IS
   'an external worker has done what it has claimed, if this transaction commits; an error if its lease is over';
 
-CREATE OR REPLACE FUNCTION dtx._fail(token uuid, error text, retry boolean) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.fail_step(token uuid, error text, retry boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
   t record;
 BEGIN
-  IF coalesce(btrim(_fail.error), '') = '' OR _fail.retry IS NULL THEN
+  IF coalesce(btrim(fail_step.error), '') = '' OR fail_step.retry IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'error and retry must not be null, nor error empty';
   END IF;
-  t := dtx._saga_token(_fail.token);
-  PERFORM dtx._saga_attempt_failed(t.sg, t.st, 'failed', _fail.retry, NOT _fail.retry, NULL, _fail.error, NULL, NULL,
+  t := dtx_internal.saga_token(fail_step.token);
+  PERFORM dtx_internal.saga_attempt_failed(t.sg, t.st, 'failed', fail_step.retry, NOT fail_step.retry, NULL, fail_step.error, NULL, NULL,
                                    (t.e).claimed_at, (t.e).worker);
-  PERFORM dtx._wake_sagas();
+  PERFORM dtx_internal.wake_sagas();
 END
 $$;
 
-COMMENT ON FUNCTION dtx._fail(uuid, text, boolean) IS
-  'internal: dtx.fail()';
+COMMENT ON FUNCTION dtx_internal.fail_step(uuid, text, boolean) IS
+  'internal: dtx.fail_step()';
 
-CREATE OR REPLACE FUNCTION dtx.fail(token uuid, error text, retry boolean DEFAULT true) RETURNS void
+CREATE OR REPLACE FUNCTION dtx.fail_step(token uuid, error text, retry boolean DEFAULT true) RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx.fail(uuid, text, boolean) IS
+COMMENT ON FUNCTION dtx.fail_step(uuid, text, boolean) IS
   'an external worker has not been able to do what it has claimed, and nothing of it was done; retry false: it will never be; an error if its lease is over';
 
 --
@@ -246,40 +245,40 @@ COMMENT ON FUNCTION dtx.fail(uuid, text, boolean) IS
 --
 
 -- For each role by itself, so that one with many events is in nobody's way.
-CREATE OR REPLACE FUNCTION dtx._take_events(n integer)
+CREATE OR REPLACE FUNCTION dtx_internal.take_saga_events(n integer)
 RETURNS TABLE (id bigint, saga bigint, owner name, name text, role name, event text, at timestamptz, payload jsonb)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
-  caller oid := dtx._saga_caller();
+  caller oid := dtx_internal.saga_caller();
   this_id bigint;
-  o dtx.saga_outbox;
+  o dtx_internal.saga_outbox;
   got integer := 0;
   beyond bigint := -1;   -- has looked at all events up to this one
   ids bigint[];
   most integer;
 BEGIN
-  IF _take_events.n IS NULL OR _take_events.n NOT BETWEEN 1 AND 10000 THEN
+  IF take_saga_events.n IS NULL OR take_saga_events.n NOT BETWEEN 1 AND 10000 THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'number of events to take must be from 1 to 10000';
   END IF;
   -- Others may have taken any number of them, so in portions: of each role the next ones,
   -- and of all of these as many as no role can have others between.
-  most := _take_events.n + 1000;
+  most := take_saga_events.n + 1000;
   LOOP
     WITH RECURSIVE r (role) AS (
-      (SELECT x.role FROM dtx.saga_outbox x ORDER BY x.role, x.id LIMIT 1)
+      (SELECT x.role FROM dtx_internal.saga_outbox x ORDER BY x.role, x.id LIMIT 1)
       UNION ALL
-      SELECT (SELECT x.role FROM dtx.saga_outbox x WHERE x.role > r.role ORDER BY x.role, x.id LIMIT 1)
+      SELECT (SELECT x.role FROM dtx_internal.saga_outbox x WHERE x.role > r.role ORDER BY x.role, x.id LIMIT 1)
         FROM r WHERE r.role IS NOT NULL),
     w AS MATERIALIZED (
       SELECT e.ids
         FROM r
         CROSS JOIN LATERAL (SELECT array_agg(y.id ORDER BY y.id) AS ids
-                              FROM (SELECT x.id FROM dtx.saga_outbox x WHERE x.role = r.role AND x.id > beyond
+                              FROM (SELECT x.id FROM dtx_internal.saga_outbox x WHERE x.role = r.role AND x.id > beyond
                                      ORDER BY x.role, x.id LIMIT most) AS y) AS e
        WHERE r.role IS NOT NULL AND pg_has_role(caller, r.role, 'USAGE')),
     b AS (SELECT min(w.ids[most]) AS id FROM w)
@@ -288,9 +287,9 @@ BEGIN
              WHERE b.id IS NULL OR u.id <= b.id), b.id
       INTO ids, beyond FROM b;
     FOREACH this_id IN ARRAY coalesce(ids, '{}') LOOP
-      SELECT x.* INTO o FROM dtx.saga_outbox x WHERE x.id = this_id FOR UPDATE SKIP LOCKED;
+      SELECT x.* INTO o FROM dtx_internal.saga_outbox x WHERE x.id = this_id FOR UPDATE SKIP LOCKED;
       CONTINUE WHEN NOT FOUND;
-      DELETE FROM dtx.saga_outbox x WHERE x.id = o.id;
+      DELETE FROM dtx_internal.saga_outbox x WHERE x.id = o.id;
       id := o.id;
       saga := o.saga;
       owner := (SELECT u.rolname FROM pg_roles u WHERE u.oid = o.owner);
@@ -301,7 +300,7 @@ BEGIN
       payload := o.payload;
       RETURN NEXT;
       got := got + 1;
-      IF got >= _take_events.n THEN
+      IF got >= take_saga_events.n THEN
         RETURN;
       END IF;
     END LOOP;
@@ -310,13 +309,13 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION dtx._take_events(integer) IS
-  'internal: dtx.take_events()';
+COMMENT ON FUNCTION dtx_internal.take_saga_events(integer) IS
+  'internal: dtx.take_saga_events()';
 
-CREATE OR REPLACE FUNCTION dtx.take_events(n integer DEFAULT 100)
-RETURNS TABLE (id bigint, saga bigint, owner name, name text, role name, event text, at timestamptz, payload jsonb)
+CREATE OR REPLACE FUNCTION dtx.take_saga_events(n integer DEFAULT 100)
+RETURNS SETOF dtx.saga_event
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100;
 
-COMMENT ON FUNCTION dtx.take_events(integer) IS
+COMMENT ON FUNCTION dtx.take_saga_events(integer) IS
   'takes up to n events of one''s sagas, the oldest that nobody else takes just now, if this transaction commits';

@@ -9,17 +9,17 @@ CREATE OR REPLACE VIEW dtx.saga_definitions WITH (security_barrier) AS
          d.version,
          (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = d.owner) AS owner,
          d.created_at,
-         ARRAY(SELECT s.name FROM dtx.saga_definition_step AS s WHERE s.definition = d.id ORDER BY s.step) AS steps,
+         ARRAY(SELECT s.name FROM dtx_internal.saga_definition_step_record AS s WHERE s.definition = d.id ORDER BY s.step) AS steps,
          ARRAY(SELECT COALESCE(r.rolname, 'public')
-                 FROM dtx.saga_definition_grant AS g
+                 FROM dtx_internal.saga_definition_grant AS g
                  LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = g.grantee
                 WHERE g.owner = d.owner AND g.name = d.name AND (g.grantee IS NULL OR r.oid IS NOT NULL)
                 ORDER BY 1) AS granted_to
-    FROM dtx.saga_definition AS d
+    FROM dtx_internal.saga_definition_record AS d
    WHERE NOT d.dropped
      AND (pg_catalog.pg_has_role(d.owner, 'USAGE')
           OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
-          OR EXISTS (SELECT FROM dtx.saga_definition_grant AS g
+          OR EXISTS (SELECT FROM dtx_internal.saga_definition_grant AS g
                       WHERE g.owner = d.owner AND g.name = d.name
                         AND (g.grantee IS NULL OR pg_catalog.pg_has_role(g.grantee, 'USAGE'))));
 
@@ -46,7 +46,7 @@ CREATE OR REPLACE VIEW dtx.saga_definition_steps WITH (security_barrier) AS
          s.name AS step,
          s.action,
          s.kind,
-         ARRAY(SELECT p.name FROM dtx.saga_definition_step AS p
+         ARRAY(SELECT p.name FROM dtx_internal.saga_definition_step_record AS p
                 WHERE p.definition = d.id AND p.step = ANY (s.after) ORDER BY p.step) AS after,
          s.servers,
          s.execute,
@@ -60,11 +60,11 @@ CREATE OR REPLACE VIEW dtx.saga_definition_steps WITH (security_barrier) AS
          s.queue,
          s.payload,
          s.compensate_queue
-    FROM dtx.saga_definition AS d
-    JOIN dtx.saga_definition_step AS s ON s.definition = d.id
+    FROM dtx_internal.saga_definition_record AS d
+    JOIN dtx_internal.saga_definition_step_record AS s ON s.definition = d.id
    WHERE NOT d.dropped
      AND (pg_catalog.pg_has_role(d.owner, 'USAGE')
-          OR EXISTS (SELECT FROM dtx.saga_definition_grant AS g
+          OR EXISTS (SELECT FROM dtx_internal.saga_definition_grant AS g
                       WHERE g.owner = d.owner AND g.name = d.name
                         AND (g.grantee IS NULL OR pg_catalog.pg_has_role(g.grantee, 'USAGE'))));
 
@@ -138,15 +138,15 @@ CREATE OR REPLACE VIEW dtx.sagas WITH (security_barrier) AS
                   ELSE 'Remove the cause and SELECT dtx.retry_saga(%1$s); or do it by hand and SELECT dtx.skip_step(%1$s, %2$L, ''why''); or turn back with dtx.force_saga(%1$s, ''compensating'', ''why'').' END,
              g.id,
              (SELECT p.name
-                FROM dtx.saga_step AS s
-                JOIN dtx.saga_definition_step AS p ON p.definition = g.definition AND p.step = s.step
+                FROM dtx_internal.saga_step_record AS s
+                JOIN dtx_internal.saga_definition_step_record AS p ON p.definition = g.definition AND p.step = s.step
                WHERE s.saga = g.id AND s.state = 'failed' AND s.compensation = g.compensating
                ORDER BY s.since
                LIMIT 1))
          END AS hint
-    FROM dtx.saga AS g
-    JOIN dtx.saga_data AS x ON x.saga = g.id
-    JOIN dtx.saga_definition AS d ON d.id = g.definition
+    FROM dtx_internal.saga_record AS g
+    JOIN dtx_internal.saga_data AS x ON x.saga = g.id
+    JOIN dtx_internal.saga_definition_record AS d ON d.id = g.definition
     JOIN pg_catalog.pg_database AS h ON h.datname = pg_catalog.current_database()
    WHERE pg_catalog.pg_has_role(g.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 
@@ -187,7 +187,7 @@ CREATE OR REPLACE VIEW dtx.saga_steps WITH (security_barrier) AS
          d.name AS step,
          d.action,
          d.kind,
-         ARRAY(SELECT p.name FROM dtx.saga_definition_step AS p
+         ARRAY(SELECT p.name FROM dtx_internal.saga_definition_step_record AS p
                 WHERE p.definition = d.definition AND p.step = ANY (d.after) ORDER BY p.step) AS after,
          d.servers,
          COALESCE(s.state,
@@ -200,15 +200,15 @@ CREATE OR REPLACE VIEW dtx.saga_steps WITH (security_barrier) AS
          CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN e.worker END AS worker,
          CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN r.result END AS result,
          CASE WHEN s.state NOT IN ('completed', 'compensated') AND pg_catalog.pg_has_role(g.role, 'USAGE') THEN
-           (SELECT h.message FROM dtx.saga_history_record AS h
+           (SELECT h.message FROM dtx_internal.saga_history_record AS h
              WHERE h.saga = g.id AND h.step = d.step AND h.outcome IN ('failed', 'lost')
              ORDER BY h.id DESC LIMIT 1)
          END AS error
-    FROM dtx.saga AS g
-    JOIN dtx.saga_definition_step AS d ON d.definition = g.definition
-    LEFT JOIN dtx.saga_step AS s ON s.saga = g.id AND s.step = d.step
-    LEFT JOIN dtx.saga_external AS e ON e.saga = g.id AND e.step = d.step
-    LEFT JOIN dtx.saga_result AS r ON r.saga = g.id AND r.step = d.step
+    FROM dtx_internal.saga_record AS g
+    JOIN dtx_internal.saga_definition_step_record AS d ON d.definition = g.definition
+    LEFT JOIN dtx_internal.saga_step_record AS s ON s.saga = g.id AND s.step = d.step
+    LEFT JOIN dtx_internal.saga_external AS e ON e.saga = g.id AND e.step = d.step
+    LEFT JOIN dtx_internal.saga_result AS r ON r.saga = g.id AND r.step = d.step
     JOIN pg_catalog.pg_database AS h ON h.datname = pg_catalog.current_database()
    WHERE pg_catalog.pg_has_role(g.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 
@@ -260,9 +260,9 @@ CREATE OR REPLACE VIEW dtx.saga_history WITH (security_barrier) AS
          h.finished_at,
          h.retry_at,
          CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN h.by_whom END AS by_whom
-    FROM dtx.saga_history_record AS h
-    JOIN dtx.saga AS g ON g.id = h.saga
-    LEFT JOIN dtx.saga_definition_step AS d ON d.definition = g.definition AND d.step = h.step
+    FROM dtx_internal.saga_history_record AS h
+    JOIN dtx_internal.saga_record AS g ON g.id = h.saga
+    LEFT JOIN dtx_internal.saga_definition_step_record AS d ON d.definition = g.definition AND d.step = h.step
    WHERE pg_catalog.pg_has_role(g.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 
 COMMENT ON VIEW dtx.saga_history IS
@@ -309,8 +309,8 @@ CREATE OR REPLACE VIEW dtx.saga_stat WITH (security_barrier) AS
          pg_catalog.min(g.started_at) FILTER (WHERE g.finished_at IS NULL) AS oldest_unfinished,
          pg_catalog.avg(g.finished_at - g.started_at) FILTER (WHERE g.state = 'completed') AS mean_time,
          pg_catalog.max(g.finished_at - g.started_at) FILTER (WHERE g.state = 'completed') AS max_time
-    FROM dtx.saga AS g
-    JOIN dtx.saga_definition AS d ON d.id = g.definition
+    FROM dtx_internal.saga_record AS g
+    JOIN dtx_internal.saga_definition_record AS d ON d.id = g.definition
    WHERE pg_catalog.pg_has_role(g.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
    GROUP BY d.owner, d.name;
 

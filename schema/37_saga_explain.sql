@@ -4,7 +4,7 @@
 -- for several names them.
 --
 
-CREATE OR REPLACE FUNCTION dtx._saga_graph(names text[], befores text[], OUT step integer, OUT label text) RETURNS SETOF record
+CREATE OR REPLACE FUNCTION dtx_internal.saga_graph(names text[], befores text[], OUT step integer, OUT label text) RETURNS SETOF record
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -65,10 +65,10 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_graph(text[], text[]) IS
+COMMENT ON FUNCTION dtx_internal.saga_graph(text[], text[]) IS
   'internal: the steps of a graph in the order in which they are drawn';
 
-CREATE OR REPLACE FUNCTION dtx._saga_place(action text, servers name[], delay interval, queue text) RETURNS text
+CREATE OR REPLACE FUNCTION dtx_internal.saga_place(action text, servers name[], delay interval, queue text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT CASE action
@@ -79,22 +79,20 @@ AS $$
          END
 $$;
 
-COMMENT ON FUNCTION dtx._saga_place(text, name[], interval, text) IS
+COMMENT ON FUNCTION dtx_internal.saga_place(text, name[], interval, text) IS
   'internal: where a step is done, for a graph';
 
-CREATE OR REPLACE FUNCTION dtx.explain_saga(name text) RETURNS SETOF text
+-- One's own, or the only one of that name that one sees.  (Called with the privileges
+-- of whoever explains, so it must not name anything of dtx_internal.)
+CREATE OR REPLACE FUNCTION dtx_internal.find_definition_to_explain(name text, OUT owner name, OUT bare text, OUT version integer)
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  v integer;
-  whose text;
-  bare text;
+  whose text := substring(find_definition_to_explain.name from '^(.*)[.][^.]*$');
   owners name[];
 BEGIN
-  -- One's own, or the only one of that name that one sees.
-  whose := substring(explain_saga.name from '^(.*)[.][^.]*$');
-  bare := substring(explain_saga.name from '[^.]*$');
+  bare := substring(find_definition_to_explain.name from '[^.]*$');
   owners := ARRAY(SELECT DISTINCT d.owner FROM dtx.saga_definitions d
                    WHERE d.name = bare AND d.owner = coalesce(whose, d.owner));
   IF whose IS NULL AND current_user = ANY (owners) THEN
@@ -105,102 +103,132 @@ BEGIN
       MESSAGE = format('there are several definitions of a saga "%s"', bare),
       HINT = 'Write the name of the owner and a dot before that of the definition.';
   END IF;
-  SELECT max(d.version) INTO v FROM dtx.saga_definitions d WHERE d.name = bare AND d.owner = owners[1];
-  IF v IS NULL THEN
+  owner := owners[1];
+  version := (SELECT max(d.version) FROM dtx.saga_definitions d WHERE d.name = bare AND d.owner = owners[1]);
+  IF version IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = 'undefined_object',
-      MESSAGE = CASE WHEN explain_saga.name IS NULL THEN 'name of the saga must not be null'
-                     ELSE format('there is no definition of a saga "%s"', explain_saga.name) END;
+      MESSAGE = CASE WHEN find_definition_to_explain.name IS NULL THEN 'name of the saga must not be null'
+                     ELSE format('there is no definition of a saga "%s"', find_definition_to_explain.name) END;
   END IF;
-  RETURN NEXT format('definition of saga "%s", version %s', explain_saga.name, v);
-  RETURN QUERY
-    WITH s AS (
-      SELECT p.*, (SELECT array_agg(b.position ORDER BY b.position)
-                     FROM dtx.saga_definition_steps b
-                    WHERE b.owner = p.owner AND b.name = p.name AND b.version = p.version AND b.step = ANY (p.after)) AS before
-        FROM dtx.saga_definition_steps p
-       WHERE p.owner = owners[1] AND p.name = bare AND p.version = v),
-    g AS (
-      SELECT x.step, x.label, x.ord
-        FROM (SELECT array_agg(s.step ORDER BY s.position) AS names,
-                     array_agg(coalesce(s.before, '{}')::text ORDER BY s.position) AS befores FROM s) AS a,
-             ROWS FROM (dtx._saga_graph(a.names, a.befores)) WITH ORDINALITY AS x (step, label, ord)),
-    t AS (
-      SELECT g.ord, g.label, s.*, dtx._saga_place(s.action, s.servers, s.delay, s.queue) AS place
-        FROM g JOIN s ON s.position = g.step)
-    SELECT rtrim(rpad(t.label, max(length(t.label)) OVER ()) || '  '
-                 || rpad(t.place, max(length(t.place)) OVER ()) || '  '
-                 || rpad(t.kind, 13) || '  '
-                 || concat_ws(', ',
-                      CASE WHEN t.action IN ('sql', 'external') THEN format('%s attempts', t.max_attempts) END,
-                      CASE WHEN t.action IN ('sql', 'external') THEN format('backoff %s', t.backoff) END,
-                      'timeout ' || t.timeout,
-                      CASE WHEN array_remove(t.compensate, NULL) <> '{}' OR t.compensate_queue IS NOT NULL
-                           THEN format('compensation with %s attempts', t.compensate_attempts) END))
-      FROM t ORDER BY t.ord;
 END
 $$;
+
+COMMENT ON FUNCTION dtx_internal.find_definition_to_explain(text) IS
+  'internal: the definition that the caller means and may see';
+
+CREATE OR REPLACE FUNCTION dtx_internal.find_saga_to_explain(saga bigint) RETURNS dtx.sagas
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  sg dtx.sagas;
+BEGIN
+  SELECT g.* INTO sg FROM dtx.sagas g WHERE g.id = find_saga_to_explain.saga;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'undefined_object',
+      MESSAGE = CASE WHEN find_saga_to_explain.saga IS NULL THEN 'saga must not be null'
+                     ELSE format('saga %s does not exist, or is not yours', find_saga_to_explain.saga) END;
+  END IF;
+  RETURN sg;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.find_saga_to_explain(bigint) IS
+  'internal: a saga that the caller may see';
+
+-- Both of these are parsed when they are made, so whoever calls them needs no USAGE on
+-- dtx_internal.
+CREATE OR REPLACE FUNCTION dtx.explain_saga(name text) RETURNS SETOF text
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+  WITH d AS MATERIALIZED (
+    SELECT f.owner, f.bare, f.version FROM dtx_internal.find_definition_to_explain(explain_saga.name) AS f),
+  s AS (
+    SELECT p.*, (SELECT pg_catalog.array_agg(b.position ORDER BY b.position)
+                   FROM dtx.saga_definition_steps AS b
+                  WHERE b.owner = p.owner AND b.name = p.name AND b.version = p.version AND b.step = ANY (p.after)) AS before
+      FROM d JOIN dtx.saga_definition_steps AS p ON p.owner = d.owner AND p.name = d.bare AND p.version = d.version),
+  g AS (
+    SELECT x.step, x.label, x.ord
+      FROM (SELECT pg_catalog.array_agg(s.step ORDER BY s.position) AS names,
+                   pg_catalog.array_agg(COALESCE(s.before, '{}')::text ORDER BY s.position) AS befores FROM s) AS a,
+           ROWS FROM (dtx_internal.saga_graph(a.names, a.befores)) WITH ORDINALITY AS x (step, label, ord)),
+  t AS (
+    SELECT g.ord, g.label, s.*, dtx_internal.saga_place(s.action, s.servers, s.delay, s.queue) AS place
+      FROM g JOIN s ON s.position = g.step)
+  SELECT l.line
+    FROM (SELECT 0 AS ord, pg_catalog.format('definition of saga "%s", version %s', explain_saga.name, d.version) AS line
+            FROM d
+          UNION ALL
+          SELECT t.ord,
+                 pg_catalog.rtrim(pg_catalog.rpad(t.label, pg_catalog.max(pg_catalog.length(t.label)) OVER ()) || '  '
+                 || pg_catalog.rpad(t.place, pg_catalog.max(pg_catalog.length(t.place)) OVER ()) || '  '
+                 || pg_catalog.rpad(t.kind, 13) || '  '
+                 || pg_catalog.concat_ws(', ',
+                      CASE WHEN t.action IN ('sql', 'external') THEN pg_catalog.format('%s attempts', t.max_attempts) END,
+                      CASE WHEN t.action IN ('sql', 'external') THEN pg_catalog.format('backoff %s', t.backoff) END,
+                      'timeout ' || t.timeout,
+                      CASE WHEN pg_catalog.array_remove(t.compensate, NULL) <> '{}' OR t.compensate_queue IS NOT NULL
+                           THEN pg_catalog.format('compensation with %s attempts', t.compensate_attempts) END))
+            FROM t) AS l
+   ORDER BY l.ord;
+END;
 
 COMMENT ON FUNCTION dtx.explain_saga(text) IS
   'draws the graph of the newest version of a definition, as text';
 
 CREATE OR REPLACE FUNCTION dtx.explain_saga(saga bigint) RETURNS SETOF text
-LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-DECLARE
-  sg dtx.sagas;
-BEGIN
-  SELECT g.* INTO sg FROM dtx.sagas g WHERE g.id = explain_saga.saga;
-  IF NOT FOUND THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'undefined_object',
-      MESSAGE = CASE WHEN explain_saga.saga IS NULL THEN 'saga must not be null'
-                     ELSE format('saga %s does not exist, or is not yours', explain_saga.saga) END;
-  END IF;
-  RETURN NEXT format('saga %s "%s", version %s: %s', sg.id, sg.name, sg.version, sg.state)
-    || coalesce(' after ' || round(extract(epoch FROM sg.finished_at - sg.started_at), 3) || ' s', '');
-  RETURN NEXT concat_ws(', ', 'key "' || sg.key || '"', 'started at ' || sg.started_at,
-                        'to run at ' || sg.run_at, 'deadline ' || sg.deadline);
-  IF sg.reason IS NOT NULL THEN
-    RETURN NEXT sg.reason;
-  END IF;
-  IF sg.hint IS NOT NULL THEN
-    RETURN NEXT sg.hint;
-  END IF;
-  RETURN QUERY
-    WITH s AS (
-      SELECT p.*, (SELECT array_agg(b.position ORDER BY b.position)
-                     FROM dtx.saga_steps b
-                    WHERE b.saga = p.saga AND b.step = ANY (p.after)) AS before,
-             (SELECT round(extract(epoch FROM h.finished_at - h.started_at), 3)
-                FROM dtx.saga_history h
-               WHERE h.saga = p.saga AND h.step = p.step AND h.outcome = 'completed'
-               ORDER BY h.id DESC LIMIT 1) AS seconds
-        FROM dtx.saga_steps p
-       WHERE p.saga = sg.id),
-    g AS (
-      SELECT x.step, x.label, x.ord
-        FROM (SELECT array_agg(s.step ORDER BY s.position) AS names,
-                     array_agg(coalesce(s.before, '{}')::text ORDER BY s.position) AS befores FROM s) AS a,
-             ROWS FROM (dtx._saga_graph(a.names, a.befores)) WITH ORDINALITY AS x (step, label, ord)),
-    t AS (
-      SELECT g.ord, g.label, s.*, dtx._saga_place(s.action, s.servers, NULL, s.queue) AS place
-        FROM g JOIN s ON s.position = g.step)
-    SELECT rtrim(rpad(t.label, max(length(t.label)) OVER ()) || '  '
-                 || rpad(t.place, max(length(t.place)) OVER ()) || '  '
-                 || rpad(t.kind, 13) || '  '
-                 || rpad(t.state::text, 12) || '  '
-                 || concat_ws(', ',
-                      CASE t.attempts WHEN 0 THEN NULL WHEN 1 THEN '1 attempt' ELSE format('%s attempts', t.attempts) END,
-                      CASE WHEN t.state IN ('completed', 'compensated') THEN format('%s s', t.seconds) END,
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+  WITH sg AS MATERIALIZED (
+    SELECT f.* FROM dtx_internal.find_saga_to_explain(explain_saga.saga) AS f),
+  s AS (
+    SELECT p.*, (SELECT pg_catalog.array_agg(b.position ORDER BY b.position)
+                   FROM dtx.saga_steps AS b
+                  WHERE b.saga = p.saga AND b.step = ANY (p.after)) AS before,
+           (SELECT pg_catalog.round(EXTRACT(epoch FROM h.finished_at - h.started_at), 3)
+              FROM dtx.saga_history AS h
+             WHERE h.saga = p.saga AND h.step = p.step AND h.outcome = 'completed'
+             ORDER BY h.id DESC LIMIT 1) AS seconds
+      FROM sg JOIN dtx.saga_steps AS p ON p.saga = sg.id),
+  g AS (
+    SELECT x.step, x.label, x.ord
+      FROM (SELECT pg_catalog.array_agg(s.step ORDER BY s.position) AS names,
+                   pg_catalog.array_agg(COALESCE(s.before, '{}')::text ORDER BY s.position) AS befores FROM s) AS a,
+           ROWS FROM (dtx_internal.saga_graph(a.names, a.befores)) WITH ORDINALITY AS x (step, label, ord)),
+  t AS (
+    SELECT g.ord, g.label, s.*, dtx_internal.saga_place(s.action, s.servers, NULL, s.queue) AS place
+      FROM g JOIN s ON s.position = g.step)
+  SELECT l.line
+    FROM (SELECT -4 AS ord,
+                 pg_catalog.format('saga %s "%s", version %s: %s', sg.id, sg.name, sg.version, sg.state)
+                 || COALESCE(' after ' || pg_catalog.round(EXTRACT(epoch FROM sg.finished_at - sg.started_at), 3) || ' s', '') AS line
+            FROM sg
+          UNION ALL
+          SELECT -3, pg_catalog.concat_ws(', ', 'key "' || sg.key || '"', 'started at ' || sg.started_at,
+                                          'to run at ' || sg.run_at, 'deadline ' || sg.deadline)
+            FROM sg
+          UNION ALL
+          SELECT -2, sg.reason FROM sg WHERE sg.reason IS NOT NULL
+          UNION ALL
+          SELECT -1, sg.hint FROM sg WHERE sg.hint IS NOT NULL
+          UNION ALL
+          SELECT t.ord,
+                 pg_catalog.rtrim(pg_catalog.rpad(t.label, pg_catalog.max(pg_catalog.length(t.label)) OVER ()) || '  '
+                 || pg_catalog.rpad(t.place, pg_catalog.max(pg_catalog.length(t.place)) OVER ()) || '  '
+                 || pg_catalog.rpad(t.kind, 13) || '  '
+                 || pg_catalog.rpad(t.state::text, 12) || '  '
+                 || pg_catalog.concat_ws(', ',
+                      CASE t.attempts WHEN 0 THEN NULL WHEN 1 THEN '1 attempt' ELSE pg_catalog.format('%s attempts', t.attempts) END,
+                      CASE WHEN t.state IN ('completed', 'compensated') THEN pg_catalog.format('%s s', t.seconds) END,
                       CASE WHEN t.state IN ('running', 'waiting', 'failed') THEN 'since ' || t.since END,
                       'worker "' || t.worker || '"',
-                      CASE WHEN t.due_at > clock_timestamp() THEN 'next at ' || t.due_at END,
+                      CASE WHEN t.due_at > pg_catalog.clock_timestamp() THEN 'next at ' || t.due_at END,
                       t.error))
-      FROM t ORDER BY t.ord;
-END
-$$;
+            FROM t) AS l
+   ORDER BY l.ord;
+END;
 
 COMMENT ON FUNCTION dtx.explain_saga(bigint) IS
   'draws the graph of a saga with the states of its steps, attempts and times, as text';

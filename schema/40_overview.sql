@@ -2,7 +2,7 @@
 -- dtx.overview(), for psql's \watch.
 --
 
-CREATE OR REPLACE FUNCTION dtx._stat_since_last_call(
+CREATE OR REPLACE FUNCTION dtx_internal.stat_since_last_call(
   OUT seconds double precision,
   OUT one_phase bigint,
   OUT two_phase bigint,
@@ -15,11 +15,11 @@ CREATE OR REPLACE FUNCTION dtx._stat_since_last_call(
 AS 'MODULE_PATHNAME', 'dtx_sql_stat_since_last_call'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx._stat_since_last_call() IS
+COMMENT ON FUNCTION dtx_internal.stat_since_last_call() IS
   'internal: what was counted since this session last called this function or, if it has not, since the counters were zero';
 
 -- How long ago that was.
-CREATE OR REPLACE FUNCTION dtx._age(since timestamptz) RETURNS text
+CREATE OR REPLACE FUNCTION dtx_internal.age(since timestamptz) RETURNS text
 LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -30,21 +30,21 @@ AS $$
     FROM CAST(greatest(floor(extract(epoch FROM clock_timestamp() - since)), 0) AS bigint) AS s
 $$;
 
-COMMENT ON FUNCTION dtx._age(timestamptz) IS 'internal: for dtx.overview()';
+COMMENT ON FUNCTION dtx_internal.age(timestamptz) IS 'internal: for dtx.overview()';
 
-CREATE OR REPLACE FUNCTION dtx._rate(n bigint, seconds double precision) RETURNS text
+CREATE OR REPLACE FUNCTION dtx_internal.rate(n bigint, seconds double precision) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$SELECT round((n / greatest(seconds, 0.001))::numeric, 1) || ' per second'$$;
 
-COMMENT ON FUNCTION dtx._rate(bigint, double precision) IS 'internal: for dtx.overview()';
+COMMENT ON FUNCTION dtx_internal.rate(bigint, double precision) IS 'internal: for dtx.overview()';
 
-CREATE OR REPLACE FUNCTION dtx._mean(total double precision, n bigint) RETURNS text
+CREATE OR REPLACE FUNCTION dtx_internal.mean(total double precision, n bigint) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$SELECT coalesce(round((total / nullif(n, 0))::numeric, 2) || ' ms', '-')$$;
 
-COMMENT ON FUNCTION dtx._mean(double precision, bigint) IS 'internal: for dtx.overview()';
+COMMENT ON FUNCTION dtx_internal.mean(double precision, bigint) IS 'internal: for dtx.overview()';
 
 -- For psql's \watch.  Everything is looked at with the caller's privileges, so it
 -- is for members of pg_monitor.
@@ -63,7 +63,7 @@ BEGIN
   section := 'transactions';
   FOR item, value IN
     SELECT w.state, count(t.pid)::text
-           || coalesce(', oldest ' || dtx._age(min(t.started)), '')
+           || coalesce(', oldest ' || dtx_internal.age(min(t.started)), '')
       FROM (VALUES (1, 'active'), (2, 'preparing'), (3, 'committing'), (4, 'aborting')) AS w (n, state)
       LEFT JOIN dtx.transactions AS t ON t.state = w.state
      GROUP BY w.n, w.state
@@ -73,16 +73,16 @@ BEGIN
   END LOOP;
 
   -- What is counted is counted for all databases together.
-  SELECT * INTO s FROM dtx._stat_since_last_call();
+  SELECT * INTO s FROM dtx_internal.stat_since_last_call();
   section := 'commits';
   FOR item, value IN
-    VALUES ('one phase', dtx._rate(s.one_phase, s.seconds)),
-           ('two phases', dtx._rate(s.two_phase, s.seconds)),
-           ('refused in phase one', dtx._rate(s.prepare_failed, s.seconds)),
-           ('phase one takes', dtx._mean(s.prepare_time, s.two_phase + s.prepare_failed)),
-           ('phase two takes', dtx._mean(s.commit_time, s.two_phase)),
-           ('left to the resolver', dtx._rate(s.handed_over, s.seconds)),
-           ('done by the resolver', dtx._rate(s.resolved, s.seconds))
+    VALUES ('one phase', dtx_internal.rate(s.one_phase, s.seconds)),
+           ('two phases', dtx_internal.rate(s.two_phase, s.seconds)),
+           ('refused in phase one', dtx_internal.rate(s.prepare_failed, s.seconds)),
+           ('phase one takes', dtx_internal.mean(s.prepare_time, s.two_phase + s.prepare_failed)),
+           ('phase two takes', dtx_internal.mean(s.commit_time, s.two_phase)),
+           ('left to the resolver', dtx_internal.rate(s.handed_over, s.seconds)),
+           ('done by the resolver', dtx_internal.rate(s.resolved, s.seconds))
   LOOP
     RETURN NEXT;
   END LOOP;
@@ -91,7 +91,7 @@ BEGIN
   total := 0;
   FOR item, value IN
     SELECT coalesce(d.server, '(dropped server)'),
-           count(*) || ', oldest ' || dtx._age(min(d.since))
+           count(*) || ', oldest ' || dtx_internal.age(min(d.since))
            || coalesce(', ' || (array_agg(d.last_error ORDER BY d.since) FILTER (WHERE d.last_error IS NOT NULL))[1], '')
       FROM dtx.in_doubt AS d
      GROUP BY d.server
@@ -113,7 +113,7 @@ BEGIN
            CASE WHEN v.reachable IS NULL THEN 'not visited yet'
                 WHEN v.reachable THEN 'reachable'
                 ELSE 'NOT REACHABLE' END
-           || coalesce(' ' || dtx._age(v.checked_at) || ' ago', '')
+           || coalesce(' ' || dtx_internal.age(v.checked_at) || ' ago', '')
            || coalesce(', ' || v.slots_used || ' of ' || v.slots_total || ' slots used', '')
            || CASE WHEN v.reachable THEN '' ELSE coalesce(', ' || v.last_error, '') END
       FROM dtx.servers AS v
@@ -132,13 +132,13 @@ BEGIN
   item := 'earlier runs';
   SELECT coalesce('SUSPENDED: ' || b.suspended, 'as usual') INTO value
     FROM (VALUES (1)) AS always
-    LEFT JOIN dtx.boot AS b ON b.boot_id = dtx._boot_id() AND b.ended_at IS NULL;
+    LEFT JOIN dtx_internal.boot AS b ON b.boot_id = dtx_internal.boot_id() AND b.ended_at IS NULL;
   RETURN NEXT;
 
   section := 'workers';
   FOR item, value IN
     SELECT w.what,
-           CASE WHEN count(a.pid) > 0 THEN count(a.pid) || ', for ' || dtx._age(min(a.backend_start))
+           CASE WHEN count(a.pid) > 0 THEN count(a.pid) || ', for ' || dtx_internal.age(min(a.backend_start))
                 WHEN w.always THEN 'NOT RUNNING'
                 ELSE '0' END
       FROM (VALUES (1, 'launcher', true), (2, 'resolver', true),
@@ -157,7 +157,7 @@ BEGIN
   FOR item, value IN
     SELECT CASE WHEN c.state = 'failed' AND c.n > 0 THEN 'FAILED' ELSE c.state END,
            c.n || CASE WHEN c.state = 'running' AND g.oldest IS NOT NULL
-                       THEN ', oldest unfinished ' || dtx._age(g.oldest) ELSE '' END
+                       THEN ', oldest unfinished ' || dtx_internal.age(g.oldest) ELSE '' END
       FROM (SELECT sum(t.started)::bigint AS started, sum(t.pending)::bigint AS pending, sum(t.running)::bigint AS running,
                    sum(t.compensating)::bigint AS compensating, sum(t.failed)::bigint AS failed,
                    sum(t.completed)::bigint AS completed, sum(t.compensated)::bigint AS compensated,

@@ -1,151 +1,52 @@
 --
 -- Who may do what, beside superusers.  Not run again by updates, because
--- administrators may have granted more.
+-- administrators may have granted more.  (Functions of dtx_internal: 89_internal.sql.)
+--
+-- What has no entry here is a function that PUBLIC may execute: those that make values
+-- for dtx.define_saga(), and those that see and do no more than the caller's own views
+-- and user mappings.
 --
 
-REVOKE ALL ON FUNCTION dtx._make_identity() FROM PUBLIC;
-REVOKE ALL ON dtx.coordinator FROM PUBLIC;
-GRANT SELECT (id) ON dtx.coordinator TO pg_monitor;
-REVOKE ALL ON dtx.boot FROM PUBLIC;
-GRANT SELECT ON dtx.boot TO pg_monitor;
-REVOKE ALL ON FUNCTION dtx._record_boot() FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._gid(xid8, integer, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.adopt_identity(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.new_identity(text) FROM PUBLIC;
-REVOKE ALL ON dtx.decision FROM PUBLIC;
-GRANT SELECT ON dtx.decision TO pg_monitor;
-REVOKE ALL ON dtx.route FROM PUBLIC;
-GRANT SELECT ON dtx.route TO pg_monitor;
-REVOKE ALL ON dtx.forced FROM PUBLIC;
-GRANT SELECT ON dtx.forced TO pg_monitor;
-REVOKE ALL ON dtx.damage_record FROM PUBLIC;
-GRANT SELECT ON dtx.damage_record TO pg_monitor;
-REVOKE ALL ON dtx.damage FROM PUBLIC;
-GRANT SELECT ON dtx.damage TO pg_monitor;
+-- Whatever ALTER DEFAULT PRIVILEGES has given away.
+DO $$
+DECLARE
+  who text;
+BEGIN
+  FOR who IN
+    SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END
+      FROM (SELECT n.nspowner AS owner, n.nspacl AS acl
+              FROM pg_catalog.pg_namespace n
+             WHERE n.nspname OPERATOR(pg_catalog.=) 'dtx_internal'
+            UNION ALL
+            SELECT c.relowner, c.relacl
+              FROM pg_catalog.pg_class c
+              JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+             WHERE n.nspname OPERATOR(pg_catalog.=) 'dtx_internal') AS o,
+           pg_catalog.aclexplode(o.acl) AS a
+     WHERE a.grantee OPERATOR(pg_catalog.<>) o.owner
+  LOOP
+    EXECUTE pg_catalog.format('REVOKE ALL ON SCHEMA dtx_internal FROM %s', who);
+    EXECUTE pg_catalog.format('REVOKE ALL ON ALL TABLES IN SCHEMA dtx_internal FROM %s', who);
+    EXECUTE pg_catalog.format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA dtx_internal FROM %s', who);
+  END LOOP;
+END
+$$;
+
+-- dtx_internal.  Nobody has privileges for what sagas are in: who may DELETE may LOCK
+-- TABLE, too, and would hold up all sagas that come to their end.
+GRANT USAGE ON SCHEMA dtx_internal TO pg_monitor;
+GRANT SELECT (id) ON dtx_internal.coordinator TO pg_monitor;
+GRANT SELECT ON dtx_internal.boot TO pg_monitor;
+GRANT SELECT ON dtx_internal.decision TO pg_monitor;
+GRANT SELECT ON dtx_internal.route TO pg_monitor;
+GRANT SELECT ON dtx_internal.forced_record TO pg_monitor;
+GRANT SELECT ON dtx_internal.damage_record TO pg_monitor;
+
+-- views
 REVOKE ALL ON dtx.transactions FROM PUBLIC;
 GRANT SELECT ON dtx.transactions TO PUBLIC;
 REVOKE ALL ON dtx.in_doubt FROM PUBLIC;
 GRANT SELECT ON dtx.in_doubt TO PUBLIC;
-REVOKE ALL ON FUNCTION dtx._servers() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION dtx._servers() TO pg_monitor;
-REVOKE ALL ON dtx.servers FROM PUBLIC;
-GRANT SELECT ON dtx.servers TO pg_monitor;
-REVOKE ALL ON FUNCTION dtx._stat() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION dtx._stat() TO pg_monitor;
-REVOKE ALL ON dtx.stat FROM PUBLIC;
-GRANT SELECT ON dtx.stat TO pg_monitor;
-REVOKE ALL ON FUNCTION dtx.stat_reset() FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.resolve() FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.confirm_server(name, boolean, text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.force(text, text, text, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.exec(name, text, text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.exec_all(name[], text, text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.query(name, text, text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.query_all(name[], text, text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.query_json(name, text, text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.acknowledge(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._wake_resolver() FROM PUBLIC;
-REVOKE ALL ON SEQUENCE dtx.saga_definition_id FROM PUBLIC;
-REVOKE ALL ON dtx.saga_definition FROM PUBLIC;
-REVOKE ALL ON dtx.saga_definition_grant FROM PUBLIC;
-REVOKE ALL ON dtx.saga_definition_step FROM PUBLIC;
-REVOKE ALL ON SEQUENCE dtx.saga_id FROM PUBLIC;
-REVOKE ALL ON dtx.saga FROM PUBLIC;
-REVOKE ALL ON dtx.saga_data FROM PUBLIC;
-REVOKE ALL ON dtx.saga_key FROM PUBLIC;
-REVOKE ALL ON dtx.saga_step FROM PUBLIC;
-REVOKE ALL ON dtx.saga_result FROM PUBLIC;
-REVOKE ALL ON dtx.saga_history_record FROM PUBLIC;
-
--- Nobody has privileges for it: who may DELETE may LOCK TABLE, too, and would hold up
--- all sagas that come to their end.
-REVOKE ALL ON dtx.saga_outbox FROM PUBLIC;
-REVOKE ALL ON dtx.saga_signal FROM PUBLIC;
-REVOKE ALL ON dtx.saga_external FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_caller() FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_claim(bigint, smallint, integer, boolean, oid, oid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_claimed(bigint, smallint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_stop(bigint, smallint, integer, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_lane_open(oid, oid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_own_xid(xid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_confirmed(bigint, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_database() FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_active_database() FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._boot_id() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION dtx._boot_id() TO pg_monitor;
-REVOKE ALL ON FUNCTION dtx._wake_sagas() FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_announce(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_finished(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_xid() FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_lane(name[], text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_results(bigint, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_check_result(dtx.saga, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_check_database(dtx.saga) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_lock(bigint, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_audit(dtx.saga, smallint, text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_check_reason(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_end(dtx.saga, dtx.saga_state, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_advance(dtx.saga, smallint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_unwind(dtx.saga) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_compensate(dtx.saga, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_stop_steps(dtx.saga) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_no_return(dtx.saga, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_deadline(dtx.saga) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_succeeded(dtx.saga, dtx.saga_step, jsonb, timestamptz, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_attempt_failed(dtx.saga, dtx.saga_step, text, boolean, boolean, text, text, text, text, timestamptz, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_lease_lost(dtx.saga, dtx.saga_step, dtx.saga_external) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_try(bigint, smallint, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_postpone(bigint, smallint, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_take(oid, bigint, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_untake(bigint, smallint, integer, text, text, timestamptz, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_done(bigint, smallint, integer, text, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_retryable(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_error(bigint, smallint, integer, text, text, text, text, text, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_schedule() FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_deadlines(integer, oid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_orphaned(oid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_any() FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_look(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_split_name(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_granted(oid, text, oid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_own_name(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_find_definition(text, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._define_saga(text, dtx.step_spec[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.define_saga(text, dtx.step_spec[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._grant_saga_definition(text, name) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.grant_saga_definition(text, name) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._revoke_saga_definition(text, name) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.revoke_saga_definition(text, name) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._drop_saga_definition(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.drop_saga_definition(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_forget_definitions() FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._start_saga(text, jsonb, text, timestamptz, timestamptz, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.wait_saga(bigint, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._cancel_saga(bigint, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.cancel_saga(bigint, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_find_step(dtx.saga, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_revive(dtx.saga) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_check_unfinished(dtx.saga) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._retry_saga(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.retry_saga(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._skip_step(bigint, text, text, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.skip_step(bigint, text, text, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._force_saga(bigint, dtx.saga_state, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.force_saga(bigint, dtx.saga_state, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._signal_saga(bigint, text, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.signal_saga(bigint, text, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._claim(text, text, interval, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.claim(text, text, interval, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._saga_token(uuid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._heartbeat(uuid, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.heartbeat(uuid, interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._complete(uuid, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.complete(uuid, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._fail(uuid, text, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.fail(uuid, text, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._take_events(integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx.take_events(integer) FROM PUBLIC;
 REVOKE ALL ON dtx.saga_definitions FROM PUBLIC;
 GRANT SELECT ON dtx.saga_definitions TO PUBLIC;
 REVOKE ALL ON dtx.saga_definition_steps FROM PUBLIC;
@@ -158,15 +59,44 @@ REVOKE ALL ON dtx.saga_history FROM PUBLIC;
 GRANT SELECT ON dtx.saga_history TO PUBLIC;
 REVOKE ALL ON dtx.saga_stat FROM PUBLIC;
 GRANT SELECT ON dtx.saga_stat TO PUBLIC;
-REVOKE ALL ON FUNCTION dtx._purge_sagas(interval) FROM PUBLIC;
+REVOKE ALL ON dtx.servers FROM PUBLIC;
+GRANT SELECT ON dtx.servers TO pg_monitor;
+REVOKE ALL ON dtx.stat FROM PUBLIC;
+GRANT SELECT ON dtx.stat TO pg_monitor;
+REVOKE ALL ON dtx.damage FROM PUBLIC;
+GRANT SELECT ON dtx.damage TO pg_monitor;
+REVOKE ALL ON dtx.forced FROM PUBLIC;
+GRANT SELECT ON dtx.forced TO pg_monitor;
+
+-- functions for superusers, until they grant them
+REVOKE ALL ON FUNCTION dtx.adopt_identity(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.change_identity(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.reset_stat() FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.resolve_in_doubt() FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.confirm_server(name, boolean, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.force_in_doubt(text, text, text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.acknowledge_damage(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.exec(name, text, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.exec_all(name[], text, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.query(name, text, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.query_all(name[], text, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.query_json(name, text, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.define_saga(text, dtx.step_spec[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.grant_saga_definition(text, name) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.revoke_saga_definition(text, name) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.drop_saga_definition(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.wait_saga(bigint, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.cancel_saga(bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.retry_saga(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.skip_step(bigint, text, text, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.force_saga(bigint, dtx.saga_state, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.signal_saga(bigint, text, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION dtx.purge_sagas(interval) FROM PUBLIC;
-REVOKE ALL ON FUNCTION dtx._stat_since_last_call() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION dtx._stat_since_last_call() TO pg_monitor;
-REVOKE ALL ON FUNCTION dtx._age(timestamptz) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION dtx._age(timestamptz) TO pg_monitor;
-REVOKE ALL ON FUNCTION dtx._rate(bigint, double precision) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION dtx._rate(bigint, double precision) TO pg_monitor;
-REVOKE ALL ON FUNCTION dtx._mean(double precision, bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION dtx._mean(double precision, bigint) TO pg_monitor;
+REVOKE ALL ON FUNCTION dtx.claim_step(text, text, interval, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.heartbeat_step(uuid, interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.complete_step(uuid, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.fail_step(uuid, text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.take_saga_events(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION dtx.overview() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION dtx.overview() TO pg_monitor;

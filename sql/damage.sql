@@ -19,19 +19,19 @@ ROLLBACK;
 CREATE PROCEDURE decide(xid int, servers name[], remote text) LANGUAGE sql AS
 	$$ CALL record_decision(221, xid::text::xid8, servers, remote::bigint[]) $$;
 CREATE FUNCTION gid(xid text, n int) RETURNS text LANGUAGE sql AS
-	$$ SELECT dtx._gid(xid::xid8, n, 221) $$;
+	$$ SELECT dtx_internal.gid(xid::xid8, n, 221) $$;
 BEGIN;
 CALL decide(1, '{one}', format('{%s}', :'committed'));
 CALL decide(2, '{one}', format('{%s}', :'aborted1'));
 CALL decide(3, '{one,two}', format('{%s,%s}', :'committed', :'aborted2'));
 CALL decide(4, '{one}', format('{%s}', :'aborted3'));
-INSERT INTO dtx.forced VALUES (gid('4', 1), 'one', 'rollback', 'commit', true, 'on purpose', current_user, now());
+INSERT INTO dtx_internal.forced_record VALUES (gid('4', 1), 'one', 'rollback', 'commit', true, 'on purpose', current_user, now());
 CALL decide(5, '{two}', format('{%s}', :'committed'::bigint + 1000000));
 CALL decide(7, '{two}', '{0}');
 COMMIT;
 -- The resolver makes a pass if it is asked for one.
-DO 'BEGIN PERFORM dtx.resolve(); END';
-CALL wait_until('SELECT count(*) = 0 FROM dtx.decision WHERE boot_id = 221 AND xid <> 7');
+DO 'BEGIN PERFORM dtx.resolve_in_doubt(); END';
+CALL wait_until('SELECT count(*) = 0 FROM dtx_internal.decision WHERE boot_id = 221 AND xid <> 7');
 SELECT short(gid) AS gid, server, decided, found, since > now() - interval '1 hour' AS lately,
 	remote_xid = :'aborted1' AS one, remote_xid = :'aborted2' AS two, detail
 FROM dtx.damage ORDER BY gid;
@@ -42,20 +42,20 @@ CREATE ROLE regress_dtx_user;
 CREATE ROLE regress_dtx_monitor IN ROLE pg_monitor;
 SET ROLE regress_dtx_user;
 SELECT count(*) FROM dtx.damage;
-SELECT count(*) FROM dtx.damage_record;
-SELECT dtx.acknowledge(gid('2', 1), 'not mine');
+SELECT count(*) FROM dtx_internal.damage_record;
+SELECT dtx.acknowledge_damage(:'gid32', 'not mine');
 RESET ROLE;
 SET ROLE regress_dtx_monitor;
 SELECT count(*) FROM dtx.damage;
-SELECT dtx.acknowledge(gid('2', 1), 'not mine');
-DELETE FROM dtx.damage_record;
+SELECT dtx.acknowledge_damage(:'gid32', 'not mine');
+DELETE FROM dtx_internal.damage_record;
 RESET ROLE;
 -- acknowledging
 CREATE FUNCTION try_ack(gid text, reason text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	h text;
 BEGIN
-	PERFORM dtx.acknowledge(gid, reason);
+	PERFORM dtx.acknowledge_damage(gid, reason);
 	RETURN 'done';
 EXCEPTION WHEN OTHERS THEN
 	GET STACKED DIAGNOSTICS h = PG_EXCEPTION_HINT;
@@ -73,28 +73,28 @@ COMMIT;
 SELECT try_ack(gid('2', 1), 'booked again');
 SELECT try_ack(gid('2', 1), 'booked again');
 -- whoever is granted EXECUTE may, and it is he who did it
-GRANT EXECUTE ON FUNCTION dtx.acknowledge(text, text) TO regress_dtx_user;
+GRANT EXECUTE ON FUNCTION dtx.acknowledge_damage(text, text) TO regress_dtx_user;
 SET SESSION AUTHORIZATION regress_dtx_user;
-SELECT dtx.acknowledge(:'gid32', 'known to all');
+SELECT dtx.acknowledge_damage(:'gid32', 'known to all');
 RESET SESSION AUTHORIZATION;
-REVOKE EXECUTE ON FUNCTION dtx.acknowledge(text, text) FROM regress_dtx_user;
+REVOKE EXECUTE ON FUNCTION dtx.acknowledge_damage(text, text) FROM regress_dtx_user;
 \pset format aligned
 \pset tuples_only off
 SELECT short(gid) AS gid FROM dtx.damage ORDER BY gid;
 SELECT short(gid) AS gid, acknowledged_by = current_user AS by_me, reason,
 	acknowledged_at > since AS later
-FROM dtx.damage_record ORDER BY gid;
+FROM dtx_internal.damage_record ORDER BY gid;
 -- found again: on record already
 CALL decide(2, '{one}', format('{%s}', :'aborted1'));
-DO 'BEGIN PERFORM dtx.resolve(); END';
-CALL wait_until('SELECT count(*) = 0 FROM dtx.decision WHERE boot_id = 221 AND xid <> 7');
+DO 'BEGIN PERFORM dtx.resolve_in_doubt(); END';
+CALL wait_until('SELECT count(*) = 0 FROM dtx_internal.decision WHERE boot_id = 221 AND xid <> 7');
 SELECT short(gid) AS gid FROM dtx.damage ORDER BY gid;
 -- clean up
-DELETE FROM dtx.damage_record;
-DELETE FROM dtx.forced WHERE gid = gid('4', 1);
-CALL change_decisions('DELETE FROM dtx.decision WHERE boot_id = 221');
+DELETE FROM dtx_internal.damage_record;
+DELETE FROM dtx_internal.forced_record WHERE gid = gid('4', 1);
+CALL change_decisions('DELETE FROM dtx_internal.decision WHERE boot_id = 221');
 SET client_min_messages = warning;
-SELECT dtx.force(gid('7', 1), 'commit', 'done', override => true);
+SELECT dtx.force_in_doubt(gid('7', 1), 'commit', 'done', override => true);
 RESET client_min_messages;
 DROP PROCEDURE decide;
 DROP FUNCTION gid;

@@ -1,5 +1,5 @@
 --
--- dtx.force(): a human decides.
+-- dtx.force_in_doubt(): a human decides.
 --
 CALL begin_test();
 \set SHOW_CONTEXT never
@@ -15,7 +15,7 @@ BEGIN;
 SELECT pg_current_xact_id() AS xid2 \gset
 ROLLBACK;
 SELECT pg_current_xact_id() AS xid3 \gset
-SELECT dtx._gid(:'xid1', 1) AS gid1, dtx._gid(:'xid2', 1) AS gid2, dtx._gid(:'xid3', 1) AS gid3, dtx._gid(:'xid1', 4) AS gid4 \gset
+SELECT dtx_internal.gid(:'xid1', 1) AS gid1, dtx_internal.gid(:'xid2', 1) AS gid2, dtx_internal.gid(:'xid3', 1) AS gid3, dtx_internal.gid(:'xid1', 4) AS gid4 \gset
 \c dtx_one
 BEGIN;
 UPDATE acct SET bal = 1 WHERE id = 1;
@@ -35,7 +35,7 @@ DECLARE
 	d text;
 	h text;
 BEGIN
-	PERFORM dtx.force(gid, decision, reason, override);
+	PERFORM dtx.force_in_doubt(gid, decision, reason, override);
 	RETURN 'done';
 EXCEPTION WHEN OTHERS THEN
 	GET STACKED DIAGNOSTICS d = PG_EXCEPTION_DETAIL, h = PG_EXCEPTION_HINT;
@@ -46,7 +46,7 @@ $$;
 \pset format unaligned
 \pset tuples_only on
 -- the third was committed
-CALL record_decision(dtx._boot_id(), :'xid3', '{one}', '{0}');
+CALL record_decision(dtx_internal.boot_id(), :'xid3', '{one}', '{0}');
 -- in agreement with the record
 SELECT try(:'gid1', 'rollback', 'tidying up');
 SELECT one FROM balances WHERE id = 1;
@@ -69,7 +69,7 @@ SELECT try(:'gid4', 'rollback', NULL);
 SELECT try(NULL, 'rollback', 'reason');
 SELECT count(*) FROM dtx.forced;
 SELECT count(*) FROM pg_prepared_xacts;
-SELECT format('DELETE FROM dtx.decision WHERE xid = %s', :'xid3') AS command \gset
+SELECT format('DELETE FROM dtx_internal.decision WHERE xid = %s', :'xid3') AS command \gset
 CALL change_decisions(:'command');
 DROP FUNCTION try;
 ALTER SYSTEM RESET pg_dtx.resolver;

@@ -2,14 +2,14 @@
 -- gids are parsed strictly: they come back from other machines.
 --
 SELECT format('%s:%s', lpad(to_hex(id), 16, '0'), d.oid) AS here
-FROM dtx.coordinator, pg_database d WHERE datname = current_database() \gset
+FROM dtx_internal.coordinator, pg_database d WHERE datname = current_database() \gset
 SELECT set_config('test.here', :'here', false) IS NOT NULL AS set;
 \pset format unaligned
 -- Nobody has any of these prepared.  Those that are wrong are refused as wrong,
 -- the others as not there or not ours.
 CREATE FUNCTION try(gid text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
-	PERFORM dtx.force(replace(gid, 'HERE', current_setting('test.here')), 'rollback', 'test');
+	PERFORM dtx.force_in_doubt(replace(gid, 'HERE', current_setting('test.here')), 'rollback', 'test');
 	RETURN 'done';
 EXCEPTION WHEN OTHERS THEN
 	RETURN CASE

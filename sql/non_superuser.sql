@@ -36,8 +36,8 @@ COMMIT;
 RESET ROLE;
 SELECT * FROM counted();
 -- they need no rights on anything in schema dtx, and have none to write there
-SELECT has_table_privilege('regress_dtx_user', 'dtx.decision', 'INSERT') AS write,
-	has_table_privilege('regress_dtx_user', 'dtx.decision', 'SELECT') AS read;
+SELECT has_table_privilege('regress_dtx_user', 'dtx_internal.decision', 'INSERT') AS write,
+	has_table_privilege('regress_dtx_user', 'dtx_internal.decision', 'SELECT') AS read;
 -- two users in one transaction are two participants on one server
 BEGIN;
 UPDATE acct1 SET bal = 3 WHERE id = 3;

@@ -8,7 +8,7 @@ CREATE VIEW shown AS
 		regexp_replace(value, '\d[\d.]*( (s|min|h|days)\M)?', 'N', 'g') AS value
 	FROM dtx.overview();
 SELECT section, item FROM dtx.overview();
-SELECT count(*) >= 0 AS visited FROM dtx.resolve();
+SELECT count(*) >= 0 AS visited FROM dtx.resolve_in_doubt();
 CALL wait_until($$SELECT count(*) = 1 FROM pg_stat_activity
 	WHERE backend_type = 'pg_dtx resolver' AND datname = current_database()$$);
 SELECT * FROM shown WHERE section IN ('transactions', 'in doubt', 'servers', 'damage', 'workers');
@@ -24,20 +24,20 @@ UPDATE acct1 SET bal = 4 WHERE id = 1;
 COMMIT;
 SELECT one_phase, two_phase, prepare_failed, handed_over, resolved,
 	seconds > 0 AS seconds, prepare_time > 0 AS prepare_time, commit_time > 0 AS commit_time
-FROM dtx._stat_since_last_call();
-SELECT one_phase, two_phase, prepare_time, commit_time FROM dtx._stat_since_last_call();
+FROM dtx_internal.stat_since_last_call();
+SELECT one_phase, two_phase, prepare_time, commit_time FROM dtx_internal.stat_since_last_call();
 SELECT * FROM shown WHERE item IN ('two phases', 'phase one takes');
 -- and not negative after a reset
 UPDATE acct1 SET bal = 5 WHERE id = 1;
-SELECT dtx.stat_reset();
-SELECT one_phase, two_phase, seconds >= 0 AS seconds FROM dtx._stat_since_last_call();
+SELECT dtx.reset_stat();
+SELECT one_phase, two_phase, seconds >= 0 AS seconds FROM dtx_internal.stat_since_last_call();
 -- what is wrong is in capitals
 CALL make_server('nowhere', 'regress_dtx_no_such_database');
 CALL make_mapping('nowhere');
 -- what was not tried is not wrong
 SELECT item, value FROM dtx.overview() WHERE section = 'servers' AND item = 'nowhere';
 SELECT dtx.confirm_server('nowhere', all_mappings => true);
-SELECT count(*) > 0 AS visited FROM dtx.resolve();
+SELECT count(*) > 0 AS visited FROM dtx.resolve_in_doubt();
 SELECT item, value ~ '^NOT REACHABLE \d+ s ago, .*regress_dtx_no_such_database' AS value
 FROM dtx.overview() WHERE section = 'servers' AND item = 'nowhere';
 SET client_min_messages = warning;

@@ -15,33 +15,43 @@ CREATE USER MAPPING FOR regress_dtx_user SERVER one
 SELECT p.proname, has_function_privilege('regress_dtx_user', p.oid, 'EXECUTE') AS users,
 	has_function_privilege('regress_dtx_monitor', p.oid, 'EXECUTE') AS monitors
 FROM pg_proc p WHERE pronamespace = 'dtx'::regnamespace ORDER BY 1;
-SELECT c.relname, c.relkind,
+-- (of internal functions, those that are executed for others by views and functions, or are for monitors)
+SELECT p.proname, has_function_privilege('regress_dtx_user', p.oid, 'EXECUTE') AS users,
+	has_function_privilege('regress_dtx_monitor', p.oid, 'EXECUTE') AS monitors
+FROM pg_proc p WHERE pronamespace = 'dtx_internal'::regnamespace
+	AND has_function_privilege('regress_dtx_monitor', p.oid, 'EXECUTE') ORDER BY 1;
+SELECT n.nspname, has_schema_privilege('regress_dtx_user', n.oid, 'USAGE') AS users,
+	has_schema_privilege('regress_dtx_monitor', n.oid, 'USAGE') AS monitors,
+	has_schema_privilege('regress_dtx_monitor', n.oid, 'CREATE') AS monitors_create
+FROM pg_namespace n WHERE n.nspname IN ('dtx', 'dtx_internal') ORDER BY 1;
+SELECT c.oid::regclass AS relation, c.relkind,
 	has_table_privilege('regress_dtx_user', c.oid, 'SELECT') AS users,
 	has_table_privilege('regress_dtx_monitor', c.oid, 'SELECT') AS monitors,
 	has_table_privilege('regress_dtx_user', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') AS users_write
-FROM pg_class c WHERE relnamespace = 'dtx'::regnamespace AND relkind IN ('r', 'm', 'v') ORDER BY 1;
+FROM pg_class c WHERE relnamespace IN ('dtx'::regnamespace, 'dtx_internal'::regnamespace)
+	AND relkind IN ('r', 'm', 'v', 'S') ORDER BY c.oid::regclass::text COLLATE "C";
 -- acting
 SET ROLE regress_dtx_user;
-SELECT * FROM dtx.resolve();
-SELECT dtx.force('dtx:0000000000000000:1:0000000000000000:1:1', 'commit', 'why not');
-SELECT dtx.stat_reset();
-DELETE FROM dtx.decision;
-TRUNCATE dtx.decision;
-INSERT INTO dtx.decision SELECT * FROM dtx.decision;
-UPDATE dtx.coordinator SET id = 0;
-DELETE FROM dtx.forced;
+SELECT * FROM dtx.resolve_in_doubt();
+SELECT dtx.force_in_doubt('dtx:0000000000000000:1:0000000000000000:1:1', 'commit', 'why not');
+SELECT dtx.reset_stat();
+DELETE FROM dtx_internal.decision;
+TRUNCATE dtx_internal.decision;
+INSERT INTO dtx_internal.decision SELECT * FROM dtx_internal.decision;
+UPDATE dtx_internal.coordinator SET id = 0;
+DELETE FROM dtx_internal.forced_record;
 RESET ROLE;
 SET ROLE regress_dtx_monitor;
-SELECT * FROM dtx.resolve();
-SELECT dtx.stat_reset();
+SELECT * FROM dtx.resolve_in_doubt();
+SELECT dtx.reset_stat();
 RESET ROLE;
 -- whoever is granted EXECUTE may
 GRANT USAGE ON SCHEMA dtx TO regress_dtx_operator;
-GRANT EXECUTE ON FUNCTION dtx.resolve() TO regress_dtx_operator;
+GRANT EXECUTE ON FUNCTION dtx.resolve_in_doubt() TO regress_dtx_operator;
 SET ROLE regress_dtx_operator;
-SELECT * FROM dtx.resolve();
+SELECT * FROM dtx.resolve_in_doubt();
 RESET ROLE;
-REVOKE EXECUTE ON FUNCTION dtx.resolve() FROM regress_dtx_operator;
+REVOKE EXECUTE ON FUNCTION dtx.resolve_in_doubt() FROM regress_dtx_operator;
 REVOKE USAGE ON SCHEMA dtx FROM regress_dtx_operator;
 -- seeing: a transaction's own user, monitors, nobody else
 BEGIN;

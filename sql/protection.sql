@@ -5,51 +5,52 @@ CALL begin_test();
 \set SHOW_CONTEXT never
 -- the extension's tables can't be taken away from under it
 ALTER SCHEMA dtx RENAME TO other;
-ALTER MATERIALIZED VIEW dtx.decision RENAME TO other;
-ALTER TABLE dtx.decision RENAME TO other;
-ALTER MATERIALIZED VIEW dtx.decision RENAME COLUMN xid TO other;
-ALTER MATERIALIZED VIEW dtx.decision SET SCHEMA public;
-ALTER MATERIALIZED VIEW dtx.decision SET (fillfactor = 50);
-ALTER TABLE dtx.decision OWNER TO CURRENT_USER;
-ALTER TABLE dtx.coordinator RENAME TO other;
-ALTER TABLE dtx.coordinator SET SCHEMA public;
-ALTER TABLE dtx.forced ADD COLUMN note text;
-ALTER TABLE dtx.forced DROP COLUMN gid;
-ALTER TABLE dtx.forced ALTER COLUMN decision TYPE varchar;
+ALTER SCHEMA dtx_internal RENAME TO other;
+ALTER MATERIALIZED VIEW dtx_internal.decision RENAME TO other;
+ALTER TABLE dtx_internal.decision RENAME TO other;
+ALTER MATERIALIZED VIEW dtx_internal.decision RENAME COLUMN xid TO other;
+ALTER MATERIALIZED VIEW dtx_internal.decision SET SCHEMA public;
+ALTER MATERIALIZED VIEW dtx_internal.decision SET (fillfactor = 50);
+ALTER TABLE dtx_internal.decision OWNER TO CURRENT_USER;
+ALTER TABLE dtx_internal.coordinator RENAME TO other;
+ALTER TABLE dtx_internal.coordinator SET SCHEMA public;
+ALTER TABLE dtx_internal.forced_record ADD COLUMN note text;
+ALTER TABLE dtx_internal.forced_record DROP COLUMN gid;
+ALTER TABLE dtx_internal.forced_record ALTER COLUMN decision TYPE varchar;
 ALTER VIEW dtx.in_doubt RENAME TO other;
-ALTER EXTENSION pg_dtx DROP MATERIALIZED VIEW dtx.decision;
-ALTER EXTENSION pg_dtx DROP TABLE dtx.coordinator;
-REFRESH MATERIALIZED VIEW dtx.decision;
+ALTER EXTENSION pg_dtx DROP MATERIALIZED VIEW dtx_internal.decision;
+ALTER EXTENSION pg_dtx DROP TABLE dtx_internal.coordinator;
+REFRESH MATERIALIZED VIEW dtx_internal.decision;
 DO $$BEGIN EXECUTE 'ALTER SCHEMA dtx RENAME TO other'; END$$;
 -- nor changed by hand, nor be given what would not be looked after
-CREATE INDEX ON dtx.decision (xid);
-CREATE INDEX CONCURRENTLY ON dtx.decision (xid);
-INSERT INTO dtx.decision (boot_id, xid) VALUES (1, 1);
-DELETE FROM dtx.decision;
-TRUNCATE dtx.decision;
-ALTER TABLE dtx.decision ENABLE ROW LEVEL SECURITY;
-CREATE TRIGGER t AFTER INSERT ON dtx.decision FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
-CREATE RULE r AS ON INSERT TO dtx.decision DO INSTEAD NOTHING;
+CREATE INDEX ON dtx_internal.decision (xid);
+CREATE INDEX CONCURRENTLY ON dtx_internal.decision (xid);
+INSERT INTO dtx_internal.decision (boot_id, xid) VALUES (1, 1);
+DELETE FROM dtx_internal.decision;
+TRUNCATE dtx_internal.decision;
+ALTER TABLE dtx_internal.decision ENABLE ROW LEVEL SECURITY;
+CREATE TRIGGER t AFTER INSERT ON dtx_internal.decision FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
+CREATE RULE r AS ON INSERT TO dtx_internal.decision DO INSTEAD NOTHING;
 \set VERBOSITY terse
-CREATE PUBLICATION p FOR TABLE dtx.decision;
+CREATE PUBLICATION p FOR TABLE dtx_internal.decision;
 SET client_min_messages = error;
 CREATE PUBLICATION p FOR ALL TABLES;
 RESET client_min_messages;
-SELECT tablename FROM pg_publication_tables WHERE schemaname = 'dtx' AND tablename = 'decision';
+SELECT tablename FROM pg_publication_tables WHERE schemaname = 'dtx_internal' AND tablename = 'decision';
 DROP PUBLICATION p;
 \set VERBOSITY default
 -- what does not matter is allowed, and so is all that with others' objects
-ALTER TABLE dtx.forced SET (fillfactor = 90);
-ALTER TABLE dtx.forced RESET (fillfactor);
-ALTER TABLE dtx.forced ALTER COLUMN gid SET STATISTICS 200;
-ALTER TABLE dtx.forced ALTER COLUMN gid SET STATISTICS -1;
-VACUUM FULL dtx.decision;
+ALTER TABLE dtx_internal.forced_record SET (fillfactor = 90);
+ALTER TABLE dtx_internal.forced_record RESET (fillfactor);
+ALTER TABLE dtx_internal.forced_record ALTER COLUMN gid SET STATISTICS 200;
+ALTER TABLE dtx_internal.forced_record ALTER COLUMN gid SET STATISTICS -1;
+VACUUM FULL dtx_internal.decision;
 CREATE TABLE mine (i int);
 ALTER TABLE mine RENAME TO yours;
 ALTER TABLE yours ADD COLUMN j int;
 CREATE INDEX ON yours (j);
 DROP TABLE yours;
-SELECT count(*) > 0 AS still_there FROM dtx.decision;
+SELECT count(*) > 0 AS still_there FROM dtx_internal.decision;
 -- If it has happened all the same, that is no reason to commit without atomicity.
 CREATE PROCEDURE change_two(amount int) LANGUAGE plpgsql AS $$
 BEGIN
@@ -57,36 +58,36 @@ BEGIN
 	UPDATE acct2 SET bal = amount WHERE id = 1;
 END
 $$;
-UPDATE pg_namespace SET nspname = 'dtx_moved' WHERE nspname = 'dtx';
+UPDATE pg_namespace SET nspname = 'dtx_moved' WHERE nspname = 'dtx_internal';
 CALL change_two(1);
 -- (one server needs no decision)
 UPDATE acct1 SET bal = 99 WHERE id = 1;
-UPDATE pg_namespace SET nspname = 'dtx' WHERE nspname = 'dtx_moved';
-UPDATE pg_class SET relname = 'decision_moved' WHERE oid = 'dtx.decision'::regclass;
+UPDATE pg_namespace SET nspname = 'dtx_internal' WHERE nspname = 'dtx_moved';
+UPDATE pg_class SET relname = 'decision_moved' WHERE oid = 'dtx_internal.decision'::regclass;
 CALL change_two(2);
-UPDATE pg_class SET relname = 'decision' WHERE oid = 'dtx.decision_moved'::regclass;
-UPDATE pg_class SET relname = 'coordinator_moved' WHERE oid = 'dtx.coordinator'::regclass;
+UPDATE pg_class SET relname = 'decision' WHERE oid = 'dtx_internal.decision_moved'::regclass;
+UPDATE pg_class SET relname = 'coordinator_moved' WHERE oid = 'dtx_internal.coordinator'::regclass;
 CALL change_two(3);
-UPDATE pg_class SET relname = 'coordinator' WHERE oid = 'dtx.coordinator_moved'::regclass;
+UPDATE pg_class SET relname = 'coordinator' WHERE oid = 'dtx_internal.coordinator_moved'::regclass;
 \c -
 \set SHOW_CONTEXT never
 CREATE TEMP TABLE dependency AS SELECT * FROM pg_depend
-	WHERE objid = 'dtx.decision'::regclass AND classid = 'pg_class'::regclass AND deptype = 'e';
-DELETE FROM pg_depend WHERE objid = 'dtx.decision'::regclass AND classid = 'pg_class'::regclass AND deptype = 'e';
+	WHERE objid = 'dtx_internal.decision'::regclass AND classid = 'pg_class'::regclass AND deptype = 'e';
+DELETE FROM pg_depend WHERE objid = 'dtx_internal.decision'::regclass AND classid = 'pg_class'::regclass AND deptype = 'e';
 CALL change_two(4);
 INSERT INTO pg_depend TABLE dependency;
 \c -
 \set SHOW_CONTEXT never
 -- nor is a table that does not look as it should
-UPDATE pg_attribute SET attname = 'xid_moved' WHERE attrelid = 'dtx.decision'::regclass AND attname = 'xid';
+UPDATE pg_attribute SET attname = 'xid_moved' WHERE attrelid = 'dtx_internal.decision'::regclass AND attname = 'xid';
 CALL change_two(5);
 SELECT gid FROM dtx.in_doubt;
-UPDATE pg_attribute SET attname = 'xid' WHERE attrelid = 'dtx.decision'::regclass AND attname = 'xid_moved';
-UPDATE pg_attribute SET attname = 'number' WHERE attrelid = 'dtx.coordinator'::regclass AND attname = 'id';
+UPDATE pg_attribute SET attname = 'xid' WHERE attrelid = 'dtx_internal.decision'::regclass AND attname = 'xid_moved';
+UPDATE pg_attribute SET attname = 'number' WHERE attrelid = 'dtx_internal.coordinator'::regclass AND attname = 'id';
 \c -
 \set SHOW_CONTEXT never
 CALL change_two(6);
-UPDATE pg_attribute SET attname = 'id' WHERE attrelid = 'dtx.coordinator'::regclass AND attname = 'number';
+UPDATE pg_attribute SET attname = 'id' WHERE attrelid = 'dtx_internal.coordinator'::regclass AND attname = 'number';
 CALL change_two(7);
 SELECT * FROM balances WHERE id = 1;
 TABLE prepared;

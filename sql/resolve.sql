@@ -1,16 +1,16 @@
 --
--- dtx.resolve(): finish what is in doubt, by the recorded decision.
+-- dtx.resolve_in_doubt(): finish what is in doubt, by the recorded decision.
 --
 CALL begin_test();
 \set SHOW_CONTEXT never
 -- nothing to do
-SELECT * FROM dtx.resolve();
+SELECT * FROM dtx.resolve_in_doubt();
 -- What a coordinator leaves that died after PREPARE: on each server a prepared
 -- transaction with a gid of this database.
 BEGIN;
 SELECT pg_current_xact_id() AS xid \gset
 ROLLBACK;
-SELECT dtx._gid(:'xid', 1) AS gid1, dtx._gid(:'xid', 2) AS gid2 \gset
+SELECT dtx_internal.gid(:'xid', 1) AS gid1, dtx_internal.gid(:'xid', 2) AS gid2 \gset
 \c dtx_one
 BEGIN;
 UPDATE acct SET bal = 2 WHERE id = 2;
@@ -32,12 +32,12 @@ PREPARE TRANSACTION 'regress_dtx';
 \set SHOW_CONTEXT never
 -- no decision: roll back
 SELECT server, replace(short(gid), :'xid', 'xid') AS gid, decision, done, error
-FROM dtx.resolve() WHERE done ORDER BY 1, 2;
+FROM dtx.resolve_in_doubt() WHERE done ORDER BY 1, 2;
 TABLE balances;
 SELECT count(*) FROM pg_prepared_xacts;
 -- a recorded decision: commit
 SELECT pg_current_xact_id() AS xid \gset
-SELECT dtx._gid(:'xid', 1) AS gid1, dtx._gid(:'xid', 2) AS gid2 \gset
+SELECT dtx_internal.gid(:'xid', 1) AS gid1, dtx_internal.gid(:'xid', 2) AS gid2 \gset
 \c dtx_one
 BEGIN;
 UPDATE acct SET bal = 3 WHERE id = 3;
@@ -50,20 +50,20 @@ PREPARE TRANSACTION :'gid2';
 \set SHOW_CONTEXT never
 SELECT transaction AS remote1 FROM pg_prepared_xacts WHERE gid = :'gid1' \gset
 SELECT transaction AS remote2 FROM pg_prepared_xacts WHERE gid = :'gid2' \gset
-CALL record_decision(dtx._boot_id(), :'xid', '{one,two}', ARRAY[:remote1, :remote2]);
+CALL record_decision(dtx_internal.boot_id(), :'xid', '{one,two}', ARRAY[:remote1, :remote2]);
 SELECT server, replace(short(gid), :'xid', 'xid') AS gid, decision, done, error
-FROM dtx.resolve() WHERE done ORDER BY 1, 2;
+FROM dtx.resolve_in_doubt() WHERE done ORDER BY 1, 2;
 TABLE balances;
 -- The decision is forgotten by a pass of the resolver that finds nothing of it.
--- dtx.resolve() has asked for one.
-SELECT format('SELECT count(*) = 0 FROM dtx.decision WHERE xid = %s', :'xid') AS query \gset
+-- dtx.resolve_in_doubt() has asked for one.
+SELECT format('SELECT count(*) = 0 FROM dtx_internal.decision WHERE xid = %s', :'xid') AS query \gset
 CALL wait_until(:'query');
 -- nothing is left to do
-SELECT * FROM dtx.resolve();
+SELECT * FROM dtx.resolve_in_doubt();
 -- in a transaction of one's own
 BEGIN;
 UPDATE acct1 SET bal = 4 WHERE id = 4;
-SELECT * FROM dtx.resolve();
+SELECT * FROM dtx.resolve_in_doubt();
 UPDATE acct2 SET bal = 4 WHERE id = 4;
 COMMIT;
 TABLE balances;

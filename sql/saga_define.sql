@@ -14,9 +14,9 @@ RETURNS SETOF record LANGUAGE plpgsql AS $$
 DECLARE
 	t record;
 BEGIN
-	PERFORM dtx._saga_deadlines(100);	-- the scheduler
+	PERFORM dtx_internal.saga_deadlines(100);	-- the scheduler
 	LOOP
-		SELECT * INTO t FROM dtx._saga_take(current_user::regrole::oid);
+		SELECT * INTO t FROM dtx_internal.saga_take(current_user::regrole::oid);
 		EXIT WHEN NOT t.more;
 	END LOOP;
 	IF t.saga IS NOT NULL THEN
@@ -29,7 +29,7 @@ END
 $$;
 CREATE FUNCTION done(id bigint, step text, result jsonb DEFAULT NULL) RETURNS dtx.saga_state LANGUAGE plpgsql AS $$
 BEGIN
-	PERFORM dtx._saga_done(done.id, s.position, s.attempts,
+	PERFORM dtx_internal.saga_done(done.id, s.position, s.attempts,
 			CASE s.state WHEN 'compensating' THEN 'compensate' ELSE 'execute' END, done.result)
 		FROM dtx.saga_steps s WHERE s.saga = done.id AND s.step = done.step;
 	RETURN (SELECT g.state FROM dtx.sagas g WHERE g.id = done.id);
@@ -38,7 +38,7 @@ $$;
 CREATE FUNCTION error(id bigint, step text, code text, message text DEFAULT 'something is wrong')
 RETURNS dtx.saga_state LANGUAGE plpgsql AS $$
 BEGIN
-	PERFORM dtx._saga_error(error.id, s.position, s.attempts,
+	PERFORM dtx_internal.saga_error(error.id, s.position, s.attempts,
 			CASE s.state WHEN 'compensating' THEN 'compensate' ELSE 'execute' END, error.code, error.message, NULL, NULL, clock_timestamp())
 		FROM dtx.saga_steps s WHERE s.saga = error.id AND s.step = error.step;
 	RETURN (SELECT g.state FROM dtx.sagas g WHERE g.id = error.id);
@@ -47,8 +47,8 @@ $$;
 -- Time passes: what would become due later is due now.  Time is that of the
 -- transaction, so what becomes due soon does not while a slow machine is in it.
 CREATE FUNCTION later(id bigint) RETURNS bigint LANGUAGE sql AS $$
-	UPDATE dtx.saga_external SET available_at = now() WHERE saga = id AND available_at > now();
-	WITH u AS (UPDATE dtx.saga_step SET due_at = now(), since = since - interval '1 day'
+	UPDATE dtx_internal.saga_external SET available_at = now() WHERE saga = id AND available_at > now();
+	WITH u AS (UPDATE dtx_internal.saga_step_record SET due_at = now(), since = since - interval '1 day'
 		WHERE saga = id AND due_at > now() RETURNING 1)
 	SELECT count(*) FROM u
 $$;
@@ -222,7 +222,7 @@ END
 $$;
 SET ROLE regress_dtx_definer;
 SELECT dtx.define_saga('theirs', dtx.step('a', NULL, 'SELECT 1'));
-SELECT dtx._define_saga('theirs', ARRAY[dtx.step('a', NULL, 'SELECT 1')]);
+SELECT dtx_internal.define_saga('theirs', ARRAY[dtx.step('a', NULL, 'SELECT 1')]);
 -- each role has its own names, and defines what is of roles that it is a member of
 SELECT dtx.define_saga('chain', dtx.step('a', NULL, 'SELECT 1'));
 SET ROLE regress_dtx_other;
@@ -312,9 +312,9 @@ SELECT count(*) FROM dtx.saga_definitions WHERE name = 'theirs';
 SELECT dtx.define_saga('theirs', dtx.step('a', NULL, 'SELECT 4'));
 RESET ROLE;
 SELECT DISTINCT owner, name, version FROM dtx.sagas WHERE owner = 'regress_dtx_definer' ORDER BY 3;
-SELECT count(*) FROM dtx.saga_definition WHERE dropped;
+SELECT count(*) FROM dtx_internal.saga_definition_record WHERE dropped;
 SELECT dtx.purge_sagas('0') > 0 AS purged;
-SELECT count(*) FROM dtx.saga_definition WHERE dropped;
+SELECT count(*) FROM dtx_internal.saga_definition_record WHERE dropped;
 -- whose owner was dropped belongs to nobody
 DROP OWNED BY regress_dtx_definer;
 DROP ROLE regress_dtx_definer;
@@ -323,21 +323,21 @@ SELECT dtx.start_saga('regress_dtx_definer.theirs');
 SELECT dtx.drop_saga_definition('.theirs');
 RESET ROLE;
 SELECT name, version FROM dtx.saga_definitions WHERE owner IS NULL ORDER BY 1, 2;
-SELECT DISTINCT owner FROM dtx.saga_definition WHERE name = 'theirs' ORDER BY 1;
+SELECT DISTINCT owner FROM dtx_internal.saga_definition_record WHERE name = 'theirs' ORDER BY 1;
 SELECT dtx.drop_saga_definition('.theirs'), dtx.drop_saga_definition('.chain');
 SELECT dtx.drop_saga_definition('.theirs');
 -- roles go in and out as names, and never as numbers
 CREATE ROLE "regress_dtx -""x";
-SELECT '"regress_dtx -""x"'::dtx.saga_role, '"regress_dtx -""x"'::dtx.saga_role::oid::regrole, 'regress_dtx -"x'::dtx.saga_role,
-	'-'::dtx.saga_role, '"-"'::dtx.saga_role, '10'::dtx.saga_role, (SELECT oid FROM pg_authid WHERE rolname = 'regress_dtx_other')::dtx.saga_role;
-SELECT '"regress_dtx -""x"'::dtx.saga_role::oid AS oid \gset
+SELECT '"regress_dtx -""x"'::dtx_internal.saga_role, '"regress_dtx -""x"'::dtx_internal.saga_role::oid::regrole, 'regress_dtx -"x'::dtx_internal.saga_role,
+	'-'::dtx_internal.saga_role, '"-"'::dtx_internal.saga_role, '10'::dtx_internal.saga_role, (SELECT oid FROM pg_authid WHERE rolname = 'regress_dtx_other')::dtx_internal.saga_role;
+SELECT '"regress_dtx -""x"'::dtx_internal.saga_role::oid AS oid \gset
 DROP ROLE "regress_dtx -""x";
-SELECT :oid::oid::dtx.saga_role;
+SELECT :oid::oid::dtx_internal.saga_role;
 SET ROLE regress_dtx_other;
 SELECT dtx.drop_saga_definition('theirs');
 RESET ROLE;
 DROP OWNED BY regress_dtx_friend, regress_dtx_other;
 DROP ROLE regress_dtx_friend, regress_dtx_other;
-SELECT setval('dtx.saga_id', 1, false) AS numbers_begin_again FROM (SELECT count(*) AS n FROM dtx.saga) s WHERE n = 0;
+SELECT setval('dtx_internal.saga_id', 1, false) AS numbers_begin_again FROM (SELECT count(*) AS n FROM dtx_internal.saga_record) s WHERE n = 0;
 -- not through the trampoline
-SELECT dtx._define_saga('direct', ARRAY[dtx.step('a', NULL, 'SELECT 1')]);
+SELECT dtx_internal.define_saga('direct', ARRAY[dtx.step('a', NULL, 'SELECT 1')]);

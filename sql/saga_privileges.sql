@@ -7,29 +7,6 @@ CALL end_all();
 ALTER SYSTEM SET pg_dtx.saga_workers = 0;
 SELECT pg_reload_conf();
 CALL wait_until($$SELECT n = 0 FROM dtx.query('one', 'SHOW pg_dtx.saga_workers') AS t(n int)$$);
--- everything has a comment
-SELECT pg_describe_object(d.classid, d.objid, 0) AS no_comment
-FROM pg_depend d
-WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
-	AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_dtx')
-	AND d.classid <> 'pg_type'::regclass
-	AND obj_description(d.objid, d.classid::regclass::name) IS NULL;
-SELECT t.typname AS no_comment FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
-WHERE t.typnamespace = 'dtx'::regnamespace AND t.typelem = 0 AND coalesce(c.relkind, 'c') = 'c'
-	AND obj_description(t.oid, 'pg_type') IS NULL;
-SELECT a.attrelid::regclass AS table, a.attname AS no_comment
-FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-WHERE c.relnamespace = 'dtx'::regnamespace AND c.relkind IN ('r', 'v') AND a.attnum > 0
-	AND col_description(a.attrelid, a.attnum) IS NULL;
--- nothing that acts is open to all, nor anything internal that changes something
-SELECT p.oid::regprocedure FROM pg_proc p
-WHERE p.pronamespace = 'dtx'::regnamespace AND p.proacl IS NULL AND p.provolatile = 'v'
-	AND p.proname NOT IN ('check_server', '_transactions', '_in_doubt');
--- functions that are not in C look nowhere but in the catalog
-SELECT p.oid::regprocedure AS not_pinned FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-WHERE p.pronamespace = 'dtx'::regnamespace AND l.lanname IN ('sql', 'plpgsql') AND p.prosqlbody IS NULL
-	AND NOT coalesce(p.proconfig @> '{"search_path=pg_catalog, pg_temp"}', false);
-
 CREATE ROLE regress_dtx_ann LOGIN;
 CREATE ROLE regress_dtx_bob LOGIN;
 CREATE ROLE regress_dtx_team LOGIN;
@@ -44,22 +21,22 @@ SELECT dtx.retry_saga(1);
 SELECT dtx.skip_step(1, 'a', 'x');
 SELECT dtx.force_saga(1, 'completed', 'x');
 SELECT dtx.signal_saga(1, 'x');
-SELECT dtx.claim('q', 'w');
-SELECT dtx.heartbeat(NULL);
-SELECT dtx.complete(NULL);
-SELECT dtx.fail(NULL, 'x');
+SELECT dtx.claim_step('q', 'w');
+SELECT dtx.heartbeat_step(NULL);
+SELECT dtx.complete_step(NULL);
+SELECT dtx.fail_step(NULL, 'x');
 SELECT dtx.purge_sagas('0');
 SELECT count(*) FROM dtx.sagas;
-SELECT count(*) FROM dtx.saga;
-SELECT count(*) FROM dtx.saga_history_record;
+SELECT count(*) FROM dtx_internal.saga_record;
+SELECT count(*) FROM dtx_internal.saga_history_record;
 DELETE FROM dtx.saga_history;
 UPDATE dtx.sagas SET state = 'completed';
-DELETE FROM dtx.saga_outbox;
-SELECT count(*) FROM dtx.saga_outbox;
+DELETE FROM dtx_internal.saga_outbox;
+SELECT count(*) FROM dtx_internal.saga_outbox;
 BEGIN;
-LOCK TABLE dtx.saga_outbox IN ACCESS SHARE MODE;
+LOCK TABLE dtx_internal.saga_outbox IN ACCESS SHARE MODE;
 ROLLBACK;
-SELECT count(*) FROM dtx.take_events();
+SELECT count(*) FROM dtx.take_saga_events();
 SELECT dtx.define_saga('mine', dtx.step('a', NULL, 'SELECT 1'));
 SELECT dtx.grant_saga_definition('mine', 'public');
 SELECT dtx.revoke_saga_definition('mine', 'public');
@@ -129,10 +106,10 @@ DECLARE
 	t record;
 BEGIN
 	LOOP
-		SELECT * INTO t FROM dtx._saga_take(who);
+		SELECT * INTO t FROM dtx_internal.saga_take(who);
 		EXIT WHEN NOT t.more AND t.saga IS NULL;
 		IF t.saga IS NOT NULL THEN
-			PERFORM dtx._saga_done(t.saga, t.step, t.attempt, t.direction, NULL);
+			PERFORM dtx_internal.saga_done(t.saga, t.step, t.attempt, t.direction, NULL);
 		END IF;
 	END LOOP;
 END
@@ -141,19 +118,19 @@ CALL work_for('regress_dtx_ann');
 CALL work_for('regress_dtx_bob');
 CALL work_for('regress_dtx_team');
 SET ROLE regress_dtx_ann;
-SELECT token, saga = :ann AS mine FROM dtx.claim('private', 'w', n => 10) \gset
+SELECT token, saga = :ann AS mine FROM dtx.claim_step('private', 'w', n => 10) \gset
 \echo :mine
 SET ROLE regress_dtx_bob;
 \set VERBOSITY terse
-SELECT dtx.complete(:'token');
-SELECT dtx.fail(:'token', 'x');
-SELECT dtx.heartbeat(:'token');
+SELECT dtx.complete_step(:'token');
+SELECT dtx.fail_step(:'token', 'x');
+SELECT dtx.heartbeat_step(:'token');
 \set VERBOSITY default
 RESET ROLE;
 GRANT regress_dtx_ann, regress_dtx_bob TO regress_dtx_team;
 SET ROLE regress_dtx_team;
-SELECT saga = :bob AS bob, saga = :team AS team FROM dtx.claim('private', 'w', n => 10);
-SELECT dtx.complete(:'token');
+SELECT saga = :bob AS bob, saga = :team AS team FROM dtx.claim_step('private', 'w', n => 10);
+SELECT dtx.complete_step(:'token');
 SELECT dtx.signal_saga(:ann, 'c');
 RESET ROLE;
 SELECT by_whom FROM dtx.saga_history WHERE saga = :ann ORDER BY id;
@@ -169,22 +146,22 @@ CALL work_for('regress_dtx_ann');
 SELECT state FROM dtx.sagas WHERE id = :ann;
 -- events: each takes his own, and nobody touches the table
 SET ROLE regress_dtx_bob;
-SELECT count(*) FROM dtx.take_events();
+SELECT count(*) FROM dtx.take_saga_events();
 SET ROLE regress_dtx_monitor;
-SELECT count(*) FROM dtx.take_events();
-SELECT count(*) FROM dtx.saga_outbox;
+SELECT count(*) FROM dtx.take_saga_events();
+SELECT count(*) FROM dtx_internal.saga_outbox;
 BEGIN;
-LOCK TABLE dtx.saga_outbox IN ACCESS SHARE MODE;
+LOCK TABLE dtx_internal.saga_outbox IN ACCESS SHARE MODE;
 ROLLBACK;
 SET ROLE regress_dtx_ann;
-SELECT dtx.take_events(0);
-SELECT dtx.take_events(NULL);
+SELECT dtx.take_saga_events(0);
+SELECT dtx.take_saga_events(NULL);
 BEGIN;
-SELECT saga = :ann AS mine, name, role, event FROM dtx.take_events(10);
-SELECT count(*) FROM dtx.take_events(10);
+SELECT saga = :ann AS mine, name, role, event FROM dtx.take_saga_events(10);
+SELECT count(*) FROM dtx.take_saga_events(10);
 ROLLBACK;
-SELECT saga = :ann AS mine, name, role, event, at <= clock_timestamp() AS dated, payload FROM dtx.take_events(1);
-SELECT count(*) FROM dtx.take_events();
+SELECT saga = :ann AS mine, name, role, event, at <= clock_timestamp() AS dated, payload FROM dtx.take_saga_events(1);
+SELECT count(*) FROM dtx.take_saga_events();
 RESET ROLE;
 -- forgetting
 SET ROLE regress_dtx_bob;
@@ -202,16 +179,16 @@ RESET ROLE;
 SET ROLE regress_dtx_ann;
 SELECT dtx.start_saga('private one') AS id \gset
 RESET ROLE;
-SELECT dtx._saga_error(t.saga, t.step, 1, 'execute', '22000', 'x', NULL, NULL, NULL) FROM dtx._saga_take('regress_dtx_ann'::regrole, :id) t;
+SELECT dtx_internal.saga_error(t.saga, t.step, 1, 'execute', '22000', 'x', NULL, NULL, NULL) FROM dtx_internal.saga_take('regress_dtx_ann'::regrole, :id) t;
 SET ROLE regress_dtx_ann;
 SELECT dtx.purge_sagas('0');
 SELECT state FROM dtx.sagas ORDER BY id;
 RESET ROLE;
 CALL end_all();
 SELECT dtx.purge_sagas('0') > 0 AS purged;
-SELECT (SELECT count(*) FROM dtx.saga) + (SELECT count(*) FROM dtx.saga_data) + (SELECT count(*) FROM dtx.saga_step)
-	+ (SELECT count(*) FROM dtx.saga_result) + (SELECT count(*) FROM dtx.saga_history_record) + (SELECT count(*) FROM dtx.saga_external)
-	+ (SELECT count(*) FROM dtx.saga_signal) + (SELECT count(*) FROM dtx.saga_key) + (SELECT count(*) FROM dtx.saga_outbox) AS rows_left;
+SELECT (SELECT count(*) FROM dtx_internal.saga_record) + (SELECT count(*) FROM dtx_internal.saga_data) + (SELECT count(*) FROM dtx_internal.saga_step_record)
+	+ (SELECT count(*) FROM dtx_internal.saga_result) + (SELECT count(*) FROM dtx_internal.saga_history_record) + (SELECT count(*) FROM dtx_internal.saga_external)
+	+ (SELECT count(*) FROM dtx_internal.saga_signal) + (SELECT count(*) FROM dtx_internal.saga_key) + (SELECT count(*) FROM dtx_internal.saga_outbox) AS rows_left;
 DROP FUNCTION start_private();
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA dtx FROM regress_dtx_ann, regress_dtx_bob, regress_dtx_team, regress_dtx_monitor;
 DROP OWNED BY regress_dtx_ann, regress_dtx_bob, regress_dtx_team, regress_dtx_member, regress_dtx_monitor;

@@ -136,7 +136,7 @@ SELECT dtx.define_saga('mixed', dtx.step('a', 'one', 'UPDATE acct SET bal = 77 W
 	dtx.step_external('b', 'mixed'), dtx.step_signal('c'), dtx.step('d', 'two', $$UPDATE acct SET bal = ($2->'c')::int WHERE id = 3$$));
 SELECT dtx.start_saga('mixed') AS id \gset
 CALL wait_until($$SELECT EXISTS (SELECT FROM dtx.saga_steps WHERE queue = 'mixed')$$);
-SELECT dtx.complete(token, '"ok"') FROM dtx.claim('mixed', 'w');
+SELECT dtx.complete_step(token, '"ok"') FROM dtx.claim_step('mixed', 'w');
 SELECT dtx.signal_saga(:id, 'c', '66');
 SELECT dtx.wait_saga(:id, '60 s');
 SELECT * FROM balances WHERE id = 3;

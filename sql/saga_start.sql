@@ -10,8 +10,8 @@ BEGIN
 END
 $$;
 CALL end_all();
-SELECT dtx._saga_any();
-SELECT * FROM dtx._saga_schedule();
+SELECT dtx_internal.saga_any();
+SELECT * FROM dtx_internal.saga_schedule();
 SELECT * FROM take();
 
 -- a saga starts if and only if its transaction commits
@@ -21,7 +21,7 @@ SELECT state FROM dtx.sagas WHERE id = :id;
 SELECT dtx.wait_saga(:id, '1 min');
 ROLLBACK;
 SELECT state FROM dtx.sagas WHERE id = :id;
-SELECT dtx._saga_any();
+SELECT dtx_internal.saga_any();
 BEGIN;
 SELECT dtx.start_saga('chain', key => 'one') AS id \gset
 SELECT dtx.start_saga('chain', key => 'one') = :id AS same;
@@ -61,7 +61,7 @@ SELECT dtx.start_saga('chain', deadline => '2020-01-01 00:00Z');
 SELECT dtx.start_saga('chain', run_at => '2100-01-01 00:00Z', deadline => '2099-12-31 23:59:59Z');
 SELECT dtx.start_saga('chain', run_at => 'infinity');
 SELECT dtx.start_saga('chain', deadline => 'infinity');
-SELECT dtx._start_saga('chain', '{}', NULL, NULL, NULL, NULL);
+SELECT dtx_internal.start_saga('chain', '{}', NULL, NULL, NULL, NULL);
 CREATE ROLE regress_dtx_nologin;
 GRANT EXECUTE ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer) TO regress_dtx_nologin;
 SELECT dtx.grant_saga_definition('chain', 'regress_dtx_nologin');
@@ -89,34 +89,34 @@ ROLLBACK;
 
 -- what is due, by role
 CALL end_all();
-SELECT * FROM dtx._saga_schedule();
+SELECT * FROM dtx_internal.saga_schedule();
 SELECT dtx.start_saga('chain', run_at => '2100-01-01 00:00Z', deadline => '2100-01-02 00:00Z') AS id \gset
 SELECT state, run_at = '2100-01-01 00:00Z' AS run_at, deadline = '2100-01-02 00:00Z' AS deadline FROM dtx.sagas WHERE id = :id;
 SELECT * FROM steps(:id);
-SELECT role::regrole = current_user::regrole AS me, due, next_due = '2100-01-01 00:00Z' AS next_due FROM dtx._saga_schedule();
+SELECT role::regrole = current_user::regrole AS me, due, next_due = '2100-01-01 00:00Z' AS next_due FROM dtx_internal.saga_schedule();
 SELECT * FROM take();
-SELECT dtx._saga_any();
+SELECT dtx_internal.saga_any();
 SELECT dtx.start_saga('chain', run_at => now() - interval '1 day') AS past \gset
-SELECT role::regrole = current_user::regrole AS me, due, next_due = '2100-01-01 00:00Z' AS next_due FROM dtx._saga_schedule();
+SELECT role::regrole = current_user::regrole AS me, due, next_due = '2100-01-01 00:00Z' AS next_due FROM dtx_internal.saga_schedule();
 SELECT saga = :past AS past, step FROM take();
 -- what is being executed is not due
-SELECT role::regrole = current_user::regrole AS me, due, next_due = '2100-01-01 00:00Z' AS next_due FROM dtx._saga_schedule();
+SELECT role::regrole = current_user::regrole AS me, due, next_due = '2100-01-01 00:00Z' AS next_due FROM dtx_internal.saga_schedule();
 SELECT done(:past, 'a');
 SELECT dtx.cancel_saga(:past, 'test');
 SELECT step FROM take();
 SELECT done(:past, 'a');
 -- a deadline passes before anything is done
-UPDATE dtx.saga_step SET due_at = clock_timestamp() WHERE saga = :id AND step = 0;
+UPDATE dtx_internal.saga_step_record SET due_at = clock_timestamp() WHERE saga = :id AND step = 0;
 SELECT step FROM take();
 SELECT state, reason FROM dtx.sagas WHERE id = :id;
 SELECT * FROM history(:id);
-SELECT dtx._saga_any();
+SELECT dtx_internal.saga_any();
 -- while a step runs, which is undone then
 SELECT dtx.start_saga('chain', deadline => '2100-01-02 00:00Z') AS id \gset
 SELECT step FROM take();
 SELECT done(:id, 'a');
 SELECT step FROM take();
-UPDATE dtx.saga_step SET due_at = clock_timestamp() WHERE saga = :id AND step = 0;
+UPDATE dtx_internal.saga_step_record SET due_at = clock_timestamp() WHERE saga = :id AND step = 0;
 SELECT step FROM take();
 SELECT done(:id, 'b');
 SELECT step, direction FROM take();
@@ -131,7 +131,7 @@ SELECT done(:id, 'a');
 SELECT step FROM take();
 SELECT done(:id, 'b');
 SELECT step FROM take();
-UPDATE dtx.saga_step SET due_at = clock_timestamp() WHERE saga = :id AND step = 0;
+UPDATE dtx_internal.saga_step_record SET due_at = clock_timestamp() WHERE saga = :id AND step = 0;
 SELECT step FROM take();
 SELECT done(:id, 'c');
 SELECT step FROM take();
@@ -144,10 +144,10 @@ SELECT done(:id, 'a');
 SELECT step FROM take();
 SELECT done(:id, 'b');
 SELECT step FROM take();
-UPDATE dtx.saga_step SET due_at = clock_timestamp() WHERE saga = :id AND step = 0;
+UPDATE dtx_internal.saga_step_record SET due_at = clock_timestamp() WHERE saga = :id AND step = 0;
 SELECT step FROM take();
 SELECT state FROM dtx.sagas WHERE id = :id;
-SELECT dtx._saga_error(saga, position, attempts, 'execute', '08006', 'gone', NULL, NULL, NULL)
+SELECT dtx_internal.saga_error(saga, position, attempts, 'execute', '08006', 'gone', NULL, NULL, NULL)
 	FROM dtx.saga_steps WHERE saga = :id AND step = 'c';
 SELECT state, reason FROM dtx.sagas WHERE id = :id;
 SELECT step, direction FROM take();
@@ -162,15 +162,15 @@ SELECT done(:id, 'a');
 SELECT step FROM take();
 SELECT done(:id, 'b');
 SELECT step FROM take();
-UPDATE dtx.saga_step SET due_at = clock_timestamp() WHERE saga = :id AND step = 0;
-SELECT dtx._saga_error(saga, position, attempts, 'execute', '08006', 'gone', NULL, NULL, NULL)
+UPDATE dtx_internal.saga_step_record SET due_at = clock_timestamp() WHERE saga = :id AND step = 0;
+SELECT dtx_internal.saga_error(saga, position, attempts, 'execute', '08006', 'gone', NULL, NULL, NULL)
 	FROM dtx.saga_steps WHERE saga = :id AND step = 'c';
 SELECT state, reason FROM dtx.sagas WHERE id = :id;
 CALL end_all();
 -- a saga that comes to its end in time has no deadline any more
 SELECT dtx.start_saga('chain', deadline => '2100-01-02 00:00Z') AS id \gset
 SELECT dtx.cancel_saga(:id, 'test');
-SELECT dtx._saga_any();
+SELECT dtx_internal.saga_any();
 
 -- sleep: nobody works meanwhile
 SELECT dtx.define_saga('sleepy', dtx.step_sleep('nap', '0'), dtx.step_sleep('night', '8 hours'), dtx.step('up', NULL, 'SELECT 1', 'SELECT 2'));
@@ -178,7 +178,7 @@ SELECT dtx.start_saga('sleepy') AS id \gset
 SELECT * FROM take();
 SELECT * FROM steps(:id);
 SELECT due_at - since AS delay FROM dtx.saga_steps WHERE saga = :id AND step = 'night';
-SELECT due, next_due > now() + interval '7 hours' AS next_due FROM dtx._saga_schedule();
+SELECT due, next_due > now() + interval '7 hours' AS next_due FROM dtx_internal.saga_schedule();
 SELECT later(:id);
 SELECT step FROM take();
 SELECT * FROM steps(:id);
@@ -282,5 +282,5 @@ SELECT dtx.signal_saga(NULL, 'answer');
 SELECT dtx.signal_saga(:id, 'no such step');
 SELECT dtx.signal_saga(:id, NULL);
 SELECT dtx.signal_saga(:id, 'a');
-SELECT dtx._signal_saga(:id, 'u', NULL);
-SELECT dtx._saga_any();
+SELECT dtx_internal.signal_saga(:id, 'u', NULL);
+SELECT dtx_internal.saga_any();

@@ -22,7 +22,7 @@ SELECT done(:id, 'd');
 SELECT * FROM steps(:id);
 SELECT * FROM history(:id);
 SELECT started_at <= finished_at AS times, reason, hint FROM dtx.sagas WHERE id = :id;
-SELECT name, event, payload FROM dtx.saga_outbox WHERE saga = :id;
+SELECT name, event, payload FROM dtx_internal.saga_outbox WHERE saga = :id;
 
 -- errors that may go away are retried, with a pause that grows, up to the limit
 SELECT dtx.start_saga('chain') AS id \gset
@@ -48,10 +48,10 @@ SELECT * FROM steps(:id);
 SELECT done(:id, 'a');
 SELECT * FROM steps(:id);
 SELECT * FROM history(:id);
-SELECT name, event, payload FROM dtx.saga_outbox WHERE saga = :id;
+SELECT name, event, payload FROM dtx_internal.saga_outbox WHERE saga = :id;
 
 -- which errors may go away
-SELECT code, dtx._saga_retryable(code) FROM unnest('{08000,08006,40001,40P01,53300,57P01,57P03,55P03,57014,25P03,25P04,
+SELECT code, dtx_internal.saga_retryable(code) FROM unnest('{08000,08006,40001,40P01,53300,57P01,57P03,55P03,57014,25P03,25P04,
 	23505,P0002,P0001,42P01,22012,57000,55000,25006,XX000,NULL}'::text[]) AS code;
 -- all others turn the saga back at once
 SELECT dtx.start_saga('chain') AS id \gset
@@ -79,7 +79,7 @@ SELECT step, direction, attempt FROM take();
 SELECT error(:id, 'b', '22012', 'division by zero');
 SELECT * FROM steps(:id);
 SELECT state, reason, replace(hint, :id::text, '(id)') AS hint FROM dtx.sagas WHERE id = :id;
-SELECT name, event, payload FROM dtx.saga_outbox WHERE saga = :id;
+SELECT name, event, payload FROM dtx_internal.saga_outbox WHERE saga = :id;
 SELECT step FROM take();
 -- he tries again
 SELECT dtx.retry_saga(:id);
@@ -107,7 +107,7 @@ SELECT step, attempt FROM take();
 SELECT error(:id, 'd', '42P01', 'no such table');
 SELECT * FROM steps(:id);
 SELECT state, reason, replace(hint, :id::text, '(id)') AS hint FROM dtx.sagas WHERE id = :id;
-SELECT name, event, payload FROM dtx.saga_outbox WHERE saga = :id;
+SELECT name, event, payload FROM dtx_internal.saga_outbox WHERE saga = :id;
 SELECT dtx.cancel_saga(:id, 'no more');
 -- again, with new attempts
 SELECT dtx.retry_saga(:id);
@@ -125,7 +125,7 @@ SELECT dtx.skip_step(:id, 'c', 'mistake');
 SELECT dtx.skip_step(:id, 'd', 'ticket 4711', '{"by": "hand"}');
 SELECT * FROM steps(:id);
 SELECT * FROM history(:id);
-SELECT name, event, payload FROM dtx.saga_outbox WHERE saga = :id ORDER BY id;
+SELECT name, event, payload FROM dtx_internal.saga_outbox WHERE saga = :id ORDER BY id;
 
 -- cancel while a step runs: it may finish, and is undone then
 SELECT dtx.start_saga('chain') AS id \gset
@@ -248,7 +248,7 @@ SELECT error(:id, 'x', '22000', 'x has an error');
 SELECT error(:id, 'y', '22000', 'y has an error');
 SELECT * FROM steps(:id) WHERE step IN ('x', 'y', 'z');
 SELECT state, reason FROM dtx.sagas WHERE id = :id;
-SELECT count(*) FROM dtx.saga_outbox WHERE saga = :id;
+SELECT count(*) FROM dtx_internal.saga_outbox WHERE saga = :id;
 SELECT dtx.skip_step(:id, 'y', 'not needed');
 SELECT dtx.retry_saga(:id);
 SELECT step FROM take();
@@ -260,10 +260,10 @@ SELECT done(:id, 'z');
 -- the first step, nor the next one, nor a compensation; so says a decision
 CREATE PROCEDURE decide(id bigint, step int) LANGUAGE sql AS $$
 	CALL change_decisions(format('
-	INSERT INTO dtx.decision (boot_id, xid, userid, decided_at, serverids, umids, system_ids, remote_xids)
+	INSERT INTO dtx_internal.decision (boot_id, xid, userid, decided_at, serverids, umids, system_ids, remote_xids)
 	SELECT x.boot_id, x.xid, 10, now(), ''{1}'', ''{1}'', ''{0}'', ''{}''
-	FROM (SELECT g.boot_id, g.xid FROM dtx.saga g WHERE g.id = %1$s AND %2$s = 0
-		UNION ALL SELECT s.boot_id, s.xid FROM dtx.saga_step s WHERE s.saga = %1$s AND s.step = %2$s) AS x',
+	FROM (SELECT g.boot_id, g.xid FROM dtx_internal.saga_record g WHERE g.id = %1$s AND %2$s = 0
+		UNION ALL SELECT s.boot_id, s.xid FROM dtx_internal.saga_step_record s WHERE s.saga = %1$s AND s.step = %2$s) AS x',
 	id, step))
 $$;
 SELECT dtx.start_saga('chain') AS id \gset
@@ -302,7 +302,7 @@ SELECT step, attempt FROM take();
 SELECT * FROM take();
 \c
 \set SHOW_CONTEXT never
-SELECT format('SELECT NOT dtx._saga_claimed(%s, 1::smallint)', :id) AS gone \gset
+SELECT format('SELECT NOT dtx_internal.saga_claimed(%s, 1::smallint)', :id) AS gone \gset
 CALL wait_until(:'gone');
 BEGIN;
 SELECT * FROM take();
@@ -312,24 +312,24 @@ SELECT later(:id);
 COMMIT;
 SELECT step, attempt FROM take();
 -- reports that come too late, or twice
-SELECT dtx._saga_done(:id, 1::smallint, 1, 'execute', NULL);
-SELECT dtx._saga_done(:id, 1::smallint, 2, 'compensate', NULL);
-SELECT dtx._saga_done(:id, 2::smallint, 1, 'execute', NULL);
-SELECT dtx._saga_done(0, 1::smallint, 1, 'execute', NULL);
+SELECT dtx_internal.saga_done(:id, 1::smallint, 1, 'execute', NULL);
+SELECT dtx_internal.saga_done(:id, 1::smallint, 2, 'compensate', NULL);
+SELECT dtx_internal.saga_done(:id, 2::smallint, 1, 'execute', NULL);
+SELECT dtx_internal.saga_done(0, 1::smallint, 1, 'execute', NULL);
 \set VERBOSITY sqlstate
-SELECT dtx._saga_done(:id, 1::smallint, 1, 'execute', NULL);
+SELECT dtx_internal.saga_done(:id, 1::smallint, 1, 'execute', NULL);
 \set VERBOSITY default
-SELECT dtx._saga_error(:id, 1::smallint, 1, 'execute', '22000', 'late', NULL, NULL, now());
-SELECT dtx._saga_error(:id, 1::smallint, 2, 'compensate', '22000', 'late', NULL, NULL, now());
-SELECT dtx._saga_error(0, 1::smallint, 2, 'execute', '22000', 'late', NULL, NULL, now());
+SELECT dtx_internal.saga_error(:id, 1::smallint, 1, 'execute', '22000', 'late', NULL, NULL, now());
+SELECT dtx_internal.saga_error(:id, 1::smallint, 2, 'compensate', '22000', 'late', NULL, NULL, now());
+SELECT dtx_internal.saga_error(0, 1::smallint, 2, 'execute', '22000', 'late', NULL, NULL, now());
 SELECT * FROM steps(:id);
 SELECT done(:id, 'a');
-SELECT dtx._saga_done(:id, 1::smallint, 2, 'execute', NULL);
+SELECT dtx_internal.saga_done(:id, 1::smallint, 2, 'execute', NULL);
 -- a worker gives a step back
 SELECT step, attempt FROM take();
 BEGIN;
-SELECT dtx._saga_untake(:id, 2::smallint, 1, 'execute');
-SELECT dtx._saga_untake(:id, 2::smallint, 1, 'execute');
+SELECT dtx_internal.saga_untake(:id, 2::smallint, 1, 'execute');
+SELECT dtx_internal.saga_untake(:id, 2::smallint, 1, 'execute');
 SELECT * FROM steps(:id);
 SELECT later(:id);
 COMMIT;
@@ -337,12 +337,12 @@ SELECT step, attempt FROM take();
 -- the next step of a saga can be taken in the transaction that has done the last one
 BEGIN;
 SELECT done(:id, 'b');
-SELECT saga = :id AS same, step, attempt, direction FROM dtx._saga_take(current_user::regrole, :id);
+SELECT saga = :id AS same, step, attempt, direction FROM dtx_internal.saga_take(current_user::regrole, :id);
 COMMIT;
 SELECT * FROM steps(:id);
 -- an operator ends it; the worker finds out
 SELECT dtx.force_saga(:id, 'completed', 'ticket 4712');
-SELECT dtx._saga_done(:id, 3::smallint, 1, 'execute', NULL);
+SELECT dtx_internal.saga_done(:id, 3::smallint, 1, 'execute', NULL);
 SELECT * FROM steps(:id);
 SELECT * FROM history(:id);
 SELECT state, reason FROM dtx.sagas WHERE id = :id;
@@ -377,7 +377,7 @@ SELECT step, servers, commands, min_rows FROM take();
 SELECT done(:id, 'all');
 SELECT dtx.cancel_saga(:id, 'test');
 SELECT step, servers, commands, min_rows FROM take();
-SELECT f.srvname FROM dtx.saga_step s JOIN pg_foreign_server f ON f.oid = s.lane WHERE s.saga = :id;
+SELECT f.srvname FROM dtx_internal.saga_step_record s JOIN pg_foreign_server f ON f.oid = s.lane WHERE s.saga = :id;
 SELECT done(:id, 'all');
 -- what is retried soon becomes no time at all, and the pause has an end
 SELECT dtx.define_saga('pauses', dtx.step('a', NULL, 'SELECT 1', backoff => '10 ms', max_attempts => 2),
@@ -390,22 +390,22 @@ SELECT step, attempt FROM take();
 SELECT done(:id, 'a');
 SELECT step, attempt FROM take();
 -- not even a definition of an earlier time makes it none
-UPDATE dtx.saga_definition_step SET backoff = '0' WHERE step = 2
-	AND definition = (SELECT id FROM dtx.saga_definition WHERE name = 'pauses');
+UPDATE dtx_internal.saga_definition_step_record SET backoff = '0' WHERE step = 2
+	AND definition = (SELECT id FROM dtx_internal.saga_definition_record WHERE name = 'pauses');
 SELECT error(:id, 'b', '40001');
 SELECT due_at - since > '7 ms' AS pause FROM dtx.saga_steps WHERE saga = :id AND step = 'b';
-UPDATE dtx.saga_definition_step SET backoff = '1 min' WHERE step = 2
-	AND definition = (SELECT id FROM dtx.saga_definition WHERE name = 'pauses');
+UPDATE dtx_internal.saga_definition_step_record SET backoff = '1 min' WHERE step = 2
+	AND definition = (SELECT id FROM dtx_internal.saga_definition_record WHERE name = 'pauses');
 SELECT later(:id) <= 1 AS soon;
 SELECT step, attempt FROM take();
-UPDATE dtx.saga_step SET attempt = 900 WHERE saga = :id AND step = 2;
+UPDATE dtx_internal.saga_step_record SET attempt = 900 WHERE saga = :id AND step = 2;
 SELECT error(:id, 'b', '40001');
 SELECT due_at - since BETWEEN '7 min' AND '13 min' AS pause FROM dtx.saga_steps WHERE saga = :id AND step = 'b';
 SELECT later(:id);
 SELECT step, attempt FROM take();
 SELECT done(:id, 'b');
 SELECT step, attempt FROM take();
-UPDATE dtx.saga_step SET attempt = 900 WHERE saga = :id AND step = 3;
+UPDATE dtx_internal.saga_step_record SET attempt = 900 WHERE saga = :id AND step = 3;
 SELECT error(:id, 'c', '40001');
 SELECT due_at - since BETWEEN '17 hours' AND '31 hours' AS pause FROM dtx.saga_steps WHERE saga = :id AND step = 'c';
 SELECT dtx.cancel_saga(:id, 'test');

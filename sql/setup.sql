@@ -83,14 +83,14 @@ CREATE VIEW prepared AS
 -- Decisions of our own making, in a relation that SQL can't write.
 CREATE PROCEDURE change_decisions(command text) LANGUAGE plpgsql AS $$
 BEGIN
-	UPDATE pg_class SET relkind = 'r', relhasrules = false WHERE oid = 'dtx.decision'::regclass;
+	UPDATE pg_class SET relkind = 'r', relhasrules = false WHERE oid = 'dtx_internal.decision'::regclass;
 	-- with another file, or nobody would look for what we write (src/decision_map.c)
-	CREATE TEMP TABLE kept AS TABLE dtx.decision;
-	TRUNCATE dtx.decision;
-	INSERT INTO dtx.decision TABLE kept;
+	CREATE TEMP TABLE kept AS TABLE dtx_internal.decision;
+	TRUNCATE dtx_internal.decision;
+	INSERT INTO dtx_internal.decision TABLE kept;
 	DROP TABLE kept;
 	EXECUTE command;
-	UPDATE pg_class SET relkind = 'm', relhasrules = true WHERE oid = 'dtx.decision'::regclass;
+	UPDATE pg_class SET relkind = 'm', relhasrules = true WHERE oid = 'dtx_internal.decision'::regclass;
 END
 $$;
 -- The decision to commit a transaction, as a coordinator records it; "remote" are
@@ -99,7 +99,7 @@ CREATE PROCEDURE record_decision(boot bigint, xid xid8, servers name[], remote b
 LANGUAGE plpgsql AS $$
 BEGIN
 	CALL change_decisions(format('
-		INSERT INTO dtx.decision (boot_id, xid, database, userid, decided_at, serverids, umids,
+		INSERT INTO dtx_internal.decision (boot_id, xid, database, userid, decided_at, serverids, umids,
 			system_ids, remote_xids, timelines, endpoints)
 		SELECT %L, %L, (SELECT oid FROM pg_database WHERE datname = current_database()), 10, now(),
 			array_agg(srvid ORDER BY srvname),

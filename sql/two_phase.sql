@@ -109,5 +109,5 @@ BEGIN
 END
 $$;
 SELECT two_phase, prepared FROM counted();
-SELECT count(*) < 10 AS few_rows FROM dtx.decision;
-SELECT pg_relation_size('dtx.decision') <= 4 * current_setting('block_size')::int AS small;
+SELECT count(*) < 10 AS few_rows FROM dtx_internal.decision;
+SELECT pg_relation_size('dtx_internal.decision') <= 4 * current_setting('block_size')::int AS small;

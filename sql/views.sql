@@ -26,7 +26,7 @@ UPDATE acct1 SET bal = 2 WHERE id = 1;
 ROLLBACK;
 SELECT count(*) FROM dtx.transactions;
 -- servers, after a visit
-SELECT count(*) >= 0 AS visited FROM dtx.resolve();
+SELECT count(*) >= 0 AS visited FROM dtx.resolve_in_doubt();
 SELECT server, reachable, checked_at > now() - interval '1 hour' AS checked,
 	split_part(version, '.', 1)::int = current_setting('server_version_num')::int / 10000 AS same_version,
 	slots_used, slots_total = current_setting('max_prepared_transactions')::int AS slots,
@@ -35,7 +35,7 @@ FROM dtx.servers ORDER BY server;
 CALL make_server('nowhere', 'regress_dtx_no_such_database');
 CALL make_mapping('nowhere');
 SELECT dtx.confirm_server('nowhere', all_mappings => true);
-SELECT server, gid, decision, done, error ~ 'regress_dtx_no_such_database' AS error FROM dtx.resolve();
+SELECT server, gid, decision, done, error ~ 'regress_dtx_no_such_database' AS error FROM dtx.resolve_in_doubt();
 SELECT server, reachable, last_error ~ 'regress_dtx_no_such_database' AS last_error
 FROM dtx.servers ORDER BY server;
 SET client_min_messages = warning;
@@ -49,7 +49,7 @@ UPDATE acct1 SET bal = 3 WHERE id = 1;
 UPDATE acct2 SET bal = 3 WHERE id = 1;
 COMMIT;
 SELECT one_phase, two_phase, prepared, prepare_failed FROM counted();
-SELECT dtx.stat_reset();
+SELECT dtx.reset_stat();
 SELECT one_phase, two_phase, prepared, prepare_failed, handed_over, resolved_commit,
 	resolved_rollback, forced FROM dtx.stat;
 TABLE prepared;

@@ -73,19 +73,19 @@ $dtx->coord->start;
 $dtx->prepared_is($_, 0, "after the restart s$_ is committed") for 1, 2;
 is($dtx->sql('SELECT bal FROM acct1'), '90', 'committed on s1');
 is($dtx->sql('SELECT bal FROM acct0'), '100', 'committed here');
-$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', '1',
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx_internal.decision', '1',
 	'the decision is kept while a server is away');
 
 # Again: the decision must survive any number of crashes.
 $dtx->crash($dtx->coord);
 $dtx->coord->start;
 $dtx->wait_passes(2);
-is($dtx->sql('SELECT count(*) FROM dtx.decision'),
+is($dtx->sql('SELECT count(*) FROM dtx_internal.decision'),
 	'1', '... also after another crash');
 $dtx->p(3)->start;
 $dtx->clean('after the decision');
 $dtx->balances_are('100 90 110 100', 'committed everywhere');
-$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', '0',
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx_internal.decision', '0',
 	'the decision is forgotten once nobody needs it');
 
 # In the middle of phase two: s1 has committed, s2 has not.

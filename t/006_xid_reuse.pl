@@ -23,7 +23,7 @@ sub parse
 }
 
 # Something was prepared on these servers before; the first time that is put on record
-# (dtx.route), and the WAL flushed.
+# (dtx_internal.route), and the WAL flushed.
 $dtx->sql($dtx->transfer(1, @$_)) for [ 1, 3 ], [ 3, 1 ];
 
 # s1 is prepared, PREPARE is on its way to s3, and the coordinator dies with
@@ -55,7 +55,7 @@ $dtx->p(1)->stop('fast');
 $dtx->coord->start;
 $s = $dtx->session;
 $s->run(q{SET pg_dtx.commit_timeout = '10ms'});
-$dtx->poll($dtx->coord, 'SELECT count(*) > 1 FROM dtx.boot', 't', 'this life is on record');
+$dtx->poll($dtx->coord, 'SELECT count(*) > 1 FROM dtx_internal.boot', 't', 'this life is on record');
 my $next = $s->run('SELECT pg_snapshot_xmax(pg_current_snapshot())');
 cmp_ok($next, '<=', $old_xid, 'the xid will be handed out again')
   or diag("next $next, old $old_xid");
@@ -97,7 +97,7 @@ $dtx->balances_are('100 100 90 100 110', 'old rolled back, new committed');
 $dtx->clean('before that');
 my $coord = $dtx->coord;
 my $xid = $dtx->sql('SELECT pg_snapshot_xmax(pg_current_snapshot())') + 20;
-my $unlogged = $dtx->sql("SELECT dtx._gid('$xid', 1)");
+my $unlogged = $dtx->sql("SELECT dtx_internal.gid('$xid', 1)");
 $dtx->p(1)->safe_psql('postgres', "BEGIN; INSERT INTO acct VALUES (99, 1); PREPARE TRANSACTION '$unlogged'");
 $coord->stop('immediate');
 $coord->append_conf('postgresql.conf', "shared_preload_libraries = ''");
@@ -110,15 +110,15 @@ $dtx->poll($coord, q{SELECT last_error LIKE 'the coordinator crashed, and nothin
 	'an xid that was assigned by a start that is not on record: nothing is proven');
 $dtx->prepared_is(1, 1, '... and nothing done');
 is($dtx->sql('SELECT count(*) FROM dtx.damage'), '0', '... and no damage');
-$dtx->sql("SELECT dtx.force('$unlogged', 'rollback', 'test')");
+$dtx->sql("SELECT dtx.force_in_doubt('$unlogged', 'rollback', 'test')");
 $dtx->clean('a human has decided');
 
 # Up to where the resolver has been, the commit log is proof after a crash.
 $s = $dtx->session;
 $xid = $s->run('CREATE TABLE committed AS SELECT pg_current_xact_id() AS xid; SELECT xid FROM committed');
 $s->close;
-$dtx->poll($coord, "SELECT proven_xid > '$xid' FROM dtx.boot ORDER BY ordinal DESC LIMIT 1", 't', 'the resolver has been there');
-my $back = $dtx->sql("SELECT dtx._gid('$xid', 1)");
+$dtx->poll($coord, "SELECT proven_xid > '$xid' FROM dtx_internal.boot ORDER BY ordinal DESC LIMIT 1", 't', 'the resolver has been there');
+my $back = $dtx->sql("SELECT dtx_internal.gid('$xid', 1)");
 $coord->stop('immediate');
 $coord->start;
 $dtx->p(1)->safe_psql('postgres', "BEGIN; INSERT INTO acct VALUES (98, 1); PREPARE TRANSACTION '$back'");

@@ -30,7 +30,7 @@ $committed->run($dtx->hold);
 $committed->start($dtx->transfer(10, 1, 0, 2));
 $dtx->wait_held($committed);
 $dtx->poll($standby, 'SELECT bal FROM acct0', '100', 'a commit is replicated')
-  unless $dtx->poll($standby, 'SELECT count(*) FROM dtx.decision', '1',
+  unless $dtx->poll($standby, 'SELECT count(*) FROM dtx_internal.decision', '1',
 	'the decision is replicated');
 
 # ... another transaction is prepared on s1 only.
@@ -46,8 +46,8 @@ $dtx->prepared_is(2, 1);
 
 # A reading standby does not touch them, whatever it is asked for.
 my ($ret, $out, $err) =
-  $standby->psql('postgres', 'SELECT * FROM dtx.resolve()');
-isnt($ret, 0, 'dtx.resolve() on a standby is an error');
+  $standby->psql('postgres', 'SELECT * FROM dtx.resolve_in_doubt()');
+isnt($ret, 0, 'dtx.resolve_in_doubt() on a standby is an error');
 $dtx->prepared_is(1, 2);
 
 $dtx->crash($primary);

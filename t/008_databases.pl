@@ -29,8 +29,8 @@ db('postgres', 'CREATE DATABASE other');
 $dtx->install('other');
 $dtx->poll($coord, $resolvers, 'other,postgres', 'a second one after CREATE EXTENSION');
 isnt(
-	db('postgres', 'SELECT id FROM dtx.coordinator'),
-	db('other', 'SELECT id FROM dtx.coordinator'),
+	db('postgres', 'SELECT id FROM dtx_internal.coordinator'),
+	db('other', 'SELECT id FROM dtx_internal.coordinator'),
 	'every database has a coordinator id of its own');
 
 # Both have something in doubt on the same server, under their own gids.
@@ -82,7 +82,7 @@ $dtx->poll($coord, $resolvers, 'copy,other,postgres', 'the copy gets a resolver'
 ok( $coord->poll_query_until('copy',
 		'SELECT count(*) FROM dtx.in_doubt', '0'),
 	'the copy has nothing in doubt');
-db('copy', 'SELECT * FROM dtx.resolve()');
+db('copy', 'SELECT * FROM dtx.resolve_in_doubt()');
 $dtx->prepared_is(2, 1, 'a pass in the copy leaves the gid of the original');
 $dtx->proxy(2)->clear;
 $dtx->prepared_is(2, 0, 'the original finishes it');
@@ -103,7 +103,7 @@ is($ret, 0, 'ALTER DATABASE ... RENAME with a running resolver') or diag($err);
 $dtx->poll($coord, $resolvers, 'another,postgres', 'it has a resolver again');
 
 # DROP EXTENSION ends the resolver, and plain postgres_fdw remains.
-ok($coord->poll_query_until('another', 'SELECT count(*) FROM dtx.decision', '0'), 'no decision is left');
+ok($coord->poll_query_until('another', 'SELECT count(*) FROM dtx_internal.decision', '0'), 'no decision is left');
 db('another', 'DROP EXTENSION pg_dtx');
 $dtx->poll($coord, $resolvers, 'postgres', 'DROP EXTENSION ends the resolver');
 my $before = $dtx->sql('SELECT two_phase FROM dtx.stat');
@@ -162,12 +162,12 @@ $dtx->proxy(2)->clear;
 $dtx->prepared_is(1, 0);
 $dtx->prepared_is(2, 1);
 my $xid = (split /:/, $dtx->gid(2))[4];
-($ret, $out, $err) = $coord->psql('postgres', 'SELECT * FROM dtx.resolve()');
-isnt($ret, 0, 'dtx.resolve() refuses while the resolver is off');
+($ret, $out, $err) = $coord->psql('postgres', 'SELECT * FROM dtx.resolve_in_doubt()');
+isnt($ret, 0, 'dtx.resolve_in_doubt() refuses while the resolver is off');
 like($err, qr/pg_dtx\.resolver/, '... and says why');
 $coord->restart;
 $s->close;
-is($dtx->sql("SELECT count(*) FROM dtx.decision WHERE xid = $xid"),
+is($dtx->sql("SELECT count(*) FROM dtx_internal.decision WHERE xid = $xid"),
 	'1', 'the decision is kept over a restart');
 $s = $dtx->session;
 $s->run($dtx->transfer(10, 0, 1));
@@ -200,7 +200,7 @@ $s->close;
 $dtx->sql('DROP SERVER s2 CASCADE');
 $dtx->wait_passes(2);
 $dtx->poll($coord, $resolvers, 'postgres', 'the resolver survives DROP SERVER');
-is($dtx->sql("SELECT count(*) FROM dtx.decision WHERE xid = $xid"),
+is($dtx->sql("SELECT count(*) FROM dtx_internal.decision WHERE xid = $xid"),
 	'1', 'the decision is not forgotten');
 $dtx->proxy(2)->clear;
 my ($host, $port) = ($dtx->proxy(2)->host, $dtx->p(2)->port);

@@ -36,7 +36,7 @@ my $shown = $dtx->sql('SELECT count(*) FROM dtx.in_doubt');
 cmp_ok($shown, '<=', 16, 'dtx.in_doubt shows no more than there is room for');
 cmp_ok($dtx->sql('SELECT not_remembered FROM dtx.stat'),
 	'>', 0, 'dtx.stat counts those that were not remembered');
-is( $dtx->sql('SELECT count(*) >= ' . $n . ' FROM dtx.decision'),
+is( $dtx->sql('SELECT count(*) >= ' . $n . ' FROM dtx_internal.decision'),
 	't', 'all decisions are on record');
 
 $dtx->proxy(2)->clear;
@@ -69,7 +69,7 @@ is( $dtx->p($_)->safe_psql(
 		'postgres', 'SELECT count(*) FROM acct WHERE bal = 100'),
 	$n,
 	"all of them are committed on s$_") for 1, 2;
-$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', '0',
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx_internal.decision', '0',
 	'the decisions are forgotten');
 
 done_testing();

@@ -194,7 +194,7 @@ is($lost, 0, "no reported COMMIT is lost (of $reported)");
 is($undead, 0, "nothing that failed has survived (of $failed)");
 $dtx->poll(
 	$dtx->coord,
-	'SELECT count(*) < 60 FROM dtx.decision',
+	'SELECT count(*) < 60 FROM dtx_internal.decision',
 	't',
 	'the decision table is as small as ever');
 

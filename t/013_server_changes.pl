@@ -53,7 +53,7 @@ like($err, qr/cannot drop the decisions of "pg_dtx"/, '... with an error');
 like($err, qr/dtx\.in_doubt/, '... that names the view');
 ($ret, $out, $err) = $dtx->coord->psql('postgres', 'DROP SCHEMA dtx CASCADE');
 isnt($ret, 0, '... also by way of its schema');
-is($dtx->sql('SELECT count(*) FROM dtx.decision'), '1', 'the decision is still there');
+is($dtx->sql('SELECT count(*) FROM dtx_internal.decision'), '1', 'the decision is still there');
 
 # s2 is made to lead to the cluster of s1, where its gid is not prepared.  That
 # confirms nothing.
@@ -69,11 +69,11 @@ $dtx->poll($dtx->coord,
 	'1', 'a server that leads elsewhere is in the view');
 $dtx->wait_passes(3);
 $dtx->prepared_is(2, 1, 'what the real server has prepared is still there');
-is($dtx->sql('SELECT count(*) FROM dtx.decision'), '1', 'and the decision, too');
+is($dtx->sql('SELECT count(*) FROM dtx_internal.decision'), '1', 'and the decision, too');
 $dtx->sql("ALTER SERVER s2 OPTIONS (SET host '$old_host', SET port '$old_port')");
 $dtx->clean('the server leads back');
 $dtx->balances_are('100 90 110', 'committed everywhere');
-$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', '0',
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx_internal.decision', '0',
 	'the decision is forgotten in the end');
 $dtx->sql($dtx->transfer(10, 2, 0, 1));
 
@@ -125,7 +125,7 @@ $dtx->sql($dtx->transfer(2, 2, 0, 1));
 
 # The extension appears in the middle of a transaction.
 $dtx->poll($dtx->coord, q{SELECT count(*) FROM dtx.in_doubt}, '0', 'nothing in doubt');
-$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', '0', 'no decision is left');
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx_internal.decision', '0', 'no decision is left');
 $dtx->sql('DROP EXTENSION pg_dtx');
 my $s = $dtx->session;
 $s->run(
@@ -161,7 +161,7 @@ $recorded->run(
 	'BEGIN; UPDATE acct_serv SET bal = bal - 5; UPDATE acct2 SET bal = bal + 5; COMMIT;');
 $dtx->balances_are('100 95 105', 'a server given by a service file');
 is($dtx->sql(q{
-SELECT count(*) FROM dtx.decision, pg_foreign_server s WHERE srvname = 'serv' AND s.oid = ANY (serverids)}),
+SELECT count(*) FROM dtx_internal.decision, pg_foreign_server s WHERE srvname = 'serv' AND s.oid = ANY (serverids)}),
 	'1', '... is the one that is recorded');
 $recorded->close;
 $dtx->sql($dtx->transfer(5, 2, 0, 1));
@@ -224,7 +224,7 @@ COMMIT;});
 	$dtx->prepared_is(1, 0, 'a forged gid on s1 is finished');
 	$dtx->wait_passes(2);
 	my $xid = (split /:/, $gid)[4];
-	is($dtx->sql("SELECT count(*) FROM dtx.decision WHERE xid = $xid"), '1',
+	is($dtx->sql("SELECT count(*) FROM dtx_internal.decision WHERE xid = $xid"), '1',
 		'... but it does not confirm what s2 has prepared');
 	is($dtx->sql("SELECT server FROM dtx.in_doubt WHERE gid = '$gid'"),
 		's2', '... which is in doubt');
@@ -295,10 +295,10 @@ $dtx->prepared_is($_, 0) for 1, 2;
 my $gid = last_gid('s1');
 like($gid, qr/^dtx:/, 'nobody knows that it is finished');
 ($ret, $out, $err) =
-  $dtx->coord->psql('postgres', "SELECT dtx.force('$gid', 'commit', 'test')");
+  $dtx->coord->psql('postgres', "SELECT dtx.force_in_doubt('$gid', 'commit', 'test')");
 like($err, qr/does not exist on server "s1"/, 'it can not be finished by hand');
 ($ret, $out, $err) = $dtx->coord->psql('postgres',
-	"SELECT dtx.force('$gid', 'commit', 'test', override => true)");
+	"SELECT dtx.force_in_doubt('$gid', 'commit', 'test', override => true)");
 is($ret, 0, 'but it can be forgotten');
 like($err, qr/NOTICE:.*is forgotten/, '... with a notice');
 is($dtx->sql("SELECT count(*) FROM dtx.in_doubt WHERE gid = '$gid'"), '0',
@@ -309,7 +309,7 @@ is($dtx->sql("SELECT reason FROM dtx.forced WHERE gid = '$gid'"), 'test', '... a
 $gid = last_gid('s2');
 $dtx->p(2)->stop('fast');
 ($ret, $out, $err) = $dtx->coord->psql('postgres',
-	"SELECT dtx.force('$gid', 'commit', 'test', override => true)");
+	"SELECT dtx.force_in_doubt('$gid', 'commit', 'test', override => true)");
 like($err, qr/could not connect to server "s2"/,
 	'a server that is down is an error, whatever is asked for');
 is($dtx->sql("SELECT count(*) FROM dtx.in_doubt WHERE gid = '$gid'"), '1',

@@ -78,7 +78,7 @@ for my $mode ('closed', 'closed in a row', 'garbage', 'wrong columns', 'nulls', 
 	'in a transaction', 'odd ready', 'strange gids', 'password', 'md5', 'strange authentication', 'no version', 'silent')
 {
 	$evil->mode('polite');
-	$dtx->sql(q{SELECT dtx.resolve()});
+	$dtx->sql(q{SELECT dtx.resolve_in_doubt()});
 	$evil->mode($mode);
 	$dtx->sql(q{SELECT pg_reload_conf()}) if $n % 5 == 0;
 	my $gid = orphan();
@@ -87,8 +87,8 @@ for my $mode ('closed', 'closed in a row', 'garbage', 'wrong columns', 'nulls', 
 
 	# and in a session of one's own, where the answer can be waited for
 	my ($ret, $out, $err) = $dtx->coord->psql('postgres',
-		q{SELECT server, coalesce(error, '') FROM dtx.resolve()}, timeout => 60);
-	is($ret, 0, "$mode: dtx.resolve() ends") or diag($err);
+		q{SELECT server, coalesce(error, '') FROM dtx.resolve_in_doubt()}, timeout => 60);
+	is($ret, 0, "$mode: dtx.resolve_in_doubt() ends") or diag($err);
 	if (!exists $complaint{$mode})
 	{
 		like($dtx->sql(q{SELECT coalesce(last_error, '') FROM dtx.servers WHERE server = 'evil' AND NOT reachable}) . $out,
@@ -102,7 +102,7 @@ for my $mode ('closed', 'closed in a row', 'garbage', 'wrong columns', 'nulls', 
 is(resolver(), $pid, 'it is still the same resolver');
 is($dtx->sql('SELECT count(*) FROM acct0'), '1', 'nothing was executed that came as a gid');
 
-# dtx.check_server() and dtx.force().
+# dtx.check_server() and dtx.force_in_doubt().
 for my $mode ('closed', 'garbage', 'wrong columns', 'nulls', 'wrong types', 'endless rows', 'error', 'copy out', 'no version')
 {
 	$evil->mode($mode);
@@ -188,7 +188,7 @@ for my $mode ('exec: wrong order', 'exec: copy', 'exec: two results', 'exec: no 
 
 $dtx->sql('DROP SERVER evil CASCADE');
 $evil->stop;
-$dtx->sql('SELECT dtx.resolve()');
+$dtx->sql('SELECT dtx.resolve_in_doubt()');
 is($dtx->p(1)->safe_psql('postgres', 'SELECT count(*) FROM pg_prepared_xacts'), '0', 'nothing is prepared in the end');
 my $log = slurp_file($dtx->coord->logfile);
 unlike($log, qr/PANIC|TRAP|terminated by signal/, 'and nobody crashed');

@@ -32,7 +32,7 @@ sub row_is
 {
 	my ($xid, $expected, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return is($dtx->sql("SELECT count(*) FROM dtx.decision WHERE xid = $xid"),
+	return is($dtx->sql("SELECT count(*) FROM dtx_internal.decision WHERE xid = $xid"),
 		$expected, $name);
 }
 
@@ -62,12 +62,12 @@ $dtx->wait_held($one);
 $two->start(insert(3, 1, 2, 0));
 $dtx->wait_held($two);
 my $xid = xid_on_s2();
-is($dtx->sql('SELECT count(*) FROM dtx.decision'), '0', 'both are not visible yet');
+is($dtx->sql('SELECT count(*) FROM dtx_internal.decision'), '0', 'both are not visible yet');
 $dtx->p(2)->stop('fast');
 crash();
 $_->finish for $one, $two;
 $dtx->prepared_is(1, 0, 's1 has committed both');
-$dtx->poll($dtx->coord, "SELECT count(*) FROM dtx.decision WHERE xid <> $xid",
+$dtx->poll($dtx->coord, "SELECT count(*) FROM dtx_internal.decision WHERE xid <> $xid",
 	'0', 'the decision that everybody has confirmed is forgotten');
 row_is($xid, 1, '... and that of the other one, which s2 has not confirmed, is kept');
 
@@ -80,7 +80,7 @@ $dtx->p(2)->start;
 $dtx->clean('s2 is back');
 is(nodes(2), '0 1', 'the first one is committed');
 is(nodes(3), '0 1 2', 'the second one is committed');
-$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', '0',
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx_internal.decision', '0',
 	'everything is forgotten in the end');
 
 # A session goes on while something of it is in doubt: it must not overwrite the
@@ -135,7 +135,7 @@ for my $how ('at COMMIT', 'with the connection', 'with the next transaction')
 	$dtx->proxy(2)->clear;
 	$dtx->clean('not confirmed yet');
 	is(nodes(99), '1 2', '... committed');
-	$dtx->poll($dtx->coord, "SELECT count(*) FROM dtx.decision WHERE xid = $xid",
+	$dtx->poll($dtx->coord, "SELECT count(*) FROM dtx_internal.decision WHERE xid = $xid",
 		'0', '... and forgotten');
 	$s->close;
 }
@@ -150,7 +150,7 @@ CREATE SERVER sx FOREIGN DATA WRAPPER postgres_fdw
 CREATE USER MAPPING FOR CURRENT_USER SERVER sx;
 CREATE FOREIGN TABLE acctx (id int, bal int) SERVER sx OPTIONS (table_name 'acct');
 });
-my $rows = q{SELECT count(*) FROM dtx.decision
+my $rows = q{SELECT count(*) FROM dtx_internal.decision
 WHERE (SELECT oid FROM pg_foreign_server WHERE srvname = 'sx') = ANY (serverids)};
 my $s = $dtx->session;
 $s->run(insert($id++, 'x', 0));

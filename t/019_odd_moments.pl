@@ -134,7 +134,7 @@ $dtx->poll($dtx->coord,
 	"SELECT last_error LIKE '%another cluster%' FROM dtx.in_doubt WHERE gid = '$gid'",
 	't', 'changed in the middle of a visit: it is in doubt');
 $dtx->wait_passes(2);
-is($dtx->sql("SELECT count(*) FROM dtx.decision WHERE xid = $xid"), '1',
+is($dtx->sql("SELECT count(*) FROM dtx_internal.decision WHERE xid = $xid"), '1',
 	'... and its decision is kept');
 $dtx->prepared_is(2, 1, '... it is still prepared');
 lead_to($dtx->proxy(2)->host . "/.s.PGSQL.$port");

@@ -23,7 +23,7 @@ sub damage_is
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	$dtx->clean($name);
 	is($dtx->sql($what), $expected, $name);
-	$dtx->sql(q{SELECT dtx.acknowledge(gid, 'repaired') FROM dtx.damage});
+	$dtx->sql(q{SELECT dtx.acknowledge_damage(gid, 'repaired') FROM dtx.damage});
 	return;
 }
 
@@ -75,7 +75,7 @@ is( join("\n", grep { /GID/ } @statements),
 	"SET CONSTRAINTS ALL IMMEDIATE; xid, ...; PREPARE TRANSACTION GID\nCOMMIT PREPARED GID",
 	'two messages for two phases');
 is(scalar(grep { /xid/ } @statements), 1, '... and no other question');
-is($dtx->sql('SELECT count(*) FROM dtx.decision WHERE remote_xids[1] > 0 AND remote_xids[2] > 0'),
+is($dtx->sql('SELECT count(*) FROM dtx_internal.decision WHERE remote_xids[1] > 0 AND remote_xids[2] > 0'),
 	'1', 'the decision knows the transactions on the servers');
 $s->close;
 repair();
@@ -113,9 +113,9 @@ $dtx->crash($dtx->coord);
 $dtx->coord->start;
 $dtx->wait_passes(2);
 is($dtx->sql($what), 's2|commit|rollback', 'damage survives a crash');
-$dtx->sql("SELECT dtx.acknowledge('$gid', 'ticket 12: booked again')");
+$dtx->sql("SELECT dtx.acknowledge_damage('$gid', 'ticket 12: booked again')");
 is($dtx->sql($what), '', 'acknowledged: not shown any more');
-is( $dtx->sql('SELECT acknowledged_by = session_user, reason FROM dtx.damage_record'),
+is( $dtx->sql('SELECT acknowledged_by = session_user, reason FROM dtx_internal.damage_record'),
 	't|ticket 12: booked again', '... but on record');
 repair();
 
@@ -125,7 +125,7 @@ make_doubt();
 $dtx->p(1)->safe_psql('postgres', "ROLLBACK PREPARED '" . $dtx->gid(1) . "'");
 $dtx->p(2)->safe_psql('postgres', "COMMIT PREPARED '" . $dtx->gid(2) . "'");
 resolver('on');
-$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', '0',
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx_internal.decision', '0',
 	'the decision goes');
 damage_is('s1|commit|rollback', 'finished while the coordinator was down');
 repair();
@@ -136,27 +136,27 @@ $dtx->p(1)->safe_psql('postgres', "ROLLBACK PREPARED '" . $dtx->gid(1) . "'");
 $dtx->crash($dtx->coord);
 $dtx->coord->start;
 resolver('on');
-$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', '0',
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx_internal.decision', '0',
 	'the decision goes');
 damage_is('s1|commit|rollback', 'two crashes');
 repair();
 
-# dtx.resolve() in a session finds it missing: the worker says why.
+# dtx.resolve_in_doubt() in a session finds it missing: the worker says why.
 make_doubt();
 $dtx->p(1)->safe_psql('postgres', "ROLLBACK PREPARED '" . $dtx->gid(1) . "'");
 resolver('on');
-$dtx->sql('SELECT * FROM dtx.resolve()');
-$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', '0',
+$dtx->sql('SELECT * FROM dtx.resolve_in_doubt()');
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx_internal.decision', '0',
 	'the decision goes');
-damage_is('s1|commit|rollback', 'dtx.resolve() hides nothing');
+damage_is('s1|commit|rollback', 'dtx.resolve_in_doubt() hides nothing');
 repair();
 
-# By dtx.force(), against the decision and on purpose: that is on record.
+# By dtx.force_in_doubt(), against the decision and on purpose: that is on record.
 make_doubt();
 $gid = $dtx->gid(1);
-$dtx->sql("SELECT dtx.force('$gid', 'rollback', 'I know', override => true)");
+$dtx->sql("SELECT dtx.force_in_doubt('$gid', 'rollback', 'I know', override => true)");
 resolver('on');
-$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', '0',
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx_internal.decision', '0',
 	'the decision goes');
 damage_is('', 'forced: no damage');
 is($dtx->sql('SELECT contradicted FROM dtx.forced'), 't', '... but on record');
@@ -240,7 +240,7 @@ repair();
 $dtx->sql(q{
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
 	$$ BEGIN RAISE disk_full USING MESSAGE = 'no room for damage'; END $$;
-CREATE TRIGGER refuse BEFORE INSERT ON dtx.damage_record EXECUTE FUNCTION refuse();
+CREATE TRIGGER refuse BEFORE INSERT ON dtx_internal.damage_record EXECUTE FUNCTION refuse();
 });
 make_doubt();
 $dtx->p(1)->safe_psql('postgres', 'ROLLBACK PREPARED $$' . $dtx->gid(1) . '$$');
@@ -262,10 +262,10 @@ is($dtx->sql(q{SELECT last_error FROM dtx.in_doubt WHERE server = 's1'}),
 	'... dtx.in_doubt tells why');
 $dtx->proxy(2)->clear;
 $dtx->prepared_is(2, 0, '... and finishes what is in doubt there');
-is($dtx->sql('SELECT count(*) FROM dtx.decision'), '1', '... the decision is kept');
+is($dtx->sql('SELECT count(*) FROM dtx_internal.decision'), '1', '... the decision is kept');
 $dtx->sql('DROP FUNCTION refuse() CASCADE');
 $s->close;
 damage_is('s1|commit|rollback', '... and it is recorded at last');
-$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', '0', '... and the decision forgotten');
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx_internal.decision', '0', '... and the decision forgotten');
 
 done_testing();

@@ -144,7 +144,7 @@ $load->stop($held);
 cmp_ok($dtx->sql('SELECT count(*) FROM dtx.in_doubt'), '<=', $room, 'dtx.in_doubt is not larger than allowed');
 cmp_ok($dtx->sql('SELECT not_remembered FROM dtx.stat') - $before, '>=', $sessions - $room,
 	'... what was not remembered is counted');
-$dtx->poll($coord, 'SELECT count(*) FROM dtx.decision', $sessions, '... all decisions are on record');
+$dtx->poll($coord, 'SELECT count(*) FROM dtx_internal.decision', $sessions, '... all decisions are on record');
 like(slurp_file($coord->logfile, $log_offset),
 	qr/too many prepared foreign transactions are in doubt to remember them all\n.*DETAIL:  There is room for $room of them\..*\n.*HINT:  Consider increasing the configuration parameter "pg_dtx.max_in_doubt"\./,
 	'... the log says what to do');
@@ -153,12 +153,12 @@ like(slurp_file($coord->logfile, $log_offset),
 $run = $load->start(name => 'meanwhile, without that server', servers => [ 2 .. $servers ]);
 $load->watch($run, $seconds / 2);
 $load->stop($run);
-cmp_ok($dtx->sql('SELECT count(*) FROM dtx.decision'), '>=', $sessions, '... all decisions are still there');
+cmp_ok($dtx->sql('SELECT count(*) FROM dtx_internal.decision'), '>=', $sessions, '... all decisions are still there');
 
 # What shared memory knew is lost.
 $dtx->crash($coord);
 $coord->start;
-cmp_ok($dtx->sql('SELECT count(*) FROM dtx.decision'), '>=', $sessions, '... also after a crash');
+cmp_ok($dtx->sql('SELECT count(*) FROM dtx_internal.decision'), '>=', $sessions, '... also after a crash');
 $dtx->p(1)->start;
 $load->down(1, 0);
 $journal = $load->check($held);
@@ -170,7 +170,7 @@ $journal = $load->check($run);
 good($run, 'all transactions are where they should be');
 is(different(grep { !/: refused/ } map { $_->{said} } @$journal),
 	'', '... nobody was told of anything but refusals');
-$dtx->poll($coord, 'SELECT count(*) <= ' . ($sessions + 1) . ' FROM dtx.decision', 't', 'the decisions are forgotten');
+$dtx->poll($coord, 'SELECT count(*) <= ' . ($sessions + 1) . ' FROM dtx_internal.decision', 't', 'the decisions are forgotten');
 
 # ---- full disks
 SKIP:
@@ -281,13 +281,13 @@ sub disks
 	}
 
 	# The coordinator has no room for its decisions: the table is empty.
-	$dtx->poll($coord, 'SELECT count(*) FROM dtx.decision', '0', "$how: no decisions are left");
+	$dtx->poll($coord, 'SELECT count(*) FROM dtx_internal.decision', '0', "$how: no decisions are left");
 	my $empty = 0;
 	my $deadline = time + $timeout;
 	until ($empty || time > $deadline)
 	{
-		$dtx->sql('VACUUM dtx.decision');
-		$empty = $dtx->sql(q{SELECT pg_relation_size('dtx.decision') = 0}) eq 't';
+		$dtx->sql('VACUUM dtx_internal.decision');
+		$empty = $dtx->sql(q{SELECT pg_relation_size('dtx_internal.decision') = 0}) eq 't';
 		usleep(50_000);
 	}
 	ok($empty, '... and the table takes no space');

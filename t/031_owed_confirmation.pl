@@ -299,7 +299,7 @@ $dtx->p(2)->safe_psql('postgres', "COMMIT PREPARED '" . $dtx->gid(2) . "'");
 $proxy->clear;
 $s->finish;
 is($s->stderr, '', 'finished by somebody else: the command goes on');
-$dtx->sql('SELECT dtx.resolve()');
+$dtx->sql('SELECT dtx.resolve_in_doubt()');
 $dtx->clean('committed by hand');
 is($dtx->sql('SELECT count(*) FROM dtx.damage'), 0, '... rightly');
 $dtx->balances_are('100 99 102', '... and the command has seen what was committed');
@@ -386,16 +386,16 @@ for my $what ('lost', 'killed', 'canceled', 'killed before')
 	{
 		is($s->run('SELECT bal FROM acct2'), '101', '... and the next command sees what the transaction did');
 	}
-	$dtx->sql('SELECT dtx.resolve()');
+	$dtx->sql('SELECT dtx.resolve_in_doubt()');
 	$dtx->clean($what);
 	$dtx->balances_are($what eq 'lost' ? '100 99 102' : '100 99 101', '... and the transaction is committed everywhere');
 }
 $s->close;
 
 # Decisions that nobody needs any more go with a full pass.  The next one would
-# begin in an hour, but dtx.resolve() asks for one, ...
-$dtx->sql('SELECT dtx.resolve()');
-$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', '0', 'dtx.resolve(): no decisions are left');
+# begin in an hour, but dtx.resolve_in_doubt() asks for one, ...
+$dtx->sql('SELECT dtx.resolve_in_doubt()');
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx_internal.decision', '0', 'dtx.resolve_in_doubt(): no decisions are left');
 
 # ... and so does DROP EXTENSION when it is refused.
 my $drop = 'BEGIN; DROP EXTENSION pg_dtx; ROLLBACK';
@@ -461,8 +461,8 @@ $s->close;
 my $port = $dtx->p(2)->port;
 my $at = $proxy->host;
 $dtx->sql('DROP SERVER s2b CASCADE');
-$dtx->sql('SELECT dtx.resolve()');
-$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', 0, 'no decisions of before are left');
+$dtx->sql('SELECT dtx.resolve_in_doubt()');
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx_internal.decision', 0, 'no decisions of before are left');
 for my $forced (0, 1)
 {
 	my $what = $forced ? 'dropped, forced and made again' : 'dropped and made again';
@@ -478,12 +478,12 @@ for my $forced (0, 1)
 	like($s->stderr, qr/WARNING:.*"s2"/, "$what: in doubt");
 	$s->close;
 	my $gid = $dtx->sql('SELECT gid FROM dtx.in_doubt');
-	my (undef, undef, $error) = $dtx->coord->psql('postgres', "SELECT dtx.force('$gid', 'commit', 'lost', override => true)");
+	my (undef, undef, $error) = $dtx->coord->psql('postgres', "SELECT dtx.force_in_doubt('$gid', 'commit', 'lost', override => true)");
 	like($error, qr/HINT:  If the server is lost for good, drop the foreign server "s2"/, '... nobody knows without the server');
 	$dtx->sql('DROP SERVER s2 CASCADE');
 	if ($forced)
 	{
-		(undef, undef, $error) = $dtx->coord->psql('postgres', "SELECT dtx.force('$gid', 'commit', 'lost')");
+		(undef, undef, $error) = $dtx->coord->psql('postgres', "SELECT dtx.force_in_doubt('$gid', 'commit', 'lost')");
 		like($error, qr/NOTICE:.*is forgotten.*DETAIL:  If a foreign server ever leads to where it is prepared, it is committed there/s, '... forgotten');
 		is($dtx->sql('SELECT count(*) FROM dtx.in_doubt'), 0, '... and not in doubt');
 	}
@@ -491,11 +491,11 @@ for my $forced (0, 1)
 	$dtx->sql(qq{CREATE SERVER s2 FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$at', port '$port', dbname 'postgres');
 CREATE USER MAPPING FOR CURRENT_USER SERVER s2;
 CREATE FOREIGN TABLE acct2 (id int, bal int) SERVER s2 OPTIONS (table_name 'acct')});
-	$dtx->sql('SELECT dtx.resolve()');
+	$dtx->sql('SELECT dtx.resolve_in_doubt()');
 	$dtx->clean($what);
 	$dtx->balances_are('100 99 101', '... committed everywhere');
-	$dtx->sql('SELECT dtx.resolve()');
-	$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', 0, '... and the decision is forgotten');
+	$dtx->sql('SELECT dtx.resolve_in_doubt()');
+	$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx_internal.decision', 0, '... and the decision is forgotten');
 }
 
 done_testing();

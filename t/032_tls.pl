@@ -114,7 +114,7 @@ ALTER FUNCTION pg_catalog.pg_control_system() RENAME TO honest;
 CREATE FUNCTION pg_catalog.pg_control_system(OUT system_identifier text) LANGUAGE sql AS
 	$$ SELECT repeat('1', 300000000) $$;
 });
-$dtx->sql(q{SELECT dtx.resolve()});
+$dtx->sql(q{SELECT dtx.resolve_in_doubt()});
 my $resolver = $dtx->sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'});
 $dtx->poll($dtx->coord, q{SELECT last_error LIKE '%more than it was asked for%' FROM dtx.servers WHERE server = 's2'},
 	't', 'a server that sends too much is found out');

@@ -237,18 +237,18 @@ $dtx->sql(qq{ALTER USER MAPPING FOR $superuser SERVER evil OPTIONS (ADD password
 $dtx->poll($dtx->coord, q{SELECT reachable FROM dtx.servers WHERE server = 'evil'}, 't', '... unless a superuser allows it');
 $dtx->sql('DROP SERVER evil CASCADE');
 
-# dtx.force() on a server that can't be identified any more: nothing is done.
+# dtx.force_in_doubt() on a server that can't be identified any more: nothing is done.
 leave_in_doubt('BEGIN; UPDATE acct0 SET bal = 95 WHERE id = 3; UPDATE acct1 SET bal = 105 WHERE id = 3; COMMIT', user => 'u3');
 $p1->safe_psql('postgres', 'REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC');
 my $gid = $dtx->gid(1);
-my ($ret, undef, $err) = $dtx->coord->psql('postgres', "SELECT dtx.force('$gid', 'commit', 'test')");
-isnt($ret, 0, 'dtx.force() where the cluster can not be identified: an error');
+my ($ret, undef, $err) = $dtx->coord->psql('postgres', "SELECT dtx.force_in_doubt('$gid', 'commit', 'test')");
+isnt($ret, 0, 'dtx.force_in_doubt() where the cluster can not be identified: an error');
 like($err, qr/can't tell about prepared transaction/, '... that says why');
 $dtx->prepared_is(1, 1, '... and it has done nothing');
 $dtx->sql(q{
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no room on record'; END $$;
-CREATE TRIGGER refuse BEFORE INSERT ON dtx.forced EXECUTE FUNCTION refuse()});
-($ret, undef, $err) = $dtx->coord->psql('postgres', "SELECT dtx.force('$gid', 'rollback', 'test', override => true)");
+CREATE TRIGGER refuse BEFORE INSERT ON dtx_internal.forced_record EXECUTE FUNCTION refuse()});
+($ret, undef, $err) = $dtx->coord->psql('postgres', "SELECT dtx.force_in_doubt('$gid', 'rollback', 'test', override => true)");
 like($err, qr/ERROR:  no room on record/, 'what can not be put on record ...');
 $dtx->prepared_is(1, 1, '... is not done');
 $dtx->sql('DROP FUNCTION refuse() CASCADE');
@@ -268,7 +268,7 @@ like($s->stderr, qr/WARNING:.*"many"/, 'in doubt');
 $dtx->proxy(1)->clear;
 $dtx->clean('a standby is away');
 $s->close;
-$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.decision', 0, '... and the decision is forgotten');
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx_internal.decision', 0, '... and the decision is forgotten');
 $dtx->release;
 $dtx->coord->safe_psql('postgres', q{SET default_transaction_read_only = off; ALTER DATABASE postgres RESET default_transaction_read_only});
 
@@ -284,7 +284,7 @@ SELECT dtx.confirm_server('silent$_', all_mappings => true);} } 1 .. 120);
 my $postmaster = $dtx->sql('SELECT pg_postmaster_start_time()');
 for my $time (1 .. 3)
 {
-	(undef, undef, $err) = $dtx->coord->psql('postgres', "SET statement_timeout = '1s'; SELECT * FROM dtx.resolve()");
+	(undef, undef, $err) = $dtx->coord->psql('postgres', "SET statement_timeout = '1s'; SELECT * FROM dtx.resolve_in_doubt()");
 	next if $err eq '';    # systems that let few connections wait: refused
 	like($err, qr/canceling statement due to statement timeout/, "120 silent servers: canceled, time $time");
 }

@@ -18,7 +18,7 @@ my $coord = $dtx->coord;
 
 my $s = $dtx->session;
 $s->run($dtx->transfer(1, 1, 2));
-my $xid = $dtx->sql('SELECT xid FROM dtx.decision');
+my $xid = $dtx->sql('SELECT xid FROM dtx_internal.decision');
 
 # The resolver stops between its scan and its look at the sessions.
 my $log = -s $coord->logfile;
@@ -33,7 +33,7 @@ until ($pid || time > $deadline)
 }
 ok($pid, 'the resolver has read the decisions');
 $s->run($dtx->transfer(1, 1, 2));
-isnt($dtx->sql('SELECT xid FROM dtx.decision'), $xid, 'a session writes its row anew');
+isnt($dtx->sql('SELECT xid FROM dtx_internal.decision'), $xid, 'a session writes its row anew');
 $dtx->p(2)->stop('immediate');
 $dtx->sql('ALTER SYSTEM RESET pg_dtx.fault');
 $coord->reload;

@@ -22,7 +22,7 @@ my $dtx = $books->dtx;
 sub waits
 {
 	my ($id, $step, $name) = @_;
-	my $due = "SELECT coalesce(max(due_at)::text, '') FROM dtx.saga_step WHERE saga = $id AND step = $step";
+	my $due = "SELECT coalesce(max(due_at)::text, '') FROM dtx_internal.saga_step_record WHERE saga = $id AND step = $step";
 	for my $time (1 .. 3)
 	{
 		my $before = $dtx->sql($due);

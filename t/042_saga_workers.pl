@@ -141,7 +141,7 @@ $id = $dtx->sql(q{SELECT dtx.start_saga('untidy')});
 is($books->state($id), 'completed', 'a saga that leaves things behind');
 my $me = $dtx->sql('SELECT current_user');
 is( $dtx->sql(qq{
-SELECT r.result - 'locks' FROM dtx.saga_result r WHERE saga = $id AND step = 2}),
+SELECT r.result - 'locks' FROM dtx_internal.saga_result r WHERE saga = $id AND step = 2}),
 	qq({"t": null, "user": "$me", "cursors": 0, "session": "$me", "work_mem": true, "isolation": "read committed", "statements": 0, "commit_wait": "on", "two_phase_commit": "on"}),
 	'its next step does not see them') or diag $dtx->sql("SELECT * FROM dtx.saga_history WHERE saga = $id");
 
@@ -161,7 +161,7 @@ SELECT dtx.define_saga('late_default',
 	dtx.step('look', execute => $$SELECT current_setting('transaction_isolation') AS isolation, current_setting('transaction_read_only') AS read_only$$))});
 $id = $dtx->sql(q{SELECT dtx.start_saga('late_default')});
 is($books->state($id), 'completed', 'a saga whose trigger changes defaults');
-is($dtx->sql("SELECT result->>'isolation', result->>'read_only' FROM dtx.saga_result WHERE saga = $id AND step = 2"),
+is($dtx->sql("SELECT result->>'isolation', result->>'read_only' FROM dtx_internal.saga_result WHERE saga = $id AND step = 2"),
 	'read committed|off', 'its next step does not see them');
 
 # ----------------------------------------------------------------
@@ -231,7 +231,7 @@ for my $case ([ "timeout => '5 s', ", '57014' ], [ '', '55P03' ])
 	$dtx->poll($dtx->p(1), q{SELECT count(*) FROM pg_locks WHERE relation = 'acct'::regclass AND NOT granted},
 		1, 'a step is being executed');
 	my $holder = $dtx->session;
-	$holder->run("SET statement_timeout = '60s'; BEGIN; SELECT id FROM dtx.saga WHERE id = $id FOR UPDATE");
+	$holder->run("SET statement_timeout = '60s'; BEGIN; SELECT id FROM dtx_internal.saga_record WHERE id = $id FOR UPDATE");
 	$gate->run('COMMIT');
 	$gate->close;
 	$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity
@@ -332,7 +332,7 @@ is($books->state($id), 'completed', 'a saga of a role without two-phase commit')
 is($dtx->sql("SELECT string_agg(attempt || ' ' || outcome, ', ') FROM dtx.saga_history WHERE saga = $id"),
 	'1 completed', '... at the first attempt');
 cmp_ok($dtx->sql('SELECT two_phase FROM dtx.stat'), '>', $prepares, '... in two phases');
-is($dtx->sql(q{SELECT count(*) FROM dtx.decision d, unnest(d.system_ids) s WHERE s = 0}), 0, '... on clusters that are known');
+is($dtx->sql(q{SELECT count(*) FROM dtx_internal.decision d, unnest(d.system_ids) s WHERE s = 0}), 0, '... on clusters that are known');
 $dtx->sql('ALTER ROLE r3 RESET pg_dtx.two_phase_commit');
 
 # The attempt at a step is on disk before it begins, though the step before it
@@ -442,7 +442,7 @@ my $in_copy = sub {
 	my ($ret, $stdout, $stderr) = $coord->psql('copy', $sql);
 	return $ret == 0 ? $stdout : $stderr;
 };
-my $finish = "UPDATE dtx.saga_step SET due_at = clock_timestamp() WHERE saga = $sleeper";
+my $finish = "UPDATE dtx_internal.saga_step_record SET due_at = clock_timestamp() WHERE saga = $sleeper";
 my $one = q{SELECT dtx.start_saga('charge', '{"id": 5001}', key => 'of the copy');};
 my $copied = "SELECT count(*) FROM dtx.sagas WHERE id IN ($sleeper, $mail) AND hint LIKE 'It belongs to database \"postgres\"%'";
 is($in_copy->($copied), 2, 'the copy knows them');
@@ -456,7 +456,7 @@ is($in_copy->("SELECT dtx.wait_saga($own, '60 s')"), 'completed', '... and end')
 is($in_copy->("SELECT state FROM dtx.sagas WHERE id = $sleeper"), 'running', 'that of the original does not');
 is($dtx->p(1)->safe_psql('postgres', 'SELECT count(*) FROM saga_log WHERE saga IN (5000)'),
 	0, '... and has done nothing on the server');
-is($in_copy->(q{SELECT count(*) FROM dtx.claim('letters', 'me')}), 0, 'nor can a program claim its step');
+is($in_copy->(q{SELECT count(*) FROM dtx.claim_step('letters', 'me')}), 0, 'nor can a program claim its step');
 for my $call ("dtx.cancel_saga($sleeper, 'test')", "dtx.retry_saga($sleeper)", "dtx.skip_step($sleeper, 'wait', 'test')",
 	"dtx.signal_saga($sleeper, 'wait')", "dtx.wait_saga($sleeper)", "dtx.force_saga($sleeper, 'compensating', 'test')",
 	q{dtx.start_saga('charge', key => 'of the original')})

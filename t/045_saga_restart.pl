@@ -43,13 +43,13 @@ $coord->poll_query_until('old', q{SELECT count(*) FROM dtx.saga_steps WHERE queu
   or die 'nothing offered';
 pass('sagas run, whatever else is in doubt');
 $dtx->proxy(2)->clear;
-ok($coord->poll_query_until('old', 'SELECT count(*) FROM dtx.decision', '0'), 'resolved');
+ok($coord->poll_query_until('old', 'SELECT count(*) FROM dtx_internal.decision', '0'), 'resolved');
 is($dtx->p(2)->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 2'), '110', '... as decided');
 
 # They go on after a restart, and the worker that asks finds its work.
 $coord->restart;
-is(db('old', q{SELECT payload FROM dtx.claim('news', 'w', '1 hour')}), '{"to": "all"}', 'still there after a restart');
-db('old', 'SELECT dtx.complete(token) FROM dtx.saga_external');
+is(db('old', q{SELECT payload FROM dtx.claim_step('news', 'w', '1 hour')}), '{"to": "all"}', 'still there after a restart');
+db('old', 'SELECT dtx.complete_step(token) FROM dtx_internal.saga_external');
 is(db('old', "SELECT dtx.wait_saga($id, '60 s')"), 'completed', 'completed');
 is(db('old', 'SELECT bal FROM acct0'), '101', '... once');
 
@@ -98,7 +98,7 @@ ORDER BY 1, 2, s.position};
 is(db('copy', $definitions), db('old', $definitions), 'the definitions are there');
 is(db('copy', 'SELECT count(*) FROM dtx.sagas'), '0', '... and no saga, which would do all of it again');
 is(db('copy', q{SELECT dtx.define_saga('move', dtx.step('a', NULL, 'UPDATE acct0 SET bal = 7'))}), '2', 'the next version');
-is(db('copy', q{SELECT id FROM dtx.saga_definition ORDER BY id DESC LIMIT 1}), '4', '... has a number of its own');
+is(db('copy', q{SELECT id FROM dtx_internal.saga_definition_record ORDER BY id DESC LIMIT 1}), '4', '... has a number of its own');
 $id = db('copy', q{SELECT dtx.start_saga('move', key => 'first')});
 is(db('copy', "SELECT dtx.wait_saga($id, '60 s')"), 'completed', '... and runs');
 is(db('copy', 'SELECT bal FROM acct0'), '7', '... here');

@@ -135,8 +135,8 @@ is( $dtx->sql("SELECT string_agg(step || ' ' || state, ', ' ORDER BY position) F
 
 $dtx->sql(q{
 SELECT dtx.define_saga('poison', dtx.step_sleep('a', '1 s'));
-UPDATE dtx.saga_definition_step SET delay = '300000 years'
-WHERE definition = (SELECT id FROM dtx.saga_definition WHERE name = 'poison')});
+UPDATE dtx_internal.saga_definition_step_record SET delay = '300000 years'
+WHERE definition = (SELECT id FROM dtx_internal.saga_definition_record WHERE name = 'poison')});
 my @poison = map { $dtx->sql(q{SELECT dtx.start_saga('poison')}) } 1 .. 8;
 for (1 .. 3)
 {
@@ -150,10 +150,10 @@ $dtx->poll($coord,
 is( $dtx->sql("SELECT state, error FROM dtx.saga_steps WHERE saga = $poison[0]"),
 	'pending|timestamp out of range', '... and say why');
 $dtx->sql(q{
-UPDATE dtx.saga_definition_step SET delay = '0'
-WHERE definition = (SELECT id FROM dtx.saga_definition WHERE name = 'poison');
-UPDATE dtx.saga_step SET due_at = clock_timestamp() WHERE due_at > clock_timestamp();
-DO 'BEGIN PERFORM dtx._wake_sagas(); END'});
+UPDATE dtx_internal.saga_definition_step_record SET delay = '0'
+WHERE definition = (SELECT id FROM dtx_internal.saga_definition_record WHERE name = 'poison');
+UPDATE dtx_internal.saga_step_record SET due_at = clock_timestamp() WHERE due_at > clock_timestamp();
+DO 'BEGIN PERFORM dtx_internal.wake_sagas(); END'});
 is($books->state($_), 'completed', '... and go on when that has gone') for @poison;
 
 # ----------------------------------------------------------------
@@ -182,7 +182,7 @@ $dtx->sql("SELECT dtx.cancel_saga($id, 'enough')");
 $id = start('long-winded', q{dtx.step('a', execute => $$DO $x$ BEGIN RAISE '%', repeat('x', 1000000); END $x$ $$)});
 is($books->state($id), 'compensated', 'an error message of a million characters');
 cmp_ok($dtx->sql("SELECT max(length(l)) FROM dtx.explain_saga($id) AS l"), '<', 10000, '... is cut off');
-cmp_ok($dtx->sql("SELECT length(payload::text) FROM dtx.saga_outbox WHERE saga = $id"), '<', 10000, '... in the event, too');
+cmp_ok($dtx->sql("SELECT length(payload::text) FROM dtx_internal.saga_outbox WHERE saga = $id"), '<', 10000, '... in the event, too');
 
 # ----------------------------------------------------------------
 # Errors that come again and again: whoever pauses for that is not deaf
@@ -204,14 +204,14 @@ sub long_pause
 
 $dtx->sql('ALTER SYSTEM SET pg_dtx.saga_workers = 1');
 $coord->reload;
-for my $case ([ worker => '_saga_take', '(oid, bigint, boolean)', qr/ERROR: .*has no function "_saga_take"/ ],
-	[ scheduler => '_saga_schedule', '()', qr/ERROR: .*function dtx\._saga_schedule\(\) does not exist/ ])
+for my $case ([ worker => 'saga_take', '(oid, bigint, boolean)', qr/ERROR: .*has no function "saga_take"/ ],
+	[ scheduler => 'saga_schedule', '()', qr/ERROR: .*function dtx_internal\.saga_schedule\(\) does not exist/ ])
 {
 	my ($name, $function, $arguments, $pattern) = @$case;
 
 	$dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'pg_dtx saga%'}, 0, "$name: nobody there");
 	my $log = -s $coord->logfile;
-	$dtx->sql("ALTER FUNCTION dtx.$function$arguments RENAME TO away");
+	$dtx->sql("ALTER FUNCTION dtx_internal.$function$arguments RENAME TO away");
 	$dtx->sql('CREATE DATABASE other');
 	$id = $books->start('move');
 	long_pause($log, $pattern, $name);
@@ -222,7 +222,7 @@ for my $case ([ worker => '_saga_take', '(oid, bigint, boolean)', qr/ERROR: .*ha
 	$coord->stop('fast');
 	cmp_ok(time - $begin, '<', 8, "$name: and the server stopped");
 	$coord->start;
-	$dtx->sql("ALTER FUNCTION dtx.away$arguments RENAME TO $function");
+	$dtx->sql("ALTER FUNCTION dtx_internal.away$arguments RENAME TO $function");
 	$books->ended($id, 'completed', "$name: then it goes on");
 }
 

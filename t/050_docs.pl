@@ -354,7 +354,12 @@ UNION SELECT relname FROM pg_class WHERE relnamespace = 'dtx'::regnamespace
 UNION SELECT typname FROM pg_type WHERE typnamespace = 'dtx'::regnamespace});
 	my %mentioned = map { $_ => 1 } $all =~ /\bdtx\.([a-z]\w+)/g;
 	is(join(' ', grep { !$exists{$_} } sort keys %mentioned), '', 'everything that is mentioned exists');
-	is(join(' ', grep { !/^_/ && !$mentioned{$_} } split /\n/, $dtx->sql(q{
+	my %internal = map { $_ => 1 } split /\n/, $dtx->sql(q{
+SELECT proname FROM pg_proc WHERE pronamespace = 'dtx_internal'::regnamespace
+UNION SELECT relname FROM pg_class WHERE relnamespace = 'dtx_internal'::regnamespace
+UNION SELECT typname FROM pg_type WHERE typnamespace = 'dtx_internal'::regnamespace});
+	is(join(' ', grep { !$internal{$_} } $all =~ /\bdtx_internal\.([a-z]\w+)/g), '', '... in schema dtx_internal, too');
+	is(join(' ', grep { !$mentioned{$_} } split /\n/, $dtx->sql(q{
 SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'dtx'::regnamespace ORDER BY 1})),
 		'', 'every function is documented');
 }

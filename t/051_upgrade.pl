@@ -37,26 +37,30 @@ sub change
 }
 change('pg_dtx.control', qr/'1\.0\.0'/, q{'1.0.1'});
 change('schema/11_decision.sql', qr/(  at timestamptz NOT NULL)\n\);/, sub { "$1,\n  ticket text\n);" });
-change('schema/11_decision.sql', qr/\z/, "COMMENT ON COLUMN dtx.forced.ticket IS 'where it is told';\n");
-change('schema/21_status.sql', qr/(d\.detail)(\n\s+FROM dtx\.damage_record)/, sub { "$1, d.found = 'lost' AS is_lost$2" });
+change('schema/11_decision.sql', qr/\z/, "COMMENT ON COLUMN dtx_internal.forced_record.ticket IS 'where it is told';\n");
+change('schema/21_status.sql', qr/(d\.detail)(\n\s+FROM dtx_internal\.damage_record)/, sub { "$1, d.found = 'lost' AS is_lost$2" });
 change('schema/40_overview.sql', qr/' per second'/, "' a second'");
 change('schema/22_operate.sql', qr/\z/, q{
 CREATE OR REPLACE FUNCTION dtx.is_forced(gid text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$SELECT EXISTS (SELECT FROM dtx.forced f WHERE f.gid = is_forced.gid AND f.ticket IS NOT NULL)$$;
+AS $$SELECT EXISTS (SELECT FROM dtx_internal.forced_record f WHERE f.gid = is_forced.gid AND f.ticket IS NOT NULL)$$;
 COMMENT ON FUNCTION dtx.is_forced(text) IS 'test';
 });
 my $privileges = "\nREVOKE ALL ON FUNCTION dtx.is_forced(text) FROM PUBLIC;\n";
 change('schema/90_privileges.sql', qr/\z/, $privileges);
 append_to_file("$next/updates/1.0.1/tables.sql", q{
-ALTER TABLE dtx.forced ADD COLUMN ticket text;
-COMMENT ON COLUMN dtx.forced.ticket IS 'where it is told';
+ALTER TABLE dtx_internal.forced_record ADD COLUMN ticket text;
+COMMENT ON COLUMN dtx_internal.forced_record.ticket IS 'where it is told';
 });
 append_to_file("$next/updates/1.0.1/privileges.sql", $privileges);
 my @scripts = ('pg_dtx--1.0.1.sql', 'pg_dtx--1.0.0--1.0.1.sql');
 system_or_bail('make', '-s', '-C', $next, 'with_llvm=no', "PG_CONFIG=$ENV{PG_CONFIG}", @scripts);
 chomp(my $sharedir = `$ENV{PG_CONFIG} --sharedir`);
-copy("$next/$_", "$sharedir/extension/$_") or die "$_: $!" for @scripts;
+for my $script (@scripts)
+{
+	unlink "$sharedir/extension/$script";
+	copy("$next/$script", "$sharedir/extension/$script") or die "$script: $!";
+}
 
 # ----------------------------------------------------------------
 # This version, at work
@@ -93,14 +97,14 @@ sub make_doubt
 }
 make_doubt();
 $coord->safe_psql('old', q{
-INSERT INTO dtx.forced VALUES ('dtx:1', 's1', 'commit', 'commit', false, 'test', 'me', now());
-INSERT INTO dtx.damage_record VALUES ('dtx:2', 's1', 'commit', 'rollback', now(), '7', 1, 'test');
+INSERT INTO dtx_internal.forced_record VALUES ('dtx:1', 's1', 'commit', 'commit', false, 'test', 'me', now());
+INSERT INTO dtx_internal.damage_record VALUES ('dtx:2', 's1', 'commit', 'rollback', now(), '7', 1, 'test');
 });
 $coord->command_ok([ 'pg_dump', '-d', $coord->connstr('old'), '-f', "$tmp/051.sql" ], 'pg_dump');
-my $id = $coord->safe_psql('old', 'SELECT id FROM dtx.coordinator');
+my $id = $coord->safe_psql('old', 'SELECT id FROM dtx_internal.coordinator');
 # not those rows that their sessions will use again
 my $decision_rows =
-  q{SELECT d.* FROM dtx.decision AS d JOIN dtx.in_doubt AS i ON i.gid LIKE '%:' || lpad(to_hex(d.boot_id), 16, '0') || ':' || d.xid || ':%'};
+  q{SELECT d.* FROM dtx_internal.decision AS d JOIN dtx.in_doubt AS i ON i.gid LIKE '%:' || lpad(to_hex(d.boot_id), 16, '0') || ':' || d.xid || ':%'};
 my $decisions = $coord->safe_psql('old', $decision_rows);
 isnt($decisions, '', 'a decision is needed');
 
@@ -113,7 +117,7 @@ is($coord->safe_psql('old', q{SELECT has_function_privilege('pg_monitor', 'dtx.s
 	't', '... and what was granted stays so');
 $coord->safe_psql('old', 'REVOKE EXECUTE ON FUNCTION dtx.start_saga FROM PUBLIC');
 is($open->run('COMMIT') . $open->stderr, '', 'a transaction that began before commits');
-is($coord->safe_psql('old', 'SELECT id FROM dtx.coordinator'), $id, '... with its identity');
+is($coord->safe_psql('old', 'SELECT id FROM dtx_internal.coordinator'), $id, '... with its identity');
 is($coord->safe_psql('old', $decision_rows), $decisions, '... its decision');
 is($coord->safe_psql('old', 'SELECT count(*) FROM dtx.forced'), '1', '... what was forced');
 is($coord->safe_psql('old', 'SELECT is_lost FROM dtx.damage'), 'f', '... and damage');
@@ -126,7 +130,7 @@ $open->close;
 # The saga goes on, too.
 $coord->safe_psql('old', q{SELECT dtx.signal_saga(id, 'go') FROM dtx.sagas});
 $coord->poll_query_until('old', q{SELECT count(*) = 1 FROM dtx.saga_steps WHERE queue = 'news'}) or die 'nothing offered';
-is($coord->safe_psql('old', q{SELECT dtx.complete(token) FROM dtx.claim('news', 'me'); SELECT state FROM dtx.sagas}),
+is($coord->safe_psql('old', q{SELECT dtx.complete_step(token) FROM dtx.claim_step('news', 'me'); SELECT state FROM dtx.sagas}),
 	"\ncompleted", 'the saga was completed after the update');
 
 # Updated, it is what a new one is.
@@ -160,10 +164,10 @@ $dtx->sql('CREATE DATABASE restored');
 $coord->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $coord->connstr('restored'), '-f', "$tmp/051.sql" ],
 	'restore');
 is($coord->safe_psql('restored', q{SELECT extversion FROM pg_extension WHERE extname = 'pg_dtx'}), '1.0.0', 'restored');
-isnt($coord->safe_psql('restored', 'SELECT id FROM dtx.coordinator'), $id, '... with an identity of its own');
-is($coord->safe_psql('restored', 'SELECT count(*) FROM dtx.decision'), '0', '... without decisions');
+isnt($coord->safe_psql('restored', 'SELECT id FROM dtx_internal.coordinator'), $id, '... with an identity of its own');
+is($coord->safe_psql('restored', 'SELECT count(*) FROM dtx_internal.decision'), '0', '... without decisions');
 is($coord->safe_psql('restored', 'SELECT count(*) FROM dtx.forced'), '1', '... with what was forced');
-is($coord->safe_psql('restored', 'SELECT count(*) FROM dtx.damage_record'), '0', '... without damage');
+is($coord->safe_psql('restored', 'SELECT count(*) FROM dtx_internal.damage_record'), '0', '... without damage');
 is($coord->safe_psql('restored', 'SELECT string_agg(srvname, $$ $$ ORDER BY 1) FROM pg_foreign_server'), 's1 s2', '... with its servers');
 $coord->safe_psql('restored', $dtx->transfer(1, 1, 0, 2));
 is($dtx->p(2)->safe_psql('postgres', 'SELECT bal FROM acct'), '121', '... and it works');

@@ -209,7 +209,7 @@ like($symbols, qr/ T PQsendQuery\n.* T dtx_sql_check_server\n/s, 'those are that
 # (which JIT, which inlines functions, must not mind)
 is( $dtx->sql(q{
 SET jit = on; SET jit_above_cost = 0; SET jit_inline_above_cost = 0; SET jit_optimize_above_cost = 0;
-SELECT count(DISTINCT dtx._gid('3', g)) FROM generate_series(1, 10) AS g;
+SELECT count(DISTINCT dtx_internal.gid('3', g)) FROM generate_series(1, 10) AS g;
 BEGIN;
 SELECT sum(dtx.exec('s1', 'UPDATE acct SET bal = bal')) FROM generate_series(1, 2);
 SELECT count(*) FROM generate_series(1, 1), dtx.exec_all('{s1,s2}', 'SELECT');

@@ -52,8 +52,8 @@ $hung->start('COMMIT');
 $dtx->poll($coord, "SELECT state FROM dtx.transactions WHERE pid = " . $hung->pid,
 	'preparing', 'a commit hangs, because a server does');
 for my $statement (
-	'VACUUM FULL dtx.decision', 'VACUUM FULL', 'REINDEX SCHEMA dtx',
-	'ALTER MATERIALIZED VIEW dtx.decision SET (fillfactor = 20)',
+	'VACUUM FULL dtx_internal.decision', 'VACUUM FULL', 'REINDEX SCHEMA dtx',
+	'ALTER MATERIALIZED VIEW dtx_internal.decision SET (fillfactor = 20)',
 	'CLUSTER', 'REINDEX DATABASE postgres')
 {
 	my $other = $dtx->session;
@@ -74,12 +74,12 @@ $hung->close;
 
 # Whoever locks the table holds up no commit for longer than the servers may
 my $locker = $dtx->session;
-$locker->run("BEGIN; UPDATE pg_class SET relkind = 'r' WHERE oid = 'dtx.decision'::regclass;
-LOCK TABLE dtx.decision; UPDATE pg_class SET relkind = 'm' WHERE oid = 'dtx.decision'::regclass;");
+$locker->run("BEGIN; UPDATE pg_class SET relkind = 'r' WHERE oid = 'dtx_internal.decision'::regclass;
+LOCK TABLE dtx_internal.decision; UPDATE pg_class SET relkind = 'm' WHERE oid = 'dtx_internal.decision'::regclass;");
 is($locker->stderr, '', 'a superuser has found a way to lock the table');
 $session = $dtx->session;
 $session->start($dtx->transfer(1, 1, 2));
-$dtx->poll($coord, 'SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = $$dtx.decision$$::regclass',
+$dtx->poll($coord, 'SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = $$dtx_internal.decision$$::regclass',
 	'1', 'a commit waits for it');
 is($dtx->p(1)->safe_psql('postgres', 'SELECT count(*) FROM pg_prepared_xacts'),
 	'0', '... and has not prepared anything');
@@ -91,24 +91,24 @@ $session->close;
 
 # An update of the extension that the library does not know
 chomp(my $sharedir = `$ENV{PG_CONFIG} --sharedir`);
-my $decision = $dtx->sql(q{SELECT rtrim(pg_get_viewdef('dtx.decision'::regclass), ';')});
+my $decision = $dtx->sql(q{SELECT rtrim(pg_get_viewdef('dtx_internal.decision'::regclass), ';')});
 my $new = $decision;
 $new =~ s/\s+WHERE/, 1 AS further WHERE/ or die;
 append_to_file("$sharedir/extension/pg_dtx--1.0.0--test.sql", qq{
-ALTER EXTENSION pg_dtx DROP MATERIALIZED VIEW dtx.decision;
-DROP MATERIALIZED VIEW dtx.decision;
-CREATE MATERIALIZED VIEW dtx.decision WITH (fillfactor = 20) AS $new;
+ALTER EXTENSION pg_dtx DROP MATERIALIZED VIEW dtx_internal.decision;
+DROP MATERIALIZED VIEW dtx_internal.decision;
+CREATE MATERIALIZED VIEW dtx_internal.decision WITH (fillfactor = 20) AS $new;
 });
 append_to_file("$sharedir/extension/pg_dtx--test--test2.sql", qq{
-ALTER EXTENSION pg_dtx DROP MATERIALIZED VIEW dtx.decision;
-DROP MATERIALIZED VIEW dtx.decision;
-CREATE MATERIALIZED VIEW dtx.decision WITH (fillfactor = 20) AS $decision;
-CREATE INDEX ON dtx.decision (xid);
+ALTER EXTENSION pg_dtx DROP MATERIALIZED VIEW dtx_internal.decision;
+DROP MATERIALIZED VIEW dtx_internal.decision;
+CREATE MATERIALIZED VIEW dtx_internal.decision WITH (fillfactor = 20) AS $decision;
+CREATE INDEX ON dtx_internal.decision (xid);
 });
 append_to_file("$sharedir/extension/pg_dtx--test2--test3.sql", qq{
-ALTER EXTENSION pg_dtx DROP MATERIALIZED VIEW dtx.decision;
-DROP MATERIALIZED VIEW dtx.decision;
-CREATE MATERIALIZED VIEW dtx.decision WITH (fillfactor = 20) AS $decision;
+ALTER EXTENSION pg_dtx DROP MATERIALIZED VIEW dtx_internal.decision;
+DROP MATERIALIZED VIEW dtx_internal.decision;
+CREATE MATERIALIZED VIEW dtx_internal.decision WITH (fillfactor = 20) AS $decision;
 });
 my $before = $dtx->balances;
 $session = $dtx->session;
@@ -135,13 +135,13 @@ for my $how ('a session that was there', 'a new session')
 	$session = $dtx->session if $how =~ /new/;
 	$session->run($dtx->transfer(1, 1, 2));
 	like($session->stderr,
-		qr/ERROR:  .*table "dtx.decision" is not as this version of pg_dtx expects.*It has more columns.*HINT/s,
+		qr/ERROR:  .*table "dtx_internal.decision" is not as this version of pg_dtx expects.*It has more columns.*HINT/s,
 		"$how: an error");
 }
 $dtx->balances_are($before, 'nothing has changed');
 update('test2');
 $session->run($dtx->transfer(1, 1, 2));
-like($session->stderr, qr/ERROR:  .*table "dtx.decision" must not have indexes/, 'an index: an error');
+like($session->stderr, qr/ERROR:  .*table "dtx_internal.decision" must not have indexes/, 'an index: an error');
 $dtx->balances_are($before, 'nothing has changed');
 update('test3');
 $session->run($dtx->transfer(1, 1, 2));

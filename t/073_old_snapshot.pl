@@ -29,7 +29,7 @@ sub scans
 {
 	$dtx->sql('SELECT pg_stat_force_next_flush()');
 	return $dtx->sql(
-		q{SELECT seq_scan FROM pg_stat_all_tables WHERE relid = 'dtx.decision'::regclass});
+		q{SELECT seq_scan FROM pg_stat_all_tables WHERE relid = 'dtx_internal.decision'::regclass});
 }
 
 sub commits
@@ -71,13 +71,13 @@ saga('a saga');
 my $old = $dtx->session;
 $old->run('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM probe;');
 my $session = commits(200);
-my $size = $dtx->sql("SELECT pg_relation_size('dtx.decision') / 8192");
+my $size = $dtx->sql("SELECT pg_relation_size('dtx_internal.decision') / 8192");
 cmp_ok($size, '>', 3, 'an old snapshot makes the table grow');
 $dtx->wait_passes;
 my $before = scans();
 $dtx->wait_passes(3);
 saga('a saga beside it');
-$dtx->sql('SELECT count(*) FROM dtx.resolve()');
+$dtx->sql('SELECT count(*) FROM dtx.resolve_in_doubt()');
 $dtx->wait_passes(1);
 is(scans() - $before, 0, 'passes and steps of sagas do not look through the table');
 $old->run('COMMIT');
@@ -93,7 +93,7 @@ $held->run($dtx->hold . 'BEGIN; UPDATE acct1 SET bal = bal + 1 WHERE id = 1; UPD
 $held->start('COMMIT');
 $dtx->wait_held($held);
 my $vacuum = $dtx->session;
-$vacuum->start('VACUUM FULL dtx.decision');
+$vacuum->start('VACUUM FULL dtx_internal.decision');
 $dtx->poll($coord, 'SELECT count(*) FROM pg_locks WHERE NOT granted', '1', 'VACUUM FULL waits for a commit');
 $dtx->release;
 $held->finish;
@@ -102,7 +102,7 @@ is($vacuum->stderr, '', '... and is done');
 $session->run($dtx->transfer(1, 2, 1));
 is($session->stderr, '', 'sessions go on');
 $_->close for $held, $session, $vacuum;
-$dtx->poll($coord, 'SELECT count(*) <= 1 FROM dtx.decision', 't', '... and leave nothing but the row of a worker of sagas');
+$dtx->poll($coord, 'SELECT count(*) <= 1 FROM dtx_internal.decision', 't', '... and leave nothing but the row of a worker of sagas');
 
 # More decisions than the map has room for
 my $amount = 70;
@@ -117,7 +117,7 @@ BEGIN; INSERT INTO acct1 VALUES ($i + 1, 1); INSERT INTO acct2 VALUES ($i + 1, 1
 	$errors .= $stderr;
 }
 is($errors, '', "$amount transactions are not confirmed");
-cmp_ok($dtx->sql('SELECT count(*) FROM dtx.decision'), '>=', $amount, 'all decisions are on record');
+cmp_ok($dtx->sql('SELECT count(*) FROM dtx_internal.decision'), '>=', $amount, 'all decisions are on record');
 
 # (counted when a process reports, which it does not do all the time)
 for (1 .. 50)
@@ -131,7 +131,7 @@ $dtx->clean('after an overflow');
 is($dtx->p($_)->safe_psql('postgres', 'SELECT count(*) FROM acct'),
 	$amount + 1, "all are committed on s$_")
   for 1, 2;
-$dtx->poll($coord, 'SELECT count(*) FROM dtx.decision', '0', 'no decision is left');
+$dtx->poll($coord, 'SELECT count(*) FROM dtx_internal.decision', '0', 'no decision is left');
 is($dtx->sql('SELECT count(*) FROM dtx.damage'), '0', 'no damage');
 
 # (a worker reports what it has done up to a second later)

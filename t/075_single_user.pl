@@ -40,9 +40,9 @@ sub single
 }
 
 my $out = single(
-	"SELECT transfer(1)\nSELECT dtx._record_boot()\nSELECT transfer(10)\nSELECT transfer(60)\nSELECT dtx.exec('s1', 'UPDATE acct SET bal = bal + 1')\nSELECT ok, detail FROM dtx.check_server('s2') WHERE \"check\" = 'reachable'\n");
+	"SELECT transfer(1)\nSELECT dtx_internal.record_boot()\nSELECT transfer(10)\nSELECT transfer(60)\nSELECT dtx.exec('s1', 'UPDATE acct SET bal = bal + 1')\nSELECT ok, detail FROM dtx.check_server('s2') WHERE \"check\" = 'reachable'\n");
 unlike($out, qr/FATAL|PANIC|epoll|kqueue|poll\(\)/, 'nothing is wrong');
-like($out, qr/HINT:  .*dtx._record_boot\(\)/, 'the run has to be recorded first');
+like($out, qr/HINT:  .*dtx_internal.record_boot\(\)/, 'the run has to be recorded first');
 like($out, qr/ERROR:  .*refused/, 'what a server refuses is an error');
 $dtx->balances_are('100 91 110', 'and rolled back everywhere');
 like($out, qr/ok = "t"/, 'check_server can connect');

@@ -1,4 +1,4 @@
-# What dtx.resolve() has found gone is not in doubt any more when it returns, also if
+# What dtx.resolve_in_doubt() has found gone is not in doubt any more when it returns, also if
 # that was for the worker to find out, and its next attempt far away.
 use strict;
 use warnings FATAL => 'all';
@@ -36,14 +36,14 @@ sub finished_by_hand
 finished_by_hand('COMMIT');
 my $session = $dtx->session;
 is($session->run('SELECT count(*) FROM dtx.in_doubt'), '1', 'it is still to be tried again');
-$session->run('SELECT * FROM dtx.resolve()');
+$session->run('SELECT * FROM dtx.resolve_in_doubt()');
 is($session->stderr, '', 'resolve');
 is($session->run('SELECT count(*) FROM dtx.in_doubt'), '0', 'nothing is in doubt any more');
 is($session->run('SELECT count(*) FROM dtx.damage'), '0', 'it was finished as decided');
 $dtx->balances_are('100 99 101', 'committed');
 
 finished_by_hand('ROLLBACK');
-$session->run('SELECT * FROM dtx.resolve()');
+$session->run('SELECT * FROM dtx.resolve_in_doubt()');
 is($session->run('SELECT count(*) FROM dtx.in_doubt'), '0', 'nothing is in doubt any more');
 is($session->run('SELECT found FROM dtx.damage'), 'rollback', 'it was not finished as decided');
 

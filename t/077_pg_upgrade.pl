@@ -25,7 +25,7 @@ $dtx->release;
 $session->finish;
 like($session->stderr, qr/WARNING.*"s2"/, 's2 has not confirmed');
 $session->close;
-is($dtx->sql('SELECT count(*) FROM dtx.decision'), '1', 'a decision');
+is($dtx->sql('SELECT count(*) FROM dtx_internal.decision'), '1', 'a decision');
 $old->stop;
 $dtx->p(2)->start;
 
@@ -39,8 +39,8 @@ command_ok([ 'pg_upgrade', '--no-sync', '-d', $old->data_dir, '-D', $new->data_d
 		'-B', $bindir, '-s', $new->host, '-p', $old->port, '-P', $new->port ], 'pg_upgrade');
 $new->start;
 $dtx->set_coord($new);
-is($dtx->sql('SELECT count(*) FROM dtx.decision'), '1', 'the decision is there');
-is($dtx->sql('SELECT suspended FROM dtx.boot ORDER BY ordinal DESC LIMIT 1'),
+is($dtx->sql('SELECT count(*) FROM dtx_internal.decision'), '1', 'the decision is there');
+is($dtx->sql('SELECT suspended FROM dtx_internal.boot ORDER BY ordinal DESC LIMIT 1'),
 	'the system identifier of the cluster has changed', 'it could be a copy')
   if $dtx->poll($new, 'SELECT passes > 2 FROM dtx.stat', 't', 'the resolver looks');
 $dtx->prepared_is(2, 1, '... and leaves it alone');

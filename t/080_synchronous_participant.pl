@@ -130,7 +130,7 @@ unlike(slurp_file($p1->logfile, $offset), qr/canceling.*synchronous replication.
 $dtx->poll($dtx->coord, q{SELECT last_error FROM dtx.in_doubt WHERE server = 's1'},
 	'the server waits for a synchronous standby that does not confirm', '... dtx.in_doubt names the cause');
 is(waiting('COMMIT PREPARED'), '1', '... and the resolver has left no session behind');
-is($dtx->sql('SELECT count(*) FROM dtx.decision WHERE NOT (xid IS NULL)'), '1', '... the decision is kept');
+is($dtx->sql('SELECT count(*) FROM dtx_internal.decision WHERE NOT (xid IS NULL)'), '1', '... the decision is kept');
 standbys('');
 $dtx->clean('when the standby confirms');
 $dtx->balances_are('100 90 110', '... committed everywhere');

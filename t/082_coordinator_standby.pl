@@ -49,7 +49,7 @@ like($s->stderr, qr/WARNING:.*not every server has confirmed it yet: "s1", "s2"/
 in_doubt(2, '... dtx.in_doubt tells why');
 $dtx->wait_passes(2);
 $dtx->prepared_is($_, 1, "... still prepared on s$_") for 1, 2;
-is($dtx->sql('SELECT count(*) FROM dtx.resolve() WHERE done'), '0', '... not by dtx.resolve() either');
+is($dtx->sql('SELECT count(*) FROM dtx.resolve_in_doubt() WHERE done'), '0', '... not by dtx.resolve_in_doubt() either');
 $dtx->prepared_is($_, 1, "... still prepared on s$_") for 1, 2;
 
 # ... while a rollback waits for nothing.

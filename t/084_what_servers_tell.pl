@@ -80,7 +80,7 @@ like($dtx->sql($why), qr/its owner was dropped, and no user mapping leads to a s
 	'... dtx.in_doubt says so');
 
 # Another server leads to the same cluster, and has nothing to do with that.
-is($dtx->sql('SELECT string_agg(DISTINCT server, $$ $$) FROM dtx.resolve() WHERE NOT done'), 's1',
+is($dtx->sql('SELECT string_agg(DISTINCT server, $$ $$) FROM dtx.resolve_in_doubt() WHERE NOT done'), 's1',
 	'... and no other server of the same cluster complains');
 $dtx->sql(q{ALTER USER MAPPING FOR other SERVER s1 OPTIONS (SET user '} . $p1->safe_psql('postgres', 'SELECT current_user') . q{')});
 $dtx->clean('a superuser can');

@@ -14,8 +14,8 @@ use Test::More;
 
 my $dtx = DtxTest->new(servers => 2);
 my $original = $dtx->coord;
-my $suspended = 'SELECT suspended FROM dtx.boot ORDER BY ordinal DESC LIMIT 1';
-my $identity = 'SELECT id FROM dtx.coordinator';
+my $suspended = 'SELECT suspended FROM dtx_internal.boot ORDER BY ordinal DESC LIMIT 1';
+my $identity = 'SELECT id FROM dtx_internal.coordinator';
 
 # Let the resolver of another coordinator make some passes.
 sub passes
@@ -32,7 +32,7 @@ sub reasons
 	return $node->safe_psql('postgres',
 		q{SELECT DISTINCT coalesce(decision, 'null') || ': ' || last_error FROM dtx.in_doubt ORDER BY 1});
 }
-my $waits = 'null: resolution of earlier transactions is suspended until dtx.adopt_identity() or dtx.new_identity() is called';
+my $waits = 'null: resolution of earlier transactions is suspended until dtx.adopt_identity() or dtx.change_identity() is called';
 
 # ---- a base backup, started beside the living original
 $dtx->sql(q{
@@ -69,31 +69,31 @@ like($err, qr/a reason must be given/, 'a reason is needed');
 $copy->safe_psql('postgres', 'UPDATE acct0 SET bal = bal - 1; INSERT INTO acct1 VALUES (7, 1)');
 $copy->safe_psql('postgres', 'BEGIN; UPDATE acct1 SET bal = 2 WHERE id = 7; UPDATE acct0 SET bal = 98; COMMIT');
 is($dtx->p(1)->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 7'), '2', 'new transactions of the copy commit');
-($ret, $out, $err) = $copy->psql('postgres', q{SELECT dtx.resolve()});
-$dtx->prepared_is($_, 1, "dtx.resolve() there touches nothing on s$_") for 1, 2;
-$copy->safe_psql('postgres', q{UPDATE dtx.saga_step SET due_at = now(); SELECT dtx._wake_sagas()});
+($ret, $out, $err) = $copy->psql('postgres', q{SELECT dtx.resolve_in_doubt()});
+$dtx->prepared_is($_, 1, "dtx.resolve_in_doubt() there touches nothing on s$_") for 1, 2;
+$copy->safe_psql('postgres', q{UPDATE dtx_internal.saga_step_record SET due_at = now(); SELECT dtx_internal.wake_sagas()});
 ok(passes($copy), 'it has time for the saga of the original');
 is($copy->safe_psql('postgres', 'SELECT state FROM dtx.sagas'), 'pending', '... and leaves it alone');
 my $gid = $dtx->gid(1);
-($ret, $out, $err) = $copy->psql('postgres', "SELECT dtx.force('$gid', 'rollback', 'test')");
-like($err, qr/must not be finished by this server/, 'nor does dtx.force() without override');
+($ret, $out, $err) = $copy->psql('postgres', "SELECT dtx.force_in_doubt('$gid', 'rollback', 'test')");
+like($err, qr/must not be finished by this server/, 'nor does dtx.force_in_doubt() without override');
 
 # I am the copy.
 my $id = $copy->safe_psql('postgres', $identity);
 ($ret, $out, $err) = $copy->psql('postgres',
-	q{BEGIN; INSERT INTO acct1 VALUES (8, 1); UPDATE acct0 SET bal = 0; SELECT dtx.new_identity('for reports'); COMMIT});
-like($err, qr/cannot commit on several servers in the transaction that calls dtx.new_identity\(\)/,
+	q{BEGIN; INSERT INTO acct1 VALUES (8, 1); UPDATE acct0 SET bal = 0; SELECT dtx.change_identity('for reports'); COMMIT});
+like($err, qr/cannot commit on several servers in the transaction that calls dtx.change_identity\(\)/,
 	'not in a transaction that writes on servers');
 is($copy->safe_psql('postgres', $identity), $id, '... nothing has changed');
-$copy->safe_psql('postgres', q{SELECT dtx.new_identity('for reports')});
+$copy->safe_psql('postgres', q{SELECT dtx.change_identity('for reports')});
 isnt($copy->safe_psql('postgres', $identity), $id, 'a new identity');
 ok($copy->poll_query_until('postgres', 'SELECT count(*) = 0 FROM dtx.in_doubt'), '... has nothing in doubt');
 ok(passes($copy), '... and passes are made');
 $dtx->prepared_is($_, 1, "... that touch nothing on s$_") for 1, 2;
 $copy->safe_psql('postgres', 'BEGIN; UPDATE acct1 SET bal = 3 WHERE id = 7; UPDATE acct0 SET bal = 97; COMMIT');
 is($dtx->p(1)->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 7'), '3', '... and commits');
-is($copy->safe_psql('postgres', q{SELECT ended_as || ': ' || reason FROM dtx.boot}), 'copy: for reports', '... and it is on record');
-$copy->safe_psql('postgres', q{SELECT dtx.start_saga('welcome'); UPDATE dtx.saga_step SET due_at = now()});
+is($copy->safe_psql('postgres', q{SELECT ended_as || ': ' || reason FROM dtx_internal.boot}), 'copy: for reports', '... and it is on record');
+$copy->safe_psql('postgres', q{SELECT dtx.start_saga('welcome'); UPDATE dtx_internal.saga_step_record SET due_at = now()});
 ok($copy->poll_query_until('postgres', q{SELECT count(*) = 1 FROM dtx.sagas WHERE state = 'completed'}), '... and executes sagas of its own');
 is($dtx->p(1)->safe_psql('postgres', 'DELETE FROM acct WHERE id = 50 RETURNING bal'), '1', '... but not that of the original');
 ($ret, $out, $err) = $copy->psql('postgres', q{SELECT dtx.cancel_saga(id, 'test') FROM dtx.sagas WHERE state = 'pending'});
@@ -139,7 +139,7 @@ $dtx->release;
 $held->finish;
 $held->close;
 $dtx->clean('the original');
-$twin->safe_psql('postgres', q{SELECT dtx.new_identity('test')});
+$twin->safe_psql('postgres', q{SELECT dtx.change_identity('test')});
 $twin->stop;
 
 # ---- the coordinator is restored to an earlier moment
@@ -183,7 +183,7 @@ ok($restored->poll_query_until('postgres', q{SELECT count(*) = 1 FROM dtx.in_dou
 	'adopted: nothing proves how the transaction ended');
 ok(passes($restored), '... and passes are made');
 $dtx->prepared_is(2, 1, '... and a human has to say');
-$restored->safe_psql('postgres', "SELECT dtx.force('$gid', 'commit', 's1 has it')");
+$restored->safe_psql('postgres', "SELECT dtx.force_in_doubt('$gid', 'commit', 's1 has it')");
 $dtx->clean('after that');
 is($dtx->p($_)->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 1'), $_ == 1 ? 78 : 122, "all or nothing: s$_")
   for 1, 2;
@@ -215,16 +215,16 @@ $standby->safe_psql('postgres', 'ALTER SYSTEM SET pg_dtx.resolver = off');
 $standby->reload;
 ok($standby->poll_query_until('postgres', q{SELECT state = 'idle' FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver'}),
 	'the resolver rests');
-my $boot = $standby->safe_psql('postgres', 'SELECT boot_id FROM dtx.boot ORDER BY ordinal DESC LIMIT 1 OFFSET 1');
+my $boot = $standby->safe_psql('postgres', 'SELECT boot_id FROM dtx_internal.boot ORDER BY ordinal DESC LIMIT 1 OFFSET 1');
 ($gid, my $early) = split /\n/, $standby->safe_psql('postgres',
-	"SELECT dtx._gid((next_xid::text::bigint + 1000 * n)::text::xid8, 1, boot_id) FROM dtx.boot, generate_series(1, 2) n WHERE boot_id = $boot");
+	"SELECT dtx_internal.gid((next_xid::text::bigint + 1000 * n)::text::xid8, 1, boot_id) FROM dtx_internal.boot, generate_series(1, 2) n WHERE boot_id = $boot");
 $dtx->p(1)->safe_psql('postgres', "BEGIN; INSERT INTO acct VALUES (10, 9); PREPARE TRANSACTION '$early'");
-ok($standby->poll_query_until('postgres', q{SELECT now() - started_at > '63 s' FROM dtx.boot ORDER BY ordinal DESC LIMIT 1}),
+ok($standby->poll_query_until('postgres', q{SELECT now() - started_at > '63 s' FROM dtx_internal.boot ORDER BY ordinal DESC LIMIT 1}),
 	'some time has passed');
 $dtx->p(1)->safe_psql('postgres', "BEGIN; INSERT INTO acct VALUES (9, 9); PREPARE TRANSACTION '$gid'");
 $standby->safe_psql('postgres', 'ALTER SYSTEM RESET pg_dtx.resolver');
 $standby->reload;
-ok($standby->poll_query_until('postgres', "SELECT suspended IS NOT NULL FROM dtx.boot ORDER BY ordinal DESC LIMIT 1"),
+ok($standby->poll_query_until('postgres', "SELECT suspended IS NOT NULL FROM dtx_internal.boot ORDER BY ordinal DESC LIMIT 1"),
 	'another server with this database is alive');
 like($standby->safe_psql('postgres', $suspended), qr/is alive/, '... which is said');
 ok(passes($standby), '... and passes are made');
@@ -232,7 +232,7 @@ $dtx->prepared_is(1, 2, '... it is not touched, nor what could have been rolled 
 $standby->safe_psql('postgres', q{SELECT dtx.adopt_identity('the other one was stopped')});
 ok(passes($standby), 'adopted');
 $dtx->prepared_is(1, 2, '... what the other one has prepared is for a human');
-$standby->safe_psql('postgres', "SELECT dtx.force('$_', 'rollback', 'it has not committed', override => true)") for $gid, $early;
+$standby->safe_psql('postgres', "SELECT dtx.force_in_doubt('$_', 'rollback', 'it has not committed', override => true)") for $gid, $early;
 $dtx->clean('in the end');
 
 done_testing();

@@ -48,8 +48,8 @@ for my $some ([ @forged[ 0 .. 9 ] ], [ @forged[ 10 .. 18 ] ], [ @forged[ 19 .. 2
 	my $log = slurp_file($dtx->coord->logfile, $offset);
 	is(scalar(() = $log =~ /is left alone: this coordinator has not given that name/g), scalar(@$some),
 		'... and logged once each');
-	my ($ret, $out, $err) = $dtx->coord->psql('postgres', "SELECT dtx.force('$some->[0]', 'commit', 'test')");
-	like($err, qr/must not be finished by this server.*forged/s, 'dtx.force() wants to be told twice');
+	my ($ret, $out, $err) = $dtx->coord->psql('postgres', "SELECT dtx.force_in_doubt('$some->[0]', 'commit', 'test')");
+	like($err, qr/must not be finished by this server.*forged/s, 'dtx.force_in_doubt() wants to be told twice');
 	$p1->safe_psql('postgres', join(';', map { "ROLLBACK PREPARED '$_'" } @$some), extra_params => [ '-U', 'mallory' ]);
 	$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.in_doubt', '0', 'taken away, forgotten');
 }

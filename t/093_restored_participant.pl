@@ -20,7 +20,7 @@ my $damage = 'SELECT server, decided, found FROM dtx.damage ORDER BY since';
 
 sub acknowledge
 {
-	$dtx->sql(q{SELECT dtx.acknowledge(gid, 'seen') FROM dtx.damage});
+	$dtx->sql(q{SELECT dtx.acknowledge_damage(gid, 'seen') FROM dtx.damage});
 	return;
 }
 
@@ -45,7 +45,7 @@ $s->finish;
 is($s->stderr, '', 'committed');
 $s->close;
 $dtx->clean('confirmed everywhere');
-$dtx->poll($coord, 'SELECT count(*) FROM dtx.decision', '0', '... and the decision is forgotten');
+$dtx->poll($coord, 'SELECT count(*) FROM dtx_internal.decision', '0', '... and the decision is forgotten');
 $dtx->p(1)->stop;
 rmtree($dtx->p(1)->data_dir);
 PostgreSQL::Test::RecursiveCopy::copypath($dtx->p(1)->backup_dir . '/prepared', $dtx->p(1)->data_dir);
@@ -89,7 +89,7 @@ $dtx->release;
 $s->finish;
 is($s->stderr, '', 'committed, and the standby was away');
 $s->close;
-$dtx->poll($coord, 'SELECT count(*) FROM dtx.decision', '0', '... confirmed and forgotten');
+$dtx->poll($coord, 'SELECT count(*) FROM dtx_internal.decision', '0', '... confirmed and forgotten');
 fail_over(1, $standby);
 $dtx->prepared_is(1, 0, 'promoted: it is finished');
 $dtx->balances_are('100 80 120 100', '... committed, as on the other server');
@@ -111,7 +111,7 @@ $s->close;
 $dtx->poll($coord, $damage, 's1|commit|unknown', 'what became of it is not taken for a commit');
 $dtx->balances_are('100 80 130 100', '... it is lost');
 $dtx->clean('and forgotten with that');
-$dtx->poll($coord, 'SELECT count(*) FROM dtx.decision', '0', '... and its decision');
+$dtx->poll($coord, 'SELECT count(*) FROM dtx_internal.decision', '0', '... and its decision');
 acknowledge();
 
 # ---- a server that does not say which cluster it is
@@ -137,7 +137,7 @@ $dtx->sql(sprintf "ALTER SERVER s2 OPTIONS (SET host '%s', SET port '%s')", $dtx
 $dtx->poll($coord, q{SELECT last_error LIKE '%cannot be told whether the server is the one where it was%' FROM dtx.in_doubt}, 't',
 	'another cluster, which it does not say: not confirmed');
 $dtx->wait_passes(2);
-is($dtx->sql('SELECT count(*) FROM dtx.decision'), '1', '... the decision is kept');
+is($dtx->sql('SELECT count(*) FROM dtx_internal.decision'), '1', '... the decision is kept');
 $dtx->sql("ALTER SERVER s2 OPTIONS (SET host '$host', SET port '$port')");
 $dtx->p(2)->start;
 $dtx->clean('back again');
@@ -160,5 +160,5 @@ $dtx->sql(q{ALTER SYSTEM RESET pg_dtx.resolver});
 $coord->reload;
 $dtx->clean('finished by hand');
 is($dtx->sql($damage), '', '... as decided');
-$dtx->poll($coord, 'SELECT count(*) FROM dtx.decision', '0', '... and the decision is forgotten');
+$dtx->poll($coord, 'SELECT count(*) FROM dtx_internal.decision', '0', '... and the decision is forgotten');
 done_testing();

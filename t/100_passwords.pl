@@ -25,9 +25,9 @@ sub as
 sub look
 {
 	$dtx->wait_passes(2);
-	$dtx->sql('SELECT * FROM dtx.resolve()');
+	$dtx->sql('SELECT * FROM dtx.resolve_in_doubt()');
 	my ($unknown) = $dtx->orphan_gids(1);
-	$coord->psql('postgres', "SELECT dtx.force('$unknown', 'rollback', 'test')");
+	$coord->psql('postgres', "SELECT dtx.force_in_doubt('$unknown', 'rollback', 'test')");
 	return;
 }
 
@@ -47,7 +47,7 @@ sub orphan
 	return $gid;
 }
 
-# The resolver has put dtx.route in order, once more.
+# The resolver has put dtx_internal.route in order, once more.
 sub swept
 {
 	$dtx->sql(q{
@@ -55,7 +55,7 @@ CREATE SERVER witness FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '/nowhere'
 CREATE USER MAPPING FOR CURRENT_USER SERVER witness;
 SELECT dtx.confirm_server('witness', all_mappings => true);
 DROP SERVER witness CASCADE});
-	$dtx->poll($coord, q{SELECT count(*) FROM dtx.route WHERE server = 'witness'}, '0', 'dtx.route was put in order');
+	$dtx->poll($coord, q{SELECT count(*) FROM dtx_internal.route WHERE server = 'witness'}, '0', 'dtx_internal.route was put in order');
 	return;
 }
 
@@ -140,8 +140,8 @@ $dtx->poll($coord, q{SELECT server = 'trap' AND last_error LIKE '%dtx.confirm_se
 look();
 is($trap->heard, '', '... and nobody comes');
 ($gid) = $dtx->gid(1);
-my ($ret, $out, $err) = $coord->psql('postgres', "SELECT dtx.force('$gid', 'commit', 'test')");
-like($err, qr/ERROR.*dtx\.confirm_server/s, '... nor does dtx.force()');
+my ($ret, $out, $err) = $coord->psql('postgres', "SELECT dtx.force_in_doubt('$gid', 'commit', 'test')");
+like($err, qr/ERROR.*dtx\.confirm_server/s, '... nor does dtx.force_in_doubt()');
 is($trap->heard, '', '... not even then');
 
 # A superuser says that this is the right address.
@@ -195,7 +195,7 @@ as('mallory', sprintf q{
 CREATE SERVER twin FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '%s', port '%s', dbname 'postgres');
 CREATE USER MAPPING FOR bob SERVER twin OPTIONS (user 'carol')}, $p1->host, $p1->port);
 as('bob', 'BEGIN; INSERT INTO mine VALUES (3); INSERT INTO honest_table VALUES (3); COMMIT');
-is($dtx->sql(q{SELECT string_agg(server, ' ') FROM dtx.route WHERE server IN ('honest', 'twin')}), 'honest',
+is($dtx->sql(q{SELECT string_agg(server, ' ') FROM dtx_internal.route WHERE server IN ('honest', 'twin')}), 'honest',
 	"a superuser's server is not mistaken for one with the same options");
 $dtx->sql('DROP SERVER honest CASCADE; DROP SERVER twin CASCADE');
 
@@ -219,7 +219,7 @@ $dtx->sql('ALTER SYSTEM RESET pg_dtx.resolver_role');
 $coord->reload;
 
 # ---- how a route is recorded: before the first PREPARE, whatever becomes of that
-is($dtx->sql(q{SELECT count(*) FROM dtx.route r JOIN pg_foreign_server s ON s.oid = serverid WHERE srvname IN ('s1', 's2')}), '0',
+is($dtx->sql(q{SELECT count(*) FROM dtx_internal.route r JOIN pg_foreign_server s ON s.oid = serverid WHERE srvname IN ('s1', 's2')}), '0',
 	'nothing was prepared on two servers');
 $s = $dtx->session;
 $dtx->proxy(2)->rule(hold => q{PREPARE TRANSACTION 'dtx});
@@ -231,11 +231,11 @@ $s->finish;
 $dtx->proxy(2)->clear;
 $coord->start;
 $dtx->clean('crash in the very first transaction: both servers are looked at');
-is($dtx->sql(q{SELECT count(*) FROM dtx.route r JOIN pg_foreign_server s ON s.oid = serverid WHERE srvname IN ('s1', 's2')}), '2',
+is($dtx->sql(q{SELECT count(*) FROM dtx_internal.route r JOIN pg_foreign_server s ON s.oid = serverid WHERE srvname IN ('s1', 's2')}), '2',
 	'... they are on record');
 $dtx->balances_are('100 100 100', '... and it was rolled back');
 $dtx->sql(q{SET statement_timeout = '60s';} . $dtx->transfer(1, 1, 2)) for 1 .. 3;
-is($dtx->sql(q{SELECT count(*) FROM dtx.route r JOIN pg_foreign_server s ON s.oid = serverid WHERE srvname IN ('s1', 's2')}), '2',
+is($dtx->sql(q{SELECT count(*) FROM dtx_internal.route r JOIN pg_foreign_server s ON s.oid = serverid WHERE srvname IN ('s1', 's2')}), '2',
 	'... once');
 
 # Mappings that are gone are forgotten; a server that comes back by its name is not.
@@ -248,7 +248,7 @@ my ($orphan) = $dtx->orphan_gids(1);
 $p1->safe_psql('postgres', "BEGIN; PREPARE TRANSACTION '$orphan'");
 $dtx->prepared_is(1, 0, 'a server that was made again under its name is visited');
 $dtx->sql('DROP SERVER s1 CASCADE; DROP SERVER trap CASCADE');
-$dtx->poll($coord, 'SELECT count(*) FROM dtx.route', '1', 'routes of servers that were dropped are forgotten');
+$dtx->poll($coord, 'SELECT count(*) FROM dtx_internal.route', '1', 'routes of servers that were dropped are forgotten');
 
 # ---- a user mapping that the transaction itself has made
 $dtx->sql(q{ALTER SYSTEM SET pg_dtx.resolve_interval = '100ms'});
@@ -262,12 +262,12 @@ swept();
 $dtx->proxy(2)->clear;
 $s->finish;
 is($s->stderr, '', 'a transaction that makes its user mapping');
-is($dtx->sql(q{SELECT count(*) FROM dtx.route r JOIN pg_user_mapping m ON m.oid = r.umid WHERE r.server = 's2'}), '1',
+is($dtx->sql(q{SELECT count(*) FROM dtx_internal.route r JOIN pg_user_mapping m ON m.oid = r.umid WHERE r.server = 's2'}), '1',
 	'... whose route nobody has deleted before it committed');
 $s->close;
 
 # ---- addresses that were left are forgotten, also by sessions
-my $route = q{SELECT string_agg(endpoint::text, ' ') FROM dtx.route WHERE server = 's2'};
+my $route = q{SELECT string_agg(endpoint::text, ' ') FROM dtx_internal.route WHERE server = 's2'};
 my $commit = 'BEGIN; UPDATE acct0 SET bal = bal - 1; UPDATE acct2 SET bal = bal + 1; COMMIT';
 $s = $dtx->session;
 $s->run($commit);
@@ -283,7 +283,7 @@ for my $mb (9 .. 11)
 	$s->run($commit);
 }
 swept();
-$dtx->poll($coord, qq{SELECT count(*) = 1 AND min(endpoint) <> $first FROM dtx.route WHERE server = 's2'}, 't', 'the last one is left');
+$dtx->poll($coord, qq{SELECT count(*) = 1 AND min(endpoint) <> $first FROM dtx_internal.route WHERE server = 's2'}, 't', 'the last one is left');
 $dtx->sql('ALTER SERVER s2 OPTIONS (DROP options)');
 $s->run($commit);
 is($s->stderr, '', 'the first address again');

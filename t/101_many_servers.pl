@@ -63,11 +63,11 @@ $dtx->wait_passes(4);
 ($n) = connections($log);
 cmp_ok($n, '<', $many, "... and not in each pass: $n visits in four");
 
-# Neither does dtx.resolve() overwhelm a server.
+# Neither does dtx.resolve_in_doubt() overwhelm a server.
 $log = -s $p1->logfile;
-$dtx->sql('SELECT count(*) FROM dtx.resolve()');
+$dtx->sql('SELECT count(*) FROM dtx.resolve_in_doubt()');
 ($n, $most) = connections($log);
-cmp_ok($n, '>=', $many, 'dtx.resolve() visits all of them');
+cmp_ok($n, '>=', $many, 'dtx.resolve_in_doubt() visits all of them');
 cmp_ok($most, '<=', 12, '... few at a time');
 
 # A hundred that do not answer, and a transaction in doubt on one that does.

@@ -33,7 +33,7 @@ for my $how ('proven', 'not proven')
 	$dtx->wait_held($s);
 	$dtx->prepared_is($_, 1) for 1, 2;
 	my $xid = (split /:/, $dtx->gid(1))[4];
-	$dtx->poll($coord, "SELECT proven_xid > '$xid' FROM dtx.boot ORDER BY ordinal DESC LIMIT 1", 't', "$how: the resolver has been there")
+	$dtx->poll($coord, "SELECT proven_xid > '$xid' FROM dtx_internal.boot ORDER BY ordinal DESC LIMIT 1", 't', "$how: the resolver has been there")
 	  if $how eq 'proven';
 	$dtx->proxy(1)->rule(hold => 'COMMIT PREPARED');
 	$dtx->crash($coord);
@@ -49,7 +49,7 @@ for my $how ('proven', 'not proven')
 	$other->wait_for('split');
 	$dtx->proxy(1)->clear;
 	$dtx->prepared_is(1, 0, "$how: committed through the one server");
-	$dtx->poll($coord, 'SELECT count(*) FROM dtx.decision', '0', '... and forgotten');
+	$dtx->poll($coord, 'SELECT count(*) FROM dtx_internal.decision', '0', '... and forgotten');
 	$other->clear;
 	$dtx->wait_passes(2);
 	is($dtx->sql('SELECT count(*) FROM dtx.damage'), '0', '... it has not reappeared on the other one');

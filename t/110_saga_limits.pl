@@ -241,7 +241,7 @@ setting('pg_dtx.saga_workers', 4);
 $dtx->sql(q{SET ROLE mallory; SELECT dtx.define_saga('waits', dtx.step_signal('signal'))});
 my $locker = $dtx->session;
 $dtx->sql(q{SET ROLE mallory; SELECT count(dtx.start_saga('waits', deadline => clock_timestamp() + interval '3 s')) FROM generate_series(1, 1500)});
-$locker->run(q{BEGIN; SELECT count(*) FROM (SELECT g.id FROM dtx.saga g JOIN dtx.sagas s USING (id) WHERE s.name = 'waits' FOR UPDATE OF g) x});
+$locker->run(q{BEGIN; SELECT count(*) FROM (SELECT g.id FROM dtx_internal.saga_record g JOIN dtx.sagas s USING (id) WHERE s.name = 'waits' FOR UPDATE OF g) x});
 $dtx->sql(q{SET ROLE bob; SELECT dtx.define_saga('waits too', dtx.step_signal('signal'))});
 $id = start('bob', 'waits too', q{deadline => clock_timestamp() + interval '4 s'});
 is($books->state($id), 'compensated', 'a deadline passes though many others are locked');
@@ -255,8 +255,8 @@ my $at = $dtx->sql(q{SELECT clock_timestamp() + interval '3 s'});
 $dtx->sql(qq{SET ROLE mallory; SELECT count(dtx.start_saga('waits', deadline => '$at')) FROM generate_series(1, 1500)});
 $id = start('bob', 'waits too', "deadline => '$at'");
 is($books->state($id), 'compensated', 'a deadline passes though another role has many');
-cmp_ok($dtx->sql(qq{SELECT count(*) FROM dtx.saga_history_record h
-WHERE h.action = 'deadline' AND h.finished_at >= '$at' AND h.id < (SELECT b.id FROM dtx.saga_history_record b WHERE b.saga = $id AND b.action = 'deadline')}),
+cmp_ok($dtx->sql(qq{SELECT count(*) FROM dtx_internal.saga_history_record h
+WHERE h.action = 'deadline' AND h.finished_at >= '$at' AND h.id < (SELECT b.id FROM dtx_internal.saga_history_record b WHERE b.saga = $id AND b.action = 'deadline')}),
 	'<', 300, '... before most of these');
 $dtx->poll($coord, q{SELECT count(*) FROM dtx.sagas WHERE name = 'waits' AND state <> 'compensated'}, 0, '... which pass, too');
 

@@ -152,7 +152,7 @@ $dtx->sql(q{
 SELECT dtx.define_saga('suicide', dtx.step_signal('go'),
 	dtx.step('step', execute => 'SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(60)', max_attempts => 1))});
 $id = $dtx->sql(q{SELECT dtx.start_saga('suicide')});
-$dtx->sql(qq{INSERT INTO dtx.saga_history_record (saga, step, action, attempt, outcome, message, started_at, finished_at)
+$dtx->sql(qq{INSERT INTO dtx_internal.saga_history_record (saga, step, action, attempt, outcome, message, started_at, finished_at)
 SELECT $id, 2, 'execute', 1, 'stopped', 'the worker was told to leave', now(), now() FROM generate_series(1, 9);
 SELECT dtx.signal_saga($id, 'go')});
 is($dtx->sql("SELECT dtx.wait_saga($id, '30 s')"), 'compensated', 'a step that stops its worker uses up its attempts');
@@ -172,7 +172,7 @@ $notifier->start($dtx->hold . 'BEGIN; UPDATE probe SET i = i + 1; NOTIFY anythin
 $dtx->wait_held($notifier);
 $id = $dtx->sql(q{SELECT dtx.start_saga('external')});
 $dtx->poll($coord, "SELECT state FROM dtx.saga_steps WHERE saga = $id", 'waiting', 'a step is offered though nobody can notify');
-$dtx->sql(q{SELECT dtx.complete(token) FROM dtx.claim('letters', 'w')});
+$dtx->sql(q{SELECT dtx.complete_step(token) FROM dtx.claim_step('letters', 'w')});
 is($dtx->sql("SELECT dtx.wait_saga($id, '60 s')"), 'completed', '... and the saga goes on');
 $dtx->release;
 $notifier->finish;

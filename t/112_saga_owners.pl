@@ -64,9 +64,9 @@ for my $role (qw(bob mallory here_only))
 my $dump = $coord->basedir . '/dump.sql';
 $coord->command_ok([ 'pg_dump', '-f', $dump, '-d', $coord->connstr('postgres') ], 'pg_dump');
 my %oid = map { split /\|/ } split /\n/, $dtx->sql(q{SELECT rolname, oid FROM pg_roles WHERE oid >= 16384});
-for my $table (qw(saga_definition saga_definition_grant))
+for my $table (qw(saga_definition_record saga_definition_grant))
 {
-	my ($copy) = slurp_file($dump) =~ /^COPY dtx\.$table \(.*?\n(.*?)^\\\.$/ms;
+	my ($copy) = slurp_file($dump) =~ /^COPY dtx_internal\.$table \(.*?\n(.*?)^\\\.$/ms;
 	isnt($copy // '', '', "$table is dumped");
 	unlike($copy, qr/(?:^|\t)\d{5}(?:\t|$)/m, '... without numbers of roles');
 }
@@ -81,7 +81,7 @@ is( $other->safe_psql('postgres', q{
 SELECT name, coalesce(owner, '(null)'), granted_to FROM dtx.saga_definitions ORDER BY 1, 2}),
 	qq{note|(null)|{}\nnote|al-ice|{bob}\nof bob|bob|{al-ice}\nof here_only|(null)|{al-ice}\nof mallory|mallory|{al-ice}},
 	'restored: all belong to the same names, or to nobody')
-  or diag $other->safe_psql('postgres', 'SELECT * FROM dtx.saga_definition');
+  or diag $other->safe_psql('postgres', 'SELECT * FROM dtx_internal.saga_definition_record');
 $other->safe_psql('postgres', 'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA dtx TO bob, mallory, "al-ice"' . join '', map { ", r$_" } 1 .. 30);
 is($other->safe_psql('postgres', join '; ', map { "SET ROLE r$_; SELECT count(*) FROM dtx.saga_definitions" } 1 .. 30) =~ /[1-9]/ ? 'yes' : 'no',
 	'no', 'none of the others has got anything');
@@ -102,13 +102,13 @@ $_->run("SET statement_timeout = '20s'") for $mallory, $bob;
 $mallory->run(q{SET ROLE mallory; BEGIN; SELECT dtx.define_saga('open', dtx.step('a', execute => 'SELECT 1'))});
 $mallory->run(q{SELECT dtx.start_saga('of mallory')});
 $mallory->run(q{SELECT dtx.grant_saga_definition('open', 'public')});
-$mallory->run(q{SELECT count(*) FROM dtx.take_events(10000)});
+$mallory->run(q{SELECT count(*) FROM dtx.take_saga_events(10000)});
 $mallory->run(q{SELECT dtx.purge_sagas('0')});
 for my $sql (
 	q{SELECT dtx.define_saga('open', dtx.step('a', execute => 'SELECT 1'))},
 	q{SELECT dtx.define_saga('quick', dtx.step('a', execute => 'SELECT 1'))},
 	q{SELECT dtx.grant_saga_definition('quick', 'mallory')},
-	q{SELECT count(*) FROM dtx.take_events(10000)},
+	q{SELECT count(*) FROM dtx.take_saga_events(10000)},
 	q{SELECT dtx.purge_sagas('0')},
 	q{SELECT dtx.drop_saga_definition('open')})
 {
@@ -117,36 +117,36 @@ for my $sql (
 }
 $id = as('bob', q{SELECT dtx.start_saga('quick')});
 is($dtx->sql("SELECT dtx.wait_saga($id, '60 s')"), 'completed', '... and sagas end');
-is(as('bob', q{SELECT event FROM dtx.take_events(1)}), 'completed', '... and their events are there');
+is(as('bob', q{SELECT event FROM dtx.take_saga_events(1)}), 'completed', '... and their events are there');
 
 # Nor what a user takes in that of a superuser who forgets.
 $mallory->run('ROLLBACK');
 $id = as('mallory', q{SELECT dtx.start_saga('of mallory')});
 $dtx->sql("SELECT dtx.wait_saga($id, '60 s')");
-$mallory->run(q{BEGIN; SELECT count(*) FROM dtx.take_events(10000)});
+$mallory->run(q{BEGIN; SELECT count(*) FROM dtx.take_saga_events(10000)});
 is($dtx->sql(q{SET statement_timeout = '20s'; SELECT dtx.purge_sagas('0') > 0}), 't', '... and are forgotten');
-is($dtx->sql('SELECT count(*) FROM dtx.saga_definition WHERE dropped'), 0, '... with definitions that were dropped');
+is($dtx->sql('SELECT count(*) FROM dtx_internal.saga_definition_record WHERE dropped'), 0, '... with definitions that were dropped');
 
 # Two consumers of the same role do not take the same, nor wait.
 $mallory->run('ROLLBACK');
 as('bob', q{SELECT count(dtx.start_saga('quick')) FROM generate_series(1, 4)});
-$dtx->poll($coord, q{SELECT count(*) FROM dtx.saga_outbox WHERE name = 'quick'}, 4, 'four events');
-$mallory->run('SET ROLE bob; BEGIN; SELECT count(*) FROM dtx.take_events(3)');
-is($bob->run('SELECT count(*) FROM dtx.take_events(3)'), 1, 'what one consumer takes the other one does not');
+$dtx->poll($coord, q{SELECT count(*) FROM dtx_internal.saga_outbox WHERE name = 'quick'}, 4, 'four events');
+$mallory->run('SET ROLE bob; BEGIN; SELECT count(*) FROM dtx.take_saga_events(3)');
+is($bob->run('SELECT count(*) FROM dtx.take_saga_events(3)'), 1, 'what one consumer takes the other one does not');
 $mallory->run('ROLLBACK');
-is($bob->run('SELECT count(*) FROM dtx.take_events(3)'), 3, '... unless it is rolled back');
+is($bob->run('SELECT count(*) FROM dtx.take_saga_events(3)'), 3, '... unless it is rolled back');
 
 # ... however many that are.
-$dtx->sql(q{INSERT INTO dtx.saga_outbox (saga, owner, name, role, event, at, payload)
+$dtx->sql(q{INSERT INTO dtx_internal.saga_outbox (saga, owner, name, role, event, at, payload)
 SELECT i, 'bob', 'many', 'bob', 'failed', now(), '{}' FROM generate_series(1, 21000) i});
-$mallory->run('BEGIN; SELECT count(*) FROM dtx.take_events(10000)');
-$mallory->run('SELECT count(*) FROM dtx.take_events(10000)');
-is($bob->run('SELECT count(*) FROM dtx.take_events(100)'), 100, 'one consumer takes very many: the other one gets those that follow');
-is($bob->run('SELECT count(*) FROM dtx.take_events(10000)'), 900, '... all of them');
+$mallory->run('BEGIN; SELECT count(*) FROM dtx.take_saga_events(10000)');
+$mallory->run('SELECT count(*) FROM dtx.take_saga_events(10000)');
+is($bob->run('SELECT count(*) FROM dtx.take_saga_events(100)'), 100, 'one consumer takes very many: the other one gets those that follow');
+is($bob->run('SELECT count(*) FROM dtx.take_saga_events(10000)'), 900, '... all of them');
 $mallory->run('ROLLBACK');
-is($bob->run(q{SELECT (count(*), count(*) FILTER (WHERE id > last)) FROM (SELECT id, lead(id) OVER () AS last FROM dtx.take_events(10000)) x}), '(10000,0)',
+is($bob->run(q{SELECT (count(*), count(*) FILTER (WHERE id > last)) FROM (SELECT id, lead(id) OVER () AS last FROM dtx.take_saga_events(10000)) x}), '(10000,0)',
 	'... and those that it gives up, in their order');
-$dtx->sql(q{DELETE FROM dtx.saga_outbox WHERE name = 'many'});
+$dtx->sql(q{DELETE FROM dtx_internal.saga_outbox WHERE name = 'many'});
 
 # Dropping a definition and starting a saga of it
 $mallory->run(q{BEGIN; SELECT dtx.start_saga('quick')});

@@ -19,7 +19,7 @@ typedef enum DtxCounter
 	DTX_STAT_HANDED_OVER,		/* participants handed to the resolver */
 	DTX_STAT_RESOLVED_COMMIT,	/* in doubt, committed by a resolver */
 	DTX_STAT_RESOLVED_ROLLBACK, /* in doubt, rolled back by a resolver */
-	DTX_STAT_FORCED,			/* finished by dtx.force() */
+	DTX_STAT_FORCED,			/* finished by dtx.force_in_doubt() */
 	DTX_STAT_PASSES,			/* full passes of the resolvers */
 	DTX_STAT_UNPROTECTED,		/* transactions that were not committed
 								 * atomically */

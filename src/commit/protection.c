@@ -140,11 +140,12 @@ check_statement(Node *stmt)
 				RenameStmt *rename = (RenameStmt *) stmt;
 
 				if (rename->renameType == OBJECT_SCHEMA &&
-					strcmp(rename->subname, DTX_SCHEMA) == 0)
+					(strcmp(rename->subname, DTX_SCHEMA) == 0 ||
+					 strcmp(rename->subname, DTX_INTERNAL_SCHEMA) == 0))
 					ereport(ERROR,
 							(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 							 errmsg("cannot rename schema \"%s\", because extension \"%s\" needs it",
-									DTX_SCHEMA, DTX_EXTENSION)));
+									rename->subname, DTX_EXTENSION)));
 				refuse_relation(member_relation(rename->relation));
 				break;
 			}

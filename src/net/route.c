@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * route.c
- *		The table dtx.route: through which user mappings something was prepared,
+ *		The table dtx_internal.route: through which user mappings something was prepared,
  *		and at which address.
  *
  * A resolver connects though nobody has asked it to, with passwords that are not its
@@ -95,7 +95,7 @@
 
 PG_FUNCTION_INFO_V1(dtx_sql_confirm_server);
 
-/* Columns of dtx.route, in the order of the extension's script. */
+/* Columns of dtx_internal.route, in the order of the extension's script. */
 enum
 {
 	Anum_route_serverid = 1,

@@ -212,7 +212,7 @@ DtxVerdictReason(DtxVerdict verdict, const DtxFacts *facts)
 			if (facts->history == DTX_HISTORY_UNKNOWN)
 				return "it was made by another server with this database, or by one that this database does not remember";
 			if (facts->suspended)
-				return "resolution of earlier transactions is suspended until dtx.adopt_identity() or dtx.new_identity() is called";
+				return "resolution of earlier transactions is suspended until dtx.adopt_identity() or dtx.change_identity() is called";
 			return "it was made by another server with this database, which is alive";
 		case DTX_VERDICT_UNKNOWN:
 			if (facts->history == DTX_HISTORY_BROKEN)

@@ -10,8 +10,8 @@
  * any more who has called it: current_user is the owner, and session_user not
  * the role that was SET.  So every public function is one in C, all with the
  * same symbol (dtx_sql_saga_call), that notes the caller and calls the internal
- * function of the same name with an underscore before it, as that function's
- * owner.  dtx._saga_caller() returns what was noted.
+ * function of the same name in schema dtx_internal, as that function's
+ * owner.  dtx_internal.saga_caller() returns what was noted.
  *
  * Claims.  A worker that is going to execute a step claims it in shared memory,
  * with the step's row locked.  A claim goes with its process, after that has
@@ -391,7 +391,7 @@ internal_function(const char *name, oidvector *types, Oid *owner)
 {
 	static Oid	verified[MAX_VERIFIED];
 	static int	nverified = 0;
-	Oid			nspid = get_namespace_oid("dtx", false);
+	Oid			nspid = get_namespace_oid(DTX_INTERNAL_SCHEMA, false);
 	HeapTuple	tuple;
 	Oid			funcid = InvalidOid;
 	bool		known = false;
@@ -465,7 +465,7 @@ call_target(FmgrInfo *flinfo)
 	SagaTarget *target = (SagaTarget *) flinfo->fn_extra;
 	HeapTuple	tuple;
 	Form_pg_proc proc;
-	char		name[NAMEDATALEN + 1];
+	char		name[NAMEDATALEN];
 	Oid			funcid;
 	Oid			owner;
 
@@ -476,13 +476,13 @@ call_target(FmgrInfo *flinfo)
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for function %u", flinfo->fn_oid);
 	proc = (Form_pg_proc) GETSTRUCT(tuple);
-	snprintf(name, sizeof(name), "_%s", NameStr(proc->proname));
+	strlcpy(name, NameStr(proc->proname), sizeof(name));
 	funcid = internal_function(name, &proc->proargtypes, &owner);
 	ReleaseSysCache(tuple);
 
 	target = MemoryContextAllocZero(flinfo->fn_mcxt, sizeof(SagaTarget));
 	target->owner = owner;
-	target->old_snapshot_ok = old_snapshot_ok(name + 1);
+	target->old_snapshot_ok = old_snapshot_ok(name);
 	fmgr_info_cxt(funcid, &target->finfo, flinfo->fn_mcxt);
 	if (target->finfo.fn_strict)
 		elog(ERROR, "internal function \"%s\" must not be strict", name);
@@ -506,7 +506,7 @@ old_snapshot_ok(const char *name)
 {
 	return strcmp(name, "define_saga") == 0 ||
 		strcmp(name, "start_saga") == 0 ||
-		strcmp(name, "take_events") == 0 ||
+		strcmp(name, "take_saga_events") == 0 ||
 		strcmp(name, "purge_sagas") == 0;
 }
 
@@ -544,7 +544,7 @@ dtx_sql_saga_call(PG_FUNCTION_ARGS)
 }
 
 /*
- * dtx._saga_caller(): the role that called the public function.
+ * dtx_internal.saga_caller(): the role that called the public function.
  */
 Datum
 dtx_sql_saga_caller(PG_FUNCTION_ARGS)
@@ -553,7 +553,7 @@ dtx_sql_saga_caller(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("internal functions of pg_dtx must not be called directly"),
-				 errhint("Call the function of the same name without the underscore.")));
+				 errhint("Call the function of the same name in schema \"dtx\".")));
 	PG_RETURN_OID(calls->caller);
 }
 
@@ -580,7 +580,7 @@ DtxSagaInstalled(void)
 {
 	static Oid	verified = InvalidOid;
 
-	return OidIsValid(DtxExtensionTable("saga_step", &verified));
+	return OidIsValid(DtxExtensionTable("saga_step_record", &verified));
 }
 
 Oid
@@ -588,7 +588,7 @@ DtxSagaTable(void)
 {
 	static Oid	verified = InvalidOid;
 
-	return DtxExtensionTable("saga", &verified);
+	return DtxExtensionTable("saga_record", &verified);
 }
 
 /*
@@ -636,7 +636,7 @@ DtxSagaProbe(void)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	installed = DtxSagaInstalled();
 	any = installed &&
-		DatumGetBool(DtxSagaCall("_saga_any", 0, NULL, NULL, NULL, &isnull)) &&
+		DatumGetBool(DtxSagaCall("saga_any", 0, NULL, NULL, NULL, &isnull)) &&
 		!isnull;
 	PopActiveSnapshot();
 	if (any)
@@ -644,7 +644,7 @@ DtxSagaProbe(void)
 }
 
 /* ----------------------------------------------------------------
- * Type dtx.saga_role: a role in a table, which goes in and out as its name
+ * Type dtx_internal.saga_role: a role in a table, which goes in and out as its name
  * ----------------------------------------------------------------
  */
 
@@ -735,7 +735,7 @@ dtx_sql_saga_role_send(PG_FUNCTION_ARGS)
  */
 
 /*
- * dtx._saga_claim(saga, step, attempt, compensation, lane, role): this worker is
+ * dtx_internal.saga_claim(saga, step, attempt, compensation, lane, role): this worker is
  * going to execute that step.  The caller has the row of the step locked.  False
  * if another one executes it, or if the role has its share of workers on the lane.
  */
@@ -848,7 +848,7 @@ lane_open(Oid lane, Oid role)
 }
 
 /*
- * dtx._saga_lane_open(lane, role)
+ * dtx_internal.saga_lane_open(lane, role)
  */
 Datum
 dtx_sql_saga_lane_open(PG_FUNCTION_ARGS)
@@ -862,7 +862,7 @@ dtx_sql_saga_lane_open(PG_FUNCTION_ARGS)
 }
 
 /*
- * dtx._saga_claimed(saga, step): does a live worker execute it?
+ * dtx_internal.saga_claimed(saga, step): does a live worker execute it?
  */
 Datum
 dtx_sql_saga_claimed(PG_FUNCTION_ARGS)
@@ -889,7 +889,7 @@ dtx_sql_saga_claimed(PG_FUNCTION_ARGS)
  */
 
 /*
- * dtx._saga_stop(saga, step, attempt, compensation): if this transaction commits,
+ * dtx_internal.saga_stop(saga, step, attempt, compensation): if this transaction commits,
  * who executes that is to stop.
  */
 Datum
@@ -1047,7 +1047,7 @@ DtxSagaStopAsked(void)
 }
 
 /*
- * dtx._saga_own_xid(xid): is it that of the current transaction, or of one of its
+ * dtx_internal.saga_own_xid(xid): is it that of the current transaction, or of one of its
  * subtransactions that has not been rolled back?
  */
 Datum
@@ -1154,7 +1154,7 @@ DtxSagaConfirmed(uint64 boot_id, uint64 xid)
 }
 
 /*
- * dtx._saga_confirmed(boot_id, xid)
+ * dtx_internal.saga_confirmed(boot_id, xid)
  */
 Datum
 dtx_sql_saga_confirmed(PG_FUNCTION_ARGS)
@@ -1166,7 +1166,7 @@ dtx_sql_saga_confirmed(PG_FUNCTION_ARGS)
 }
 
 /*
- * dtx._boot_id()
+ * dtx_internal.boot_id()
  */
 Datum
 dtx_sql_boot_id(PG_FUNCTION_ARGS)
@@ -1175,7 +1175,7 @@ dtx_sql_boot_id(PG_FUNCTION_ARGS)
 }
 
 /*
- * dtx._saga_database()
+ * dtx_internal.saga_database()
  */
 Datum
 dtx_sql_saga_database(PG_FUNCTION_ARGS)
@@ -1184,7 +1184,7 @@ dtx_sql_saga_database(PG_FUNCTION_ARGS)
 }
 
 /*
- * dtx._saga_active_database(): a copy of a server must not go on with sagas of the
+ * dtx_internal.saga_active_database(): a copy of a server must not go on with sagas of the
  * original, nor a server whose former self may be alive.
  */
 Datum
@@ -1197,18 +1197,18 @@ dtx_sql_saga_active_database(PG_FUNCTION_ARGS)
 
 /*
  * The server has got a new identity: sagas of the old one, those of former boots, are
- * the original's.  In the transaction of dtx.new_identity(), with SPI connected.
+ * the original's.  In the transaction of dtx.change_identity(), with SPI connected.
  */
 void
 DtxSagaDisown(void)
 {
 	static const char *const commands[] = {
-		"UPDATE dtx.saga_external SET database = 0 WHERE saga IN"
-		" (SELECT g.id FROM dtx.saga AS g WHERE g.boot_id OPERATOR(pg_catalog.<>) dtx._boot_id())",
-		"UPDATE dtx.saga_step SET database = 0 WHERE saga IN"
-		" (SELECT g.id FROM dtx.saga AS g WHERE g.boot_id OPERATOR(pg_catalog.<>) dtx._boot_id())",
-		"UPDATE dtx.saga SET database = 0"
-		" WHERE boot_id OPERATOR(pg_catalog.<>) dtx._boot_id()"
+		"UPDATE dtx_internal.saga_external SET database = 0 WHERE saga IN"
+		" (SELECT g.id FROM dtx_internal.saga_record AS g WHERE g.boot_id OPERATOR(pg_catalog.<>) dtx_internal.boot_id())",
+		"UPDATE dtx_internal.saga_step_record SET database = 0 WHERE saga IN"
+		" (SELECT g.id FROM dtx_internal.saga_record AS g WHERE g.boot_id OPERATOR(pg_catalog.<>) dtx_internal.boot_id())",
+		"UPDATE dtx_internal.saga_record SET database = 0"
+		" WHERE boot_id OPERATOR(pg_catalog.<>) dtx_internal.boot_id()"
 	};
 
 	if (!DtxSagaInstalled())
@@ -1235,7 +1235,7 @@ DtxSagaWakeAtCommit(void)
  */
 
 /*
- * dtx._wake_sagas(): if the transaction commits, the scheduler is to look.
+ * dtx_internal.wake_sagas(): if the transaction commits, the scheduler is to look.
  */
 Datum
 dtx_sql_wake_sagas(PG_FUNCTION_ARGS)
@@ -1245,7 +1245,7 @@ dtx_sql_wake_sagas(PG_FUNCTION_ARGS)
 }
 
 /*
- * dtx._saga_announce(queue): there is something for external workers.
+ * dtx_internal.saga_announce(queue): there is something for external workers.
  *
  * NOTIFY is no part of the transaction that says so in the tables: it fails when
  * its queue is full, because some session listens and never ends its transaction,
@@ -1295,7 +1295,7 @@ DtxSagaAnnounce(void)
 }
 
 /*
- * dtx._saga_finished(saga): if the transaction commits, those who wait for it
+ * dtx_internal.saga_finished(saga): if the transaction commits, those who wait for it
  * are to look.
  */
 Datum
@@ -1383,7 +1383,7 @@ dtx_sql_wait_saga(PG_FUNCTION_ARGS)
 
 			MemoryContextReset(look_cxt);
 			MemoryContextSwitchTo(look_cxt);
-			state = DtxSagaCall("_saga_look", 1, types, args, NULL, &null);
+			state = DtxSagaCall("saga_look", 1, types, args, NULL, &null);
 			isnull = null;
 			if (null)
 				break;

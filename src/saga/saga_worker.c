@@ -7,13 +7,13 @@
  * What is to be done is in tables, and the functions in PL/pgSQL that belong to
  * them say what comes next (see saga.h).  A worker
  *
- *		takes a step that is due (dtx._saga_take): the attempt is counted, and
+ *		takes a step that is due (dtx_internal.saga_take): the attempt is counted, and
  *			committed, before it is made;
- *		executes its statements, and marks the step as done (dtx._saga_done), in
+ *		executes its statements, and marks the step as done (dtx_internal.saga_done), in
  *			one transaction.  The servers and this database commit in two phases,
  *			so the step and the mark are there, or neither is.  The next step of
  *			the saga is taken in the same transaction, so a step costs one commit;
- *		or, if that failed, says so in a transaction of its own (dtx._saga_error).
+ *		or, if that failed, says so in a transaction of its own (dtx_internal.saga_error).
  *
  * It may die at any moment.  Then its transaction is rolled back, and its claim
  * on the step (saga.c) goes after that; the step's row says that it is being
@@ -175,7 +175,7 @@ typedef struct Step
 	TimestampTz started_at;		/* to be shown */
 } Step;
 
-/* What dtx._saga_schedule() says of a role. */
+/* What dtx_internal.saga_schedule() says of a role. */
 typedef struct RoleWork
 {
 	Oid			role;
@@ -592,7 +592,7 @@ pass_deadlines(Scheduler *s)
 	{
 		args[0] = Int32GetDatum(DEADLINES_AT_ONCE);
 		args[1] = ObjectIdGetDatum(s->last_deadline);
-		result = DtxSagaCall("_saga_deadlines", lengthof(types), types, args, NULL,
+		result = DtxSagaCall("saga_deadlines", lengthof(types), types, args, NULL,
 							 &isnull);
 		header = DatumGetHeapTupleHeader(result);
 		s->last_deadline =
@@ -740,7 +740,7 @@ role_may_connect(Scheduler *s, Oid role)
 
 		/* Nobody else shall do their steps: they fail, and say why. */
 		args[0] = ObjectIdGetDatum(role);
-		(void) DtxSagaCall("_saga_orphaned", lengthof(types), types, args, NULL,
+		(void) DtxSagaCall("saga_orphaned", lengthof(types), types, args, NULL,
 						   &isnull);
 		state->backoff.next = DtxIn(LEFTOVER_INTERVAL);
 	}
@@ -758,7 +758,7 @@ ask_schedule(Scheduler *s)
 	List	   *work = NIL;
 
 	SPI_connect();
-	if (SPI_execute("SELECT role, due, next_due FROM dtx._saga_schedule()",
+	if (SPI_execute("SELECT role, due, next_due FROM dtx_internal.saga_schedule()",
 					false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not ask for the schedule of sagas");
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -1498,14 +1498,14 @@ take_step(int64 only, bool careful, bool *more)
 	args[1] = Int64GetDatum(only);
 	nulls[1] = only == 0;
 	args[2] = BoolGetDatum(careful);
-	taken = DtxSagaCall("_saga_take", lengthof(args), types, args, nulls,
+	taken = DtxSagaCall("saga_take", lengthof(args), types, args, nulls,
 						&isnull);
 	*more = false;
 	return isnull ? NULL : read_step(taken, more);
 }
 
 /*
- * What dtx._saga_take() has returned.
+ * What dtx_internal.saga_take() has returned.
  */
 static Step *
 read_step(Datum taken, bool *more)
@@ -1940,7 +1940,7 @@ mark_done(Step *step, Datum result, bool isnull)
 	nestlevel = NewGUCNestLevel();
 	(void) set_config_option("lock_timeout", SAGA_LOCK_TIMEOUT, PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	(void) DtxSagaCall("_saga_done", lengthof(types), types, args, nulls,
+	(void) DtxSagaCall("saga_done", lengthof(types), types, args, nulls,
 					   &nothing);
 	AtEOXact_GUC(true, nestlevel);
 }
@@ -1994,7 +1994,7 @@ give_back(Step *step, const char *why, int most)
 
 		/* Unless the extension was dropped meanwhile. */
 		if (DtxSagaInstalled())
-			(void) DtxSagaCall("_saga_untake", lengthof(types), types, args,
+			(void) DtxSagaCall("saga_untake", lengthof(types), types, args,
 							   nulls, &nothing);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
@@ -2065,7 +2065,7 @@ report_error(Step *step, ErrorData *edata)
 
 			/* Unless the extension was dropped meanwhile. */
 			if (DtxSagaInstalled())
-				(void) DtxSagaCall("_saga_error", lengthof(types), types, args,
+				(void) DtxSagaCall("saga_error", lengthof(types), types, args,
 								   nulls, &nothing);
 			DTX_FAULT("saga-error", NULL);
 			PopActiveSnapshot();

@@ -92,7 +92,7 @@ PG_FUNCTION_INFO_V1(dtx_sql_force);
 
 static object_access_hook_type prev_object_access_hook = NULL;
 
-/* What dtx.forced tells, besides the gid and what was done. */
+/* What dtx_internal.forced_record tells, besides the gid and what was done. */
 typedef struct Forced
 {
 	const char *server;			/* its name */
@@ -237,7 +237,7 @@ ask_for_pass_if_decisions(bool current_boot_only)
 /*
  * Throw if something of this database may be in doubt, or, with
  * "current_boot_only", something of the current boot.  By the holder of a lock on
- * dtx.decision with which nobody records a decision.  Throws on interrupts, too.
+ * dtx_internal.decision with which nobody records a decision.  Throws on interrupts, too.
  */
 void
 DtxCheckNothingInDoubt(bool current_boot_only)
@@ -273,7 +273,7 @@ DtxCheckNothingInDoubt(bool current_boot_only)
 				 errhint("Wait for the session with process ID %d. If it is idle, its COMMIT has not waited for the servers (\"%s\" is off); its next command on each of them will, or its end.",
 						 pid, "pg_dtx.commit_wait") :
 				 in_doubt || !dtx_resolver ?
-				 errhint("Wait until view \"dtx.in_doubt\" is empty, run dtx.resolve(), or finish them with dtx.force().") :
+				 errhint("Wait until view \"dtx.in_doubt\" is empty, run dtx.resolve_in_doubt(), or finish them with dtx.force_in_doubt().") :
 				 errhint("The resolver has been told to look at them. Try again in a few seconds.")));
 }
 
@@ -428,7 +428,7 @@ name_array(const DtxActivity *a, bool waiting_only)
 }
 
 /*
- * dtx._transactions(): distributed transactions of this database in progress.
+ * dtx_internal.transactions(): distributed transactions of this database in progress.
  */
 Datum
 dtx_sql_transactions(PG_FUNCTION_ARGS)
@@ -527,7 +527,7 @@ recorded_in_doubt(void)
 }
 
 /*
- * dtx._in_doubt(): prepared transactions of this database that wait for its
+ * dtx_internal.in_doubt(): prepared transactions of this database that wait for its
  * resolver.
  */
 Datum
@@ -601,7 +601,7 @@ version_text(int version)
 }
 
 /*
- * dtx._servers(): what the resolver knows of each server of postgres_fdw.
+ * dtx_internal.servers(): what the resolver knows of each server of postgres_fdw.
  */
 Datum
 dtx_sql_servers(PG_FUNCTION_ARGS)
@@ -683,7 +683,7 @@ dtx_sql_servers(PG_FUNCTION_ARGS)
 }
 
 /*
- * dtx._stat(): one row of counters.
+ * dtx_internal.stat(): one row of counters.
  */
 Datum
 dtx_sql_stat(PG_FUNCTION_ARGS)
@@ -721,7 +721,7 @@ dtx_sql_stat(PG_FUNCTION_ARGS)
 }
 
 /*
- * dtx._stat_since_last_call(): what was counted since this session last asked
+ * dtx_internal.stat_since_last_call(): what was counted since this session last asked
  * or, if it has not, or the counters were reset meanwhile, since they were zero.
  */
 Datum
@@ -775,7 +775,7 @@ dtx_sql_stat_since_last_call(PG_FUNCTION_ARGS)
 }
 
 /*
- * dtx.stat_reset(): set the counters to zero.
+ * dtx.reset_stat(): set the counters to zero.
  */
 Datum
 dtx_sql_stat_reset(PG_FUNCTION_ARGS)
@@ -1133,12 +1133,12 @@ server_option(List *options, const char *name, const char *missing)
 }
 
 /* ----------------------------------------------------------------
- * dtx.resolve()
+ * dtx.resolve_in_doubt()
  * ----------------------------------------------------------------
  */
 
 /*
- * dtx.resolve(): a full pass now, one row for each thing that was done or could
+ * dtx.resolve_in_doubt(): a full pass now, one row for each thing that was done or could
  * not be done.
  */
 Datum
@@ -1147,7 +1147,7 @@ dtx_sql_resolve(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	ListCell   *lc;
 
-	PreventCommandDuringRecovery("dtx.resolve()");
+	PreventCommandDuringRecovery("dtx.resolve_in_doubt()");
 
 	InitMaterializedSRF(fcinfo, 0);
 
@@ -1186,12 +1186,12 @@ dtx_sql_resolve(PG_FUNCTION_ARGS)
 }
 
 /* ----------------------------------------------------------------
- * dtx.force()
+ * dtx.force_in_doubt()
  * ----------------------------------------------------------------
  */
 
 /*
- * dtx.force(gid text, decision text, reason text, override boolean): finish a
+ * dtx.force_in_doubt(gid text, decision text, reason text, override boolean): finish a
  * prepared transaction on the word of a human.
  *
  * The function is SECURITY DEFINER, so that who is granted EXECUTE needs no
@@ -1227,7 +1227,7 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("arguments of %s must not be null",
-							"dtx.force()")));
+							"dtx.force_in_doubt()")));
 	}
 	gid_text = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	decision = parse_decision(text_to_cstring(PG_GETARG_TEXT_PP(1)));
@@ -1238,9 +1238,9 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a reason must be given"),
-				 errhint("It is kept in the table \"dtx.forced\".")));
+				 errhint("It is kept in the view \"dtx.forced\".")));
 
-	PreventCommandIfReadOnly("dtx.force()");
+	PreventCommandIfReadOnly("dtx.force_in_doubt()");
 	DtxDamageLockForced();
 
 	if (!DtxGidParse(gid_text, &gid))
@@ -1340,7 +1340,7 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 		{
 			if (error->sqlerrcode == ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION &&
 				error->hint == NULL)
-				error->hint = psprintf("If the server is lost for good, drop the foreign server \"%s\", and call dtx.force() again.",
+				error->hint = psprintf("If the server is lost for good, drop the foreign server \"%s\", and call dtx.force_in_doubt() again.",
 									   server);
 			ReThrowError(error);
 		}
@@ -1399,7 +1399,7 @@ check_own_gid(const char *text, const DtxGid *gid)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("prepared transaction \"%s\" belongs to another coordinator",
 						text),
-				 errhint("Connect to the database whose table \"dtx.coordinator\" has that identifier.")));
+				 errhint("Connect to the database whose table \"dtx_internal.coordinator\" has that identifier.")));
 	}
 	if (gid->dbid != MyDatabaseId)
 	{
@@ -1582,7 +1582,7 @@ confirm_commit(Oid serverid, const char *gid, uint64 system_id)
 
 /*
  * DtxFinishGid() in a subtransaction, and before that, unless it is NULL, the row
- * in dtx.forced.  Returns the error in the current memory context, or NULL.
+ * in dtx_internal.forced_record.  Returns the error in the current memory context, or NULL.
  */
 static ErrorData *
 try_finish(Oid serverid, Oid umid, const char *gid, DtxDecision decision,
@@ -1616,7 +1616,7 @@ try_finish(Oid serverid, Oid umid, const char *gid, DtxDecision decision,
 }
 
 /*
- * Insert a row into dtx.forced.  server is NULL if it was dropped.
+ * Insert a row into dtx_internal.forced_record.  server is NULL if it was dropped.
  */
 static void
 audit(const char *gid, const char *server, DtxDecision decision,
@@ -1639,9 +1639,9 @@ audit(const char *gid, const char *server, DtxDecision decision,
 	values[4] = BoolGetDatum(decision != decided && decided != DTX_UNDECIDED);
 	values[5] = CStringGetTextDatum(reason);
 	values[6] = name_datum(by_user);
-	if (SPI_execute_with_args("INSERT INTO dtx.forced (gid, server, decision, decided, contradicted, reason, by_user, at)"
+	if (SPI_execute_with_args("INSERT INTO dtx_internal.forced_record (gid, server, decision, decided, contradicted, reason, by_user, at)"
 							  " VALUES ($1, $2, $3, $4, $5, $6, $7, pg_catalog.clock_timestamp())",
 							  7, types, values, nulls, false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not insert into dtx.forced");
+		elog(ERROR, "could not insert into dtx_internal.forced_record");
 	SPI_finish();
 }

@@ -7,8 +7,8 @@
  * The resolver finds it (resolver.c) and records it in a transaction of its
  * own, before it forgets what it has found it by.  Rows are never deleted.
  *
- * Whatever dtx.force() did on the word of a human is no damage: it is on record
- * already, in dtx.forced.  dtx.force() locks that table before it does anything
+ * Whatever dtx.force_in_doubt() did on the word of a human is no damage: it is on record
+ * already, in dtx_internal.forced_record.  dtx.force_in_doubt() locks that table before it does anything
  * on a server (DtxDamageLockForced), so whoever locks it against writers and
  * then looks sees the row of everything that was forced before.  What it has
  * forgotten is finished as the human said if it appears after all.
@@ -42,7 +42,7 @@
 
 PG_FUNCTION_INFO_V1(dtx_sql_acknowledge);
 
-/* Columns of dtx.forced, in the order of the extension's script. */
+/* Columns of dtx_internal.forced_record, in the order of the extension's script. */
 enum
 {
 	Anum_forced_gid = 1,
@@ -56,7 +56,7 @@ static const DtxColumn forced_columns[] = {
 	{"decision", TEXTOID}
 };
 static DtxTable forced = {
-	.name = "forced",
+	.name = "forced_record",
 	.columns = forced_columns,
 	.ncolumns = lengthof(forced_columns)
 };
@@ -65,7 +65,7 @@ static Oid	forced_table(void);
 static const char *found_name(DtxFound found);
 static const char *found_detail(DtxDecision decided, DtxFound found);
 
-/* OID of dtx.forced.  Throws if it is not there. */
+/* OID of dtx_internal.forced_record.  Throws if it is not there. */
 static Oid
 forced_table(void)
 {
@@ -80,7 +80,7 @@ forced_table(void)
 }
 
 /*
- * Announce that a row of dtx.forced is going to be written.  Throws like any
+ * Announce that a row of dtx_internal.forced_record is going to be written.  Throws like any
  * locking.
  */
 void
@@ -90,7 +90,7 @@ DtxDamageLockForced(void)
 }
 
 /*
- * The gids, as texts in the current memory context, that dtx.force() was told to
+ * The gids, as texts in the current memory context, that dtx.force_in_doubt() was told to
  * commit, or to roll back, and has forgotten because they were not to be found, as the
  * snapshot sees them.  In a transaction.
  */
@@ -205,16 +205,16 @@ DtxDamageRecord(const DtxGid *gid, const char *server, DtxDecision decided,
 	values[4] = Int64GetDatum((int64) remote_xid);
 	values[5] = Int64GetDatum((int64) system_id);
 	values[6] = CStringGetTextDatum(found_detail(decided, found));
-	if (SPI_execute_with_args("INSERT INTO dtx.damage_record"
+	if (SPI_execute_with_args("INSERT INTO dtx_internal.damage_record"
 							  " (gid, server, decided, found, since, remote_xid, system_id, detail)"
 							  " SELECT $1, $2, $3, $4, pg_catalog.clock_timestamp(), $5, $6, $7"
-							  " WHERE NOT EXISTS (SELECT FROM dtx.forced f"
+							  " WHERE NOT EXISTS (SELECT FROM dtx_internal.forced_record f"
 							  " WHERE f.gid OPERATOR(pg_catalog.=) $1"
 							  " AND (f.decision OPERATOR(pg_catalog.=) $4"
 							  " OR $4 OPERATOR(pg_catalog.=) ANY ('{unknown,reappeared}')))"
 							  " ON CONFLICT (gid) DO NOTHING",
 							  7, types, values, NULL, false, 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not insert into dtx.damage_record");
+		elog(ERROR, "could not insert into dtx_internal.damage_record");
 	recorded = SPI_processed > 0;
 	SPI_finish();
 	PopActiveSnapshot();
@@ -237,14 +237,14 @@ DtxDamageRecord(const DtxGid *gid, const char *server, DtxDecision decided,
 				 errmsg("prepared transaction \"%s\" was finished on server \"%s\", and it can't be found out how",
 						text, server),
 				 errdetail_internal("%s", found_detail(decided, found)),
-				 errhint("Compare the data and repair it by hand, then call dtx.acknowledge(). View \"dtx.damage\" shows the transaction until then.")));
+				 errhint("Compare the data and repair it by hand, then call dtx.acknowledge_damage(). View \"dtx.damage\" shows the transaction until then.")));
 	return true;
 }
 
 /*
- * dtx.acknowledge(gid, reason): a human has seen it.
+ * dtx.acknowledge_damage(gid, reason): a human has seen it.
  *
- * SECURITY DEFINER for the same reason as dtx.force(); the human is the session
+ * SECURITY DEFINER for the same reason as dtx.force_in_doubt(); the human is the session
  * user.
  */
 Datum
@@ -261,16 +261,16 @@ dtx_sql_acknowledge(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("arguments of %s must not be null",
-						"dtx.acknowledge()")));
+						"dtx.acknowledge_damage()")));
 	gid = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	reason = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	if (reason[strspn(reason, " \t\r\n")] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a reason must be given"),
-				 errhint("It is kept in the table \"dtx.damage_record\".")));
+				 errhint("It is kept in the table \"dtx_internal.damage_record\".")));
 
-	PreventCommandIfReadOnly("dtx.acknowledge()");
+	PreventCommandIfReadOnly("dtx.acknowledge_damage()");
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
@@ -278,19 +278,19 @@ dtx_sql_acknowledge(PG_FUNCTION_ARGS)
 	values[0] = CStringGetTextDatum(gid);
 	values[1] = NameGetDatum(&name);
 	values[2] = CStringGetTextDatum(reason);
-	if (SPI_execute_with_args("UPDATE dtx.damage_record"
+	if (SPI_execute_with_args("UPDATE dtx_internal.damage_record"
 							  " SET acknowledged_at = pg_catalog.clock_timestamp(),"
 							  " acknowledged_by = $2, reason = $3"
 							  " WHERE gid OPERATOR(pg_catalog.=) $1"
 							  " AND acknowledged_at IS NULL",
 							  3, types, values, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not update dtx.damage_record");
+		elog(ERROR, "could not update dtx_internal.damage_record");
 	if (SPI_processed == 0)
 	{
-		if (SPI_execute_with_args("SELECT FROM dtx.damage_record"
+		if (SPI_execute_with_args("SELECT FROM dtx_internal.damage_record"
 								  " WHERE gid OPERATOR(pg_catalog.=) $1",
 								  1, types, values, NULL, false, 1) != SPI_OK_SELECT)
-			elog(ERROR, "could not read dtx.damage_record");
+			elog(ERROR, "could not read dtx_internal.damage_record");
 		if (SPI_processed > 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

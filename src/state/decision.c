@@ -63,7 +63,7 @@
 #include "utils/snapshot.h"
 #include "utils/timestamp.h"
 
-/* Columns of dtx.decision, in the order of the extension's script. */
+/* Columns of dtx_internal.decision, in the order of the extension's script. */
 enum
 {
 	Anum_boot_id = 1,
@@ -94,7 +94,7 @@ static const DtxColumn decision_columns[] = {
 	{"endpoints", INT8ARRAYOID}
 };
 StaticAssertDecl(lengthof(decision_columns) == Natts_decision,
-				 "columns of dtx.decision");
+				 "columns of dtx_internal.decision");
 static DtxTable decision_table = {
 	.name = "decision",
 	.columns = decision_columns,

@@ -4,14 +4,14 @@
  *		Who this database is: its identifier as a coordinator, the seal of its
  *		gids, and the boots of the server that it remembers.
  *
- * The identity of a coordinator database is the row of dtx.coordinator, made by
+ * The identity of a coordinator database is the row of dtx_internal.coordinator, made by
  * CREATE EXTENSION: a random identifier, and a secret with which gids are sealed.
  * Both are part of every physical copy of the database, so they tell a
  * coordinator from others, but not from its own copies.
  *
  * What tells copies apart is the boot: a random identifier made when shared
  * memory is.  It is part of every gid, and two living servers never have the same
- * one.  dtx.boot remembers the boots of this database, each in a row that is
+ * one.  dtx_internal.boot remembers the boots of this database, each in a row that is
  * committed before the first gid of that boot is made.  So a gid of the current
  * boot is this server's own; one of a boot in the table was made by this server
  * or by a server of which it is a copy; one of any other boot is somebody else's
@@ -37,7 +37,7 @@
  *
  * If so, or if something of a former boot is prepared long after this boot began,
  * resolution of all former boots is suspended until a human says who this
- * is: dtx.adopt_identity(), or dtx.new_identity().  The current boot goes on
+ * is: dtx.adopt_identity(), or dtx.change_identity().  The current boot goes on
  * meanwhile, new transactions included: its gids are not those of any other
  * server.
  *
@@ -115,7 +115,7 @@ PG_FUNCTION_INFO_V1(dtx_sql_new_identity);
 /* How often a backend looks whether its boot has been recorded, milliseconds. */
 #define RECORD_POLL_MS	10
 
-/* dtx.coordinator */
+/* dtx_internal.coordinator */
 enum
 {
 	Anum_coordinator_id = 1,
@@ -134,7 +134,7 @@ static DtxTable coordinator_table = {
 	.below_executor = true
 };
 
-/* dtx.boot */
+/* dtx_internal.boot */
 enum
 {
 	Anum_boot_boot_id = 1,
@@ -195,7 +195,7 @@ typedef struct IdentityShared
 
 static IdentityShared *shared = NULL;
 
-/* The row of dtx.coordinator that was read last. */
+/* The row of dtx_internal.coordinator that was read last. */
 static struct
 {
 	Oid			relid;			/* the table, InvalidOid: none read */
@@ -206,7 +206,7 @@ static struct
 /* The transaction of this session that has last changed it. */
 static TransactionId changed_by = InvalidTransactionId;
 
-/* The dtx.boot that is known to have the row of the current boot. */
+/* The dtx_internal.boot that is known to have the row of the current boot. */
 static Oid	recorded_in = InvalidOid;
 
 static void read_coordinator(void);
@@ -374,7 +374,7 @@ read_coordinator(void)
 		return;
 	if (!registered)
 	{
-		/* dtx.new_identity() changes the row. */
+		/* dtx.change_identity() changes the row. */
 		CacheRegisterRelcacheCallback(forget_coordinator, (Datum) 0);
 		registered = true;
 	}
@@ -410,13 +410,13 @@ read_coordinator(void)
 	if (!found)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s\" has no valid row", "dtx.coordinator"),
+				 errmsg("table \"%s\" has no valid row", "dtx_internal.coordinator"),
 				 errhint("Drop and create extension \"%s\" again.", "pg_dtx")));
 	coordinator.relid = relid;
 }
 
 /*
- * Make a new identity: insert the row of dtx.coordinator, or change it.  In a
+ * Make a new identity: insert the row of dtx_internal.coordinator, or change it.  In a
  * transaction.  Throws like any write.
  */
 static void
@@ -481,7 +481,7 @@ DtxCoordinatorId(void)
 /*
  * Throw if this is not the coordinator id any more.  To be called once the current
  * transaction is published (DtxActivityPublish) and before its first PREPARE:
- * dtx.new_identity() locks the table, and then looks for published transactions, so
+ * dtx.change_identity() locks the table, and then looks for published transactions, so
  * one of the two sees the other.  Waits for that lock.
  */
 void
@@ -495,7 +495,7 @@ DtxCoordinatorConfirm(uint64 id)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot commit on several servers in the transaction that calls %s",
-						"dtx.new_identity()"),
+						"dtx.change_identity()"),
 				 errhint("Commit that first, and write on the servers in another transaction.")));
 
 	if (OidIsValid(relid))
@@ -630,7 +630,7 @@ why_suspend(const DtxBoot *last, const DtxBoot *now)
 }
 
 /*
- * Record the current boot in dtx.boot, unless it is there already.  In a
+ * Record the current boot in dtx_internal.boot, unless it is there already.  In a
  * transaction, by the resolver, which commits it, or by CREATE EXTENSION.  Throws
  * like any write.
  */
@@ -718,7 +718,7 @@ DtxBootRecord(void)
 				 errmsg("resolution of earlier transactions is suspended, because %s",
 						why),
 				 errdetail("Another server may be alive that is this database, too, or this one may have forgotten what it has decided."),
-				 errhint("Call dtx.adopt_identity() if this is the only one, or dtx.new_identity() if it is a copy.")));
+				 errhint("Call dtx.adopt_identity() if this is the only one, or dtx.change_identity() if it is a copy.")));
 }
 
 /*
@@ -809,10 +809,10 @@ DtxBootRequire(uint32 wait_event)
 			ereport(ERROR,
 					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
 					 errmsg("this server has not been recorded in \"%s\" yet",
-							"dtx.boot"),
+							"dtx_internal.boot"),
 					 errdetail("The resolver of the database does that when it starts; without it, transactions on several servers cannot be prepared."),
 					 !IsUnderPostmaster ?
-					 errhint("In single-user mode there is none: call dtx._record_boot() in a transaction of its own.") :
+					 errhint("In single-user mode there is none: call dtx_internal.record_boot() in a transaction of its own.") :
 					 errhint("Try again. If it persists, look for the reason in the server log, and increase \"max_worker_processes\".")));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 RECORD_POLL_MS, wait_event);
@@ -843,7 +843,7 @@ DtxBootSuspend(const char *why)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("resolution of earlier transactions is suspended, because %s",
 					why),
-			 errhint("Call dtx.adopt_identity() if this is the only server with this database, after the other one was stopped for good, or dtx.new_identity() if it is a copy.")));
+			 errhint("Call dtx.adopt_identity() if this is the only server with this database, after the other one was stopped for good, or dtx.change_identity() if it is a copy.")));
 }
 
 /*
@@ -864,7 +864,7 @@ update_boot(const Datum *values, const bool *nulls, const bool *replaces)
 	PushActiveSnapshot(GetLatestSnapshot());
 	slot = table_slot_create(rel, NULL);
 	if (!find_boot(rel, slot, shared->boot_id))
-		elog(ERROR, "dtx.boot has no row of the current boot");
+		elog(ERROR, "dtx_internal.boot has no row of the current boot");
 	old = ExecFetchSlotHeapTuple(slot, true, &shouldfree);
 	tuple = heap_modify_tuple(old, RelationGetDescr(rel),
 							  unconstify(Datum *, values),
@@ -1075,7 +1075,7 @@ DtxBootsQuietFor(const DtxBoots *boots)
  */
 
 /*
- * dtx._make_identity(): by the script of the extension.
+ * dtx_internal.make_identity(): by the script of the extension.
  */
 Datum
 dtx_sql_make_identity(PG_FUNCTION_ARGS)
@@ -1085,7 +1085,7 @@ dtx_sql_make_identity(PG_FUNCTION_ARGS)
 }
 
 /*
- * dtx._record_boot()
+ * dtx_internal.record_boot()
  */
 Datum
 dtx_sql_record_boot(PG_FUNCTION_ARGS)
@@ -1095,7 +1095,7 @@ dtx_sql_record_boot(PG_FUNCTION_ARGS)
 }
 
 /*
- * dtx._gid(xid xid8, n int, boot_id bigint): the name of participant n of a
+ * dtx_internal.gid(xid xid8, n int, boot_id bigint): the name of participant n of a
  * transaction; boot_id null: of the current boot.
  */
 Datum
@@ -1129,19 +1129,19 @@ dtx_sql_adopt_identity(PG_FUNCTION_ARGS)
 }
 
 /*
- * dtx.new_identity(reason): this server is a copy, and becomes a coordinator of
+ * dtx.change_identity(reason): this server is a copy, and becomes a coordinator of
  * its own.
  */
 Datum
 dtx_sql_new_identity(PG_FUNCTION_ARGS)
 {
-	end_suspension("dtx.new_identity()",
+	end_suspension("dtx.change_identity()",
 				   PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0), false);
 	PG_RETURN_VOID();
 }
 
 /*
- * The part of dtx.new_identity() that makes this database another coordinator, to
+ * The part of dtx.change_identity() that makes this database another coordinator, to
  * which nothing belongs that was made before this boot.
  */
 static void
@@ -1210,7 +1210,7 @@ end_suspension(const char *function, text *reason_text, bool adopted)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a reason must be given"),
-				 errhint("It is kept in the table \"%s\".", "dtx.boot")));
+				 errhint("It is kept in the table \"%s\".", "dtx_internal.boot")));
 	PreventCommandIfReadOnly(function);
 
 	if (!adopted)

@@ -13,7 +13,7 @@
 #include "resolve/judge.h"
 #include "utils/snapshot.h"
 
-/* A row of dtx.boot. */
+/* A row of dtx_internal.boot. */
 typedef struct DtxBoot
 {
 	uint64		boot_id;

@@ -54,7 +54,7 @@ static void check_shape(const DtxTable *table, Relation rel);
 Oid
 DtxExtensionTable(const char *name, Oid *verified)
 {
-	Oid			nspid = get_namespace_oid(DTX_SCHEMA, true);
+	Oid			nspid = get_namespace_oid(DTX_INTERNAL_SCHEMA, true);
 	Oid			relid;
 	Oid			extid;
 
@@ -100,7 +100,7 @@ DtxTableOid(DtxTable *table)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s.%s\" of extension \"%s\" is missing",
-						DTX_SCHEMA, table->name, DTX_EXTENSION),
+						DTX_INTERNAL_SCHEMA, table->name, DTX_EXTENSION),
 				 errdetail("It, or its schema, was renamed, moved, or taken out of the extension. Without it, transactions can't be committed atomically."),
 				 errhint("Undo that, or drop the extension and create it again.")));
 	return relid;
@@ -147,7 +147,7 @@ DtxTableOpenInTime(DtxTable *table, LOCKMODE lockmode)
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("could not lock table \"%s.%s\" in time",
-							DTX_SCHEMA, table->name),
+							DTX_INTERNAL_SCHEMA, table->name),
 					 errdetail("It has been locked by another session for %d ms (\"pg_dtx.prepare_timeout\").",
 							   dtx_prepare_timeout),
 					 errhint("The transaction is rolled back on all servers.")));
@@ -231,7 +231,7 @@ check_shape(const DtxTable *table, Relation rel)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s.%s\" is not as this version of pg_dtx expects",
-						DTX_SCHEMA, table->name),
+						DTX_INTERNAL_SCHEMA, table->name),
 				 errdetail_internal("%s", wrong),
 				 errhint("After an update of the extension restart the server, so that it loads the library of the same version. Otherwise undo the change.")));
 
@@ -239,7 +239,7 @@ check_shape(const DtxTable *table, Relation rel)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s.%s\" must not have indexes",
-						DTX_SCHEMA, table->name),
+						DTX_INTERNAL_SCHEMA, table->name),
 				 errdetail("Its rows are written without regard to indexes."),
 				 errhint("Drop the indexes.")));
 }

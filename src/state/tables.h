@@ -13,6 +13,7 @@
 
 #define DTX_EXTENSION	"pg_dtx"
 #define DTX_SCHEMA		"dtx"
+#define DTX_INTERNAL_SCHEMA	"dtx_internal"
 
 typedef struct DtxColumn
 {
@@ -23,7 +24,7 @@ typedef struct DtxColumn
 /* A table of which C code reads columns by number.  Static, one per table. */
 typedef struct DtxTable
 {
-	const char *name;			/* in schema dtx */
+	const char *name;			/* in schema dtx_internal */
 	const DtxColumn *columns;	/* the first ones, in the order of the script */
 	int			ncolumns;
 	bool		below_executor; /* written by C, too: it must not have more columns,

@@ -133,7 +133,7 @@ DtxDropGuardCheck(Oid dbid, const char *name)
 					(errcode(ERRCODE_OBJECT_IN_USE),
 					 errmsg("cannot drop database \"%s\", because transactions of pg_dtx may be in doubt",
 							name),
-					 errdetail("Its table dtx.decision has decisions that are not known to be carried out on all servers, and they would be lost."),
+					 errdetail("Its table dtx_internal.decision has decisions that are not known to be carried out on all servers, and they would be lost."),
 					 errhint("Wait until the resolver of that database (\"pg_dtx.resolver\") has deleted them, or use WITH (FORCE).")));
 			break;
 		case ANSWER_UNKNOWN:
@@ -141,7 +141,7 @@ DtxDropGuardCheck(Oid dbid, const char *name)
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("cannot drop database \"%s\", because it is not known whether transactions of pg_dtx are in doubt",
 							name),
-					 errdetail("No background worker could look into its table dtx.decision."),
+					 errdetail("No background worker could look into its table dtx_internal.decision."),
 					 errhint("See the server log, increase \"%s\" if there are too few of them, or use WITH (FORCE).",
 							 "max_worker_processes")));
 	}

@@ -920,7 +920,7 @@ sub _check_all
 	return if @{ $self->{problems} };
 	$self->{ended} = {};
 	$self->_check(0);
-	$self->_poll(0, 'SELECT count(*) < 100 FROM dtx.decision', 't');
+	$self->_poll(0, 'SELECT count(*) < 100 FROM dtx_internal.decision', 't');
 	$self->_poll(0, 'SELECT count(*) FROM dtx.transactions', '0');
 	for my $i (0 .. 3)
 	{

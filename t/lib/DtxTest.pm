@@ -178,7 +178,7 @@ sub orphan_gids
 {
 	my ($self, $count, $dbname) = @_;
 	return split /\n/, $self->coord->safe_psql($dbname // 'postgres',
-		'BEGIN; SELECT dtx._gid(pg_current_xact_id(), 1); ROLLBACK;' x $count);
+		'BEGIN; SELECT dtx_internal.gid(pg_current_xact_id(), 1); ROLLBACK;' x $count);
 }
 
 # Run SQL on the coordinator.

@@ -280,7 +280,7 @@ my @actions = (
 	{ name => 'silent', victim => 'participant', fault => 'hang' },
 	{ name => 'both down', victim => 'both', fault => 'hang' });
 
-# Points in the resolver, of which a worker and dtx.resolve() both are made.
+# Points in the resolver, of which a worker and dtx.resolve_in_doubt() both are made.
 my @resolver_points =
   qw(resolver-listed resolver-snapshot resolver-decided resolver-sent resolver-finished);
 my @resolver_actions = (
@@ -339,7 +339,7 @@ sub cases
 	}
 	for my $point (@resolver_points)
 	{
-		for my $by ('worker', 'dtx.resolve()')
+		for my $by ('worker', 'dtx.resolve_in_doubt()')
 		{
 			for my $decision ('commit', 'rollback')
 			{
@@ -975,7 +975,7 @@ sub _resolver_case
 		$session = $self->_session;
 		$pid = $self->{pid};
 		$session->commit('resolve',
-			"SET pg_dtx.fault = '$fault';\nSELECT * FROM dtx.resolve();\nRESET pg_dtx.fault;\n");
+			"SET pg_dtx.fault = '$fault';\nSELECT * FROM dtx.resolve_in_doubt();\nRESET pg_dtx.fault;\n");
 		_wait_until(
 			'the point',
 			sub {
@@ -995,7 +995,7 @@ sub _resolver_case
 	if (!$by_worker)
 	{
 		_wait_until('an answer', sub { $session->answered })
-		  or push @{ $got{wrong} }, 'dtx.resolve() does not end';
+		  or push @{ $got{wrong} }, 'dtx.resolve_in_doubt() does not end';
 		$got{messages} = $session->{err};
 		$self->{session} = undef;
 	}
@@ -1116,12 +1116,12 @@ sub order
 	# Something else to judge, of a transaction that was rolled back.
 	my $gid = $self->_query(1, 'SELECT gid FROM pg_prepared_xacts');
 	my $xid = $dtx->sql('BEGIN; SELECT pg_current_xact_id(); ROLLBACK');
-	my $earlier = $dtx->sql("SELECT dtx._gid('$xid', 1)");
+	my $earlier = $dtx->sql("SELECT dtx_internal.gid('$xid', 1)");
 	$self->_query(1, "BEGIN; CREATE TABLE earlier (); PREPARE TRANSACTION '$earlier'");
 	my $resolve;
 	($resolve, $pid_resolve) = $self->_another;
 	$resolve->commit('resolve',
-		"SET pg_dtx.fault = 'resolver-snapshot:hang';\nSELECT gid, decision FROM dtx.resolve();\n");
+		"SET pg_dtx.fault = 'resolver-snapshot:hang';\nSELECT gid, decision FROM dtx.resolve_in_doubt();\n");
 	_wait_until('the snapshot',
 		sub { defined $self->_reached('resolver-snapshot') && _is_stopped($pid_resolve) })
 	  or croak 'the resolver takes no snapshot';
@@ -1136,7 +1136,7 @@ sub order
 	is($session->outcome, 'ack', 'order: COMMIT does not wait for s1');
 
 	$dtx->continue_process($pid_resolve);
-	_wait_until('dtx.resolve() ends', sub { $resolve->answered });
+	_wait_until('dtx.resolve_in_doubt() ends', sub { $resolve->answered });
 	is($self->_query(1, "SELECT count(*) FROM pg_prepared_xacts WHERE gid = '$gid'"),
 		'1', 'order: what was taken care of before the snapshot is left alone')
 	  or diag("$resolve->{out}$resolve->{err}");
@@ -1168,7 +1168,7 @@ sub forgotten
 	$self->_restarted;
 	my $gid = $self->_query(1, 'SELECT gid FROM pg_prepared_xacts');
 	my $xid = (split /:/, $gid)[4];
-	my $decisions = "SELECT count(*) FROM dtx.decision WHERE xid = $xid";
+	my $decisions = "SELECT count(*) FROM dtx_internal.decision WHERE xid = $xid";
 	croak 'there is no decision' if $self->_query(0, $decisions) ne '1';
 
 	# The worker is kept from helping until the other one has read its list.
@@ -1179,7 +1179,7 @@ sub forgotten
 		sub { ($resolve->query('SHOW pg_dtx.resolver') // '') eq 'on' })
 	  or croak 'the configuration is not read';
 	$resolve->commit('resolve',
-		"SET pg_dtx.fault = 'resolver-listed:hang';\nSELECT gid, decision FROM dtx.resolve();\n");
+		"SET pg_dtx.fault = 'resolver-listed:hang';\nSELECT gid, decision FROM dtx.resolve_in_doubt();\n");
 	_wait_until('the list',
 		sub { defined $self->_reached('resolver-listed') && _is_stopped($pid) })
 	  or croak 'the resolver reads no list';
@@ -1190,12 +1190,12 @@ sub forgotten
 		sub { $self->_query(0, $decisions) eq '0' })
 	  or croak 'the worker does not finish it';
 	$dtx->continue_process($pid);
-	_wait_until('dtx.resolve() ends', sub { $resolve->answered });
+	_wait_until('dtx.resolve_in_doubt() ends', sub { $resolve->answered });
 	my @wrong = $self->_settle;
 	push @wrong, $self->_check($id,
 		{ wrote => [ 0, 1, 2 ], answer => $session->outcome, must => 'present' });
 	is("@wrong", '', 'forgotten: it is committed everywhere');
-	is($self->_query(0, 'SELECT count(*) FROM dtx.damage_record'), '0',
+	is($self->_query(0, 'SELECT count(*) FROM dtx_internal.damage_record'), '0',
 		'forgotten: and not taken for damage');
 	return;
 }
@@ -1226,16 +1226,16 @@ sub finish
 		ok($is eq $expected, "node $i has the rows that it had after each case");
 	}
 
-	my $rows = $self->_query(0, 'SELECT count(*) FROM dtx.decision');
+	my $rows = $self->_query(0, 'SELECT count(*) FROM dtx_internal.decision');
 	my $few = _wait_until('few rows',
-		sub { ($rows = $self->_query(0, 'SELECT count(*) FROM dtx.decision')) < 60 });
+		sub { ($rows = $self->_query(0, 'SELECT count(*) FROM dtx_internal.decision')) < 60 });
 	ok($few, "the decision table is small ($rows rows)");
 	my $log = slurp_file($self->{dtx}->coord->logfile);
 	unlike($log, qr/(?:PANIC|TRAP|was terminated by signal (?!9\b)\d+|segmentation)/,
 		'nobody crashed who was not told to');
 	unlike($log, qr/although (?:its|the) transaction (?:has committed|was rolled back)/,
 		'nothing was finished against its decision');
-	is($self->_query(0, 'SELECT count(*) FROM dtx.damage_record'), '0',
+	is($self->_query(0, 'SELECT count(*) FROM dtx_internal.damage_record'), '0',
 		'and nothing is taken for it');
 	return;
 }

@@ -297,11 +297,11 @@ UNION ALL SELECT 'connections of resolvers', count(*) FROM pg_stat_activity
 WHERE application_name LIKE 'pg_dtx%'
 UNION ALL SELECT 'prepared', count(*) FROM pg_prepared_xacts};
 my $coordinator_query = q{
-SELECT 'decision rows', count(*) FROM dtx.decision
+SELECT 'decision rows', count(*) FROM dtx_internal.decision
 UNION ALL SELECT 'in doubt', count(*) FROM dtx.in_doubt
 UNION ALL SELECT 'locks per session', coalesce(max(n), 0) FROM
 	(SELECT count(*) AS n FROM pg_locks l JOIN pg_class c ON l.relation = c.oid
-		JOIN pg_namespace s ON c.relnamespace = s.oid AND s.nspname = 'dtx'
+		JOIN pg_namespace s ON c.relnamespace = s.oid AND s.nspname LIKE 'dtx%'
 		JOIN pg_stat_activity a ON l.pid = a.pid AND a.backend_type = 'client backend'
 		WHERE l.pid <> pg_backend_pid() GROUP BY l.pid) x
 UNION ALL SELECT 'workers', count(*) FROM pg_stat_activity WHERE backend_type LIKE 'pg_dtx%'};

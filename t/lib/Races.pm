@@ -253,7 +253,7 @@ sub round
 	unlink glob("$dir/*");
 	$self->_slow_disks;
 	PostgreSQL::Test::Utils::append_to_file("$dir/resolve.sql",
-		"SELECT count(*) FROM dtx.resolve();\n");
+		"SELECT count(*) FROM dtx.resolve_in_doubt();\n");
 	truncate $dtx->p($_)->logfile, 0 for 1 .. 3;
 	$resolvers = $self->_fork(
 		sub {
@@ -294,7 +294,7 @@ WHERE application_name = 'postgres_fdw' ORDER BY random() LIMIT 1 \watch 0.1
 	kill 'TERM', @closers;
 	waitpid $_, 0 for @closers;
 	waitpid $resolvers, 0;
-	$self->_problem('dtx.resolve() failed: ' . slurp_file("$dir/resolvers")) if $?;
+	$self->_problem('dtx.resolve_in_doubt() failed: ' . slurp_file("$dir/resolvers")) if $?;
 	$self->_problem('something is prepared or in doubt') unless $dtx->clean("round $self->{round}");
 
 	my $before = $self->{interleavings};
