@@ -42,9 +42,21 @@ OBJS = \
 	src/net/route.o \
 	src/net/wrapper.o \
 	src/pg_dtx.o \
+	src/resolve/api.o \
+	src/resolve/course.o \
 	src/resolve/facts.o \
+	src/resolve/gone.o \
 	src/resolve/judge.o \
+	src/resolve/known_server.o \
+	src/resolve/mapping.o \
+	src/resolve/questions.o \
 	src/resolve/resolver.o \
+	src/resolve/results.o \
+	src/resolve/schedule.o \
+	src/resolve/unconfirmed.o \
+	src/resolve/verdict.o \
+	src/resolve/visit.o \
+	src/resolve/worker_main.o \
 	src/saga/saga.o \
 	src/saga/saga_worker.o \
 	src/sql/admin.o \

@@ -1,16 +1,32 @@
 /*-------------------------------------------------------------------------
  *
  * resolver.h
- *		Finishing what is in doubt: what resolver.c offers to the launcher and
- *		to the administrative functions.
+ *		A resolver, of the background worker or of a backend: the record that its visits
+ *		share.
  *
  *-------------------------------------------------------------------------
  */
 #ifndef PG_DTX_RESOLVER_H
 #define PG_DTX_RESOLVER_H
 
+#include "base/backoff.h"
 #include "base/gid.h"
+#include "net/remote.h"
 #include "nodes/pg_list.h"
+#include "utils/palloc.h"
+
+/* Backoff of servers and gids, milliseconds. */
+#define DTX_RETRY_MIN_MS			1000
+#define DTX_RETRY_MAX_MS			60000
+
+/*
+ * Visits at a time; of them, those of servers on which nothing is known to be in
+ * doubt, and those of servers that could not be reached the last time.  The others
+ * always find a place.
+ */
+#define DTX_VISITS_MAX			80
+#define MAX_ORDINARY		16
+#define MAX_FAILING			32
 
 /* One thing that a pass did, or could not do. */
 typedef struct DtxResolved
@@ -23,56 +39,61 @@ typedef struct DtxResolved
 	char	   *error;			/* why not, or NULL */
 } DtxResolved;
 
-/* What a visit of one server as one local user found. */
-typedef struct DtxProbe
+typedef struct DtxResolver DtxResolver;
+
+struct DtxResolver
 {
-	bool		reachable;
-	char	   *error;			/* why not reachable; never has a password */
-	char	   *resolver_error; /* why a resolver can't use the mapping, or NULL */
-	char	   *remote_user;	/* current_user there */
-	char	   *database;		/* current_database() there */
-	int			version;		/* as PQserverVersion() */
-	int			slots_used;		/* prepared transactions there */
-	int			slots_total;	/* its max_prepared_transactions */
-	bool		pooled;			/* a connection pooler is in between */
-	uint64		system_id;		/* system identifier, 0 if it does not tell */
-	uint64		timeline;		/* of its WAL, likewise */
+	bool		worker;			/* the background worker, not a backend */
+	MemoryContext cxt;			/* this struct and what hangs off it */
+	MemoryContext step_cxt;		/* worker: reset in each step */
+	DtxRemoteSet *set;
+	uint64		coordinator_id;
+	char		prefix[DTX_GID_SIZE];	/* of all our gids */
+	uint64		serial;			/* a clock for visits and notes */
+	int			nvisits;		/* running */
+	int			nin_pass;		/* those of full passes, running or to come */
+	int			nordinary;		/* running ones with Visit.ordinary ... */
+	int			nfailing;		/* ... and with Visit.failing */
+	struct DtxVisit *ended;		/* over, not freed yet */
+	MemoryContext result_cxt;	/* backend: where the results go */
+	List	   *results;		/* backend: DtxResolved */
+	List	   *left;			/* backend: DtxInDoubt, left to the worker */
 
-	bool		has_session;	/* has it answered what follows? */
-	int			role_limit;		/* connections that the user may have, or -1 */
-	int			database_limit; /* that the database may have, or -1 */
-	bool		reserved;		/* are connections reserved for the user? */
-	bool		counts_utilities;	/* does pg_stat_statements count them? */
-	bool		has_standbys;	/* has it synchronous standbys? */
-	bool		has_witness;	/* can a resolver find out whether these have got
-								 * something? */
-} DtxProbe;
+	/* worker only */
+	DtxMoment	pass_began;		/* last full pass, 0: none yet */
+	bool		pass_asked;		/* somebody wants one before its time */
+	bool		pass_open;		/* not counted as completed yet */
+	MemoryContext routes_cxt;
+	List	   *routes;			/* DtxRoute, as of the last time that
+								 * something had to be done */
+	List	   *urgent;			/* Oids of servers that wait to be visited,
+								 * because something is in doubt there, ... */
+	List	   *ordinary;		/* ... and others */
+	bool		may_start;		/* have these, or the room for them, changed? */
+	bool		look;			/* has what is due changed by our doing? */
+	uint64		seen_changes;	/* DtxInDoubtChanges() at the last look, ... */
+	DtxMoment	looked_at;		/* ... when that was, ... */
+	DtxMoment	next_due;		/* ... and when something is due after it */
+	DtxMoment	swept_at;		/* when the routes were put in order */
+	uint64		seen_overflows; /* DtxInDoubtOverflows() at the last pass */
+	bool		overflowed;		/* was it another one at the pass before? */
+	MemoryContext notes_cxt;
+	List	   *notes;			/* Note */
+	bool		prunable;		/* is any of them confirmed? */
+	bool		report_activity;	/* has what we do changed? */
+	bool		suspect;		/* is another server with this database alive?
+								 * Then nothing of former boots is touched,
+								 * until a witness says that a human has
+								 * settled it */
+};
 
-/*
- * Run a full pass in this backend, inside its transaction, and return a list
- * of DtxResolved in the current memory context.  Interruptible; throws if
- * pg_dtx.resolver is off.  Errors of single servers are rows, not throws.  What
- * was prepared through a server that was dropped since is left to the worker.
- */
-extern List *DtxResolveNow(void);
+extern DtxResolver *DtxResolverCreate(MemoryContext parent, bool worker);
+extern bool DtxResolverIdentify(DtxResolver *r);
+extern void DtxResolverXactBegin(DtxResolver *r);
+extern void DtxResolverXactEnd(DtxResolver *r);
+extern int	DtxRetryPauseMax(void);
+extern DtxMoment DtxRetryAfter(int failures);
 
-/*
- * Finish one gid on one server on the word of a human, through the mapping
- * "umid" (or, if that is InvalidOid, the mapping that belongs to the owner of
- * the prepared transaction).  Throws with the remote SQLSTATE if it fails,
- * ERRCODE_UNDEFINED_OBJECT if no such prepared transaction is there, and
- * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if the server leads to another cluster
- * than "system_id" (0: no matter which).
- */
-extern void DtxFinishGid(Oid serverid, Oid umid, const char *gid,
-						 DtxDecision decision, uint64 system_id);
-
-/* Servers of postgres_fdw that hold "gid" now: list of Oids. */
-extern List *DtxFindGid(const char *gid);
-
-/* Visit a server with the mapping of "userid"; does not throw for its errors. */
-extern void DtxProbeServer(Oid serverid, Oid userid, DtxProbe *probe);
-
-PGDLLEXPORT extern void dtx_resolver_main(Datum arg);
+extern uint32 DtxResolverWaitEvent;
 
 #endif							/* PG_DTX_RESOLVER_H */

@@ -47,7 +47,7 @@
 #include "nodes/pg_list.h"
 #include "resolve/facts.h"
 #include "resolve/judge.h"
-#include "resolve/resolver.h"
+#include "resolve/api.h"
 #include "saga/saga.h"
 #include "sql/admin.h"
 #include "state/activity.h"

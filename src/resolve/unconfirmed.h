@@ -1,0 +1,34 @@
+/*-------------------------------------------------------------------------
+ *
+ * unconfirmed.h
+ *		Decision rows that no live backend owns, and which of their participants have
+ *		not confirmed yet.  In the worker only.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PG_DTX_UNCONFIRMED_H
+#define PG_DTX_UNCONFIRMED_H
+
+#include "base/gid.h"
+#include "net/remote.h"
+#include "resolve/resolver.h"
+#include "state/decision.h"
+
+/* A decision row that no backend owns, waiting for its participants. */
+typedef struct DtxUnconfirmed
+{
+	DtxDecisionRow row;
+	uint64		serial;			/* Resolver.serial when it was first read */
+	int			nconfirmed;
+	bool	   *confirmed;		/* per participant */
+	uint64	   *seals;			/* of their gids, likewise */
+} DtxUnconfirmed;
+
+extern void DtxUnconfirmedGid(DtxResolver *r, DtxUnconfirmed *note, int index,
+							  DtxGid *gid);
+extern void DtxUnconfirmedRead(DtxResolver *r);
+extern void DtxUnconfirmedShow(DtxResolver *r, DtxUnconfirmed *note, int index,
+							   const char *error, Oid error_umid);
+extern void DtxUnconfirmedDeleteDone(DtxResolver *r);
+
+#endif							/* PG_DTX_UNCONFIRMED_H */
