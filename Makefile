@@ -67,9 +67,18 @@ OBJS = \
 	src/state/identity.o \
 	src/state/in_doubt.o \
 	src/state/tables.o \
+	src/worker/connect.o \
 	src/worker/drop_guard.o \
+	src/worker/jobs.o \
 	src/worker/launcher.o \
-	src/worker/worker_connect.o
+	src/worker/register.o \
+	src/worker/saga_workers.o \
+	src/worker/self.o \
+	src/worker/slots.o \
+	src/worker/turns.o \
+	src/worker/utility.o \
+	src/worker/vacate.o \
+	src/worker/wake.o
 
 # "setup" makes the objects that all others use, so it comes first.
 REGRESS = \

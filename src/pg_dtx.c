@@ -17,6 +17,7 @@
 #include "commit/protection.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "net/remote.h"
 #include "saga/saga.h"
 #include "sql/admin.h"
 #include "state/activity.h"
@@ -28,7 +29,9 @@
 #include "storage/shmem.h"
 #include "utils/guc.h"
 #include "worker/drop_guard.h"
-#include "worker/launcher.h"
+#include "worker/register.h"
+#include "worker/slots.h"
+#include "worker/utility.h"
 
 PG_MODULE_MAGIC;
 

@@ -74,7 +74,7 @@
 #include "utils/resowner.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
-#include "worker/launcher.h"
+#include "worker/wake.h"
 
 /*
  * Longest time, in milliseconds, that an abort waits for the servers.  The

@@ -91,7 +91,7 @@
 #include "utils/snapshot.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
-#include "worker/launcher.h"
+#include "worker/wake.h"
 
 PG_FUNCTION_INFO_V1(dtx_sql_confirm_server);
 

@@ -10,7 +10,6 @@
 #define PG_DTX_API_H
 
 #include "base/gid.h"
-#include "net/remote.h"
 #include "nodes/pg_list.h"
 #include "resolve/visit.h"
 

@@ -9,7 +9,6 @@
 #ifndef PG_DTX_COURSE_H
 #define PG_DTX_COURSE_H
 
-#include "net/remote.h"
 #include "resolve/visit.h"
 
 extern void DtxVisitNext(DtxVisit *v);

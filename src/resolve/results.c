@@ -33,7 +33,7 @@
 #include "utils/hsearch.h"
 #include "utils/palloc.h"
 #include "utils/timestamp.h"
-#include "worker/launcher.h"
+#include "worker/wake.h"
 
 /* Pause before a server that left something undone is visited again, ms. */
 #define REVISIT_PAUSE		200

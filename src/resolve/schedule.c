@@ -17,7 +17,6 @@
 #include "base/stats.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
-#include "net/remote.h"
 #include "net/route.h"
 #include "net/wrapper.h"
 #include "nodes/pg_list.h"

@@ -14,7 +14,6 @@
 #include "base/fault.h"
 #include "base/gid.h"
 #include "miscadmin.h"
-#include "net/remote.h"
 #include "nodes/pg_list.h"
 #include "resolve/known_server.h"
 #include "resolve/resolver.h"

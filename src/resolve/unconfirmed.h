@@ -10,7 +10,6 @@
 #define PG_DTX_UNCONFIRMED_H
 
 #include "base/gid.h"
-#include "net/remote.h"
 #include "resolve/resolver.h"
 #include "state/decision.h"
 

@@ -21,7 +21,6 @@
 #include "base/gid.h"
 #include "commit/standby.h"
 #include "miscadmin.h"
-#include "net/remote.h"
 #include "nodes/pg_list.h"
 #include "resolve/facts.h"
 #include "resolve/judge.h"
@@ -35,7 +34,7 @@
 #include "state/identity.h"
 #include "utils/memutils.h"
 #include "utils/palloc.h"
-#include "worker/launcher.h"
+#include "worker/wake.h"
 
 static void carry_out(DtxVisit *v, DtxListedGid *f, const DtxFacts *facts,
 					  const DtxDecisionRow *row);

@@ -9,7 +9,6 @@
 #define PG_DTX_VERDICT_H
 
 #include "base/gid.h"
-#include "net/remote.h"
 #include "resolve/visit.h"
 
 extern void DtxVerdictQueue(DtxVisit *v, DtxDecision decision);

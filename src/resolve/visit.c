@@ -12,7 +12,6 @@
 
 #include "base/backoff.h"
 #include "base/gid.h"
-#include "net/remote.h"
 #include "nodes/pg_list.h"
 #include "resolve/judge.h"
 #include "resolve/known_server.h"

@@ -35,7 +35,9 @@
 #include "utils/palloc.h"
 #include "utils/resowner.h"
 #include "utils/wait_event.h"
-#include "worker/worker.h"
+#include "worker/connect.h"
+#include "worker/self.h"
+#include "worker/slots.h"
 
 /* Pause after sagas could not be looked for, milliseconds. */
 #define PROBE_PAUSE			60000

@@ -8,8 +8,6 @@
 #ifndef PG_DTX_WORKER_MAIN_H
 #define PG_DTX_WORKER_MAIN_H
 
-#include "net/remote.h"
-
 PGDLLEXPORT extern void dtx_resolver_main(Datum arg);
 
 #endif							/* PG_DTX_WORKER_MAIN_H */

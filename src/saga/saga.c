@@ -59,6 +59,7 @@
 #include "fmgr.h"
 #include "libpq/pqformat.h"
 #include "miscadmin.h"
+#include "net/remote.h"
 #include "saga/saga.h"
 #include "state/activity.h"
 #include "state/decision.h"
@@ -82,7 +83,7 @@
 #include "utils/snapshot.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
-#include "worker/launcher.h"
+#include "worker/wake.h"
 
 /* Those who wait for sagas are divided by the saga's number. */
 #define WAIT_PARTITIONS 64

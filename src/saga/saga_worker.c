@@ -63,6 +63,7 @@
 #include "executor/tuptable.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "net/remote.h"
 #include "nodes/params.h"
 #include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
@@ -90,7 +91,11 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
-#include "worker/worker.h"
+#include "worker/connect.h"
+#include "worker/register.h"
+#include "worker/saga_workers.h"
+#include "worker/self.h"
+#include "worker/slots.h"
 
 /* How long a worker, and the scheduler, stay without anything to do, ms. */
 #define WORKER_LINGER	10000

@@ -43,11 +43,14 @@
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "net/remote.h"
 #include "net/wrapper.h"
 #include "nodes/pg_list.h"
+#include "resolve/api.h"
 #include "resolve/facts.h"
 #include "resolve/judge.h"
-#include "resolve/api.h"
+#include "resolve/resolver.h"
+#include "resolve/visit.h"
 #include "saga/saga.h"
 #include "sql/admin.h"
 #include "state/activity.h"
@@ -71,7 +74,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 #include "utils/xid8.h"
-#include "worker/launcher.h"
+#include "worker/wake.h"
 
 /* Oldest server that can say whether a transaction wrote there. */
 #define OLDEST_REMOTE_VERSION	100000

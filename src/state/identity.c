@@ -73,6 +73,7 @@
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "net/remote.h"
 #include "net/route.h"
 #include "resolve/judge.h"
 #include "saga/saga.h"
@@ -95,7 +96,7 @@
 #include "utils/snapshot.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
-#include "worker/launcher.h"
+#include "worker/wake.h"
 
 PG_FUNCTION_INFO_V1(dtx_sql_make_identity);
 PG_FUNCTION_INFO_V1(dtx_sql_record_boot);

@@ -16,30 +16,30 @@
  */
 #include "postgres.h"
 
-#include <signal.h>
-
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "base/backoff.h"
 #include "base/compat.h"
 #include "catalog/pg_database.h"
 #include "miscadmin.h"
-#include "pgstat.h"
+#include "nodes/pg_list.h"
 #include "postmaster/bgworker.h"
 #include "state/activity.h"
 #include "state/decision.h"
 #include "state/tables.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
+#include "utils/palloc.h"
 #include "utils/snapmgr.h"
 #include "utils/snapshot.h"
 #include "utils/syscache.h"
-#include "utils/timestamp.h"
+#include "worker/connect.h"
 #include "worker/drop_guard.h"
-#include "worker/worker.h"
+#include "worker/turns.h"
 
 /* Longest time that a worker is waited for, milliseconds. */
 #define PATIENCE_MS		30000

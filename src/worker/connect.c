@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * worker_connect.c
+ * connect.c
  *		How a background worker connects to its database: as itself, whatever the
  *		database or its role have as their defaults.
  *
@@ -24,7 +24,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "utils/guc.h"
-#include "worker/worker.h"
+#include "worker/connect.h"
 
 typedef struct Setting
 {
@@ -52,6 +52,8 @@ static const Setting for_all[] = {
 	{"force_parallel_mode", "off"},
 	{"debug_parallel_query", "off"}
 };
+
+static void override(const Setting *settings, int n);
 
 static void
 override(const Setting *settings, int n)
@@ -84,7 +86,10 @@ DtxWorkerConnect(Oid dbid, Oid role, uint32 flags, const char *name)
 
 	BackgroundWorkerInitializeConnectionByOid(dbid, role, flags);
 
-	/* The one that cannot be set before there is a catalog to look the name up. */
+	/*
+	 * The one that cannot be set before there is a catalog to look the name
+	 * up.
+	 */
 	if (GetSessionUserId() != user)
 	{
 		StartTransactionCommand();

@@ -1,0 +1,27 @@
+/*-------------------------------------------------------------------------
+ *
+ * register.h
+ *		Registering background workers: the launcher and the reserved resolver when the server
+ *		starts, the others when they are needed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PG_DTX_REGISTER_H
+#define PG_DTX_REGISTER_H
+
+#include "postmaster/bgworker.h"
+#include "worker/slots.h"
+
+typedef enum DtxStartResult
+{
+	DTX_STARTED,
+	DTX_NO_SLOT,				/* no free background-worker slot */
+	DTX_BLOCKED					/* somebody wants no worker in the database */
+} DtxStartResult;
+
+extern DtxStartResult DtxWorkerRegister(DtxWorkerKind kind, Oid dbid, Oid role,
+										DtxWorkerKey *key,
+										BackgroundWorkerHandle **handle);
+extern void DtxLauncherRegister(void);
+
+#endif							/* PG_DTX_REGISTER_H */
