@@ -57,8 +57,21 @@ OBJS = \
 	src/resolve/verdict.o \
 	src/resolve/visit.o \
 	src/resolve/worker_main.o \
-	src/saga/saga.o \
-	src/saga/saga_worker.o \
+	src/saga/announce.o \
+	src/saga/at_commit.o \
+	src/saga/call.o \
+	src/saga/claims.o \
+	src/saga/confirmed.o \
+	src/saga/execute.o \
+	src/saga/placement.o \
+	src/saga/role_type.o \
+	src/saga/saga_tables.o \
+	src/saga/scheduler.o \
+	src/saga/session.o \
+	src/saga/step.o \
+	src/saga/step_worker.o \
+	src/saga/stop.o \
+	src/saga/wait.o \
 	src/sql/admin.o \
 	src/state/activity.o \
 	src/state/damage.o \

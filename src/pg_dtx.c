@@ -18,7 +18,9 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "net/remote.h"
-#include "saga/saga.h"
+#include "saga/at_commit.h"
+#include "saga/claims.h"
+#include "saga/wait.h"
 #include "sql/admin.h"
 #include "state/activity.h"
 #include "state/decision_map.h"
@@ -95,6 +97,7 @@ dtx_shmem_request(void)
 	RequestAddinShmemSpace(DtxDropGuardShmemSize());
 	RequestAddinShmemSpace(DtxLauncherShmemSize());
 	RequestAddinShmemSpace(DtxSagaShmemSize());
+	RequestAddinShmemSpace(DtxSagaWaitShmemSize());
 }
 
 static void
@@ -112,5 +115,6 @@ dtx_shmem_startup(void)
 	DtxDropGuardShmemInit();
 	DtxLauncherShmemInit();
 	DtxSagaShmemInit();
+	DtxSagaWaitShmemInit();
 	LWLockRelease(AddinShmemInitLock);
 }

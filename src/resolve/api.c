@@ -33,7 +33,7 @@
 #include "utils/palloc.h"
 #include "utils/syscache.h"
 
-/* Longest time that dtx.resolve() waits for the worker, and how often it looks, ms. */
+/* Longest time that dtx.resolve_in_doubt() waits for the worker, and how often it looks, ms. */
 #define WORKER_PATIENCE		3000
 #define WORKER_POLL_MS		10
 
@@ -87,7 +87,7 @@ is_business_there(Oid serverid, List *routes, List *entries)
 
 /*
  * Wait until the worker has found out what it can about that which was left to it,
- * for a moment at most: who calls dtx.resolve() looks at dtx.in_doubt next.
+ * for a moment at most: who calls dtx.resolve_in_doubt() looks at dtx.in_doubt next.
  * Interruptible.
  */
 static void

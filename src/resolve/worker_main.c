@@ -21,7 +21,7 @@
 #include "resolve/resolver.h"
 #include "resolve/schedule.h"
 #include "resolve/worker_main.h"
-#include "saga/saga.h"
+#include "saga/saga_tables.h"
 #include "state/identity.h"
 #include "state/in_doubt.h"
 #include "state/tables.h"

@@ -51,7 +51,7 @@
 #include "resolve/judge.h"
 #include "resolve/resolver.h"
 #include "resolve/visit.h"
-#include "saga/saga.h"
+#include "saga/saga_tables.h"
 #include "sql/admin.h"
 #include "state/activity.h"
 #include "state/damage.h"

@@ -270,6 +270,15 @@ DtxWorkerNotNeeded(void)
 }
 
 /*
+ * Is this process a worker that executes steps of sagas?
+ */
+bool
+DtxWorkerExecutesSagas(void)
+{
+	return my_entry != NULL && my_entry->kind == DTX_WORKER_SAGA;
+}
+
+/*
  * The role as which this worker is to connect.
  */
 Oid

@@ -18,6 +18,7 @@ extern bool DtxWorkerTakeWork(void);
 extern void DtxWorkerStarted(void);
 extern bool DtxWorkerTakePass(void);
 extern void DtxWorkerNotNeeded(void);
+extern bool DtxWorkerExecutesSagas(void);
 extern Oid	DtxWorkerRole(void);
 extern void DtxWorkerSetIdle(bool idle, bool had_work);
 extern void DtxSchedulerWants(bool idle_worker);
