@@ -24,6 +24,7 @@ OBJS = \
 	src/base/quiet.o \
 	src/base/settings.o \
 	src/base/stats.o \
+	src/base/wakeup.o \
 	src/commit/coordinator.o \
 	src/commit/fdw_library.o \
 	src/commit/interpose.o \
@@ -73,7 +74,10 @@ OBJS = \
 	src/saga/stop.o \
 	src/saga/wait.o \
 	src/sql/admin.o \
+	src/sql/identity_functions.o \
 	src/state/activity.o \
+	src/state/boot.o \
+	src/state/copies.o \
 	src/state/damage.o \
 	src/state/decision.o \
 	src/state/decision_map.o \

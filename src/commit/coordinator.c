@@ -58,6 +58,7 @@
 #include "net/route.h"
 #include "pgstat.h"
 #include "state/activity.h"
+#include "state/boot.h"
 #include "state/decision.h"
 #include "state/identity.h"
 #include "state/in_doubt.h"

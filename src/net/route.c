@@ -46,16 +46,18 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/reloptions.h"
 #include "access/skey.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlogdefs.h"
 #include "base/compat.h"
-#include "catalog/pg_foreign_server.h"
+#include "base/wakeup.h"
 #include "catalog/pg_type.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
@@ -63,10 +65,12 @@
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "foreign/foreign.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "net/remote.h"
 #include "net/route.h"
 #include "net/wrapper.h"
+#include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
 #include "state/activity.h"
 #include "state/decision.h"
@@ -77,12 +81,11 @@
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/lockdefs.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/palloc.h"
 #include "utils/rel.h"
@@ -91,7 +94,6 @@
 #include "utils/snapshot.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
-#include "worker/wake.h"
 
 PG_FUNCTION_INFO_V1(dtx_sql_confirm_server);
 
@@ -764,7 +766,7 @@ dtx_sql_confirm_server(PG_FUNCTION_ARGS)
 					server->servername),
 			 errdetail("Its options are: %s.", options)));
 	ForceSyncCommit();
-	DtxLauncherAskPass();
+	DtxWakeupPass(MyDatabaseId);
 	PG_RETURN_INT32(n);
 }
 

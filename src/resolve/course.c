@@ -29,8 +29,8 @@
 #include "resolve/verdict.h"
 #include "resolve/visit.h"
 #include "state/activity.h"
+#include "state/boot.h"
 #include "state/damage.h"
-#include "state/identity.h"
 #include "utils/memutils.h"
 #include "utils/palloc.h"
 

@@ -23,6 +23,7 @@
 #include "net/remote.h"
 #include "nodes/pg_list.h"
 #include "resolve/resolver.h"
+#include "state/boot.h"
 #include "state/identity.h"
 #include "state/tables.h"
 #include "utils/memutils.h"

@@ -28,7 +28,7 @@
 #include "resolve/schedule.h"
 #include "resolve/unconfirmed.h"
 #include "resolve/visit.h"
-#include "state/identity.h"
+#include "state/boot.h"
 #include "state/in_doubt.h"
 #include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"

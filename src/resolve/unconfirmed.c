@@ -19,6 +19,7 @@
 #include "resolve/resolver.h"
 #include "resolve/unconfirmed.h"
 #include "state/activity.h"
+#include "state/boot.h"
 #include "state/decision.h"
 #include "state/identity.h"
 #include "state/in_doubt.h"

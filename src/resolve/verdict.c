@@ -19,6 +19,7 @@
 
 #include "base/fault.h"
 #include "base/gid.h"
+#include "base/history.h"
 #include "commit/standby.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
@@ -30,6 +31,7 @@
 #include "resolve/verdict.h"
 #include "resolve/visit.h"
 #include "state/activity.h"
+#include "state/boot.h"
 #include "state/decision.h"
 #include "state/identity.h"
 #include "utils/memutils.h"

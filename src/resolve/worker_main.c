@@ -22,7 +22,7 @@
 #include "resolve/schedule.h"
 #include "resolve/worker_main.h"
 #include "saga/saga_tables.h"
-#include "state/identity.h"
+#include "state/boot.h"
 #include "state/in_doubt.h"
 #include "state/tables.h"
 #include "storage/ipc.h"

@@ -20,7 +20,7 @@
 #include "miscadmin.h"
 #include "saga/call.h"
 #include "saga/saga_tables.h"
-#include "state/identity.h"
+#include "state/boot.h"
 #include "state/tables.h"
 #include "storage/lockdefs.h"
 #include "utils/lsyscache.h"

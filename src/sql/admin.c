@@ -54,6 +54,7 @@
 #include "saga/saga_tables.h"
 #include "sql/admin.h"
 #include "state/activity.h"
+#include "state/boot.h"
 #include "state/damage.h"
 #include "state/decision.h"
 #include "state/identity.h"

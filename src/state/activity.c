@@ -33,15 +33,15 @@
  */
 #include "postgres.h"
 
-#include "base/backoff.h"
 #include "access/transam.h"
 #include "access/xact.h"
+#include "base/backoff.h"
 #include "base/compat.h"
 #include "base/gid.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "state/activity.h"
-#include "state/identity.h"
+#include "state/boot.h"
 #include "storage/ipc.h"
 #include "storage/itemptr.h"
 #include "storage/lwlock.h"

@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * identity.h
- *		Who this database is: its identifier as a coordinator, the seal of its
- *		gids, and the boots of the server that it remembers.
+ *		Who this database is as a coordinator: its identifier, and the seal of its gids.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,57 +9,15 @@
 #define PG_DTX_IDENTITY_H
 
 #include "base/gid.h"
-#include "resolve/judge.h"
-#include "utils/snapshot.h"
+#include "fmgr.h"
 
-/* A row of dtx_internal.boot. */
-typedef struct DtxBoot
-{
-	uint64		boot_id;
-	int			ordinal;		/* 1, 2, ... in the order of recording */
-	TimestampTz started_at;
-	uint64		floor_xid;		/* it has assigned no lower full transaction id */
-	uint64		next_xid;		/* first one that it can have assigned, or a higher
-								 * one that was next soon after its start */
-	uint64		proven_xid;		/* lower ones cannot be assigned again by later
-								 * boots */
-	uint32		timeline;		/* of the WAL */
-	uint64		system_id;		/* of the cluster */
-	char	   *machine;		/* machine identifier, or NULL if not known */
-	uint64		control_file;	/* inode number of global/pg_control */
-	uint64		recovery_id;	/* the last recovery from a backup, or 0 */
-	char	   *suspended;		/* why former boots are not judged, or NULL */
-	TimestampTz ended_at;		/* when a human ended that, or 0 */
-} DtxBoot;
-
-/* The boots of this database, as one snapshot saw them. */
-typedef struct DtxBoots
-{
-	DtxBoot    *boots;			/* by ordinal */
-	int			nboots;
-	int			current;		/* index of the current boot, or -1 */
-} DtxBoots;
-
-extern Size DtxIdentityShmemSize(void);
-extern void DtxIdentityShmemInit(void);
-extern uint64 DtxBootId(void);
-
+extern void DtxCoordinatorMake(void);
+extern void DtxCoordinatorReplace(void);
+extern void DtxCoordinatorLock(void);
 extern uint64 DtxCoordinatorId(void);
 extern void DtxCoordinatorConfirm(uint64 id);
 extern void DtxSeal(DtxGid *gid);
 extern uint64 DtxKeyedHash(const char *data, int len);
 extern bool DtxSealed(const DtxGid *gid);
-
-extern void DtxBootBegin(void);
-extern void DtxBootRecord(void);
-extern void DtxBootProve(void);
-extern void DtxBootRequire(uint32 wait_event);
-extern DtxBoots *DtxBootsRead(Snapshot snapshot);
-extern bool DtxBootsSuspended(const DtxBoots *boots);
-extern DtxHistory DtxBootsHistory(const DtxBoots *boots, uint64 boot_id);
-extern DtxXidOrigin DtxBootsXidOrigin(const DtxBoots *boots, uint64 boot_id,
-									  uint64 xid, uint64 next_xid);
-extern int64 DtxBootsQuietFor(const DtxBoots *boots);
-extern void DtxBootSuspend(const char *why);
 
 #endif							/* PG_DTX_IDENTITY_H */

@@ -243,3 +243,16 @@ check_shape(const DtxTable *table, Relation rel)
 				 errdetail("Its rows are written without regard to indexes."),
 				 errhint("Drop the indexes.")));
 }
+
+/*
+ * For those who cannot go on without the extension.
+ */
+void
+DtxThrowNotInstalled(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("extension \"%s\" is not installed in this database",
+					"pg_dtx"),
+			 errdetail("It may have been dropped a moment ago.")));
+}

@@ -28,7 +28,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
-#include "state/identity.h"
+#include "state/boot.h"
 #include "state/in_doubt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"

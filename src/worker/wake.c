@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/wakeup.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
@@ -24,6 +25,7 @@ static Oid	wake_at_end = InvalidOid;
 static bool pass_at_end = false;
 
 static void wake(DtxWorkerKind kind, Oid dbid, bool running_only, bool pass);
+static void ask_pass_of(Oid dbid);
 static void wake_xact_callback(XactEvent event, void *arg);
 
 /*
@@ -169,6 +171,13 @@ wake_xact_callback(XactEvent event, void *arg)
 	}
 }
 
+static void
+ask_pass_of(Oid dbid)
+{
+	Assert(dbid == MyDatabaseId);
+	DtxLauncherAskPass();
+}
+
 /*
  * Before the server accepts connections; backends inherit it.
  */
@@ -176,4 +185,5 @@ void
 DtxWakeInstallHooks(void)
 {
 	RegisterXactCallback(wake_xact_callback, NULL);
+	DtxWakeupRegister(DtxLauncherWakeResolver, ask_pass_of);
 }
