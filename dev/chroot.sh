@@ -192,15 +192,18 @@ apt-get update -qq
 apt-get install -qq -y --no-install-recommends sudo
 cp -r /source /srv/pg_dtx
 cd /srv/pg_dtx
-perl t/docs/Markdown.pm fresh README.md >/tmp/install.sh
-perl t/docs/Markdown.pm other README.md >/tmp/quickstart.sh
+perl t/lib/Markdown.pm fresh README.md >/tmp/install.sh
+perl t/lib/Markdown.pm other README.md >/tmp/quickstart.sh
 bash -eux /tmp/install.sh
 useradd -m somebody
 setpriv --reuid=somebody --regid=somebody --clear-groups env HOME=/home/somebody bash -eu /tmp/quickstart.sh >/tmp/printed 2>&1 ||
 	{ cat /tmp/printed; exit 1; }
 cat /tmp/printed
 if grep -E "ERROR|FATAL|could not" /tmp/printed; then exit 1; fi
-grep -qE "^ +1 \\| +1\$" /tmp/printed
+connect=$(sed -n "s/^Connect: *//p" /tmp/printed)
+perl t/lib/Markdown.pm sql README.md >/tmp/first.sql
+setpriv --reuid=somebody --regid=somebody --clear-groups $connect -v ON_ERROR_STOP=1 -f /tmp/first.sql
+test "$($connect -XAtc "SELECT two_phase, prepared FROM dtx.stat")" = "1|2"
 echo "README works"'
 
 table=()

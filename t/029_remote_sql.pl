@@ -1,6 +1,6 @@
 # What the documentation promises of remote SQL, on clusters of their own: one
 # round trip, all servers at once, memory that does not grow, encodings, passwords,
-# lost connections, COMMIT that does not wait, roles, the recipes of the README.
+# lost connections, COMMIT that does not wait, roles, the recipes of docs/remote-sql.md.
 use strict;
 use warnings FATAL => 'all';
 
@@ -379,17 +379,17 @@ ROLLBACK TO a; SELECT * FROM dtx.query('utf', 'SELECT count(*) FROM t') AS t(n i
 like($err, qr/server "utf": .*/, '... and one in a message does no harm');
 
 #
-# The recipes of the README, as they are printed.
+# The recipes of docs/remote-sql.md, as they are printed.
 #
 SKIP:
 {
-	my $file = "$FindBin::RealBin/../README.md";
-	skip 'no README', 10 unless -r $file;
-	my ($recipes) = slurp_file($file) =~ /^## SQL on the servers.*?^```sql\n(.*?)^```/ms;
+	my $file = "$FindBin::RealBin/../docs/remote-sql.md";
+	skip 'no documents', 10 unless -r $file;
+	my ($recipes) = slurp_file($file) =~ /^# SQL on the servers.*?^```sql\n(.*?)^```/ms;
 	ok($recipes, 'there are recipes');
 	$dtx->sql(q{CREATE DATABASE recipes});
 	my $sql = "CREATE EXTENSION postgres_fdw; CREATE EXTENSION pg_dtx;\n";
-	for my $name ('tokyo', 'paris')
+	for my $name ('tokyo', 'berlin')
 	{
 		my $node = $dtx->p($name eq 'tokyo' ? 1 : 2);
 		$node->safe_psql('postgres', qq{CREATE DATABASE $name});
@@ -402,24 +402,24 @@ CREATE USER MAPPING FOR CURRENT_USER SERVER %s;
 }, $name, $node->host, $node->port, $name, $name;
 	}
 	$dtx->p(1)->safe_psql('tokyo', 'INSERT INTO account SELECT i, i FROM generate_series(1, 150) i; INSERT INTO queue (account, amount) VALUES (1000, 5), (1000, 6)');
-	$dtx->p(2)->safe_psql('paris', 'INSERT INTO account VALUES (1000, 0)');
+	$dtx->p(2)->safe_psql('berlin', 'INSERT INTO account VALUES (1000, 0)');
 	$dtx->coord->safe_psql('recipes', $sql);
 	my ($ret, $out, $errors) = $dtx->coord->psql('recipes', $recipes, on_error_die => 0, on_error_stop => 1);
 	note $out;
 	is($errors, '', 'they run');
-	is($dtx->p(1)->safe_psql('tokyo', 'SELECT count(*), count(note), min(id) FROM account; SELECT count(*) FROM queue'), "50|0|101\n1", '... and do on one server');
-	is($dtx->p(2)->safe_psql('paris', 'SELECT count(*), sum(balance), sum(balance) FILTER (WHERE id = 1000) FROM account'), "101|5055|5", '... and on the other what they say');
+	is($dtx->p(1)->safe_psql('tokyo', 'SELECT count(*), count(note), min(id) FROM account; SELECT count(*) FROM queue'), "100|0|1\n1", '... and do on one server');
+	is($dtx->p(2)->safe_psql('berlin', 'SELECT count(*), sum(balance), sum(balance) FILTER (WHERE id = 1000) FROM account'), "51|6280|5", '... and on the other what they say');
 
 	# The queue, with as many at work as there are hands.
 	my ($queue) = $recipes =~ /any number of consumers[^\n]*\n(.*)\z/s;
 	$dtx->p(1)->safe_psql('tokyo', 'DELETE FROM queue; INSERT INTO queue (account, amount) SELECT 1000, 1 FROM generate_series(1, 200)');
-	$dtx->p(2)->safe_psql('paris', 'UPDATE account SET balance = 0; INSERT INTO account SELECT i, 0 FROM generate_series(1, 10) i ON CONFLICT DO NOTHING');
+	$dtx->p(2)->safe_psql('berlin', 'UPDATE account SET balance = 0; INSERT INTO account SELECT i, 0 FROM generate_series(1, 10) i ON CONFLICT DO NOTHING');
 	my @workers = map { $dtx->session(dbname => 'recipes') } 1 .. 4;
 	$_->start(join "\n", ($queue) x 60) for @workers;
 	$_->finish for @workers;
 	like($_->stderr, qr/^\s*$/, 'a consumer that is not alone') for @workers;
 	is($dtx->p(1)->safe_psql('tokyo', 'SELECT count(*) FROM queue'), '0', 'four consumers empty the queue');
-	is($dtx->p(2)->safe_psql('paris', 'SELECT balance FROM account WHERE id = 1000'), '200', '... each thing exactly once');
+	is($dtx->p(2)->safe_psql('berlin', 'SELECT balance FROM account WHERE id = 1000'), '200', '... each thing exactly once');
 	$_->close for @workers;
 }
 $dtx->clean('in the end');

@@ -14,14 +14,15 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $top = "$FindBin::RealBin/..";
-my @files = ('README.md', map { s{^\Q$top\E/}{}r } sort glob("$top/docs/*.md"));
+my @files = ('README.md', 'CONTRIBUTING.md', 'SECURITY.md', map { s{^\Q$top\E/}{}r } sort glob("$top/docs/*.md"));
 my %doc = map { $_ => Markdown->new("$top/$_") } @files;
 my $timeout = $PostgreSQL::Test::Utils::timeout_default;
 
 # ----------------------------------------------------------------
-# What the examples are about: servers "tokyo", "paris" and "berlin".
+# What the examples are about: servers "tokyo" and "berlin" as examples/quickstart.sh
+# makes them, and "lima".
 
-my @names = qw(tokyo paris berlin);
+my @names = qw(tokyo berlin lima);
 my $dtx = DtxTest->new(servers => scalar @names);
 my %server = (map({ $names[ $_ - 1 ] => $dtx->p($_) } 1 .. @names), coordinator => $dtx->coord);
 
@@ -31,11 +32,10 @@ for my $i (1 .. @names)
 		'postgres', q{
 CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL CHECK (balance >= 0));
 CREATE TABLE queue (id int PRIMARY KEY, account int, amount int);
-INSERT INTO queue VALUES (1, 205, 10), (2, 206, 20);
+INSERT INTO queue VALUES (1, 5, 10), (2, 6, 20);
 CREATE FUNCTION quote(currency text, amount numeric, OUT rate numeric, OUT until timestamptz)
 	RETURNS SETOF record LANGUAGE sql AS 'SELECT 0.93, now()';
-} . 'INSERT INTO account SELECT i, 100 FROM generate_series(' . ($i == 1 ? '1, 110' : '200, 210') . ') i;'
-		  . ($i == 3 ? 'INSERT INTO account VALUES (7, 100);' : ''));
+} . 'INSERT INTO account SELECT i, 100 FROM generate_series(1, 200) i WHERE ' . ($i == 1 ? 'i <= 10 OR i > 100' : 'i <= 100'));
 	$dtx->sql(qq{
 ALTER SERVER s$i RENAME TO $names[$i - 1];
 CREATE FOREIGN TABLE accounts_$names[$i - 1] (id int, balance int) SERVER $names[$i - 1]
@@ -99,8 +99,8 @@ sub held_commit
 	my $run = start_psql(
 		$dtx->coord, 'SET synchronous_commit = on;
 BEGIN;
-UPDATE accounts_tokyo SET balance = balance + 1 WHERE id = 110;
-UPDATE accounts_paris SET balance = balance - 1 WHERE id = 210;
+UPDATE accounts_tokyo SET balance = balance + 1 WHERE id = 8;
+UPDATE accounts_berlin SET balance = balance - 1 WHERE id = 8;
 COMMIT;
 ');
 	$dtx->coord->poll_query_until('postgres',
@@ -177,7 +177,7 @@ sub shell_start
 	@ENV{qw(TMPDIR HOME LC_ALL)} = ($tmp, $tmp, 'C.UTF-8');
 	chomp(my $bindir = `$ENV{DTX_TEST_PG_CONFIG} --bindir`);
 	$ENV{PATH} = "$bindir:$ENV{PATH}";
-	($shell_in, $shell_out, $shell_seq) = ("cd '$tmp'\ntrap 'echo \"[failed]\"' ERR\n", '', 0);
+	($shell_in, $shell_out, $shell_seq) = ("cd '$top'\ntrap 'echo \"[failed]\"' ERR\n", '', 0);
 	$shell = IPC::Run::start([ 'bash', '--noprofile', '--norc' ],
 		'<', \$shell_in, '>', \$shell_out, '2>&1', IPC::Run::timeout($timeout));
 	return;
@@ -222,6 +222,7 @@ sub fails
 }
 
 my $run = 0;
+my $quickstart = '';
 for my $file (@files)
 {
 	my $out;
@@ -275,6 +276,7 @@ for my $file (@files)
 		{
 			($ok, $out) = shell_run($text);
 			$ok ? pass "$where: commands work" : fails("$where: commands work", $out);
+			$quickstart = $out if $text =~ /quickstart/;
 			$run++;
 		}
 		elsif ($block->{lang} eq 'ini')
@@ -304,12 +306,31 @@ for my $file (@files)
 	}
 	shell_end();
 }
+
+# What the quickstart says of how to connect and to get rid of it is so, and the
+# examples run there, too.
+{
+	ok($quickstart =~ /^Connect:  (psql .*)\nRemove:   (.*)$/m, 'the quickstart says how to go on') or diag $quickstart;
+	my ($connect, $remove) = ($1, $2);
+	my $examples = join '', map { $_->{text} } grep { $_->{lang} eq 'sql' && !%{ $_->{check} } }
+	  map { @{ $doc{$_}{blocks} } } 'README.md', 'docs/remote-sql.md', 'docs/adopt.md';
+	my $out = '';
+
+	local %ENV = %ENV;
+	chomp(my $bindir = `$ENV{DTX_TEST_PG_CONFIG} --bindir`);
+	$ENV{PATH} = "$bindir:$ENV{PATH}";
+	IPC::Run::run([ split(' ', $connect), '-Xq', '-v', 'ON_ERROR_STOP=1' ],
+		'<', \$examples, '>', \$out, '2>&1', IPC::Run::timeout($timeout))
+	  ? pass 'examples run on the servers of the quickstart'
+	  : fails('examples run on the servers of the quickstart', $out);
+	is(system("{ $remove; } >/dev/null 2>&1"), 0, 'they are removed');
+}
 cmp_ok($run, '>=', 7, 'commands were run');
 
 # ----------------------------------------------------------------
 # What is said in prose and in tables.
 
-my $readme = $doc{'README.md'}{prose};
+my $reference = $doc{'docs/reference.md'}{prose};
 my $all = join "\n", map { $_->{prose} . join '', map { $_->{text} } @{ $_->{blocks} } } values %doc;
 
 # settings: names, defaults, who may change them
@@ -319,7 +340,7 @@ my $all = join "\n", map { $_->{prose} . join '', map { $_->{text} } @{ $_->{blo
 		'superusers, any time' => 'superuser',
 		'configuration file, reload' => 'sighup',
 		'configuration file, restart' => 'postmaster');
-	my @rows = $readme =~ /^\| `(pg_dtx\.\w+)` \| `([^`]*)` \| ([^|]*) \|/mg;
+	my @rows = $reference =~ /^\| `(pg_dtx\.\w+)` \| `([^`]*)` \| ([^|]*) \|/mg;
 	my @said;
 	while (my ($name, $default, $who) = splice @rows, 0, 3)
 	{
@@ -330,7 +351,7 @@ my $all = join "\n", map { $_->{prose} . join '', map { $_->{text} } @{ $_->{blo
 SELECT name, CASE WHEN unit = 'ms' THEN regexp_replace(boot_val, '000$', 's')
 	ELSE boot_val END, context
 FROM pg_settings WHERE name LIKE 'pg_dtx.%'})),
-		'README: settings, their defaults, and who may change them');
+		'reference: settings, their defaults, and who may change them');
 }
 
 # views: columns
@@ -338,12 +359,12 @@ for my $view (split /\n/, $dtx->sql(q{
 SELECT relname FROM pg_class WHERE relnamespace = 'dtx'::regnamespace AND relkind = 'v' ORDER BY 1}))
 {
 	like($all, qr/`dtx\.$view`/, "view dtx.$view is documented");
-	my ($table) = $readme =~ /^\*\*`dtx\.$view`\*\*.*?\n\n((?:\|.*\n)+)/m or next;
+	my ($table) = $reference =~ /^\*\*`dtx\.$view`\*\*.*?\n\n((?:\|.*\n)+)/m or next;
 	my @columns = map { my ($cell) = /^\| ([^|]*) \|/; $cell =~ /`(\w+)`/g } split /\n/, $table;
 	is(join(' ', sort @columns),
 		$dtx->sql("SELECT string_agg(attname, ' ' ORDER BY attname COLLATE \"C\") FROM pg_attribute
 			WHERE attrelid = 'dtx.$view'::regclass AND attnum > 0 AND NOT attisdropped"),
-		"README: columns of dtx.$view");
+		"reference: columns of dtx.$view");
 }
 
 # functions and relations: what there is is documented, what is mentioned there is

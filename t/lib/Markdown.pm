@@ -16,10 +16,10 @@
 #
 # Several of them are separated by semicolons.
 #
-# As a program it prints shell commands: those that are for a new system, or the
-# others.
+# As a program it prints shell commands, those that are for a new system or the
+# others, or SQL.
 #
-#	perl t/lib/Markdown.pm fresh|other README.md
+#	perl t/lib/Markdown.pm fresh|other|sql README.md
 package Markdown;
 
 use strict;
@@ -102,6 +102,7 @@ unless (caller)
 
 	for my $block (@{ Markdown->new($file)->{blocks} })
 	{
+		print $block->{text} if $which eq 'sql' && $block->{lang} eq 'sql' && !%{ $block->{check} };
 		next if $block->{lang} ne 'sh' || defined $block->{check}{not};
 		print $block->{text} if defined $block->{check}{fresh} ? $which eq 'fresh' : $which eq 'other';
 	}
