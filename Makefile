@@ -73,8 +73,13 @@ OBJS = \
 	src/saga/step_worker.o \
 	src/saga/stop.o \
 	src/saga/wait.o \
-	src/sql/admin.o \
+	src/sql/check.o \
+	src/sql/force.o \
+	src/sql/guards.o \
 	src/sql/identity_functions.o \
+	src/sql/stat.o \
+	src/sql/values.o \
+	src/sql/views.o \
 	src/state/activity.o \
 	src/state/boot.o \
 	src/state/copies.o \

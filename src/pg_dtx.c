@@ -21,7 +21,7 @@
 #include "saga/at_commit.h"
 #include "saga/claims.h"
 #include "saga/wait.h"
-#include "sql/admin.h"
+#include "sql/guards.h"
 #include "state/activity.h"
 #include "state/boot.h"
 #include "state/decision_map.h"
@@ -85,7 +85,7 @@ dtx_shmem_request(void)
 	 */
 	DtxLauncherInstallHooks();
 	DtxSagaInstallHooks();
-	DtxAdminInstallHooks();
+	DtxGuardsInstallHook();
 	DtxProtectionInstallHooks();
 	DtxPassedByInstallHooks();
 

@@ -16,7 +16,6 @@
  */
 #include "postgres.h"
 
-#include "access/reloptions.h"
 #include "access/transam.h"
 #include "base/gid.h"
 #include "fmgr.h"

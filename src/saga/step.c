@@ -11,7 +11,6 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/reloptions.h"
 #include "access/xact.h"
 #include "base/backoff.h"
 #include "base/fault.h"

@@ -17,7 +17,7 @@
 #include "nodes/pg_list.h"
 #include "saga/at_commit.h"
 #include "saga/saga_tables.h"
-#include "sql/admin.h"
+#include "sql/guards.h"
 #include "state/boot.h"
 #include "state/decision.h"
 #include "state/identity.h"

@@ -28,7 +28,6 @@
 
 #include "access/heapam.h"
 #include "access/htup_details.h"
-#include "access/reloptions.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/transam.h"
