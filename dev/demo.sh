@@ -1,8 +1,8 @@
 #!/bin/bash
 #
-# The part of the demo that runs servers; called by dev/demo as the user who
+# The part of the demo that runs servers; called by dev/run as the user who
 # runs them.  It makes its servers in the given directory and leaves it to
-# dev/demo to stop them.
+# dev/run to stop them.
 #
 set -euo pipefail
 trap 'exit 130' INT
@@ -26,6 +26,10 @@ heading() {
 
 say() {
 	printf '  %s\n' "$*"
+}
+
+bad() {
+	printf '  %s!!%s  %s\n' "$red" "$plain" "$*"
 }
 
 good() {
@@ -133,8 +137,7 @@ for name in "${others[@]}"; do
 done
 say "berlin, lima and tokyo have nothing but max_prepared_transactions = 20,"
 say "and a table each: account (balance numeric CHECK (balance >= 0))."
-setup="CREATE EXTENSION postgres_fdw;
-CREATE EXTENSION pg_dtx;"
+setup="CREATE EXTENSION pg_dtx CASCADE;"
 for name in "${others[@]}"; do
 	setup="$setup
 CREATE SERVER $name FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$work/$name', dbname 'bank');
@@ -150,8 +153,61 @@ CREATE VIEW accounts AS
 show coordinator "$setup"
 expect "100 100 100"
 
+# A check of one server's own, deferred to the end of the transaction: the last moment
+# for a refusal.  postgres_fdw commits its servers in an order of its own; the one that
+# refuses here is the later of the two.
+limit_to_150() {
+	quietly "$1" "
+		CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+		'BEGIN RAISE EXCEPTION ''not more than 150 here''; END';
+		CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON account
+			DEFERRABLE INITIALLY DEFERRED
+			FOR EACH ROW WHEN (NEW.balance > 150) EXECUTE FUNCTION refuse();"
+}
+transfer_80() {
+	echo "BEGIN;
+UPDATE $giver SET balance = balance - 80;
+UPDATE $refuser SET balance = balance + 80;
+INSERT INTO transfers (what) VALUES ('80 from $giver to $refuser');
+COMMIT;"
+}
+refuser=tokyo giver=lima
+limit_to_150 tokyo
+psql -Xq -h "$work/coordinator" -d bank -c "SET pg_dtx.two_phase_commit = off" -f - >/dev/null 2>&1 <<<"$(transfer_80)" || true
+if [ "$(value coordinator "SELECT sum(balance) FROM accounts")" = 300 ]; then
+	refuser=lima giver=tokyo
+	quietly tokyo "DROP FUNCTION refuse CASCADE"
+	limit_to_150 lima
+fi
+quietly coordinator "UPDATE berlin SET balance = 100; UPDATE lima SET balance = 100; UPDATE tokyo SET balance = 100;"
+expect "100 100 100"
+value coordinator "SELECT dtx.reset_stat()" >/dev/null
+
 # ----------------------------------------------------------------
-heading "1. A transfer between servers commits on all of them"
+heading "1. Without pg_dtx: one server refuses at the end, and money is gone"
+
+say "A check in $refuser, at the end of the transaction, allows no more than 150."
+show coordinator "SET pg_dtx.two_phase_commit = off;   -- as if pg_dtx was not there
+$(transfer_80)"
+balances
+[ "$(value coordinator "SELECT sum(balance) FROM accounts")" = 220 ] || die "no money is gone"
+bad "$giver has committed before $refuser refused: 80 are gone"
+say "(They are put back by hand.)"
+quietly coordinator "UPDATE $giver SET balance = 100"
+expect "100 100 100"
+
+# ----------------------------------------------------------------
+heading "2. With pg_dtx: the same transfer leaves nothing anywhere"
+
+show coordinator "$(transfer_80)
+SELECT count(*) AS transfers FROM transfers;"
+balances
+expect "100 100 100"
+[ "$(value coordinator 'SELECT count(*) FROM transfers')" = 0 ] || die "a transfer too many"
+good "rolled back on $giver, on $refuser and on the coordinator"
+
+# ----------------------------------------------------------------
+heading "3. A transfer that nobody refuses commits on all servers"
 
 show coordinator "BEGIN;
 UPDATE berlin SET balance = balance - 30;
@@ -164,29 +220,7 @@ expect "70 100 130"
 good "committed in two phases: two servers prepared, and the coordinator"
 
 # ----------------------------------------------------------------
-heading "2. A transfer that one server refuses leaves nothing anywhere"
-
-say "A check of Lima's own is deferred to the end of the transaction: the last"
-say "moment for a refusal, when the other server has long done its part."
-quietly lima "
-	CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
-	'BEGIN RAISE EXCEPTION ''Lima accepts no more than 150''; END';
-	CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON account
-		DEFERRABLE INITIALLY DEFERRED
-		FOR EACH ROW WHEN (NEW.balance > 150) EXECUTE FUNCTION refuse();"
-show coordinator "BEGIN;
-UPDATE tokyo SET balance = balance - 80;
-UPDATE lima SET balance = balance + 80;
-INSERT INTO transfers (what) VALUES ('80 from Tokyo to Lima');
-COMMIT;
-SELECT what FROM transfers;"
-balances
-expect "70 100 130"
-[ "$(value coordinator 'SELECT count(*) FROM transfers')" = 1 ] || die "a transfer too many"
-good "rolled back on Tokyo, on Lima and on the coordinator"
-
-# ----------------------------------------------------------------
-heading "3. A server is killed in the middle of a COMMIT"
+heading "4. A server is killed in the middle of a COMMIT"
 
 say "This COMMIT is stopped right after its decision is on disk, with both"
 say "servers prepared; then Lima is killed with SIGKILL."
@@ -216,16 +250,14 @@ grep -q '^COMMIT' "$work/transfer.out" || die "no COMMIT"
 grep -q 'WARNING' "$work/transfer.out" || die "no WARNING"
 
 wait_until coordinator "SELECT count(*) = 1 FROM dtx.in_doubt WHERE attempts > 0"
-show coordinator "\\x
-SELECT * FROM dtx.in_doubt;
-\\x
+show coordinator "SELECT server, decision, attempts, last_error FROM dtx.in_doubt;
 SELECT balance AS tokyo FROM tokyo;"
 [ "$(value coordinator "SELECT server || ' ' || decision FROM dtx.in_doubt")" = "lima commit" ] ||
 	die "the transaction is not in doubt on lima"
 good "in doubt on Lima, decided: commit"
 
 # ----------------------------------------------------------------
-heading "4. The server comes back, the resolver finishes the transaction"
+heading "5. The server comes back, the resolver finishes the transaction"
 
 # Until somebody has reaped the dead postmaster, its number is in use.
 rm -f "$work/lima/data/postmaster.pid" "$work"/lima/.s.PGSQL.*.lock
@@ -240,6 +272,26 @@ expect "70 140 90"
 [ "$(value lima 'SELECT count(*) FROM pg_prepared_xacts')" = 0 ] || die "still prepared on lima"
 good "committed everywhere, and every coin is accounted for"
 
+# ----------------------------------------------------------------
+heading "6. SQL on all servers, in one transaction"
+
+show coordinator "SELECT * FROM dtx.exec_all('{berlin,lima,tokyo}', 'ALTER TABLE account ADD COLUMN note text');
+SELECT * FROM dtx.query_all('{berlin,lima,tokyo}', 'SELECT balance, note FROM account') AS t(city name, balance numeric, note text);"
+good "the column is on all of them"
+
+# ----------------------------------------------------------------
+heading "7. A saga: steps that commit one by one, undone if a later one fails"
+
+show coordinator "SELECT dtx.define_saga('gift',
+  dtx.step('take', server => 'berlin', execute    => 'UPDATE account SET balance = balance - 70',
+                                       compensate => 'UPDATE account SET balance = balance + 70'),
+  dtx.step('give', server => '$refuser', execute => 'UPDATE account SET balance = balance + 70', max_attempts => 1));
+SELECT dtx.start_saga('gift') AS saga;"
+show coordinator "SELECT dtx.wait_saga(max(id), '30 s') FROM dtx.sagas;
+SELECT step, servers, state, attempts FROM dtx.saga_steps ORDER BY position;"
+expect "70 140 90"
+good "$refuser would not take it, so berlin has got it back"
+
 if [ -n "$KEEP" ]; then
 	heading "The servers are still running"
 	say "Connect:  psql -h $work/coordinator -U postgres bank"
@@ -248,4 +300,9 @@ if [ -n "$KEEP" ]; then
 	done
 	say "Stop:     $STOP"
 fi
+
+heading "What next"
+say "README.md, \"Use it\": on your own servers, step by step"
+say "sh examples/quickstart.sh: two servers to play with"
+say "docs/README.md: all pages"
 echo
