@@ -41,6 +41,8 @@ OBJS = \
 	src/net/names.o \
 	src/net/remote.o \
 	src/net/route.o \
+	src/net/target.o \
+	src/net/text.o \
 	src/net/wrapper.o \
 	src/pg_dtx.o \
 	src/resolve/api.o \

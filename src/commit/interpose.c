@@ -66,7 +66,7 @@
 #include "libpq-fe.h"
 #include "miscadmin.h"
 #include "net/cancel.h"
-#include "net/remote.h"
+#include "net/text.h"
 #include "net/wrapper.h"
 #include "nodes/parsenodes.h"
 #include "state/tables.h"

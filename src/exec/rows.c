@@ -16,7 +16,7 @@
 #include "funcapi.h"
 #include "libpq-fe.h"
 #include "mb/pg_wchar.h"
-#include "net/remote.h"
+#include "net/text.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"

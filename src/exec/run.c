@@ -54,7 +54,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "net/cancel.h"
-#include "net/remote.h"
+#include "net/text.h"
 #include "nodes/pg_list.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"

@@ -1,14 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * remote.h
- *		Connections of pg_dtx itself to foreign servers: many at a time, none
- *		of them ever waited for alone.
- *
- * A DtxTarget says how to connect: it is made from the catalogs, in a
- * transaction.  A DtxRemoteSet holds any number of DtxRemote connections, each
- * with its own deadline.  DtxRemoteWait() sleeps until something happens to
- * one of them and calls its owner back.  Nothing here holds a lock, a snapshot
- * or a transaction while it waits.
+ *		Latch-aware libpq: connections of pg_dtx's own to foreign servers, many at a time.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,29 +9,11 @@
 #define PG_DTX_REMOTE_H
 
 #include "libpq-fe.h"
-#include "nodes/pg_list.h"
+#include "net/target.h"
 #include "utils/palloc.h"
 
 /* Longest time for one command, milliseconds. */
 #define DTX_REMOTE_COMMAND_TIMEOUT	30000
-
-/* How to reach a server through one user mapping. */
-typedef struct DtxTarget
-{
-	Oid			serverid;		/* foreign server */
-	Oid			umid;			/* user mapping */
-	char	   *servername;
-	char	   *user;			/* option "user" of the mapping, or NULL */
-	const char **keywords;		/* for PQconnectStartParams(), NULL-ended */
-	const char **values;
-	int			connect_timeout;	/* milliseconds, for all hosts together */
-	bool		need_password;	/* the server must have asked for it */
-	int			attempt;		/* which host of several comes first */
-	uint64		endpoint;		/* DtxEndpoint() */
-	uint64		place;			/* hash of the addresses: few connections at a time */
-	bool		trusted;		/* is the owner of the server a superuser? */
-	char	   *error;			/* why it can't be used, or NULL */
-} DtxTarget;
 
 /* Why a connection ended. */
 typedef enum DtxRemoteFailure
@@ -90,12 +65,6 @@ typedef struct DtxRemoteHandler
 						   DtxRemoteFailure failure, const char *error);
 } DtxRemoteHandler;
 
-extern DtxTarget *DtxTargetMake(Oid serverid, Oid umid, int attempt,
-								Oid on_behalf_of);
-extern char *DtxEndpointText(List *server_options, List *mapping_options);
-extern uint64 DtxEndpoint(const char *text);
-extern char *DtxMappingOption(Oid umid, const char *name);
-
 extern DtxRemoteSet *DtxRemoteSetCreate(MemoryContext parent);
 extern void DtxRemoteSetDestroy(DtxRemoteSet *set);
 extern DtxRemote *DtxRemoteOpen(DtxRemoteSet *set, const DtxTarget *target,
@@ -111,14 +80,5 @@ extern int	DtxRemoteBackendPid(DtxRemote *remote);
 extern int	DtxRemoteCount(DtxRemoteSet *set);
 extern bool DtxRemoteWait(DtxRemoteSet *set, long timeout,
 						  uint32 wait_event_info);
-
-extern const char *DtxRemoteValue(const PGresult *res, int column, int maxlen);
-extern char *DtxCleanText(const char *text, int maxlen);
-
-/* Of a field of a remote error no more than this is passed on, bytes. */
-#define DTX_MAX_REMOTE_TEXT	8192
-
-extern char *DtxRemoteText(const PGresult *res, int field);
-extern int	DtxRemoteFields(const PGresult *res);
 
 #endif							/* PG_DTX_REMOTE_H */

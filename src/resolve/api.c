@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "net/remote.h"
 #include "net/route.h"
+#include "net/target.h"
 #include "net/wrapper.h"
 #include "nodes/pg_list.h"
 #include "resolve/api.h"

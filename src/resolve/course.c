@@ -18,6 +18,8 @@
 #include "miscadmin.h"
 #include "net/protocol.h"
 #include "net/remote.h"
+#include "net/target.h"
+#include "net/text.h"
 #include "nodes/pg_list.h"
 #include "resolve/course.h"
 #include "resolve/gone.h"

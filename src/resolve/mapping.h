@@ -8,7 +8,7 @@
 #ifndef PG_DTX_MAPPING_H
 #define PG_DTX_MAPPING_H
 
-#include "net/remote.h"
+#include "net/target.h"
 #include "nodes/pg_list.h"
 #include "resolve/visit.h"
 
