@@ -114,7 +114,7 @@ CREATE TABLE account (id int PRIMARY KEY, bal bigint NOT NULL) WITH (fillfactor 
 INSERT INTO account SELECT i, 0 FROM generate_series(1, $rows) i});
 		sql($name, 'VACUUM ANALYZE account');
 	}
-	sql('coordinator', 'CREATE EXTENSION postgres_fdw; CREATE EXTENSION pg_dtx;'
+	sql('coordinator', 'CREATE EXTENSION pg_dtx CASCADE;'
 		  . join('', map { qq{
 CREATE SERVER $_ FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$work', port '$port{$_}', dbname 'postgres');
 CREATE USER MAPPING FOR CURRENT_USER SERVER $_ OPTIONS (user 'postgres');} } qw(s1 s2))

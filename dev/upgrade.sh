@@ -55,7 +55,7 @@ for n in 1 2; do
 done
 make_cluster "$old" old 5400 "$coordinator"
 start "$old" old
-value 5400 "CREATE EXTENSION postgres_fdw; CREATE EXTENSION pg_dtx; CREATE TABLE log (i int);"
+value 5400 "CREATE EXTENSION pg_dtx CASCADE; CREATE TABLE log (i int);"
 for n in 1 2; do
 	value 5400 "CREATE SERVER s$n FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$dir', port '540$n', dbname 'postgres');
 		CREATE USER MAPPING FOR CURRENT_USER SERVER s$n OPTIONS (user 'postgres');

@@ -116,6 +116,11 @@ SELECT p.oid::regprocedure AS function FROM pg_proc p
 WHERE p.pronamespace = 'dtx_internal'::regnamespace AND has_function_privilege('regress_dtx_anybody', p.oid, 'EXECUTE')
 ORDER BY p.oid::regprocedure::text COLLATE "C";
 DROP OWNED BY regress_dtx_anybody;
+-- pg_dtx is nothing without postgres_fdw
+DROP EXTENSION postgres_fdw;
+DROP EXTENSION postgres_fdw CASCADE;
+CREATE EXTENSION pg_dtx;
+SELECT extname FROM pg_extension WHERE extname = 'pg_dtx';
 \c contrib_regression
 DROP DATABASE regress_dtx_defaults;
 DROP OWNED BY regress_dtx_anybody;

@@ -259,7 +259,7 @@ $dtx->poll($coord, "SELECT state FROM dtx.sagas WHERE id = $saga", 'completed', 
 for my $name (map { "idle$_" } 1 .. 5)
 {
 	db('postgres', "CREATE DATABASE $name");
-	db($name, 'CREATE EXTENSION pg_dtx');
+	db($name, 'CREATE EXTENSION pg_dtx CASCADE');
 }
 db('postgres', q{ALTER SYSTEM SET pg_dtx.resolve_interval = '1h'});
 $coord->restart;

@@ -53,6 +53,9 @@ like($err, qr/cannot drop the decisions of "pg_dtx"/, '... with an error');
 like($err, qr/dtx\.in_doubt/, '... that names the view');
 ($ret, $out, $err) = $dtx->coord->psql('postgres', 'DROP SCHEMA dtx CASCADE');
 isnt($ret, 0, '... also by way of its schema');
+($ret, $out, $err) = $dtx->coord->psql('postgres', 'DROP EXTENSION postgres_fdw CASCADE');
+isnt($ret, 0, '... or of the extension that it needs');
+like($err, qr/cannot drop the decisions of "pg_dtx"/, '... with the same error');
 is($dtx->sql('SELECT count(*) FROM dtx_internal.decision'), '1', 'the decision is still there');
 
 # s2 is made to lead to the cluster of s1, where its gid is not prepared.  That

@@ -357,7 +357,7 @@ $dtx->p(2)->safe_psql('utf', q{CREATE TABLE t (id int, a text); INSERT INTO t VA
 CREATE FUNCTION complain() RETURNS void LANGUAGE plpgsql AS 'BEGIN RAISE ''%'', U&''expensive: \20AC''; END'});
 $dtx->sql(q{CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'});
 my ($host2, $port2) = ($dtx->p(2)->host, $dtx->p(2)->port);
-$dtx->coord->safe_psql('latin', qq{CREATE EXTENSION postgres_fdw; CREATE EXTENSION pg_dtx;
+$dtx->coord->safe_psql('latin', qq{CREATE EXTENSION pg_dtx CASCADE;
 CREATE SERVER utf FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host2', port '$port2', dbname 'utf');
 CREATE USER MAPPING FOR CURRENT_USER SERVER utf});
 is($dtx->coord->safe_psql('latin', q{SELECT a = U&'na\00EFve', length(a), octet_length(a) FROM dtx.query('utf', 'SELECT a FROM t WHERE id = 1') AS t(a text)}),
@@ -388,7 +388,7 @@ SKIP:
 	my ($recipes) = slurp_file($file) =~ /^# SQL on the servers.*?^```sql\n(.*?)^```/ms;
 	ok($recipes, 'there are recipes');
 	$dtx->sql(q{CREATE DATABASE recipes});
-	my $sql = "CREATE EXTENSION postgres_fdw; CREATE EXTENSION pg_dtx;\n";
+	my $sql = "CREATE EXTENSION pg_dtx CASCADE;\n";
 	for my $name ('tokyo', 'berlin')
 	{
 		my $node = $dtx->p($name eq 'tokyo' ? 1 : 2);

@@ -19,7 +19,7 @@ $subscriber->append_conf('postgresql.conf',
 $subscriber->start;
 $subscriber->safe_psql(
 	'postgres', q{
-CREATE EXTENSION pg_dtx;
+CREATE EXTENSION pg_dtx CASCADE;
 CREATE TABLE acct0 (id int PRIMARY KEY, bal int NOT NULL);
 INSERT INTO acct0 VALUES (1, 100);
 CREATE TABLE probe (i int);
