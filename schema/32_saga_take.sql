@@ -4,6 +4,178 @@
 -- step's own transaction, or with saga_error() in another one.  They decide nothing.
 --
 
+-- Do the servers show what was done before a step?  Asked at whatever attempt: the first
+-- one may have been lost before it was begun, with the worker that had taken it in the
+-- commit of the step before.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_step_confirmed(sg dtx_internal.saga_record, st dtx_internal.saga_step_record,
+  d dtx_internal.saga_definition_step_record) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF st.compensation THEN
+    RETURN dtx_internal.saga_confirmed(st.boot_id, st.xid)
+      AND NOT EXISTS (SELECT
+                        FROM dtx_internal.saga_definition_step_record a
+                        JOIN dtx_internal.saga_step_record s ON s.saga = sg.id AND s.step = a.step
+                       WHERE a.definition = sg.definition
+                         AND st.step = ANY (a.ancestors)
+                         AND NOT dtx_internal.saga_confirmed(s.boot_id, s.xid));
+  ELSIF d.after = '{}' THEN
+    RETURN dtx_internal.saga_confirmed(sg.boot_id, sg.xid);
+  END IF;
+  RETURN NOT EXISTS (SELECT
+                       FROM dtx_internal.saga_step_record s
+                      WHERE s.saga = sg.id
+                        AND s.step = ANY (d.after)
+                        AND NOT dtx_internal.saga_confirmed(s.boot_id, s.xid));
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_step_confirmed(dtx_internal.saga_record, dtx_internal.saga_step_record, dtx_internal.saga_definition_step_record) IS
+  'internal: have all servers confirmed what was done before a step?';
+
+-- A step of action sql is due: this worker has claimed it, and is told what to execute.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_take_sql(sg dtx_internal.saga_record, st dtx_internal.saga_step_record,
+  d dtx_internal.saga_definition_step_record,
+  OUT attempt integer, OUT direction text, OUT servers name[], OUT commands text[],
+  OUT min_rows integer[], OUT input jsonb, OUT results jsonb, OUT timeout interval
+)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+  UPDATE dtx_internal.saga_step_record
+     SET state = CASE WHEN st.compensation THEN 'compensating' ELSE 'running' END::dtx.saga_step_state,
+         taken = true, attempt = st.attempt + 1, since = clock_timestamp()
+   WHERE saga = sg.id AND step = st.step;
+  attempt := st.attempt + 1;
+  IF st.compensation THEN
+    direction := 'compensate';
+    SELECT array_agg(u.s ORDER BY u.i DESC), array_agg(u.c ORDER BY u.i DESC), array_agg(NULL::integer)
+      INTO servers, commands, min_rows
+      FROM unnest(d.servers, d.compensate) WITH ORDINALITY AS u (s, c, i)
+     WHERE u.c IS NOT NULL;
+  ELSE
+    direction := 'execute';
+    servers := d.servers;
+    commands := d."execute";
+    min_rows := d.min_rows;
+  END IF;
+  timeout := d.timeout;
+  SELECT x.input INTO input FROM dtx_internal.saga_data x WHERE x.saga = sg.id;
+  results := dtx_internal.saga_results(sg.id, sg.definition);
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_take_sql(dtx_internal.saga_record, dtx_internal.saga_step_record, dtx_internal.saga_definition_step_record) IS
+  'internal: gives a step to the worker that has claimed it';
+
+-- A step of action sleep is due: begin to wait, or the time is over.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_do_sleep(sg dtx_internal.saga_record, st dtx_internal.saga_step_record,
+  d dtx_internal.saga_definition_step_record) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  now_at timestamptz := clock_timestamp();
+BEGIN
+  IF st.state = 'pending' AND d.delay > '0' THEN
+    UPDATE dtx_internal.saga_step_record
+       SET state = 'waiting', due_at = now_at + d.delay, since = now_at
+     WHERE saga = sg.id AND step = st.step;
+    PERFORM dtx_internal.wake_sagas();
+  ELSE
+    PERFORM dtx_internal.saga_succeeded(sg, st, NULL, st.since);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_do_sleep(dtx_internal.saga_record, dtx_internal.saga_step_record, dtx_internal.saga_definition_step_record) IS
+  'internal: what is to be done now for a step that lets time pass';
+
+-- A step of action signal is due: begin to wait, or the signal is there, or it has not
+-- come in time.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_do_signal(sg dtx_internal.saga_record, st dtx_internal.saga_step_record,
+  d dtx_internal.saga_definition_step_record) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  now_at timestamptz := clock_timestamp();
+  payload jsonb;
+BEGIN
+  SELECT s.payload INTO payload FROM dtx_internal.saga_signal s WHERE s.saga = sg.id AND s.name = d.name;
+  IF FOUND THEN
+    PERFORM dtx_internal.saga_succeeded(sg, st, payload, st.since);
+  ELSIF st.state = 'pending' THEN
+    UPDATE dtx_internal.saga_step_record
+       SET state = 'waiting', due_at = now_at + d.timeout, since = now_at
+     WHERE saga = sg.id AND step = st.step;
+    IF d.timeout IS NOT NULL THEN
+      PERFORM dtx_internal.wake_sagas();
+    END IF;
+  ELSE
+    PERFORM dtx_internal.saga_attempt_failed(sg, st, 'failed', false, true, '57014',
+      'the signal has not come in time', NULL, NULL, st.since);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_do_signal(dtx_internal.saga_record, dtx_internal.saga_step_record, dtx_internal.saga_definition_step_record) IS
+  'internal: what is to be done now for a step that waits for a signal';
+
+-- A step of action external is due: offer it to external workers, or something was to
+-- happen to what they have been offered until now.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_do_external(sg dtx_internal.saga_record, st dtx_internal.saga_step_record,
+  d dtx_internal.saga_definition_step_record) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  now_at timestamptz := clock_timestamp();
+  this_queue text := CASE WHEN st.compensation THEN d.compensate_queue ELSE d.queue END;
+  e dtx_internal.saga_external;
+BEGIN
+  IF st.state = 'pending' OR (st.compensation AND NOT EXISTS (
+       SELECT FROM dtx_internal.saga_external x WHERE x.saga = sg.id AND x.step = st.step)) THEN
+    INSERT INTO dtx_internal.saga_external (saga, step, database, role, queue, available_at)
+    VALUES (sg.id, st.step, sg.database, sg.role, this_queue, now_at);
+    UPDATE dtx_internal.saga_step_record
+       SET state = CASE WHEN st.compensation THEN 'compensating' ELSE 'waiting' END::dtx.saga_step_state,
+           due_at = CASE WHEN NOT st.compensation THEN now_at + d.timeout END, since = now_at
+     WHERE saga = sg.id AND step = st.step;
+    PERFORM dtx_internal.saga_announce(this_queue);
+    IF d.timeout IS NOT NULL THEN
+      PERFORM dtx_internal.wake_sagas();
+    END IF;
+    RETURN;
+  END IF;
+
+  SELECT x.* INTO STRICT e FROM dtx_internal.saga_external x WHERE x.saga = sg.id AND x.step = st.step FOR UPDATE;
+  IF e.token IS NOT NULL AND e.available_at <= now_at THEN
+    PERFORM dtx_internal.saga_lease_lost(sg, st, e);
+  ELSIF NOT st.compensation AND st.since + d.timeout <= now_at THEN
+    st.doubt := st.doubt OR e.token IS NOT NULL;
+    PERFORM dtx_internal.saga_attempt_failed(sg, st, 'failed', false, true, '57014',
+      CASE WHEN e.token IS NULL THEN format('no worker has completed it within %s', d.timeout)
+           ELSE format('worker "%s" has not completed it within %s', e.worker, d.timeout) END,
+      NULL, NULL, coalesce(e.claimed_at, st.since), e.worker);
+  ELSE
+    UPDATE dtx_internal.saga_step_record
+       SET due_at = least(CASE WHEN e.token IS NOT NULL OR e.available_at > now_at THEN e.available_at END,
+                          CASE WHEN NOT st.compensation THEN st.since + d.timeout END)
+     WHERE saga = sg.id AND step = st.step;
+    IF e.token IS NULL AND e.available_at <= now_at THEN
+      PERFORM dtx_internal.saga_announce(e.queue);
+    END IF;
+    PERFORM dtx_internal.wake_sagas();
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_do_external(dtx_internal.saga_record, dtx_internal.saga_step_record, dtx_internal.saga_definition_step_record) IS
+  'internal: what is to be done now for a step that is for external workers';
+
 -- Looks at one step that seems to be due.  Verdicts: take (it is to be
 -- executed), did (all that was to be done is done), skip (nothing to do here).
 -- Plain index scans whatever the statistics say: the tables may have been empty
@@ -19,10 +191,8 @@ DECLARE
   sg dtx_internal.saga_record;
   st dtx_internal.saga_step_record;
   d dtx_internal.saga_definition_step_record;
-  e dtx_internal.saga_external;
   now_at timestamptz;
-  confirmed boolean;
-  payload jsonb;
+  t record;
 BEGIN
   verdict := 'skip';
   SELECT g.* INTO sg FROM dtx_internal.saga_record g
@@ -65,34 +235,12 @@ BEGIN
     RETURN;
   END IF;
 
-  IF st.state IN ('pending', 'compensating') THEN
-    -- Not before the servers show what was done before.  At whatever attempt: the
-    -- first one may have been lost before it was begun, with the worker that had
-    -- taken it in the commit of the step before.
-    IF st.compensation THEN
-      confirmed := dtx_internal.saga_confirmed(st.boot_id, st.xid)
-        AND NOT EXISTS (SELECT
-                          FROM dtx_internal.saga_definition_step_record a
-                          JOIN dtx_internal.saga_step_record s ON s.saga = sg.id AND s.step = a.step
-                         WHERE a.definition = sg.definition
-                           AND st.step = ANY (a.ancestors)
-                           AND NOT dtx_internal.saga_confirmed(s.boot_id, s.xid));
-    ELSIF d.after = '{}' THEN
-      confirmed := dtx_internal.saga_confirmed(sg.boot_id, sg.xid);
-    ELSE
-      confirmed := NOT EXISTS (SELECT
-                                 FROM dtx_internal.saga_step_record s
-                                WHERE s.saga = sg.id
-                                  AND s.step = ANY (d.after)
-                                  AND NOT dtx_internal.saga_confirmed(s.boot_id, s.xid));
-    END IF;
-    IF NOT confirmed THEN
-      UPDATE dtx_internal.saga_step_record
-         SET due_at = now_at + greatest(least((now_at - st.since) / 2, '5 s'), '20 ms')
-       WHERE saga = sg.id AND step = st.step;
-      PERFORM dtx_internal.wake_sagas();
-      RETURN;
-    END IF;
+  IF st.state IN ('pending', 'compensating') AND NOT dtx_internal.saga_step_confirmed(sg, st, d) THEN
+    UPDATE dtx_internal.saga_step_record
+       SET due_at = now_at + greatest(least((now_at - st.since) / 2, '5 s'), '20 ms')
+     WHERE saga = sg.id AND step = st.step;
+    PERFORM dtx_internal.wake_sagas();
+    RETURN;
   END IF;
 
   IF d.action = 'sql' AND NOT dtx_internal.saga_claim(st.saga, st.step, st.attempt + 1, st.compensation, st.lane, st.role) THEN
@@ -103,94 +251,26 @@ BEGIN
     UPDATE dtx_internal.saga_record SET state = 'running' WHERE id = sg.id;
   END IF;
 
-  IF d.action = 'sql' THEN
-    UPDATE dtx_internal.saga_step_record
-       SET state = CASE WHEN st.compensation THEN 'compensating' ELSE 'running' END::dtx.saga_step_state,
-           taken = true, attempt = st.attempt + 1, since = now_at
-     WHERE saga = sg.id AND step = st.step;
-    verdict := 'take';
-    attempt := st.attempt + 1;
-    IF st.compensation THEN
-      direction := 'compensate';
-      SELECT array_agg(u.s ORDER BY u.i DESC), array_agg(u.c ORDER BY u.i DESC), array_agg(NULL::integer)
-        INTO servers, commands, min_rows
-        FROM unnest(d.servers, d.compensate) WITH ORDINALITY AS u (s, c, i)
-       WHERE u.c IS NOT NULL;
-    ELSE
-      direction := 'execute';
-      servers := d.servers;
-      commands := d."execute";
-      min_rows := d.min_rows;
-    END IF;
-    timeout := d.timeout;
-    SELECT x.input INTO input FROM dtx_internal.saga_data x WHERE x.saga = sg.id;
-    results := dtx_internal.saga_results(sg.id, sg.definition);
-    RETURN;
-  END IF;
-
   verdict := 'did';
-  IF d.action = 'sleep' THEN
-    IF st.state = 'pending' AND d.delay > '0' THEN
-      UPDATE dtx_internal.saga_step_record
-         SET state = 'waiting', due_at = now_at + d.delay, since = now_at
-       WHERE saga = sg.id AND step = st.step;
-      PERFORM dtx_internal.wake_sagas();
-    ELSE
-      PERFORM dtx_internal.saga_succeeded(sg, st, NULL, st.since);
-    END IF;
-
-  ELSIF d.action = 'signal' THEN
-    SELECT s.payload INTO payload FROM dtx_internal.saga_signal s WHERE s.saga = sg.id AND s.name = d.name;
-    IF FOUND THEN
-      PERFORM dtx_internal.saga_succeeded(sg, st, payload, st.since);
-    ELSIF st.state = 'pending' THEN
-      UPDATE dtx_internal.saga_step_record
-         SET state = 'waiting', due_at = now_at + d.timeout, since = now_at
-       WHERE saga = sg.id AND step = st.step;
-      IF d.timeout IS NOT NULL THEN
-        PERFORM dtx_internal.wake_sagas();
-      END IF;
-    ELSE
-      PERFORM dtx_internal.saga_attempt_failed(sg, st, 'failed', false, true, '57014',
-        'the signal has not come in time', NULL, NULL, st.since);
-    END IF;
-
-  ELSIF st.state = 'pending' OR (st.compensation AND NOT EXISTS (
-          SELECT FROM dtx_internal.saga_external x WHERE x.saga = sg.id AND x.step = st.step)) THEN
-    -- Offer it to external workers.
-    INSERT INTO dtx_internal.saga_external (saga, step, database, role, queue, available_at)
-    VALUES (sg.id, st.step, sg.database, sg.role, CASE WHEN st.compensation THEN d.compensate_queue ELSE d.queue END, now_at);
-    UPDATE dtx_internal.saga_step_record
-       SET state = CASE WHEN st.compensation THEN 'compensating' ELSE 'waiting' END::dtx.saga_step_state,
-           due_at = CASE WHEN NOT st.compensation THEN now_at + d.timeout END, since = now_at
-     WHERE saga = sg.id AND step = st.step;
-    PERFORM dtx_internal.saga_announce(CASE WHEN st.compensation THEN d.compensate_queue ELSE d.queue END);
-    IF d.timeout IS NOT NULL THEN
-      PERFORM dtx_internal.wake_sagas();
-    END IF;
-
-  ELSE
-    -- Something was to happen to what they have been offered until now.
-    SELECT x.* INTO STRICT e FROM dtx_internal.saga_external x WHERE x.saga = sg.id AND x.step = st.step FOR UPDATE;
-    IF e.token IS NOT NULL AND e.available_at <= now_at THEN
-      PERFORM dtx_internal.saga_lease_lost(sg, st, e);
-    ELSIF NOT st.compensation AND st.since + d.timeout <= now_at THEN
-      st.doubt := st.doubt OR e.token IS NOT NULL;
-      PERFORM dtx_internal.saga_attempt_failed(sg, st, 'failed', false, true, '57014',
-        CASE WHEN e.token IS NULL THEN format('no worker has completed it within %s', d.timeout)
-             ELSE format('worker "%s" has not completed it within %s', e.worker, d.timeout) END,
-        NULL, NULL, coalesce(e.claimed_at, st.since), e.worker);
-    ELSE
-      UPDATE dtx_internal.saga_step_record
-         SET due_at = least(CASE WHEN e.token IS NOT NULL OR e.available_at > now_at THEN e.available_at END,
-                            CASE WHEN NOT st.compensation THEN st.since + d.timeout END)
-       WHERE saga = sg.id AND step = st.step;
-      IF e.token IS NULL AND e.available_at <= now_at THEN
-        PERFORM dtx_internal.saga_announce(e.queue);
-      END IF;
-      PERFORM dtx_internal.wake_sagas();
-    END IF;
-  END IF;
+  CASE d.action
+    WHEN 'sql' THEN
+      verdict := 'take';
+      t := dtx_internal.saga_take_sql(sg, st, d);
+      attempt := t.attempt;
+      direction := t.direction;
+      servers := t.servers;
+      commands := t.commands;
+      min_rows := t.min_rows;
+      input := t.input;
+      results := t.results;
+      timeout := t.timeout;
+    WHEN 'sleep' THEN
+      PERFORM dtx_internal.saga_do_sleep(sg, st, d);
+    WHEN 'signal' THEN
+      PERFORM dtx_internal.saga_do_signal(sg, st, d);
+    WHEN 'external' THEN
+      PERFORM dtx_internal.saga_do_external(sg, st, d);
+  END CASE;
 END
 $$;
 
@@ -660,15 +740,18 @@ CREATE OR REPLACE FUNCTION dtx_internal.saga_any() RETURNS boolean
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
+DECLARE
+  -- (first, so that no other table is locked after this one: DROP EXTENSION locks both)
+  here oid := dtx_internal.saga_active_database();
 BEGIN
   PERFORM
      FROM dtx_internal.saga_step_record s
-    WHERE s.database = dtx_internal.saga_active_database() AND s.due_at IS NOT NULL AND s.step > 0
+    WHERE s.database = here AND s.due_at IS NOT NULL AND s.step > 0
     ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1;
   IF NOT FOUND THEN
     PERFORM
        FROM dtx_internal.saga_step_record s
-      WHERE s.database = dtx_internal.saga_active_database() AND s.due_at IS NOT NULL AND s.step = 0
+      WHERE s.database = here AND s.due_at IS NOT NULL AND s.step = 0
       ORDER BY s.database, s.role, s.due_at LIMIT 1;
   END IF;
   RETURN FOUND;

@@ -236,152 +236,159 @@ $$;
 COMMENT ON FUNCTION dtx_internal.saga_find_definition(text, integer) IS
   'internal: the definition that the caller means and may use';
 
-CREATE OR REPLACE FUNCTION dtx_internal.define_saga(name text, steps dtx.step_spec[]) RETURNS integer
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+-- The SQL of a step: arrays that fit, statements that are none, servers that there are.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_check_statements(s dtx.step_spec) RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
-#variable_conflict use_column
 DECLARE
-  own record;
-  n integer := coalesce(cardinality(steps), 0);
-  s dtx.step_spec;
-  names text[] := '{}';
-  after integer[];
-  befores text[] := '{}';       -- for each step, its predecessors as text of an array
-  numbers integer[];            -- for each step as given, its number
-  given integer[] := '{}';      -- for each number, the step as given
-  found_one boolean;
-  rows dtx_internal.saga_definition_step_record[] := '{}';
-  r dtx_internal.saga_definition_step_record;
-  old dtx_internal.saga_definition_record;
-  x record;
   server_name name;
   wrapper name;
 BEGIN
-  own := dtx_internal.saga_own_name(define_saga.name);
-  IF n NOT BETWEEN 1 AND 1000 OR array_ndims(steps) <> 1 THEN
+  IF coalesce(cardinality(s."execute"), 0) NOT BETWEEN 1 AND 100 OR array_ndims(s."execute") <> 1 THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
-      MESSAGE = format('saga "%s" must have 1 to 1000 steps', define_saga.name);
+      MESSAGE = format('step "%s" must have 1 to 100 statements', s.name);
+  ELSIF (cardinality(s.servers), cardinality(s.compensate), cardinality(s.min_rows))
+     IS DISTINCT FROM (cardinality(s."execute"), cardinality(s."execute"), cardinality(s."execute"))
+     OR array_ndims(s.servers) <> 1 OR array_ndims(s.compensate) <> 1 OR array_ndims(s.min_rows) <> 1 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'array_subscript_error',
+      MESSAGE = format('step "%s" has arrays of unequal length', s.name);
   END IF;
-
-  -- Each step by itself
-  FOR i IN 1 .. n LOOP
-    s := steps[i];
-    IF coalesce(s.name, '') = '' OR length(s.name) > 200 THEN
+  FOR j IN 1 .. cardinality(s."execute") LOOP
+    IF coalesce(btrim(s."execute"[j], E' \t\r\n;'), '') = '' THEN
       RAISE EXCEPTION USING
         ERRCODE = 'invalid_parameter_value',
-        MESSAGE = format('name of step %s must have 1 to 200 characters', i);
-    ELSIF starts_with(s.name, '_') THEN
+        MESSAGE = format('step "%s" has nothing to execute', s.name);
+    ELSIF btrim(s.compensate[j], E' \t\r\n;') = '' THEN
       RAISE EXCEPTION USING
-        ERRCODE = 'reserved_name',
-        MESSAGE = format('name of step "%s" is reserved', s.name),
-        DETAIL = 'Names that begin with an underscore are reserved.';
-    ELSIF s.name = ANY (names) THEN
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format('compensation of step "%s" is empty', s.name),
+        HINT = 'Null means that there is nothing to undo.';
+    ELSIF s.min_rows[j] < 0 THEN
       RAISE EXCEPTION USING
-        ERRCODE = 'duplicate_object',
-        MESSAGE = format('there are two steps "%s"', s.name);
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format('min_rows of step "%s" must not be negative', s.name);
     END IF;
-    names := names || s.name;
-    IF s.action IS NULL OR s.action NOT IN ('sql', 'sleep', 'signal', 'external') THEN
-      RAISE EXCEPTION USING
-        ERRCODE = 'invalid_parameter_value',
-        MESSAGE = format('step "%s" has an unknown action', s.name),
-        HINT = 'Make steps with dtx.step(), dtx.step_sleep(), dtx.step_signal() and dtx.step_external().';
-    ELSIF s.action IN ('sql', 'external')
-      AND (s.kind IS NULL OR s.kind NOT IN ('compensatable', 'pivot', 'retriable')) THEN
-      RAISE EXCEPTION USING
-        ERRCODE = 'invalid_parameter_value',
-        MESSAGE = format('step "%s" has an unknown kind', s.name),
-        HINT = 'Kinds of steps are compensatable, pivot, and retriable.';
-    ELSIF s.max_attempts NOT BETWEEN 1 AND 10000 OR s.compensate_attempts NOT BETWEEN 1 AND 10000 THEN
-      RAISE EXCEPTION USING
-        ERRCODE = 'invalid_parameter_value',
-        MESSAGE = format('number of attempts at step "%s" must be from 1 to 10000', s.name);
-    ELSIF s.backoff < '0' OR s.delay < '0' OR (s.action = 'sleep' AND s.delay IS NULL)
-      OR NOT isfinite(s.backoff) OR NOT isfinite(s.delay) THEN
-      RAISE EXCEPTION USING
-        ERRCODE = 'invalid_parameter_value',
-        MESSAGE = format(CASE WHEN s.action = 'sleep' THEN 'delay of step "%s" must not be null, infinite, or negative'
-                              ELSE 'backoff of step "%s" must not be infinite or negative' END, s.name);
-    ELSIF s.action IN ('sql', 'external') AND s.backoff < '10 milliseconds' THEN
-      RAISE EXCEPTION USING
-        ERRCODE = 'invalid_parameter_value',
-        MESSAGE = format('backoff of step "%s" must not be shorter than 10 milliseconds', s.name);
-    ELSIF s.timeout <= '0' OR NOT isfinite(s.timeout) THEN
-      RAISE EXCEPTION USING
-        ERRCODE = 'invalid_parameter_value',
-        MESSAGE = format('timeout of step "%s" must be positive and finite', s.name);
-    ELSIF greatest(s.backoff, s.delay, s.timeout) > '1000 years' THEN
-      -- (what is added to the present time must be a time)
-      RAISE EXCEPTION USING
-        ERRCODE = 'invalid_parameter_value',
-        MESSAGE = format('times of step "%s" must not be longer than 1000 years', s.name);
-    END IF;
-    IF s.action = 'sql' THEN
-      IF coalesce(cardinality(s."execute"), 0) NOT BETWEEN 1 AND 100 OR array_ndims(s."execute") <> 1 THEN
+    server_name := s.servers[j];
+    IF server_name IS NOT NULL THEN
+      SELECT w.fdwname INTO wrapper
+        FROM pg_foreign_server f JOIN pg_foreign_data_wrapper w ON w.oid = f.srvfdw
+       WHERE f.srvname = server_name;
+      IF NOT FOUND THEN
         RAISE EXCEPTION USING
-          ERRCODE = 'invalid_parameter_value',
-          MESSAGE = format('step "%s" must have 1 to 100 statements', s.name);
-      ELSIF (cardinality(s.servers), cardinality(s.compensate), cardinality(s.min_rows))
-         IS DISTINCT FROM (cardinality(s."execute"), cardinality(s."execute"), cardinality(s."execute"))
-         OR array_ndims(s.servers) <> 1 OR array_ndims(s.compensate) <> 1 OR array_ndims(s.min_rows) <> 1 THEN
+          ERRCODE = 'undefined_object',
+          MESSAGE = format('server "%s" does not exist', server_name),
+          DETAIL = format('It is named in step "%s".', s.name);
+      ELSIF wrapper <> 'postgres_fdw' THEN
         RAISE EXCEPTION USING
-          ERRCODE = 'array_subscript_error',
-          MESSAGE = format('step "%s" has arrays of unequal length', s.name);
+          ERRCODE = 'wrong_object_type',
+          MESSAGE = format('server "%s" is not a server of postgres_fdw', server_name),
+          DETAIL = format('It is named in step "%s".', s.name);
       END IF;
-      FOR j IN 1 .. cardinality(s."execute") LOOP
-        IF coalesce(btrim(s."execute"[j], E' \t\r\n;'), '') = '' THEN
-          RAISE EXCEPTION USING
-            ERRCODE = 'invalid_parameter_value',
-            MESSAGE = format('step "%s" has nothing to execute', s.name);
-        ELSIF btrim(s.compensate[j], E' \t\r\n;') = '' THEN
-          RAISE EXCEPTION USING
-            ERRCODE = 'invalid_parameter_value',
-            MESSAGE = format('compensation of step "%s" is empty', s.name),
-            HINT = 'Null means that there is nothing to undo.';
-        ELSIF s.min_rows[j] < 0 THEN
-          RAISE EXCEPTION USING
-            ERRCODE = 'invalid_parameter_value',
-            MESSAGE = format('min_rows of step "%s" must not be negative', s.name);
-        END IF;
-        server_name := s.servers[j];
-        IF server_name IS NOT NULL THEN
-          SELECT w.fdwname INTO wrapper
-            FROM pg_foreign_server f JOIN pg_foreign_data_wrapper w ON w.oid = f.srvfdw
-           WHERE f.srvname = server_name;
-          IF NOT FOUND THEN
-            RAISE EXCEPTION USING
-              ERRCODE = 'undefined_object',
-              MESSAGE = format('server "%s" does not exist', server_name),
-              DETAIL = format('It is named in step "%s".', s.name);
-          ELSIF wrapper <> 'postgres_fdw' THEN
-            RAISE EXCEPTION USING
-              ERRCODE = 'wrong_object_type',
-              MESSAGE = format('server "%s" is not a server of postgres_fdw', server_name),
-              DETAIL = format('It is named in step "%s".', s.name);
-          END IF;
-        END IF;
-      END LOOP;
-    END IF;
-    IF s.action = 'external' THEN
-      -- "dtx:" and the name are a channel of NOTIFY
-      IF coalesce(s.queue, '') = '' OR s.compensate_queue = '' OR octet_length(s.queue) > 59
-         OR octet_length(s.compensate_queue) > 59 THEN
-        RAISE EXCEPTION USING
-          ERRCODE = 'invalid_parameter_value',
-          MESSAGE = format('name of the queue of step "%s" must have 1 to 59 bytes', s.name);
-      END IF;
-    END IF;
-    IF s.kind IN ('pivot', 'retriable')
-       AND (array_remove(s.compensate, NULL) <> '{}' OR s.compensate_queue IS NOT NULL) THEN
-      RAISE EXCEPTION USING
-        ERRCODE = 'invalid_parameter_value',
-        MESSAGE = format('step "%s" of kind %s can''t have a compensation', s.name, s.kind),
-        DETAIL = 'Only compensatable steps are compensated.';
     END IF;
   END LOOP;
+END
+$$;
 
-  -- What comes after what
+COMMENT ON FUNCTION dtx_internal.saga_check_statements(dtx.step_spec) IS
+  'internal: an error if the SQL of a step is not as it must be';
+
+-- A step by itself, the i-th one, after steps of those names.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_check_step(s dtx.step_spec, i integer, names text[]) RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF coalesce(s.name, '') = '' OR length(s.name) > 200 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('name of step %s must have 1 to 200 characters', i);
+  ELSIF starts_with(s.name, '_') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'reserved_name',
+      MESSAGE = format('name of step "%s" is reserved', s.name),
+      DETAIL = 'Names that begin with an underscore are reserved.';
+  ELSIF s.name = ANY (names) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'duplicate_object',
+      MESSAGE = format('there are two steps "%s"', s.name);
+  END IF;
+  IF s.action IS NULL OR s.action NOT IN ('sql', 'sleep', 'signal', 'external') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('step "%s" has an unknown action', s.name),
+      HINT = 'Make steps with dtx.step(), dtx.step_sleep(), dtx.step_signal() and dtx.step_external().';
+  ELSIF s.action IN ('sql', 'external')
+    AND (s.kind IS NULL OR s.kind NOT IN ('compensatable', 'pivot', 'retriable')) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('step "%s" has an unknown kind', s.name),
+      HINT = 'Kinds of steps are compensatable, pivot, and retriable.';
+  ELSIF s.max_attempts NOT BETWEEN 1 AND 10000 OR s.compensate_attempts NOT BETWEEN 1 AND 10000 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('number of attempts at step "%s" must be from 1 to 10000', s.name);
+  ELSIF s.backoff < '0' OR s.delay < '0' OR (s.action = 'sleep' AND s.delay IS NULL)
+    OR NOT isfinite(s.backoff) OR NOT isfinite(s.delay) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format(CASE WHEN s.action = 'sleep' THEN 'delay of step "%s" must not be null, infinite, or negative'
+                            ELSE 'backoff of step "%s" must not be infinite or negative' END, s.name);
+  ELSIF s.action IN ('sql', 'external') AND s.backoff < '10 milliseconds' THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('backoff of step "%s" must not be shorter than 10 milliseconds', s.name);
+  ELSIF s.timeout <= '0' OR NOT isfinite(s.timeout) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('timeout of step "%s" must be positive and finite', s.name);
+  ELSIF greatest(s.backoff, s.delay, s.timeout) > '1000 years' THEN
+    -- (what is added to the present time must be a time)
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('times of step "%s" must not be longer than 1000 years', s.name);
+  END IF;
+  IF s.action = 'sql' THEN
+    PERFORM dtx_internal.saga_check_statements(s);
+  END IF;
+  IF s.action = 'external' THEN
+    -- "dtx:" and the name are a channel of NOTIFY
+    IF coalesce(s.queue, '') = '' OR s.compensate_queue = '' OR octet_length(s.queue) > 59
+       OR octet_length(s.compensate_queue) > 59 THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format('name of the queue of step "%s" must have 1 to 59 bytes', s.name);
+    END IF;
+  END IF;
+  IF s.kind IN ('pivot', 'retriable')
+     AND (array_remove(s.compensate, NULL) <> '{}' OR s.compensate_queue IS NOT NULL) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('step "%s" of kind %s can''t have a compensation', s.name, s.kind),
+      DETAIL = 'Only compensatable steps are compensated.';
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_check_step(dtx.step_spec, integer, text[]) IS
+  'internal: an error if a step is not as it must be, whatever the others are';
+
+-- What comes after what.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_order_steps(saga text, steps dtx.step_spec[], names text[],
+  OUT befores text[],           -- for each step, its predecessors as text of an array
+  OUT numbers integer[],        -- for each step as given, its number
+  OUT given integer[]           -- for each number, the step as given
+)
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  n integer := cardinality(steps);
+  s dtx.step_spec;
+  after integer[];
+  found_one boolean;
+BEGIN
+  befores := '{}';
+  given := '{}';
   FOR i IN 1 .. n LOOP
     s := steps[i];
     after := '{}';
@@ -420,15 +427,29 @@ BEGIN
     IF NOT found_one THEN
       RAISE EXCEPTION USING
         ERRCODE = 'invalid_parameter_value',
-        MESSAGE = format('steps of saga "%s" come after each other in a circle', define_saga.name),
+        MESSAGE = format('steps of saga "%s" come after each other in a circle', saga),
         DETAIL = format('These steps can never begin: %s.',
                         (SELECT string_agg(format('"%s"', names[i]), ', ' ORDER BY i)
                            FROM generate_series(1, n) AS i WHERE numbers[i] IS NULL));
     END IF;
   END LOOP;
+END
+$$;
 
-  -- The steps as they are stored
-  FOR number IN 1 .. n LOOP
+COMMENT ON FUNCTION dtx_internal.saga_order_steps(text, dtx.step_spec[], text[]) IS
+  'internal: the order of the steps of a definition; an error if there is none';
+
+-- The steps as they are stored, but for the number of the definition.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_make_steps(steps dtx.step_spec[], befores text[], numbers integer[], given integer[])
+RETURNS dtx_internal.saga_definition_step_record[]
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  s dtx.step_spec;
+  rows dtx_internal.saga_definition_step_record[] := '{}';
+  r dtx_internal.saga_definition_step_record;
+BEGIN
+  FOR number IN 1 .. cardinality(steps) LOOP
     s := steps[given[number]];
     r := NULL;
     r.step := number;
@@ -461,9 +482,21 @@ BEGIN
     END IF;
     rows := rows || r;
   END LOOP;
+  RETURN rows;
+END
+$$;
 
-  -- The point of no return.  Whatever may fail, and would then have the others
-  -- compensated, must be before it.
+COMMENT ON FUNCTION dtx_internal.saga_make_steps(dtx.step_spec[], text[], integer[], integer[]) IS
+  'internal: rows of dtx_internal.saga_definition_step_record';
+
+-- The point of no return.  Whatever may fail, and would then have the others
+-- compensated, must be before it.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_check_no_return(saga text, rows dtx_internal.saga_definition_step_record[]) RETURNS void
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  x record;
+BEGIN
   FOR x IN
     SELECT a.name AS may_fail, a.kind AS may_fail_kind, b.name AS no_return, b.kind AS no_return_kind,
            b.step = ANY (a.ancestors) AS wrong_order
@@ -480,7 +513,7 @@ BEGIN
       RAISE EXCEPTION USING
         ERRCODE = 'invalid_parameter_value',
         MESSAGE = format('saga "%s" has more than one pivot: "%s" and "%s"',
-                         define_saga.name, least(x.may_fail, x.no_return), greatest(x.may_fail, x.no_return)),
+                         saga, least(x.may_fail, x.no_return), greatest(x.may_fail, x.no_return)),
         HINT = 'Statements that must take effect together can be one step, see dtx.statement().';
     ELSE
       RAISE EXCEPTION USING
@@ -491,10 +524,24 @@ BEGIN
         DETAIL = format('If step "%s" failed, step "%s" could not be undone any more.', x.may_fail, x.no_return);
     END IF;
   END LOOP;
+END
+$$;
 
+COMMENT ON FUNCTION dtx_internal.saga_check_no_return(text, dtx_internal.saga_definition_step_record[]) IS
+  'internal: an error if something may fail after the point of no return';
+
+-- Returns the version: the newest one, if that is the same.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_store_definition(owner oid, name text, rows dtx_internal.saga_definition_step_record[])
+RETURNS integer
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  old dtx_internal.saga_definition_record;
+BEGIN
   LOOP
     SELECT d.* INTO old FROM dtx_internal.saga_definition_record d
-     WHERE d.owner = own.owner AND d.name = own.bare ORDER BY d.version DESC LIMIT 1;
+     WHERE d.owner = saga_store_definition.owner AND d.name = saga_store_definition.name ORDER BY d.version DESC LIMIT 1;
     IF FOUND AND NOT old.dropped THEN
       rows := ARRAY(SELECT ROW(old.id, u.step, u.name, u.action, u.kind, u.after, u.ancestors, u.servers, u.execute,
                                u.compensate, u.min_rows, u.max_attempts, u.compensate_attempts, u.backoff, u.timeout,
@@ -506,7 +553,7 @@ BEGIN
     END IF;
     -- Waits for whoever is doing the same just now, and then looks again.
     INSERT INTO dtx_internal.saga_definition_record (id, owner, name, version, created_at)
-    VALUES (nextval('dtx_internal.saga_definition_id'), own.owner, own.bare, coalesce(old.version, 0) + 1, clock_timestamp())
+    VALUES (nextval('dtx_internal.saga_definition_id'), saga_store_definition.owner, saga_store_definition.name, coalesce(old.version, 0) + 1, clock_timestamp())
     ON CONFLICT DO NOTHING
     RETURNING * INTO old;
     EXIT WHEN FOUND;
@@ -517,6 +564,35 @@ BEGIN
          u.compensate_queue
     FROM unnest(rows) AS u;
   RETURN old.version;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_store_definition(oid, text, dtx_internal.saga_definition_step_record[]) IS
+  'internal: stores a definition, if it is new';
+
+CREATE OR REPLACE FUNCTION dtx_internal.define_saga(name text, steps dtx.step_spec[]) RETURNS integer
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  own record := dtx_internal.saga_own_name(define_saga.name);
+  n integer := coalesce(cardinality(steps), 0);
+  names text[] := '{}';
+  o record;
+  rows dtx_internal.saga_definition_step_record[];
+BEGIN
+  IF n NOT BETWEEN 1 AND 1000 OR array_ndims(steps) <> 1 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('saga "%s" must have 1 to 1000 steps', define_saga.name);
+  END IF;
+  FOR i IN 1 .. n LOOP
+    PERFORM dtx_internal.saga_check_step(steps[i], i, names);
+    names := names || steps[i].name;
+  END LOOP;
+  o := dtx_internal.saga_order_steps(define_saga.name, steps, names);
+  rows := dtx_internal.saga_make_steps(steps, o.befores, o.numbers, o.given);
+  PERFORM dtx_internal.saga_check_no_return(define_saga.name, rows);
+  RETURN dtx_internal.saga_store_definition(own.owner, own.bare, rows);
 END
 $$;
 

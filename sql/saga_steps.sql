@@ -441,3 +441,9 @@ SELECT dtx.retry_saga(:id);
 SELECT dtx.skip_step(:id, 'b', 'not yet');
 SELECT dtx.skip_step(:id, 'a', 'not at all');
 SELECT dtx.force_saga(:id, 'completed', 'test');
+-- a change of state that is not foreseen (see setup.sql)
+SELECT t.of, t.by AS no_function FROM dtx_internal.saga_transitions() t WHERE to_regproc('dtx_internal.' || t.by) IS NULL;
+SELECT t.* FROM dtx_internal.saga_transitions() t GROUP BY 1, 2, 3, 4 HAVING count(*) > 1;
+UPDATE dtx_internal.saga_record SET state = 'running' WHERE id = :id;
+UPDATE dtx_internal.saga_step_record SET state = 'completed' WHERE saga = :id AND step = 1;
+DO $$BEGIN INSERT INTO dtx_internal.saga_record SELECT 0, database, definition, role, boot_id, xid, 'running', false, now() FROM dtx_internal.saga_record LIMIT 1; END$$;

@@ -11,8 +11,14 @@ CREATE DATABASE dtx_two;
 -- Passes of the resolver come when the tests want them.
 ALTER SYSTEM SET pg_dtx.resolve_interval = '1h';
 SELECT pg_reload_conf();
-CREATE EXTENSION postgres_fdw;
-CREATE EXTENSION pg_dtx;
+CREATE EXTENSION pg_dtx CASCADE;
+-- States of sagas change as dtx_internal.saga_transitions() says, or not at all.
+CREATE TRIGGER check_saga AFTER INSERT OR UPDATE OF state ON dtx_internal.saga_record
+	FOR EACH ROW EXECUTE FUNCTION dtx_internal.saga_check_transition('saga');
+CREATE TRIGGER check_step AFTER INSERT OR UPDATE OF state ON dtx_internal.saga_step_record
+	FOR EACH ROW WHEN (NEW.step > 0) EXECUTE FUNCTION dtx_internal.saga_check_transition('step');
+CREATE TRIGGER check_timer AFTER INSERT OR UPDATE OF state ON dtx_internal.saga_step_record
+	FOR EACH ROW WHEN (NEW.step = 0) EXECUTE FUNCTION dtx_internal.saga_check_transition('timer');
 SELECT extname, extversion, extnamespace::regnamespace FROM pg_extension WHERE extname = 'pg_dtx';
 -- A server that is reached as the tests themselves reach theirs.
 CREATE PROCEDURE make_server(name text, dbname text) LANGUAGE plpgsql AS $$

@@ -45,6 +45,8 @@ CREATE OR REPLACE FUNCTION dtx.is_forced(gid text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$SELECT EXISTS (SELECT FROM dtx_internal.forced_record f WHERE f.gid = is_forced.gid AND f.ticket IS NOT NULL)$$;
 COMMENT ON FUNCTION dtx.is_forced(text) IS 'test';
+CREATE OR REPLACE FUNCTION dtx_internal.unused() RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS 'SELECT';
+COMMENT ON FUNCTION dtx_internal.unused() IS 'test';
 });
 my $privileges = "\nREVOKE ALL ON FUNCTION dtx.is_forced(text) FROM PUBLIC;\n";
 change('schema/90_privileges.sql', qr/\z/, $privileges);

@@ -122,7 +122,16 @@ CREATE TABLE acct0 (id int PRIMARY KEY, bal int NOT NULL CHECK (bal >= 0));
 INSERT INTO acct0 VALUES (1, 100);
 CREATE TABLE probe AS SELECT 1 AS i;
 };
-	$sql .= "CREATE EXTENSION pg_dtx;\n" unless $params{without_extension};
+	# States of sagas change as dtx_internal.saga_transitions() says, or not at all.
+	$sql .= q{
+CREATE EXTENSION pg_dtx;
+CREATE TRIGGER check_saga AFTER INSERT OR UPDATE OF state ON dtx_internal.saga_record
+	FOR EACH ROW EXECUTE FUNCTION dtx_internal.saga_check_transition('saga');
+CREATE TRIGGER check_step AFTER INSERT OR UPDATE OF state ON dtx_internal.saga_step_record
+	FOR EACH ROW WHEN (NEW.step > 0) EXECUTE FUNCTION dtx_internal.saga_check_transition('step');
+CREATE TRIGGER check_timer AFTER INSERT OR UPDATE OF state ON dtx_internal.saga_step_record
+	FOR EACH ROW WHEN (NEW.step = 0) EXECUTE FUNCTION dtx_internal.saga_check_transition('timer');
+} unless $params{without_extension};
 	for my $i (1 .. $self->servers)
 	{
 		my $node = $self->p($i);
