@@ -197,13 +197,16 @@ PG_CPPFLAGS += $(shell pkg-config --cflags libcares 2>/dev/null)
 # Functions of libpq that this library wraps are found with RTLD_NEXT, so libpq
 # has to be a dependency of the library even where nothing else would need it.
 SHLIB_LINK = -lpthread $(cares_libs) -Wl,--push-state,--no-as-needed $(libpq) -Wl,--pop-state \
-	-Wl,--version-script=$(top_dir)/src/exports.map \
 	$(addprefix -Wl$(comma)--wrap=,$(quiet))
 comma := ,
 
+# The library shows what is PGDLLEXPORT, and nothing else.  PostgreSQL 15 defines that as
+# nothing, and does not hide the rest (see PG_FUNCTION_INFO_V1 in src/base/compat.h).
+PG_CPPFLAGS += '-DPGDLLEXPORT=__attribute__((visibility("default")))'
+
 # What PostgreSQL's own headers do not keep to is left out of -Wextra.  A server
 # that was built with gcc hands options to clang that clang does not know.
-PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare \
+PG_CFLAGS = -fvisibility=hidden -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers \
 	$(if $(findstring clang,$(shell $(CC) --version)), \
 		-Wno-unknown-warning-option -Wno-ignored-optimization-argument \

@@ -13,6 +13,7 @@
 #include "access/tableam.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_foreign_server.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "storage/latch.h"
@@ -201,6 +202,24 @@ DtxRelationLockedByMe(Oid relid, LOCKMODE mode)
 #else
 #define DtxDatabaseOwnercheck(dbid, roleid) \
 	pg_database_ownercheck((dbid), (roleid))
+#endif
+
+/*
+ * The library shows what is PGDLLEXPORT, and nothing else.  Before 16 that was not said
+ * of functions that SQL calls, so every file that has some includes this one.
+ */
+#if PG_VERSION_NUM < 160000
+#undef PG_FUNCTION_INFO_V1
+#define PG_FUNCTION_INFO_V1(funcname) \
+extern PGDLLEXPORT Datum funcname(PG_FUNCTION_ARGS); \
+extern PGDLLEXPORT const Pg_finfo_record *CppConcat(pg_finfo_, funcname) (void); \
+const Pg_finfo_record * \
+CppConcat(pg_finfo_, funcname) (void) \
+{ \
+	static const Pg_finfo_record my_finfo = {1}; \
+	return &my_finfo; \
+} \
+extern int	no_such_variable
 #endif
 
 #endif							/* PG_DTX_COMPAT_H */

@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "commands/async.h"
 #include "fmgr.h"
 #include "saga/announce.h"

@@ -9,6 +9,7 @@
 
 #include "access/transam.h"
 #include "access/xact.h"
+#include "base/compat.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "state/activity.h"

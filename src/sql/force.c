@@ -10,6 +10,7 @@
 #include "access/htup_details.h"
 #include "access/transam.h"
 #include "access/xact.h"
+#include "base/compat.h"
 #include "base/gid.h"
 #include "base/stats.h"
 #include "catalog/pg_type.h"

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "base/compat.h"
 #include "base/settings.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_class.h"

@@ -9,6 +9,7 @@
 
 #include "access/transam.h"
 #include "access/xact.h"
+#include "base/compat.h"
 #include "base/gid.h"
 #include "executor/spi.h"
 #include "fmgr.h"

@@ -9,6 +9,7 @@
 
 #include "access/htup_details.h"
 #include "base/backoff.h"
+#include "base/compat.h"
 #include "base/stats.h"
 #include "datatype/timestamp.h"
 #include "fmgr.h"

@@ -10,6 +10,7 @@
 #include "access/htup_details.h"
 #include "access/transam.h"
 #include "base/backoff.h"
+#include "base/compat.h"
 #include "base/gid.h"
 #include "base/settings.h"
 #include "catalog/pg_authid.h"
