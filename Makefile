@@ -136,6 +136,7 @@ REGRESS = \
 	views \
 	overview \
 	check_server \
+	check \
 	remote_exec \
 	remote_exec_mixed \
 	resolve \

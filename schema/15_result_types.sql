@@ -48,3 +48,13 @@ CREATE TYPE dtx.saga_event AS (
 );
 COMMENT ON TYPE dtx.saga_event IS
   'an event of a saga, from dtx.take_saga_events()';
+
+CREATE TYPE dtx.finding AS (
+  server name,
+  roles name[],
+  "check" text,
+  detail text,
+  hint text
+);
+COMMENT ON TYPE dtx.finding IS
+  'what dtx.check() has found wrong: at which server (null: here), through whose user mappings, and what to do';

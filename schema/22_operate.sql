@@ -9,12 +9,12 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx.reset_stat() IS
   'sets the counters of dtx.stat to zero';
 
-CREATE OR REPLACE FUNCTION dtx.check_server(name name) RETURNS SETOF dtx.server_check
+CREATE OR REPLACE FUNCTION dtx.check_server(server name, role name DEFAULT CURRENT_USER) RETURNS SETOF dtx.server_check
 AS 'MODULE_PATHNAME', 'dtx_sql_check_server'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 8 COST 10000;
 
-COMMENT ON FUNCTION dtx.check_server(name) IS
-  'checks whether a foreign server is ready for commits in two phases, through the user mapping of the current user, who needs USAGE on it';
+COMMENT ON FUNCTION dtx.check_server(name, name) IS
+  'checks whether a foreign server is ready for commits in two phases, through the user mapping of a role whose privileges the caller has, and who needs USAGE on it';
 
 CREATE OR REPLACE FUNCTION dtx.resolve_in_doubt() RETURNS SETOF dtx.resolution
 AS 'MODULE_PATHNAME', 'dtx_sql_resolve'

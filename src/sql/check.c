@@ -121,9 +121,13 @@ check_session(ReturnSetInfo *rsinfo, const DtxProbe *probe)
 PG_FUNCTION_INFO_V1(dtx_sql_check_server);
 
 /*
- * dtx.check_server(name): is everything there that a commit in two phases
- * needs?  Visits the server with the mapping of the current user, who needs
- * USAGE on it.
+ * dtx.check_server(server, role): is everything there that a commit in two phases
+ * needs?  Visits the server with the mapping of a role, who needs USAGE on it.
+ *
+ * The caller must have the privileges of the role.  That of another role is used only
+ * on servers of superusers: the owner of a server learns the passwords that are brought
+ * there, and must not get them by having others check (superusers can check for
+ * everybody).
  */
 Datum
 dtx_sql_check_server(PG_FUNCTION_ARGS)
@@ -131,7 +135,9 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	char	   *name = NameStr(*PG_GETARG_NAME(0));
 	ForeignServer *server = GetForeignServerByName(name, false);
-	Oid			userid = GetUserId();
+	Oid			userid = get_role_oid(NameStr(*PG_GETARG_NAME(1)), false);
+	bool		other_role = userid != GetUserId();
+	bool		visit;
 	AclResult	aclresult;
 	HeapTuple	mapping;
 	DtxProbe	probe;
@@ -141,9 +147,17 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 	bool		is_public = false;
 	int			seen;
 
-	aclresult = DtxForeignServerAclcheck(server->serverid, userid, ACL_USAGE);
+	if (other_role && !has_privs_of_role(GetUserId(), userid))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to check a server for role \"%s\"",
+						GetUserNameFromId(userid, false)),
+				 errdetail("Only roles with the privileges of role \"%s\" may use its user mapping.",
+						   GetUserNameFromId(userid, false))));
+	aclresult = DtxForeignServerAclcheck(server->serverid, GetUserId(), ACL_USAGE);
 	if (aclresult != ACLCHECK_OK)
 		aclcheck_error(aclresult, OBJECT_FOREIGN_SERVER, server->servername);
+	visit = !other_role || superuser_arg(server->owner);
 	if (!DtxWrapperIsPostgresFdw(server->fdwid))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
@@ -163,11 +177,20 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 	{
 		is_public = !OidIsValid(((Form_pg_user_mapping) GETSTRUCT(mapping))->umuser);
 		ReleaseSysCache(mapping);
-		DtxProbeServer(server->serverid, userid, &probe);
+		if (visit)
+			DtxProbeServer(server->serverid, userid, &probe);
 	}
 
-	/* postgres_fdw would wait for what we have waited for, and without end. */
-	if (HeapTupleIsValid(mapping) && !probe.reachable)
+	/*
+	 * A session of postgres_fdw is one of the current user.  It would wait for what
+	 * we have waited for, and without end.
+	 */
+	if (other_role && DtxFdwLibraryCallsUs(DtxWrapperHandler(server->fdwid)))
+	{
+		seen = -1;
+		seen_error = "a session is opened for the current user only";
+	}
+	else if (HeapTupleIsValid(mapping) && !probe.reachable)
 	{
 		seen = -1;
 		seen_error = "it is not reachable";
@@ -185,13 +208,26 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 
 	if (HeapTupleIsValid(mapping))
 	{
-		add_check(rsinfo, "user mapping", 1,
+		if (other_role &&
+			DtxForeignServerAclcheck(server->serverid, userid, ACL_USAGE) != ACLCHECK_OK)
+			add_check(rsinfo, "user mapping", 0,
+					  psprintf("\"%s\" has one, but no USAGE on the server",
+							   GetUserNameFromId(userid, false)),
+					  "Grant it with GRANT USAGE ON FOREIGN SERVER, or drop the user mapping.");
+		else
+			add_check(rsinfo, "user mapping", 1,
 				  is_public ? pstrdup("mapping for PUBLIC") :
 				  psprintf("mapping for \"%s\"",
 						   GetUserNameFromId(userid, false)),
 				  NULL);
 
-		add_check(rsinfo, "reachable", probe.reachable,
+		if (!visit)
+			add_check(rsinfo, "reachable", -1,
+					  psprintf("not tried, because \"%s\", who owns the server and is no superuser, could learn the password",
+							   GetUserNameFromId(server->owner, false)),
+					  "Let the role call dtx.check_server() itself.");
+		else
+			add_check(rsinfo, "reachable", probe.reachable,
 				  probe.reachable ?
 				  psprintf("database \"%s\" as user \"%s\"",
 						   probe.database, probe.remote_user) : probe.error,
