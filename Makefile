@@ -91,7 +91,6 @@ OBJS = \
 	src/state/identity.o \
 	src/state/in_doubt.o \
 	src/state/tables.o \
-	src/worker/connect.o \
 	src/worker/drop_guard.o \
 	src/worker/jobs.o \
 	src/worker/launcher.o \
@@ -99,6 +98,7 @@ OBJS = \
 	src/worker/saga_workers.o \
 	src/worker/self.o \
 	src/worker/slots.o \
+	src/worker/startup.o \
 	src/worker/turns.o \
 	src/worker/utility.o \
 	src/worker/vacate.o \

@@ -188,7 +188,7 @@ DtxRelationLockedByMe(Oid relid, LOCKMODE mode)
 #endif
 }
 
-/* Has a connection been authenticated by GSSAPI?  Before 16 libpq can't tell. */
+/* Has a connection been authenticated by GSSAPI?  Before 16 libpq cannot tell. */
 #if PG_VERSION_NUM >= 160000
 #define DtxConnectionUsedGssapi(conn)	(PQconnectionUsedGSSAPI(conn) != 0)
 #else

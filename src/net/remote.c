@@ -448,7 +448,7 @@ remote_parked_step(DtxRemote *remote)
 }
 
 /*
- * Close a parked connection, because somebody needs its descriptor.
+ * Close a parked connection, because its descriptor is needed.
  */
 static bool
 free_descriptor(DtxRemoteSet *set)
@@ -501,7 +501,7 @@ DtxRemoteCount(DtxRemoteSet *set)
  * and handle it.  Returns true if the latch is set: the caller then resets it
  * and looks what for, which includes interrupts.  Exits if the postmaster dies.
  *
- * Throws what the handlers throw, and if a wait-event set can't be made; the
+ * Throws what the handlers throw, and if a wait-event set cannot be made; the
  * set must be destroyed then.
  */
 bool
@@ -1117,7 +1117,7 @@ remote_connect_step(DtxRemote *remote)
 		default:
 
 			/*
-			 * Somebody who has read our startup packet and then refused may
+			 * A server that has read our startup packet and then refused may
 			 * let another user in.
 			 */
 			remote_fail(remote,

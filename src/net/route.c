@@ -221,7 +221,7 @@ DtxRouteRecord(const DtxPrepared *prepared, int n)
 				continue;
 		}
 
-		/* Dropped by somebody else while it was used: nobody can use it any more. */
+		/* Dropped by another session while it was used: it cannot be used any more. */
 		if (!describe(prepared[i].umid, prepared[i].endpoint, &row))
 			continue;
 		insert_row(rel, &row, true);
@@ -257,7 +257,7 @@ is_known(const DtxPrepared *prepared)
 
 /*
  * Remember those of these participants' routes that are in the table.  Each may have
- * been written a moment ago by somebody who has not flushed it yet, so that is done for
+ * been written a moment ago by a session that has not flushed it yet, so that is done for
  * him.
  */
 static void
@@ -648,7 +648,7 @@ writer_is_running(TupleTableSlot *slot)
 }
 
 void
-DtxRouteForgetAll(void)
+DtxRouteDeleteAll(void)
 {
 	Relation	rel = DtxTableOpen(&route_table, ShareRowExclusiveLock);
 	TupleTableSlot *slot;

@@ -40,6 +40,6 @@ extern List *DtxRouteList(void);
 extern void DtxRouteTidy(void);
 
 /* In a transaction: forget all of them.  For another identity. */
-extern void DtxRouteForgetAll(void);
+extern void DtxRouteDeleteAll(void);
 
 #endif							/* PG_DTX_ROUTE_H */

@@ -259,7 +259,7 @@ hash_place(List *options)
  * "on_behalf_of" is the user who wants the connection, InvalidOid for a resolver.
  *
  * To be called in a transaction.  The result is in the current memory context.
- * Does not throw if the server or the mapping can't be used or is gone: "error"
+ * Does not throw if the server or the mapping cannot be used or is gone: "error"
  * is set then.
  */
 DtxTarget *
@@ -348,7 +348,7 @@ DtxTargetMake(Oid serverid, Oid umid, int attempt, Oid on_behalf_of)
 	}
 
 	/*
-	 * Whoever wrote the options must be entitled to this server's own
+	 * The author of the options must be entitled to this server's own
 	 * identity, or bring a password.  For a user's mapping that is the user;
 	 * postgres_fdw asks the same.  For a PUBLIC mapping postgres_fdw asks who
 	 * is connecting.

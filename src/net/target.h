@@ -26,7 +26,7 @@ typedef struct DtxTarget
 	uint64		place;			/* hash of the addresses: few connections at a
 								 * time */
 	bool		trusted;		/* is the owner of the server a superuser? */
-	char	   *error;			/* why it can't be used, or NULL */
+	char	   *error;			/* why it cannot be used, or NULL */
 } DtxTarget;
 
 extern DtxTarget *DtxTargetCopy(const DtxTarget *target);

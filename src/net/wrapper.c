@@ -82,7 +82,7 @@ DtxWrapperIsPostgresFdw(Oid fdwid)
 /*
  * Where the handler of a postgres_fdw lies in this process, NULL if the wrapper is
  * none.  Loads its library.  To be called in a transaction; throws if the library
- * can't be loaded.
+ * cannot be loaded.
  */
 const void *
 DtxWrapperHandler(Oid fdwid)

@@ -66,7 +66,7 @@ run_to_end(DtxResolver *r)
 }
 
 /*
- * Has somebody a route to this server, or is something in doubt there?
+ * Is there a route to this server, or is something in doubt there?
  */
 static bool
 is_business_there(Oid serverid, List *routes, List *entries)
@@ -283,7 +283,7 @@ found_here(DtxVisit *v)
 }
 
 /*
- * See resolver.h.  Servers that can't be asked are reported with a WARNING.
+ * See resolver.h.  Servers that cannot be asked are reported with a WARNING.
  */
 List *
 DtxFindGid(const char *gid)

@@ -65,7 +65,7 @@ static const DtxRemoteHandler kept_handler = {
 };
 
 /*
- * Begin a connection through this mapping.  Returns false if it can't be used.
+ * Begin a connection through this mapping.  Returns false if it cannot be used.
  * To be called in a transaction.
  */
 static bool
@@ -212,7 +212,7 @@ visit_ready(DtxRemote *remote, void *arg, const DtxRemoteError *error)
 			break;
 
 		case DTX_PHASE_IDENTIFY:
-			/* Not everybody may ask for it; then we don't know. */
+			/* Not everybody may ask for it; then we do not know. */
 			DtxAskList(v, remote);
 			break;
 
@@ -245,7 +245,7 @@ visit_ready(DtxRemote *remote, void *arg, const DtxRemoteError *error)
 			break;
 
 		case DTX_PHASE_MODE:
-			/* A session that can't be set up is none to commit in. */
+			/* A session that cannot be set up is none to commit in. */
 			if (error->sqlstate != 0)
 			{
 				v->refusal = MemoryContextStrdup(v->cxt, error->message);
@@ -370,7 +370,7 @@ visit_listed(DtxVisit *v, DtxRemote *remote)
 	{
 		DtxListedGid *f = (DtxListedGid *) lfirst(lc);
 
-		/* Somebody was faster.  Nothing to talk about. */
+		/* Others were faster, and have done it. */
 		if (f->list != v->list)
 		{
 			if (f->state != DTX_LISTED_DONE && f->state != DTX_LISTED_FAILED)
@@ -401,7 +401,7 @@ visit_listed(DtxVisit *v, DtxRemote *remote)
 
 			/*
 			 * If nobody told us, it may just have been finished since the
-			 * list was made; gids of an earlier boot can't.
+			 * list was made; gids of an earlier boot cannot.
 			 */
 			if (f->gid.boot_id == DtxBootId() &&
 				DtxVisitEntry(v, &f->gid) == NULL)

@@ -149,7 +149,7 @@ is_late(DtxWitness *witness, const DtxSighting *sighting)
 
 	if (sighting->gid.boot_id == DtxBootId() || sighting->age_ms < 0)
 		return false;
-	quiet_ms = DtxBootsQuietFor(witness->boots);
+	quiet_ms = DtxFormerBootsEndedFor(witness->boots);
 	return quiet_ms - sighting->age_ms > LATE_AFTER_MS;
 }
 

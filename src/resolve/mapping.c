@@ -40,7 +40,7 @@
 #define NOT_USED	"nothing was prepared through this user mapping"
 #define MOVED		"the server, whose owner is not a superuser, leads elsewhere than when the user mapping was used: lead it back, commit something there through the mapping, or call dtx.confirm_server()"
 
-/* A user mapping, when somebody has to choose one. */
+/* A user mapping that may be chosen. */
 typedef struct Mapping
 {
 	Oid			umid;
@@ -325,7 +325,7 @@ find_mapping(DtxVisit *v, const char *owner, Oid known_umid)
 
 /*
  * A mapping, not tried yet, that may lead to any role.  One that names no user
- * has libpq's default, whoever that is.  One that names another user than the
+ * has libpq's default, which may be any.  One that names another user than the
  * owner of a gid may still become it (ALTER ROLE ... SET role).
  */
 static Oid

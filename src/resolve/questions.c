@@ -49,7 +49,7 @@ static int64 milliseconds(const PGresult *res, int column);
  * Ask what is prepared.  Three statements, whose order matters (see the top of
  * this file).  Nothing in them comes from another machine; a gid contains no
  * character that means something to LIKE or to a literal.  LIKE rather than a
- * function on the text, because a gid or a query of somebody else may be in
+ * function on the text, because a gid or a query of other software may be in
  * another encoding.
  */
 void

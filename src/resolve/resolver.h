@@ -61,7 +61,7 @@ struct DtxResolver
 
 	/* worker only */
 	DtxMoment	pass_began;		/* last full pass, 0: none yet */
-	bool		pass_asked;		/* somebody wants one before its time */
+	bool		pass_asked;		/* one was asked for before its time */
 	bool		pass_open;		/* not counted as completed yet */
 	MemoryContext routes_cxt;
 	List	   *routes;			/* DtxRoute, as of the last time that

@@ -108,7 +108,7 @@ DtxVisitGidAnswered(DtxVisit *v, const DtxRemoteError *error)
 		MemoryContextStrdup(v->cxt, error->hint) : NULL;
 
 	/*
-	 * It was there a moment ago, so somebody else has finished it: another
+	 * It was there a moment ago, so others have finished it: another
 	 * resolver, its own backend late, or a human.  The worker looks how, if
 	 * there is a decision row, or an entry from before this visit.  If there
 	 * is neither, it may have been finished, and its row deleted, between our
@@ -227,7 +227,7 @@ add_entry(DtxVisit *v, const DtxGid *gid, const char *owner, Oid umid,
 	entry.since = GetCurrentTimestamp();
 	entry.next_attempt = next_attempt;
 	strlcpy(entry.last_error, error, sizeof(entry.last_error));
-	return DtxInDoubtSeen(&entry, v->system_id);
+	return DtxInDoubtAddListed(&entry, v->system_id);
 }
 
 /*
@@ -266,7 +266,7 @@ add_result(DtxVisit *v, DtxListedGid *f)
 /*
  * Is a gid that could not be finished the business of another foreign server, because
  * it was prepared in a database to which this one does not lead, and that one does?
- * That one tells, if it can't be finished there either.
+ * That one tells, if it cannot be finished there either.
  */
 static bool
 is_business_of_other(DtxVisit *v, DtxListedGid *f)
@@ -457,7 +457,7 @@ review_entries(DtxVisit *v)
 
 		if (f != NULL)
 		{
-			/* It was prepared and is not any more, so it can't come back. */
+			/* It was prepared and is not any more, so it cannot come back. */
 			if (f->state == DTX_LISTED_GONE && !v->truncated)
 				review_gone_entry(v, entry, f);
 
@@ -559,7 +559,7 @@ confirm_rows(DtxVisit *v)
 			/*
 			 * Only the server that was asked to prepare it can confirm it, or
 			 * if that was dropped, another name of the same cluster.  The gid
-			 * alone proves nothing: whoever can prepare transactions on any
+			 * alone proves nothing: any user who can prepare transactions on some
 			 * server may have used it.
 			 */
 			if (f != NULL && f->state == DTX_LISTED_DONE &&

@@ -45,7 +45,7 @@
 /* Pause between two looks at what is in doubt, milliseconds. */
 #define LOOK_PAUSE			20
 
-/* Pause between full passes, however often somebody asks for one, ms. */
+/* Pause between full passes, however often one is asked for, ms. */
 #define ASKED_PASS_PAUSE	1000
 
 static char *server_name_if_usable(Oid serverid);
@@ -364,7 +364,7 @@ begin_pass(DtxResolver *r)
 			DtxKnownServerDropConnection(state);
 		if (!state->exists && state->visit == NULL && state->queued == DTX_QUEUED_NOT)
 		{
-			DtxServerStatusForget(MyDatabaseId, state->serverid);
+			DtxServerStatusRemove(MyDatabaseId, state->serverid);
 			(void) hash_search(DtxKnownServers, &state->serverid, HASH_REMOVE,
 							   NULL);
 		}

@@ -81,7 +81,7 @@ unowned_rows(void)
 		/*
 		 * The row of a session that has gone is deleted while it is known
 		 * that everybody has confirmed.  After a restart servers would be
-		 * asked, and one that was dropped meanwhile can't be.
+		 * asked, and one that was dropped meanwhile cannot be.
 		 */
 		adopted = row->inherited ||
 			DtxActivityAdoptRow(row->boot_id, row->xid);
@@ -199,7 +199,7 @@ DtxUnconfirmedRead(DtxResolver *r)
 			r->prunable = true;
 		notes = lappend(notes, note);
 
-		/* A server that is gone can't confirm, but must not be forgotten. */
+		/* A server that is gone cannot confirm, but must not be forgotten. */
 		for (int i = 0; i < row->nparticipants; i++)
 		{
 			if (!note->confirmed[i] &&
@@ -222,7 +222,7 @@ DtxUnconfirmedRead(DtxResolver *r)
 }
 
 /*
- * A participant of a committed transaction can't be asked: let the in-doubt
+ * A participant of a committed transaction cannot be asked: let the in-doubt
  * table show it.
  */
 void

@@ -28,7 +28,7 @@ typedef struct DtxProbe
 {
 	bool		reachable;
 	char	   *error;			/* why not reachable; never has a password */
-	char	   *resolver_error; /* why a resolver can't use the mapping, or
+	char	   *resolver_error; /* why a resolver cannot use the mapping, or
 								 * NULL */
 	char	   *remote_user;	/* current_user there */
 	char	   *database;		/* current_database() there */
@@ -66,7 +66,7 @@ typedef enum DtxVisitPhase
 	DTX_PHASE_MODE,				/* setting up the session for what comes next */
 	DTX_PHASE_WITNESS,			/* waiting for its synchronous standby */
 	DTX_PHASE_FINISH,			/* COMMIT PREPARED, ROLLBACK PREPARED */
-	DTX_PHASE_OUTCOME,			/* asking how somebody else finished some */
+	DTX_PHASE_OUTCOME,			/* asking how others have finished some */
 	DTX_PHASE_PROBE				/* asking what DtxProbe wants to know besides */
 } DtxVisitPhase;
 
@@ -194,7 +194,7 @@ typedef struct DtxVisit
 								 * list? */
 	bool		replicated;		/* and is all that was committed before that
 								 * list? */
-	char	   *no_witness;		/* why it can't be asked, or NULL */
+	char	   *no_witness;		/* why it cannot be asked, or NULL */
 
 	/* findings */
 	uint64		system_id;		/* cluster that the lists are from, or 0 */

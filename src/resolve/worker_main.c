@@ -16,7 +16,6 @@
 #include "nodes/pg_list.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
-#include "postmaster/interrupt.h"
 #include "resolve/known_server.h"
 #include "resolve/resolver.h"
 #include "resolve/schedule.h"
@@ -35,9 +34,9 @@
 #include "utils/palloc.h"
 #include "utils/resowner.h"
 #include "utils/wait_event.h"
-#include "worker/connect.h"
 #include "worker/self.h"
 #include "worker/slots.h"
+#include "worker/startup.h"
 
 /* Pause after sagas could not be looked for, milliseconds. */
 #define PROBE_PAUSE			60000
@@ -85,16 +84,11 @@ dtx_resolver_main(Datum arg)
 	volatile bool leave = false;
 	volatile DtxMoment probe_at = 0;
 
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
-	BackgroundWorkerUnblockSignals();
-
-	/* A SIGHUP from before our handler was there was lost. */
-	ConfigReloadPending = true;
+	DtxWorkerBegin(die);
 
 	/*
 	 * Attach first: then our entry is given back after this process has left
-	 * the proc array, and whoever waits for that may drop the database.
+	 * the proc array, and a session that waits for that may drop the database.
 	 */
 	if (!OidIsValid(dbid))
 		dbid = DtxWorkerAwaitDatabase();
@@ -102,7 +96,7 @@ dtx_resolver_main(Datum arg)
 		proc_exit(exit_code);
 	DtxWorkerConnect(dbid, InvalidOid, BGWORKER_BYPASS_ALLOWCONN, "pg_dtx resolver");
 
-	/* Whoever locks our tables for long must not make us deaf. */
+	/* A lock on our tables that is held for long must not make us deaf. */
 	SetConfigOption("lock_timeout", "5s", PGC_USERSET, PGC_S_OVERRIDE);
 
 	/*
@@ -139,11 +133,7 @@ dtx_resolver_main(Datum arg)
 			long		timeout = -1;
 
 			CHECK_FOR_INTERRUPTS();
-			if (ConfigReloadPending)
-			{
-				ConfigReloadPending = false;
-				ProcessConfigFile(PGC_SIGHUP);
-			}
+			(void) DtxWorkerReloadConfig();
 
 			/* Wake-ups from now on are seen in the next round. */
 			(void) DtxWorkerTakeWork();

@@ -30,7 +30,7 @@ static int	nannounced = 0;
  * What the transaction would have announced is not so.  Never throws.
  */
 void
-DtxSagaForgetAnnouncements(void)
+DtxSagaDropAnnouncements(void)
 {
 	nannounced = 0;
 }

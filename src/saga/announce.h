@@ -8,7 +8,7 @@
 #ifndef PG_DTX_ANNOUNCE_H
 #define PG_DTX_ANNOUNCE_H
 
-extern void DtxSagaForgetAnnouncements(void);
+extern void DtxSagaDropAnnouncements(void);
 extern bool DtxSagaHasAnnouncements(void);
 extern void DtxSagaAnnounce(void);
 

@@ -66,7 +66,7 @@ saga_xact_callback(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_ABORT:
 			DtxClaimsAtAbort();
-			DtxSagaForgetAnnouncements();
+			DtxSagaDropAnnouncements();
 			wake_asked = false;
 			finished_asked = 0;
 			stop_requests = NULL;
@@ -75,7 +75,7 @@ saga_xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PREPARE:
 
 			/*
-			 * Whoever commits it doesn't know what is in it.  Those who wait
+			 * The session that commits it does not know what is in it.  Those who wait
 			 * for a saga look from time to time.
 			 */
 			if (wake_asked || stop_requests != NULL)

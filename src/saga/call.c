@@ -73,7 +73,7 @@ internal_function(const char *name, oidvector *types, Oid *owner)
 		ReleaseSysCache(tuple);
 	}
 
-	/* One of this name that somebody else made does not count. */
+	/* One of this name that is not the extension's does not count. */
 	for (int i = 0; i < nverified && !known; i++)
 		known = verified[i] == funcid;
 	if (OidIsValid(funcid) && !known)

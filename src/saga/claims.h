@@ -20,7 +20,7 @@ typedef struct DtxSagaExecution
 	int16		step;
 	int32		attempt;
 	bool		compensation;
-	bool		stopping;		/* has somebody asked it to stop? */
+	bool		stopping;		/* was it asked to stop? */
 	DtxMoment	begun_at;
 } DtxSagaExecution;
 

@@ -30,13 +30,13 @@
 /* A worker is not sent away for the sake of another role before that, ms. */
 #define MIN_TENURE	1000
 
-/* A role waits so long for its only worker before somebody's step is stopped, ms. */
+/* A role waits so long for its only worker before a step is stopped, ms. */
 #define ROOM_PATIENCE	5000
 
 /* A worker that lived for this time did not die of its start, ms. */
 #define HEALTHY_AFTER	10000
 
-/* A role that can't connect is looked at again after this time, ms. */
+/* A role that cannot connect is looked at again after this time, ms. */
 #define ROLE_PAUSE	60000
 
 static DtxRoleState *role_state(DtxScheduler *s, Oid role);
@@ -53,7 +53,7 @@ static void stop_one(DtxScheduler *s, Oid for_role, int share);
  * whether there were any.
  */
 bool
-DtxPlacementCollect(DtxScheduler *s)
+DtxPlacementNoteExits(DtxScheduler *s)
 {
 	DtxSagaWorker *workers;
 	int			n;
@@ -98,7 +98,7 @@ DtxPlacementCollect(DtxScheduler *s)
 		}
 		if (!worker->clean)
 			role_died(s, worker->role, worker->attached_at);
-		DtxSagaWorkerForget(worker);
+		DtxSagaWorkerRelease(worker);
 		left = true;
 	}
 
@@ -201,7 +201,7 @@ DtxPlacementServe(DtxScheduler *s, List *work)
 	HASH_SEQ_STATUS seq;
 	DtxRoleState *state;
 	ListCell   *lc;
-	bool		wanting = false;
+	bool		place_needed = false;
 	int			nroles = 0;
 
 	/* A role's share of the workers; and who has waited longest comes first. */
@@ -243,8 +243,8 @@ DtxPlacementServe(DtxScheduler *s, List *work)
 		}
 
 		/*
-		 * As many more as are needed and allowed.  Whoever is busy goes on
-		 * with what is left, but somebody else's step may be in his way: look
+		 * As many more as are needed and allowed.  A busy one goes on
+		 * with what is left, but another's step may be in its way: look
 		 * again.
 		 */
 		if (!DtxIsDue(state->backoff.next))
@@ -269,14 +269,14 @@ DtxPlacementServe(DtxScheduler *s, List *work)
 		}
 		if (there > 0)
 			continue;
-		wanting |= send_one_away(s, w->role);
+		place_needed |= send_one_away(s, w->role);
 		state->seen = true;
 		if (state->waiting_since == 0)
 			state->waiting_since = DtxNow();
 		else if (DtxIsDue(state->waiting_since + ROOM_PATIENCE))
 			stop_one(s, w->role, Max(1, dtx_saga_workers / Max(1, nroles)));
 	}
-	DtxSchedulerWants(wanting);
+	DtxSchedulerWakeWhenIdle(place_needed);
 
 	hash_seq_init(&seq, s->roles);
 	while ((state = hash_seq_search(&seq)) != NULL)
@@ -342,7 +342,7 @@ start_worker(DtxScheduler *s, Oid role)
 
 /*
  * A role has work and no worker, and all are taken: let the role that has most
- * of them give one up.  Returns true; the caller is told when somebody leaves.
+ * of them give one up.  Returns true; the caller is told when a worker leaves.
  */
 static bool
 send_one_away(DtxScheduler *s, Oid for_role)
@@ -355,7 +355,7 @@ send_one_away(DtxScheduler *s, Oid for_role)
 		DtxSagaWorker *worker = &s->workers[i];
 		int			n = 0;
 
-		/* Somebody is leaving already. */
+		/* One is leaving already. */
 		if (worker->stop)
 			return true;
 		if (worker->starting || worker->role == for_role)

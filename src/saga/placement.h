@@ -36,7 +36,7 @@ typedef struct DtxRoleState
 	DtxBackoff	backoff;		/* of workers that died in a row */
 	DtxMoment	waiting_since;	/* it needs a worker and has none; 0: not so */
 	bool		seen;			/* does it have work in this round? */
-	bool		refused;		/* has it been said that it can't connect? */
+	bool		refused;		/* has it been said that it cannot connect? */
 } DtxRoleState;
 
 /* A worker that the scheduler has started, and that may still be starting. */
@@ -57,14 +57,14 @@ typedef struct DtxScheduler
 	int			nworkers;
 	DtxSagaExecution *executions;	/* what they execute; room for one each */
 	DtxMoment	next_look;		/* when to ask what is due; DTX_NEVER: not
-								 * before somebody wakes us */
+								 * before we are woken */
 	DtxMoment	idle_since;		/* nothing is scheduled, and no worker there;
 								 * 0: not so */
 	Oid			last_deadline;	/* role whose deadlines passed last */
 	bool		no_slot_logged; /* has it been said that slots are missing? */
 } DtxScheduler;
 
-extern bool DtxPlacementCollect(DtxScheduler *s);
+extern bool DtxPlacementNoteExits(DtxScheduler *s);
 extern void DtxPlacementServe(DtxScheduler *s, List *work);
 
 #endif							/* PG_DTX_PLACEMENT_H */

@@ -23,7 +23,6 @@
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "pgstat.h"
-#include "postmaster/interrupt.h"
 #include "saga/call.h"
 #include "saga/claims.h"
 #include "saga/placement.h"
@@ -41,6 +40,7 @@
 #include "worker/saga_workers.h"
 #include "worker/self.h"
 #include "worker/slots.h"
+#include "worker/startup.h"
 
 /* ... and the scheduler. */
 #define SCHEDULER_LINGER	10000
@@ -84,7 +84,7 @@ dtx_saga_scheduler_main(Datum arg)
 	DtxSagaStartProcess(DTX_WORKER_SCHEDULER, DatumGetObjectId(arg),
 						"pg_dtx saga scheduler");
 
-	/* Whoever locks our tables for long must not make us deaf. */
+	/* A lock on our tables that is held for long must not make us deaf. */
 	SetConfigOption("lock_timeout", "5s", PGC_USERSET, PGC_S_OVERRIDE);
 
 	/* Deadlines that have passed pass again after a crash. */
@@ -123,12 +123,8 @@ dtx_saga_scheduler_main(Datum arg)
 			long		timeout = -1;
 
 			CHECK_FOR_INTERRUPTS();
-			if (ConfigReloadPending)
-			{
-				ConfigReloadPending = false;
-				ProcessConfigFile(PGC_SIGHUP);
+			if (DtxWorkerReloadConfig())
 				s->next_look = 0;
-			}
 			if (!DtxIsDue(errors.next))
 				timeout = Max(DtxUntil(errors.next), 1);
 			else
@@ -182,9 +178,9 @@ scheduler_look(DtxScheduler *s, bool *leave)
 	bool		enabled = dtx_saga_workers > 0 && dtx_resolver;
 	bool		look = DtxIsDue(s->next_look);
 
-	/* Whoever wakes us from now on is for the next round. */
+	/* Wake-ups from now on are for the next round. */
 	look |= DtxWorkerTakeWork();
-	look |= DtxPlacementCollect(s);
+	look |= DtxPlacementNoteExits(s);
 	if (look)
 	{
 		List	   *work;

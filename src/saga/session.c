@@ -20,8 +20,6 @@
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "pgstat.h"
-#include "postmaster/bgworker.h"
-#include "postmaster/interrupt.h"
 #include "saga/session.h"
 #include "saga/stop.h"
 #include "storage/ipc.h"
@@ -36,9 +34,9 @@
 #include "utils/syscache.h"
 #include "utils/timeout.h"
 #include "utils/wait_event.h"
-#include "worker/connect.h"
 #include "worker/self.h"
 #include "worker/slots.h"
+#include "worker/startup.h"
 
 /* Worker: has a step run in this session since it was cleaned? */
 bool		DtxSagaSessionUsed = false;
@@ -51,14 +49,9 @@ DtxSagaStartProcess(DtxWorkerKind kind, Oid dbid, const char *name)
 {
 	Oid			role = InvalidOid;
 
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, kind == DTX_WORKER_SAGA ? DtxSagaHandleSigterm : die);
 	if (kind == DTX_WORKER_SAGA)
 		pqsignal(SIGUSR2, DtxSagaHandleSigusr2);
-	BackgroundWorkerUnblockSignals();
-
-	/* A SIGHUP from before our handler was there was lost. */
-	ConfigReloadPending = true;
+	DtxWorkerBegin(kind == DTX_WORKER_SAGA ? DtxSagaHandleSigterm : die);
 
 	/* Before connecting, see DtxWorkerAttach(). */
 	if (!DtxWorkerAttach(kind, dbid))

@@ -56,7 +56,7 @@ static DtxStep *read_step(Datum taken, bool *more);
 /*
  * In a transaction: take a step that is due, of saga "only" if that is not 0.
  * If there is none, *more says whether to ask again.  If it is to be careful, a
- * step that can't even be looked at is left for later; that costs a
+ * step that cannot even be looked at is left for later; that costs a
  * subtransaction for each one.
  */
 DtxStep *
@@ -229,7 +229,7 @@ DtxStepDone(DtxStep *step, Datum result, bool isnull)
 	PushActiveSnapshot(GetTransactionSnapshot());
 
 	/*
-	 * Somebody may hold the saga's row, and wait on a server for what this
+	 * Another session may hold the saga's row, and wait on a server for what this
 	 * step has locked there: nobody sees such a deadlock.  The step is tried
 	 * again then.
 	 */

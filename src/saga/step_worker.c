@@ -34,6 +34,7 @@
 #include "utils/snapmgr.h"
 #include "worker/self.h"
 #include "worker/slots.h"
+#include "worker/startup.h"
 
 /* How long a worker stays without anything to do, ms. */
 #define WORKER_LINGER	10000
@@ -87,13 +88,9 @@ dtx_saga_worker_main(Datum arg)
 		PG_TRY();
 		{
 			CHECK_FOR_INTERRUPTS();
-			if (ConfigReloadPending)
-			{
-				ConfigReloadPending = false;
-				ProcessConfigFile(PGC_SIGHUP);
-			}
+			(void) DtxWorkerReloadConfig();
 
-			/* After an error nothing is done for a while, whoever wakes us. */
+			/* After an error nothing is done for a while, even if we are woken. */
 			paused = !DtxIsDue(errors.next);
 			if (paused)
 				(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |

@@ -162,7 +162,7 @@ DtxSagaBeginExecution(void)
 }
 
 /*
- * ... no more.  Whoever has tried to cancel came too late; a worker that is to leave
+ * ... no more.  An attempt to cancel came too late; a worker that is to leave
  * does so at the next opportunity.
  */
 void

@@ -25,7 +25,7 @@
 #include "utils/timestamp.h"
 #include "worker/self.h"
 
-/* Longest sleep of somebody who waits for a saga, milliseconds. */
+/* Longest sleep of a session that waits for a saga, milliseconds. */
 #define MAX_WAIT_SLEEP	10000
 
 /* ... where nobody wakes him: on a standby. */

@@ -489,7 +489,7 @@ forget_dropped(const DtxGid *gid, DtxDecision decision,
 
 /*
  * Make sure that a participant of a transaction that has committed is committed
- * on its server.  Throws if that can't be done or found out now.
+ * on its server.  Throws if that cannot be done or found out now.
  *
  * "Does not exist" is proof here: a transaction commits only after all its
  * PREPAREs have succeeded, so none can arrive later.

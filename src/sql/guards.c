@@ -74,7 +74,7 @@ dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,
 
 	/*
 	 * The resolver may have kept a connection to it, if it was there.
-	 * (Otherwise whoever may create servers could have all others visited
+	 * (Otherwise a user who may create servers could have all others visited
 	 * again and again.)
 	 */
 	if (access == OAT_DROP && classId == ForeignServerRelationId)
@@ -135,7 +135,7 @@ DtxCheckNothingInDoubt(bool current_boot_only)
 	bool		decisions;
 	ListCell   *lc;
 
-	/* What this session has not waited for; it can't show as somebody else's. */
+	/* What this session has not waited for; it cannot show as another session's. */
 	CoordinatorSettleAll();
 
 	/*

@@ -123,7 +123,7 @@ become_another(const DtxBoots *boots)
 	UnregisterSnapshot(snapshot);
 
 	DtxBootDeleteFormer(boots);
-	DtxRouteForgetAll();
+	DtxRouteDeleteAll();
 
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -139,7 +139,7 @@ become_another(const DtxBoots *boots)
 /*
  * What both have in common.
  *
- * A new identity makes all gids of the old one somebody else's, and decisions
+ * A new identity makes all gids of the old one another coordinator's, and decisions
  * about them useless.  So no transaction of the current boot may be under way or in
  * doubt (DtxCoordinatorConfirm sees to those that begin now).  Those of former boots are the original's if resolution is suspended; otherwise they
  * are ours, and there must be none.

@@ -311,7 +311,7 @@ DtxActivityForgetRow(void)
  * Is a live backend of this boot taking care of this gid?
  *
  * "false" is final for a gid of this boot: a backend answers for a transaction
- * before its first PREPARE is sent, so the gid of a transaction to come can't
+ * before its first PREPARE is sent, so the gid of a transaction to come cannot
  * have been seen on a server, and an xid is not used twice in one boot.  After
  * "false", a snapshot taken later shows the outcome, because slots are emptied
  * after ProcArrayEndTransaction() (access/transam/xact.c, CommitTransaction
@@ -411,7 +411,7 @@ DtxActivityConfirmed(uint64 boot_id, uint64 xid)
  * A decision row that waits in a slot without a backend, to be used again by the
  * next one: take it away from the slot.  Returns false if there is no such slot.
  * After "true" the row is the caller's to delete: all participants have
- * confirmed (DtxActivitySetRow), and whoever takes the slot now does not find
+ * confirmed (DtxActivitySetRow), and the backend that takes the slot now does not find
  * it.  A backend that is overwriting it has the slot, so it is not taken from
  * that one.
  */

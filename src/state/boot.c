@@ -674,7 +674,7 @@ DtxBootsXidOrigin(const DtxBoots *boots, uint64 boot_id, uint64 xid,
  * For how long, in milliseconds, should nothing of a former boot have been prepared?
  */
 int64
-DtxBootsQuietFor(const DtxBoots *boots)
+DtxFormerBootsEndedFor(const DtxBoots *boots)
 {
 	int64		result = DtxNow() - shared->started;
 

@@ -59,6 +59,6 @@ extern bool DtxBootsSuspended(const DtxBoots *boots);
 extern DtxHistory DtxBootsHistory(const DtxBoots *boots, uint64 boot_id);
 extern DtxXidOrigin DtxBootsXidOrigin(const DtxBoots *boots, uint64 boot_id,
 									  uint64 xid, uint64 next_xid);
-extern int64 DtxBootsQuietFor(const DtxBoots *boots);
+extern int64 DtxFormerBootsEndedFor(const DtxBoots *boots);
 
 #endif							/* PG_DTX_BOOT_H */

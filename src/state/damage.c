@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * damage.c
- *		What somebody has finished against its decision: recorded in a table,
+ *		What was finished against its decision by others: recorded in a table,
  *		so that it stays visible until a human acknowledges it.
  *
  * The resolver finds it (resolver.c) and records it in a transaction of its
@@ -9,7 +9,7 @@
  *
  * Whatever dtx.force_in_doubt() did on the word of a human is no damage: it is on record
  * already, in dtx_internal.forced_record.  dtx.force_in_doubt() locks that table before it does anything
- * on a server (DtxDamageLockForced), so whoever locks it against writers and
+ * on a server (DtxDamageLockForced), so a session that locks it against writers and
  * then looks sees the row of everything that was forced before.  What it has
  * forgotten is finished as the human said if it appears after all.
  *
@@ -175,7 +175,7 @@ found_detail(DtxDecision decided, DtxFound found)
  *
  * To be called by the resolver in a transaction that does nothing else, and
  * that it commits before it forgets anything.  Returns false if that is not
- * possible now and has to be tried again later: somebody may be writing down in
+ * possible now and has to be tried again later: another session may be writing down in
  * this moment that he did it on purpose.  Does not wait for him.  Throws like
  * any write.
  */

@@ -17,8 +17,8 @@
  * lock, the snapshot, the shape of the rows (tables.c), pruning.  Those that can be
  * left out, because the relation is a materialized view, of which PostgreSQL
  * uses nothing but the storage: triggers, rules, row security, constraints,
- * generated columns and foreign keys can't be created on it, and only REFRESH,
- * which protection.c refuses, writes it otherwise.  It can't be published either
+ * generated columns and foreign keys cannot be created on it, and only REFRESH,
+ * which protection.c refuses, writes it otherwise.  It cannot be published either
  * (catalog/pg_publication.c, is_publishable_class), not even by FOR ALL TABLES: a
  * subscriber would stop at the first row, or take another coordinator's decisions
  * for its own.  Indexes can be created, and are refused.

@@ -402,7 +402,7 @@ DtxDecisionMapPrune(const DtxDecisionPlace *place)
  * A database was dropped.
  */
 void
-DtxDecisionMapForget(Oid dbid)
+DtxDecisionMapDropDatabase(Oid dbid)
 {
 	HASH_SEQ_STATUS seq;
 	MapEntry   *entry;

@@ -28,6 +28,6 @@ extern DtxDecisionPlace *DtxDecisionMapList(int *n);
 extern bool DtxDecisionMapFind(uint64 boot_id, uint64 xid, ItemPointer tid);
 extern bool DtxDecisionMapInProgress(const DtxDecisionPlace *place);
 extern void DtxDecisionMapPrune(const DtxDecisionPlace *place);
-extern void DtxDecisionMapForget(Oid dbid);
+extern void DtxDecisionMapDropDatabase(Oid dbid);
 
 #endif							/* PG_DTX_DECISION_MAP_H */

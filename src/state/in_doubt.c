@@ -149,13 +149,13 @@ DtxInDoubtAdd(const DtxInDoubt *entry)
  * cluster "seen_on" (0 if that does not tell).
  *
  * An entry of another server that says on which cluster it was prepared is not
- * touched because somebody uses its gid on a different one: it would become the
+ * touched because another transaction uses its gid on a different one: it would become the
  * business of a server that can never confirm it.
  *
  * Returns false if there is no room, or the entry is not this server's.
  */
 bool
-DtxInDoubtSeen(const DtxInDoubt *entry, uint64 seen_on)
+DtxInDoubtAddListed(const DtxInDoubt *entry, uint64 seen_on)
 {
 	return add_entry(entry, true, seen_on);
 }
@@ -172,7 +172,7 @@ add_entry(const DtxInDoubt *entry, bool seen, uint64 seen_on)
 
 	/*
 	 * The hash table may find room for more than it was made for in what
-	 * shared memory has to spare; don't let it depend on that.
+	 * shared memory has to spare; do not let it depend on that.
 	 */
 	if (hash_get_num_entries(in_doubt_hash) < dtx_max_in_doubt)
 		old = hash_search(in_doubt_hash, &entry->gid, HASH_ENTER_NULL, &found);
@@ -359,7 +359,7 @@ note_change(void)
 
 /*
  * A number that is another one after entries, of any database, were added or have
- * become due earlier.  No lock is taken.  Whoever adds one wakes the resolver after
+ * become due earlier.  No lock is taken.  The session that adds one wakes the resolver after
  * that.
  */
 uint64
@@ -557,7 +557,7 @@ DtxServerStatusGet(Oid dbid, Oid serverid, DtxServerStatus *copy)
  * Forget a server, because it was dropped.  Never throws.
  */
 void
-DtxServerStatusForget(Oid dbid, Oid serverid)
+DtxServerStatusRemove(Oid dbid, Oid serverid)
 {
 	ServerKey	key = {.dbid = dbid, .serverid = serverid};
 

@@ -67,7 +67,7 @@ extern void DtxInDoubtShmemInit(void);
 
 /* never throw: they are called after the local commit */
 extern bool DtxInDoubtAdd(const DtxInDoubt *entry);
-extern bool DtxInDoubtSeen(const DtxInDoubt *entry, uint64 seen_on);
+extern bool DtxInDoubtAddListed(const DtxInDoubt *entry, uint64 seen_on);
 extern void DtxInDoubtRemove(const DtxGid *gid);
 extern void DtxInDoubtFailed(const DtxGid *gid, const char *error,
 							 Oid error_umid, DtxMoment next_attempt);
@@ -79,7 +79,7 @@ extern List *DtxInDoubtList(Oid dbid);
 
 extern void DtxServerStatusSet(const DtxServerStatus *status);
 extern bool DtxServerStatusGet(Oid dbid, Oid serverid, DtxServerStatus *copy);
-extern void DtxServerStatusForget(Oid dbid, Oid serverid);
+extern void DtxServerStatusRemove(Oid dbid, Oid serverid);
 
 /* What a resolver has to know to see when an entry is due. */
 typedef struct DtxInDoubtDue

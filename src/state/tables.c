@@ -5,7 +5,7 @@
  *		installed, is a table the one of its script.
  *
  * Whether the extension is installed is told by pg_extension, by nothing else.  If
- * it is, and one of its tables is not to be found, or is not its member, somebody
+ * it is, and one of its tables is not to be found, or is not its member, an administrator
  * has renamed, moved or removed it (protection.c refuses that as long as the
  * library is loaded): that is an ERROR, not "not installed".
  *

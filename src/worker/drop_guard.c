@@ -37,8 +37,9 @@
 #include "utils/snapmgr.h"
 #include "utils/snapshot.h"
 #include "utils/syscache.h"
-#include "worker/connect.h"
 #include "worker/drop_guard.h"
+#include "worker/register.h"
+#include "worker/startup.h"
 #include "worker/turns.h"
 
 /* Longest time that a worker is waited for, milliseconds. */
@@ -114,13 +115,13 @@ DtxDropGuardShmemInit(void)
  */
 
 /*
- * Throw if a database has decisions that may be needed, or if that can't be found
+ * Throw if a database has decisions that may be needed, or if that cannot be found
  * out.  Its workers have been stopped.  In a transaction; interruptible.
  */
 void
 DtxDropGuardCheck(Oid dbid, const char *name)
 {
-	/* No workers in single-user mode; and one can't connect to ruins. */
+	/* No workers in single-user mode; and one cannot connect to ruins. */
 	if (!IsUnderPostmaster || is_invalid(dbid))
 		return;
 
@@ -185,16 +186,9 @@ ask(Oid dbid)
 	question->answer = ANSWER_UNKNOWN;
 	LWLockRelease(&shared->lock);
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	snprintf(worker.bgw_library_name, sizeof(worker.bgw_library_name), "pg_dtx");
-	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name),
-			 "dtx_drop_guard_main");
+	DtxWorkerDescribe(&worker, "dtx_drop_guard_main", "pg_dtx drop guard");
 	snprintf(worker.bgw_name, sizeof(worker.bgw_name),
 			 "pg_dtx drop guard for database %u", dbid);
-	snprintf(worker.bgw_type, sizeof(worker.bgw_type), "pg_dtx drop guard");
 	worker.bgw_main_arg = ObjectIdGetDatum(dbid);
 	memcpy(worker.bgw_extra, &key, sizeof(key));
 	worker.bgw_notify_pid = MyProcPid;
@@ -289,8 +283,7 @@ dtx_drop_guard_main(Datum arg)
 	QuestionKey key;
 	Answer		answer;
 
-	pqsignal(SIGTERM, die);
-	BackgroundWorkerUnblockSignals();
+	DtxWorkerBegin(die);
 	memcpy(&key, MyBgworkerEntry->bgw_extra, sizeof(key));
 	DtxWorkerConnect(DatumGetObjectId(arg), InvalidOid, BGWORKER_BYPASS_ALLOWCONN,
 					 "pg_dtx drop guard");

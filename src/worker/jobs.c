@@ -135,7 +135,7 @@ DtxJobsFindDatabases(void)
  * Find out which workers have left, and why.
  */
 void
-DtxJobsCollect(void)
+DtxJobsNoteExits(void)
 {
 	HASH_SEQ_STATUS seq;
 	DtxJobDatabase *db;
@@ -167,7 +167,7 @@ DtxJobsCollect(void)
 			job->backoff.next = 0;
 			if (entry->not_needed)
 			{
-				/* Unless somebody asked for it after it had looked. */
+				/* Unless it was asked for after it had looked. */
 				job->not_needed = !entry->work;
 				job->backoff.failures = 0;
 			}
@@ -228,7 +228,7 @@ job_died(DtxJob *job)
 }
 
 /*
- * Workers that somebody asked for.
+ * Workers that were asked for.
  */
 void
 DtxJobsTakeWoken(void)

@@ -45,7 +45,7 @@ typedef struct DtxJobDue
 
 extern void DtxJobsInit(void);
 extern void DtxJobsFindDatabases(void);
-extern void DtxJobsCollect(void);
+extern void DtxJobsNoteExits(void);
 extern void DtxJobsTakeWoken(void);
 extern List *DtxJobsDue(long *timeout);
 

@@ -5,11 +5,11 @@
  *		each database that has the extension.
  *
  * It starts a resolver (a dynamic background worker) once in each database; a resolver
- * that finds no extension there leaves, and is not started again until somebody
+ * that finds no extension there leaves, and is not started again until a session
  * asks for it: CREATE EXTENSION, or a backend that hands something over.  A resolver
  * that died is started again after a pause.
  *
- * The same goes for the scheduler of sagas, but that is started only when somebody
+ * The same goes for the scheduler of sagas, but that is started only when a session
  * asks for it: a transaction that starts a saga, or the resolver when it finds some
  * that were left by an earlier life of the server.  The scheduler in its turn starts
  * workers that execute steps.
@@ -27,7 +27,6 @@
 #include "nodes/pg_list.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
-#include "postmaster/interrupt.h"
 #include "state/boot.h"
 #include "state/in_doubt.h"
 #include "storage/ipc.h"
@@ -42,6 +41,7 @@
 #include "worker/launcher.h"
 #include "worker/register.h"
 #include "worker/slots.h"
+#include "worker/startup.h"
 #include "worker/turns.h"
 
 /* Pause between words about that, ms. */
@@ -75,12 +75,7 @@ dtx_launcher_main(Datum arg)
 	DtxMoment	no_slot_logged_at = 0;
 	uint32		wait_event;
 
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
-	BackgroundWorkerUnblockSignals();
-
-	/* A SIGHUP from before our handler was there was lost. */
-	ConfigReloadPending = true;
+	DtxWorkerBegin(die);
 
 	/* No database: shared catalogs are all it needs. */
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
@@ -116,7 +111,7 @@ dtx_launcher_main(Datum arg)
 
 	/*
 	 * Those that an earlier launcher was starting: we have no handle to learn
-	 * of their fate, so don't let them in any more.
+	 * of their fate, so do not let them in any more.
 	 */
 	for (int i = 0; i < DtxWorkers->nworkers; i++)
 	{
@@ -140,11 +135,7 @@ dtx_launcher_main(Datum arg)
 		if (ProcDiePending)
 			proc_exit(1);
 		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
+		(void) DtxWorkerReloadConfig();
 		MemoryContextSwitchTo(loop_cxt);
 		MemoryContextReset(loop_cxt);
 		DtxInDoubtReport();
@@ -163,7 +154,7 @@ dtx_launcher_main(Datum arg)
 		}
 		timeout = DtxUntil(next_scan);
 
-		DtxJobsCollect();
+		DtxJobsNoteExits();
 		DtxJobsTakeWoken();
 		left = start_due(&no_slot_logged_at);
 		if (left >= 0)
@@ -252,7 +243,7 @@ start_due(DtxMoment *logged_at)
 	}
 
 	LWLockAcquire(&DtxWorkers->lock, LW_EXCLUSIVE);
-	DtxWorkers->slot_wanted = waiting > 0;
+	DtxWorkers->slot_needed = waiting > 0;
 	left = DTX_NO_SLOT_PAUSE_MS;
 	if (guest)
 	{
@@ -304,7 +295,7 @@ start_worker(DtxJobDatabase *db, DtxWorkerKind kind)
 		case DTX_NO_SLOT:
 			return kind == DTX_WORKER_RESOLVER && start_reserved(db);
 		case DTX_BLOCKED:
-			/* Whoever blocks the database wakes us when he is done. */
+			/* The backend that blocks the database wakes us when it is done. */
 			return true;
 		case DTX_STARTED:
 			break;

@@ -19,6 +19,23 @@
 #include "worker/turns.h"
 
 /*
+ * What all background workers of pg_dtx have in common: *worker is to run "function" of
+ * this library, connected to a database, once, and is shown as "type".
+ */
+void
+DtxWorkerDescribe(BackgroundWorker *worker, const char *function, const char *type)
+{
+	memset(worker, 0, sizeof(*worker));
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker->bgw_restart_time = BGW_NEVER_RESTART;
+	snprintf(worker->bgw_library_name, sizeof(worker->bgw_library_name), "pg_dtx");
+	snprintf(worker->bgw_function_name, sizeof(worker->bgw_function_name), "%s", function);
+	snprintf(worker->bgw_name, sizeof(worker->bgw_name), "%s", type);
+	snprintf(worker->bgw_type, sizeof(worker->bgw_type), "%s", type);
+}
+
+/*
  * Register the launcher.  From _PG_init() in the postmaster only.
  */
 void
@@ -30,24 +47,14 @@ DtxLauncherRegister(void)
 	if (IsBinaryUpgrade)
 		return;
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
-		BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	DtxWorkerDescribe(&worker, "dtx_launcher_main", "pg_dtx launcher");
 	worker.bgw_restart_time = 5;
-	snprintf(worker.bgw_library_name, sizeof(worker.bgw_library_name), "pg_dtx");
-	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name),
-			 "dtx_launcher_main");
-	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "pg_dtx launcher");
-	snprintf(worker.bgw_type, sizeof(worker.bgw_type), "pg_dtx launcher");
 	RegisterBackgroundWorker(&worker);
 
 	/* The reserved resolver. */
+	DtxWorkerDescribe(&worker, "dtx_resolver_main", "pg_dtx resolver");
 	worker.bgw_restart_time = 1;
-	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name),
-			 "dtx_resolver_main");
 	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "pg_dtx reserved resolver");
-	snprintf(worker.bgw_type, sizeof(worker.bgw_type), "pg_dtx resolver");
 	worker.bgw_main_arg = ObjectIdGetDatum(InvalidOid);
 	RegisterBackgroundWorker(&worker);
 }
@@ -97,7 +104,7 @@ DtxWorkerRegister(DtxWorkerKind kind, Oid dbid, Oid role, DtxWorkerKey *key,
 	 */
 	first_saga = kind == DTX_WORKER_SAGA && !DtxSlotOfSagas(dbid);
 	if (entry == NULL ||
-		(kind == DTX_WORKER_SAGA && !first_saga && DtxWorkers->slot_wanted))
+		(kind == DTX_WORKER_SAGA && !first_saga && DtxWorkers->slot_needed))
 	{
 		if (first_saga)
 			DtxTurnsMakeRoom(DTX_SAGA_GUEST_MS);
@@ -108,18 +115,11 @@ DtxWorkerRegister(DtxWorkerKind kind, Oid dbid, Oid role, DtxWorkerKey *key,
 	key->generation = entry->generation;
 	LWLockRelease(&DtxWorkers->lock);
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
-		BGWORKER_BACKEND_DATABASE_CONNECTION | DTX_BGWORKER_INTERRUPTIBLE;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	snprintf(worker.bgw_library_name, sizeof(worker.bgw_library_name), "pg_dtx");
-	snprintf(worker.bgw_function_name, sizeof(worker.bgw_function_name), "%s",
-			 functions[kind]);
+	DtxWorkerDescribe(&worker, functions[kind], names[kind]);
+	worker.bgw_flags |= DTX_BGWORKER_INTERRUPTIBLE;
 	snprintf(worker.bgw_name, sizeof(worker.bgw_name),
 			 OidIsValid(role) ? "%s for database %u, role %u" :
 			 "%s for database %u", names[kind], dbid, role);
-	snprintf(worker.bgw_type, sizeof(worker.bgw_type), "%s", names[kind]);
 	worker.bgw_main_arg = ObjectIdGetDatum(dbid);
 	memcpy(worker.bgw_extra, key, sizeof(*key));
 	worker.bgw_notify_pid = MyProcPid;

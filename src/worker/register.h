@@ -16,9 +16,11 @@ typedef enum DtxStartResult
 {
 	DTX_STARTED,
 	DTX_NO_SLOT,				/* no free background-worker slot */
-	DTX_BLOCKED					/* somebody wants no worker in the database */
+	DTX_BLOCKED					/* a statement needs the database for itself */
 } DtxStartResult;
 
+extern void DtxWorkerDescribe(BackgroundWorker *worker, const char *function,
+							  const char *type);
 extern DtxStartResult DtxWorkerRegister(DtxWorkerKind kind, Oid dbid, Oid role,
 										DtxWorkerKey *key,
 										BackgroundWorkerHandle **handle);

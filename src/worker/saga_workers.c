@@ -21,7 +21,7 @@ static DtxWorkerSlot *saga_entry(const DtxSagaWorker *worker);
 
 /*
  * The workers of sagas of this database, those included whose going the
- * scheduler has not acknowledged (DtxSagaWorkerForget).  Returns their number,
+ * scheduler has not acknowledged (DtxSagaWorkerRelease).  Returns their number,
  * which max_worker_processes is an upper bound of.
  */
 int
@@ -143,7 +143,7 @@ DtxSagaWorkersPoke(void)
 			continue;
 		any = true;
 
-		/* It can't detach while we hold the lock, so the pid is right. */
+		/* It cannot detach while we hold the lock, so the pid is right. */
 		if (entry->state == DTX_SLOT_RUNNING && !entry->idle)
 			(void) kill(entry->pid, SIGUSR2);
 	}
@@ -155,7 +155,7 @@ DtxSagaWorkersPoke(void)
  * It has left, or is not wanted any more if it is still starting.
  */
 void
-DtxSagaWorkerForget(const DtxSagaWorker *worker)
+DtxSagaWorkerRelease(const DtxSagaWorker *worker)
 {
 	DtxWorkerSlot *entry;
 

@@ -33,6 +33,6 @@ extern DtxStartResult DtxSagaWorkerStart(Oid role, DtxSagaWorker *worker,
 extern void DtxSagaWorkerWake(const DtxSagaWorker *worker);
 extern void DtxSagaWorkerDismiss(const DtxSagaWorker *worker);
 extern bool DtxSagaWorkersPoke(void);
-extern void DtxSagaWorkerForget(const DtxSagaWorker *worker);
+extern void DtxSagaWorkerRelease(const DtxSagaWorker *worker);
 
 #endif							/* PG_DTX_SAGA_WORKERS_H */

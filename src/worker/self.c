@@ -105,7 +105,7 @@ DtxWorkerAwaitDatabase(void)
  * To be called before the process connects to the database.  on_shmem_exit
  * callbacks run in reverse order, so ours runs after RemoveProcFromArray()
  * (registered by InitPostgres()): when the entry says that we are gone, we
- * don't count as a user of the database any more.
+ * do not count as a user of the database any more.
  */
 bool
 DtxWorkerAttach(DtxWorkerKind kind, Oid dbid)
@@ -289,7 +289,7 @@ DtxWorkerRole(void)
 
 /*
  * Has this resolver or worker of sagas something to do?  If a worker of sagas has had something to do, and
- * has nothing now, its scheduler is told: somebody else may need its place, or
+ * has nothing now, its scheduler is told: another role may need its place, or
  * there was a step that it was not allowed to take.
  */
 void
@@ -300,7 +300,7 @@ DtxWorkerSetIdle(bool idle, bool had_work)
 	if (my_entry->kind == DTX_WORKER_RESOLVER)
 	{
 		/* Another database may be waiting for just that. */
-		if (idle && DtxWorkers->slot_wanted && DtxWorkers->launcher_latch != NULL)
+		if (idle && DtxWorkers->slot_needed && DtxWorkers->launcher_latch != NULL)
 			SetLatch(DtxWorkers->launcher_latch);
 	}
 	else if (idle && had_work)
@@ -321,7 +321,7 @@ DtxWorkerSetIdle(bool idle, bool had_work)
  * Does the scheduler want to be woken when a worker has nothing to do any more?
  */
 void
-DtxSchedulerWants(bool idle_worker)
+DtxSchedulerWakeWhenIdle(bool idle_worker)
 {
 	LWLockAcquire(&DtxWorkers->lock, LW_EXCLUSIVE);
 	my_entry->idle = idle_worker;

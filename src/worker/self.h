@@ -21,6 +21,6 @@ extern void DtxWorkerNotNeeded(void);
 extern bool DtxWorkerExecutesSagas(void);
 extern Oid	DtxWorkerRole(void);
 extern void DtxWorkerSetIdle(bool idle, bool had_work);
-extern void DtxSchedulerWants(bool idle_worker);
+extern void DtxSchedulerWakeWhenIdle(bool idle_worker);
 
 #endif							/* PG_DTX_SELF_H */

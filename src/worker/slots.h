@@ -57,11 +57,11 @@ typedef struct DtxWorkerSlot
 	bool		not_needed;		/* left because there was nothing to do for it */
 	bool		idle;			/* of a resolver or a worker of sagas: has
 								 * nothing to do; of a scheduler: wants to
-								 * know who hasn't */
+								 * know who has not */
 	DtxMoment	attached_at;	/* running since */
 } DtxWorkerSlot;
 
-/* A worker that somebody asks for. */
+/* A worker that is asked for. */
 typedef struct DtxWokenWorker
 {
 	Oid			dbid;
@@ -79,7 +79,7 @@ typedef struct DtxWorkersShared
 	bool		woken_all;		/* there were more of them */
 	bool		prepared;		/* may COMMIT PREPARED start sagas? */
 	bool		launched;		/* was there a launcher before? */
-	bool		slot_wanted;	/* does a resolver or scheduler wait for a
+	bool		slot_needed;	/* does a resolver or scheduler wait for a
 								 * slot? */
 	DtxMoment	guest_since;	/* since then, or last time, ... */
 	DtxMoment	guest_until;	/* ... until then a slot is left to something

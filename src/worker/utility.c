@@ -145,7 +145,7 @@ dtx_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
 
 			foreach(lc, DtxInDoubtList(dbid))
 				DtxInDoubtRemove(&((DtxInDoubt *) lfirst(lc))->gid);
-			DtxDecisionMapForget(dbid);
+			DtxDecisionMapDropDatabase(dbid);
 		}
 	}
 	PG_CATCH();

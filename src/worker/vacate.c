@@ -183,7 +183,7 @@ DtxVacateBlock(Oid dbid)
 					DtxSlotGiveBack(entry);
 
 				/*
-				 * The entry can't be given back while we hold the lock, so
+				 * The entry cannot be given back while we hold the lock, so
 				 * the pid is right.
 				 */
 				if (entry->state == DTX_SLOT_RUNNING)

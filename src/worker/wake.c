@@ -147,7 +147,7 @@ DtxWakeAfterCommitPrepared(void)
 }
 
 /*
- * The end of a transaction: whoever waits for it is woken.  Never throws.
+ * The end of a transaction: the worker that waits for it is woken.  Never throws.
  */
 static void
 wake_xact_callback(XactEvent event, void *arg)

@@ -1,8 +1,9 @@
 /*-------------------------------------------------------------------------
  *
- * connect.c
- *		How a background worker connects to its database: as itself, whatever the
- *		database or its role have as their defaults.
+ * startup.c
+ *		How a background worker starts: its signals, its configuration, and its
+ *		connection, which is its own whatever the database or its role have as
+ *		their defaults.
  *
  * ALTER DATABASE ... SET and ALTER ROLE ... SET are meant for the sessions of users.
  * Of them, a worker that works for all must not take over who it is (role), what
@@ -23,8 +24,9 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
 #include "utils/guc.h"
-#include "worker/connect.h"
+#include "worker/startup.h"
 
 typedef struct Setting
 {
@@ -65,6 +67,35 @@ override(const Setting *settings, int n)
 			SetConfigOption(settings[i].name, settings[i].value, PGC_SUSET,
 							PGC_S_OVERRIDE);
 	}
+}
+
+/*
+ * The first thing that a background worker does: from now on "sigterm" handles SIGTERM,
+ * and SIGHUP is noticed (DtxWorkerReloadConfig).
+ */
+void
+DtxWorkerBegin(pqsigfunc sigterm)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, sigterm);
+	BackgroundWorkerUnblockSignals();
+
+	/* A SIGHUP from before our handler was there was lost. */
+	ConfigReloadPending = true;
+}
+
+/*
+ * In each round of a worker's loop: read the configuration if it has changed.  Returns
+ * whether it was read.
+ */
+bool
+DtxWorkerReloadConfig(void)
+{
+	if (!ConfigReloadPending)
+		return false;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	return true;
 }
 
 /*
