@@ -8,8 +8,7 @@
 -- exists.  dtx_internal is everything else, and nobody's but superusers' (90_privileges.sql).
 --
 
--- The owner of a schema can drop what is in it, so make sure that this is not
--- somebody else's.
+-- The owner of a schema can drop what is in it, so it must be a superuser.
 DO $$
 BEGIN
   IF NOT (SELECT r.rolsuper

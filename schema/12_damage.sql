@@ -1,5 +1,5 @@
 --
--- What somebody has finished against its decision.  Rows are written by the
+-- What was finished elsewhere against its decision.  Rows are written by the
 -- resolver (src/state/damage.c) and never deleted.  Not dumped: they tell of the data
 -- of certain servers, not of a copy's.
 --
@@ -39,8 +39,8 @@ COMMENT ON COLUMN dtx_internal.damage_record.system_id IS
 COMMENT ON COLUMN dtx_internal.damage_record.detail IS
   'what that means, in words';
 COMMENT ON COLUMN dtx_internal.damage_record.acknowledged_at IS
-  'when somebody called dtx.acknowledge_damage(); null: nobody yet';
+  'when dtx.acknowledge_damage() was called; null: not yet';
 COMMENT ON COLUMN dtx_internal.damage_record.acknowledged_by IS
   'session user who did';
 COMMENT ON COLUMN dtx_internal.damage_record.reason IS
-  'why, in his words';
+  'why, in the words of that user';

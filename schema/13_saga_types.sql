@@ -19,7 +19,7 @@ COMMENT ON TYPE dtx.saga_step_state IS
 --
 -- A role in a table.  It is stored as its OID, so that it can be renamed, and goes in
 -- and out as its name, never as a number: in a dump, or a logical replica, the number
--- of a role that was dropped would be somebody else.  A role that does not exist is
+-- of a role that was dropped would be another one.  A role that does not exist is
 -- nobody ('-', zero): nobody can act for it but superusers, and nothing runs as it.
 --
 

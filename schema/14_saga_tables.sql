@@ -1,7 +1,7 @@
 --
 -- Tables of sagas.  All state is here, and only the functions of 31 to 35 change it.
 --
--- Locks: whoever changes anything of a saga locks its row in dtx_internal.saga_record first, and
+-- Locks: what changes anything of a saga locks its row in dtx_internal.saga_record first, and
 -- then rows of dtx_internal.saga_external, and then rows of dtx_internal.saga_step_record.  So two steps
 -- that finish at the same time do it one after the other, and the second one
 -- sees what the first one has done.

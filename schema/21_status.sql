@@ -1,6 +1,6 @@
 --
 -- Views of what is going on.  The functions behind them are called with the privileges
--- of whoever reads the view, and leave out the rows that are not for him.
+-- of the reader of the view, and leave out the rows that are not for that role.
 --
 
 CREATE OR REPLACE VIEW dtx.damage AS
@@ -9,7 +9,7 @@ CREATE OR REPLACE VIEW dtx.damage AS
    WHERE d.acknowledged_at IS NULL;
 
 COMMENT ON VIEW dtx.damage IS
-  'prepared foreign transactions that were finished against their decision, until somebody acknowledges them';
+  'prepared foreign transactions that were finished against their decision, until they are acknowledged';
 COMMENT ON COLUMN dtx.damage.gid IS
   'name of the prepared transaction';
 COMMENT ON COLUMN dtx.damage.server IS
@@ -156,7 +156,7 @@ COMMENT ON COLUMN dtx.servers.checked_at IS
 COMMENT ON COLUMN dtx.servers.version IS
   'version of PostgreSQL there';
 COMMENT ON COLUMN dtx.servers.slots_used IS
-  'prepared transactions there, of whomever';
+  'prepared transactions there, of all applications';
 COMMENT ON COLUMN dtx.servers.slots_total IS
   'max_prepared_transactions there';
 COMMENT ON COLUMN dtx.servers.in_doubt IS

@@ -107,7 +107,7 @@ $$;
 COMMENT ON FUNCTION dtx_internal.saga_check_database(dtx_internal.saga_record) IS
   'internal: an error if a saga belongs to the database that this one is a copy of';
 
--- The saga, locked, for somebody who may act on it.
+-- The saga, locked; an error if the caller may not act on it.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_lock(saga bigint, of_any_database boolean DEFAULT false) RETURNS dtx_internal.saga_record
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -446,7 +446,7 @@ COMMENT ON FUNCTION dtx_internal.saga_succeeded(dtx_internal.saga_record, dtx_in
 
 -- An attempt has failed, or was lost: try again, or turn back, or give up.
 --   retryable: may it succeed if it is tried again?
---   final: somebody has said that it must not be tried again
+--   final: it must not be tried again
 CREATE OR REPLACE FUNCTION dtx_internal.saga_attempt_failed(sg dtx_internal.saga_record, st dtx_internal.saga_step_record, outcome text, retryable boolean, final boolean,
   sqlstate text, message text, detail text, hint text, started_at timestamptz, by_whom text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -538,7 +538,7 @@ CREATE OR REPLACE FUNCTION dtx_internal.saga_lease_lost(sg dtx_internal.saga_rec
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  -- Nobody knows whether he has done it.
+  -- It is not known whether that worker has done it.
   st.doubt := NOT st.compensation;
   PERFORM dtx_internal.saga_attempt_failed(sg, st, 'lost', true, false, NULL,
     format('the lease of worker "%s" has expired', e.worker), NULL, NULL, e.claimed_at, e.worker);

@@ -519,7 +519,7 @@ BEGIN
    WHERE s.saga = saga_error.saga AND s.step = saga_error.step FOR UPDATE;
   IF st.taken IS NOT TRUE OR st.attempt <> saga_error.attempt
      OR st.compensation <> (saga_error.direction = 'compensate') THEN
-    RETURN;                     -- somebody has decided otherwise meanwhile
+    RETURN;                     -- it was decided otherwise meanwhile
   END IF;
   PERFORM dtx_internal.saga_attempt_failed(sg, st, 'failed', dtx_internal.saga_retryable(saga_error.sqlstate), false, saga_error.sqlstate,
     saga_error.message, saga_error.detail, saga_error.hint, coalesce(saga_error.started_at, st.since));

@@ -104,7 +104,7 @@ RETURN ROW(step_external.name, 'external', step_external.kind, step_external.aft
   step_external.queue, step_external.payload, step_external.compensate_queue)::dtx.step_spec;
 
 COMMENT ON FUNCTION dtx.step_external(text, text, jsonb, text, text, text[], integer, interval, interval, integer) IS
-  'a step of a saga that is done outside of the database, by whoever claims it from a queue with dtx.claim_step()';
+  'a step of a saga that is done outside of the database, by an external worker that claims it from a queue with dtx.claim_step()';
 
 CREATE OR REPLACE FUNCTION dtx_internal.saga_split_name(name text, OUT owner text, OUT bare text)
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -126,7 +126,7 @@ $$;
 COMMENT ON FUNCTION dtx_internal.saga_granted(oid, text, oid) IS
   'internal: has the owner of a definition let a role start sagas of it?';
 
--- For whoever owns what the name means, or will own it.
+-- For the owner of what the name means, or the one to be.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_own_name(name text, OUT owner oid, OUT bare text)
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -162,7 +162,7 @@ $$;
 COMMENT ON FUNCTION dtx_internal.saga_own_name(text) IS
   'internal: owner and name of a definition that the caller owns, or is going to';
 
--- For whoever starts a saga.  What a superuser has defined and granted needs no owner's
+-- For the role that starts a saga.  What a superuser has defined and granted needs no owner's
 -- name, because a superuser needs no such trick; but superusers run nothing of others
 -- that they have not named.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_find_definition(name text, version integer) RETURNS dtx_internal.saga_definition_record
@@ -551,7 +551,7 @@ BEGIN
         RETURN old.version;     -- nothing new
       END IF;
     END IF;
-    -- Waits for whoever is doing the same just now, and then looks again.
+    -- Waits for another transaction that is doing the same just now, and then looks again.
     INSERT INTO dtx_internal.saga_definition_record (id, owner, name, version, created_at)
     VALUES (nextval('dtx_internal.saga_definition_id'), saga_store_definition.owner, saga_store_definition.name, coalesce(old.version, 0) + 1, clock_timestamp())
     ON CONFLICT DO NOTHING

@@ -38,7 +38,7 @@ END
 $$;
 
 COMMENT ON FUNCTION dtx_internal.saga_look(bigint) IS
-  'internal: state of a saga for somebody who wants to wait for it';
+  'internal: state of a saga for a caller that is going to wait for it';
 
 CREATE OR REPLACE FUNCTION dtx_internal.start_saga(name text, input jsonb, key text, run_at timestamptz, deadline timestamptz, version integer)
 RETURNS bigint
@@ -96,7 +96,7 @@ BEGIN
     END IF;
     id := nextval('dtx_internal.saga_id');
     EXIT WHEN start_saga.key IS NULL;
-    -- waits for whoever is doing the same just now
+    -- waits for another transaction that is doing the same just now
     INSERT INTO dtx_internal.saga_key (role, owner, name, key, saga)
     VALUES (caller, def.owner, def.name, start_saga.key, id)
     ON CONFLICT DO NOTHING;
@@ -409,8 +409,8 @@ BEGIN
     PERFORM dtx_internal.saga_audit(sg, NULL, 'force', force_saga.state::text, reason);
     PERFORM dtx_internal.saga_compensate(sg, 'forced: ' || reason);
   ELSE
-    -- Whoever has a step in hands will find that it is not his any more, and
-    -- roll back.
+    -- A worker that has a step in hands will find that it is not its own any more,
+    -- and roll back.
     PERFORM dtx_internal.saga_audit(sg, NULL, 'force', force_saga.state::text, reason);
     DELETE FROM dtx_internal.saga_external WHERE saga = sg.id;
     UPDATE dtx_internal.saga_step_record AS s

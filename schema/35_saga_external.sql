@@ -35,7 +35,7 @@ BEGIN
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'number of steps to claim must be from 1 to 1000';
   END IF;
-  -- Whose steps may he have?  Begin with the role that has waited longest.
+  -- Whose steps may the caller have?  Begin with the role that has waited longest.
   WITH RECURSIVE r (role) AS (
     (SELECT x.role FROM dtx_internal.saga_external x WHERE x.database = here ORDER BY x.database, x.role LIMIT 1)
     UNION ALL
@@ -140,7 +140,7 @@ BEGIN
     ERRCODE = 'object_not_in_prerequisite_state',
     MESSAGE = 'lease has been lost',
     DETAIL = format('The token %s is not valid, or not valid any more.', saga_token.token),
-    HINT = 'Nothing was changed. Somebody else may do this step now.';
+    HINT = 'Nothing was changed. Another worker may do this step now.';
 END
 $$;
 

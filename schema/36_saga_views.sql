@@ -235,7 +235,7 @@ COMMENT ON COLUMN dtx.saga_steps.attempts IS
 COMMENT ON COLUMN dtx.saga_steps.since IS
   'since when it is in this state';
 COMMENT ON COLUMN dtx.saga_steps.due_at IS
-  'when somebody will look at it next; in the past: now; null: nobody needs to';
+  'when it will be looked at next; in the past: now; null: not at all';
 COMMENT ON COLUMN dtx.saga_steps.queue IS
   'queue in which it waits for an external worker';
 COMMENT ON COLUMN dtx.saga_steps.worker IS

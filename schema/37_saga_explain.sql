@@ -83,7 +83,7 @@ COMMENT ON FUNCTION dtx_internal.saga_place(text, name[], interval, text) IS
   'internal: where a step is done, for a graph';
 
 -- One's own, or the only one of that name that one sees.  (Called with the privileges
--- of whoever explains, so it must not name anything of dtx_internal.)
+-- of the caller, so it must not name anything of dtx_internal.)
 CREATE OR REPLACE FUNCTION dtx_internal.find_definition_to_explain(name text, OUT owner name, OUT bare text, OUT version integer)
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -137,7 +137,7 @@ $$;
 COMMENT ON FUNCTION dtx_internal.find_saga_to_explain(bigint) IS
   'internal: a saga that the caller may see';
 
--- Both of these are parsed when they are made, so whoever calls them needs no USAGE on
+-- Both of these are parsed when they are made, so their callers need no USAGE on
 -- dtx_internal.
 CREATE OR REPLACE FUNCTION dtx.explain_saga(name text) RETURNS SETOF text
 LANGUAGE sql STABLE PARALLEL SAFE

@@ -20,8 +20,8 @@ BEGIN
 END
 $$;
 
--- What views and functions of schema dtx call for whoever uses them.  Nobody can call it
--- otherwise who has no USAGE on the schema, and it shows, and does, no more then.
+-- What views and functions of schema dtx call with the privileges of their users.  Others
+-- than members of pg_monitor cannot call it themselves, without USAGE on the schema.
 GRANT EXECUTE ON FUNCTION dtx_internal.transactions() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION dtx_internal.in_doubt() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION dtx_internal.find_definition_to_explain(text) TO PUBLIC;
