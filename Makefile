@@ -19,6 +19,7 @@ PGFILEDESC = "pg_dtx - atomic commit across postgres_fdw servers"
 
 OBJS = \
 	src/base/backoff.o \
+	src/base/encoding.o \
 	src/base/fault.o \
 	src/base/gid.o \
 	src/base/quiet.o \

@@ -162,6 +162,19 @@ describe_for_json(DtxRowSink *sink, DtxRowSource *source, const PGresult *res)
 }
 
 /*
+ * A row, of a composite type, as an object of jsonb.  Throws if a value of type json
+ * is none of jsonb.
+ */
+Datum
+DtxRowToJsonb(Datum row)
+{
+	Datum		json = DirectFunctionCall1(row_to_json, row);
+
+	return DirectFunctionCall1(jsonb_in,
+							   CStringGetDatum(TextDatumGetCString(json)));
+}
+
+/*
  * A row as an object of jsonb, in the sink's row context, which is reset before.
  */
 static Datum
@@ -179,9 +192,7 @@ make_json(DtxRowSink *sink, DtxRowSource *source, PGresult *res, int row)
 
 	/* A value that is good JSON may still not be good jsonb. */
 	error_context_stack = &callback;
-	json = DirectFunctionCall1(row_to_json, HeapTupleGetDatum(tuple));
-	json = DirectFunctionCall1(jsonb_in,
-							   CStringGetDatum(TextDatumGetCString(json)));
+	json = DtxRowToJsonb(HeapTupleGetDatum(tuple));
 	error_context_stack = callback.previous;
 	MemoryContextSwitchTo(old);
 	return json;

@@ -41,6 +41,7 @@ typedef struct DtxRowSink
 extern void DtxRowsAsRecords(FunctionCallInfo fcinfo, bool server_column,
 							 DtxRowSink *sink);
 extern void DtxRowsAsJson(FunctionCallInfo fcinfo, DtxRowSink *sink);
+extern Datum DtxRowToJsonb(Datum row);
 extern void DtxRowsFirst(bool wanted, DtxRowSink *sink);
 
 #endif							/* PG_DTX_ROWS_H */

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "base/encoding.h"
 #include "fmgr.h"
 #include "libpq-fe.h"
 #include "mb/pg_wchar.h"
@@ -67,14 +68,7 @@ DtxCleanText(const char *text, int maxlen)
 		copy[len] = '\0';
 	}
 
-	if (!pg_verifymbstr(copy, len, true))
-	{
-		for (char *p = copy; *p; p++)
-		{
-			if (IS_HIGHBIT_SET(*p))
-				*p = '?';
-		}
-	}
+	DtxTextMakeValid(copy);
 	return copy;
 }
 

@@ -80,6 +80,7 @@ bool
 DtxGoneNeedsReplication(DtxVisit *v)
 {
 	DtxResolver *r = v->resolver;
+	DtxUnconfirmedCursor cursor = {0};
 	ListCell   *lc;
 
 	if (v->purpose != DTX_VISIT_RESOLVE || !r->worker)
@@ -93,24 +94,15 @@ DtxGoneNeedsReplication(DtxVisit *v)
 			(f == NULL || f->state == DTX_LISTED_GONE))
 			return true;
 	}
-	foreach(lc, r->notes)
+	while (DtxUnconfirmedNext(r, v->serial, &cursor))
 	{
-		DtxUnconfirmed *note = (DtxUnconfirmed *) lfirst(lc);
+		DtxListedGid *f;
 
-		if (note->serial >= v->serial)
+		if (cursor.row->row.prepared[cursor.index].serverid != v->serverid)
 			continue;
-		for (int i = 0; i < note->row.nparticipants; i++)
-		{
-			DtxGid		gid;
-			DtxListedGid *f;
-
-			if (note->row.prepared[i].serverid != v->serverid || note->confirmed[i])
-				continue;
-			DtxUnconfirmedGid(r, note, i, &gid);
-			f = hash_search(v->found_hash, &gid, HASH_FIND, NULL);
-			if (f == NULL || f->state == DTX_LISTED_GONE)
-				return true;
-		}
+		f = hash_search(v->found_hash, &cursor.gid, HASH_FIND, NULL);
+		if (f == NULL || f->state == DTX_LISTED_GONE)
+			return true;
 	}
 	return false;
 }
@@ -140,6 +132,7 @@ bool
 DtxAskOutcomes(DtxVisit *v, DtxRemote *remote)
 {
 	DtxResolver *r = v->resolver;
+	DtxUnconfirmedCursor cursor = {0};
 	StringInfoData sql;
 	MemoryContext old;
 	ListCell   *lc;
@@ -174,21 +167,12 @@ DtxAskOutcomes(DtxVisit *v, DtxRemote *remote)
 		DtxGoneEntryPrepared(v, entry, f, &prepared);
 		add_question(v, &sql, &entry->gid, &prepared);
 	}
-	foreach(lc, r->notes)
+	while (DtxUnconfirmedNext(r, v->serial, &cursor))
 	{
-		DtxUnconfirmed *note = (DtxUnconfirmed *) lfirst(lc);
+		const DtxPrepared *prepared = &cursor.row->row.prepared[cursor.index];
 
-		if (note->serial >= v->serial)
-			continue;
-		for (int i = 0; i < note->row.nparticipants; i++)
-		{
-			DtxGid		gid;
-
-			if (note->row.prepared[i].serverid != v->serverid || note->confirmed[i])
-				continue;
-			DtxUnconfirmedGid(r, note, i, &gid);
-			add_question(v, &sql, &gid, &note->row.prepared[i]);
-		}
+		if (prepared->serverid == v->serverid)
+			add_question(v, &sql, &cursor.gid, prepared);
 	}
 	appendStringInfoString(&sql, "}'::pg_catalog.int8[]) AS u(x)");
 

@@ -44,7 +44,7 @@
  */
 #define LATE_PREPARE_GRACE	1000
 
-static bool add_entry(DtxVisit *v, const DtxGid *gid, const char *owner,
+static bool enter_in_doubt(DtxVisit *v, const DtxGid *gid, const char *owner,
 					  Oid umid, DtxDecision decision, const char *error,
 					  DtxMoment next_attempt);
 static void add_result(DtxVisit *v, DtxListedGid *f);
@@ -74,7 +74,7 @@ DtxVisitGidAnswered(DtxVisit *v, const DtxRemoteError *error)
 	{
 		f->error.sqlstate = ERRCODE_WARNING;
 		f->error.message = MemoryContextStrdup(v->cxt, DTX_GONE_NOT_REPLICATED);
-		(void) add_entry(v, &f->gid, f->owner, InvalidOid, f->decision,
+		(void) enter_in_doubt(v, &f->gid, f->owner, InvalidOid, f->decision,
 						 DTX_GONE_NOT_REPLICATED, DtxRetryAfter(1));
 		f->state = DTX_LISTED_GONE;
 		v->witnessed = v->replicated = false;
@@ -153,7 +153,7 @@ DtxVisitGidFailed(DtxVisit *v, DtxListedGid *f)
 		bool		ours;
 		bool		known;
 
-		ours = add_entry(v, &f->gid, f->owner, InvalidOid, f->decision, "", 0);
+		ours = enter_in_doubt(v, &f->gid, f->owner, InvalidOid, f->decision, "", 0);
 		known = DtxInDoubtGet(&f->gid, &entry);
 		if (known)
 			attempts = entry.attempts;
@@ -187,7 +187,7 @@ DtxVisitGidFailed(DtxVisit *v, DtxListedGid *f)
  * fill it alone.  Returns false if there is no entry of this server.
  */
 static bool
-add_entry(DtxVisit *v, const DtxGid *gid, const char *owner, Oid umid,
+enter_in_doubt(DtxVisit *v, const DtxGid *gid, const char *owner, Oid umid,
 		  DtxDecision decision, const char *error, DtxMoment next_attempt)
 {
 	DtxInDoubt	entry;

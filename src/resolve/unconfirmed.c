@@ -30,6 +30,34 @@
 #include "utils/snapmgr.h"
 #include "utils/snapshot.h"
 
+/*
+ * The next participant that has not confirmed, of the rows that were read before a visit
+ * with this serial number began: what such a visit sees of it is newer than the row.
+ * Returns false if there is no more.
+ */
+bool
+DtxUnconfirmedNext(DtxResolver *r, uint64 serial, DtxUnconfirmedCursor *cursor)
+{
+	for (;;)
+	{
+		if (cursor->row == NULL || cursor->next_index >= cursor->row->row.nparticipants)
+		{
+			if (cursor->next_row >= list_length(r->notes))
+				return false;
+			cursor->row = (DtxUnconfirmed *) list_nth(r->notes, cursor->next_row++);
+			cursor->next_index = cursor->row->serial < serial ? 0 :
+				cursor->row->row.nparticipants;
+			continue;
+		}
+		cursor->index = cursor->next_index++;
+		if (!cursor->row->confirmed[cursor->index])
+		{
+			DtxUnconfirmedGid(r, cursor->row, cursor->index, &cursor->gid);
+			return true;
+		}
+	}
+}
+
 /* A decision row that no live backend owns. */
 typedef struct UnownedRow
 {

@@ -23,6 +23,18 @@ typedef struct DtxUnconfirmed
 	uint64	   *seals;			/* of their gids, likewise */
 } DtxUnconfirmed;
 
+/* Where DtxUnconfirmedNext() has got to; all zero at first. */
+typedef struct DtxUnconfirmedCursor
+{
+	int			next_row;		/* in DtxResolver.notes */
+	int			next_index;		/* in the row before that */
+	DtxUnconfirmed *row;
+	int			index;			/* the participant, from 0 */
+	DtxGid		gid;			/* its gid */
+} DtxUnconfirmedCursor;
+
+extern bool DtxUnconfirmedNext(DtxResolver *r, uint64 serial,
+							   DtxUnconfirmedCursor *cursor);
 extern void DtxUnconfirmedGid(DtxResolver *r, DtxUnconfirmed *note, int index,
 							  DtxGid *gid);
 extern void DtxUnconfirmedRead(DtxResolver *r);

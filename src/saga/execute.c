@@ -20,6 +20,7 @@
 #include "catalog/pg_type.h"
 #include "commit/coordinator.h"
 #include "exec/api.h"
+#include "exec/rows.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
@@ -37,7 +38,6 @@
 #include "saga/stop.h"
 #include "tcop/dest.h"
 #include "tcop/tcopprot.h"
-#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/jsonb.h"
@@ -240,7 +240,6 @@ static bool
 first_row_receive(TupleTableSlot *slot, DestReceiver *self)
 {
 	FirstRowReceiver *receiver = (FirstRowReceiver *) self;
-	Datum		json;
 	MemoryContext old;
 	HeapTuple	tuple;
 	bool		free_tuple;
@@ -254,10 +253,7 @@ first_row_receive(TupleTableSlot *slot, DestReceiver *self)
 	 * descriptor are those of the table, or none, and not those of the query.
 	 */
 	tuple = ExecFetchSlotHeapTuple(slot, false, &free_tuple);
-	json = DirectFunctionCall1(row_to_json,
-							   heap_copy_tuple_as_datum(tuple, receiver->desc));
-	receiver->first = DirectFunctionCall1(jsonb_in,
-										  CStringGetDatum(TextDatumGetCString(json)));
+	receiver->first = DtxRowToJsonb(heap_copy_tuple_as_datum(tuple, receiver->desc));
 	MemoryContextSwitchTo(old);
 	receiver->found = true;
 	return true;

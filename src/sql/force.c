@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * force.c
- *		What administrators do about what is in doubt: dtx.resolve_in_doubt(), dtx.force_in_doubt().
+ *		What administrators do about what is in doubt or damaged:
+ *		dtx.resolve_in_doubt(), dtx.force_in_doubt(), dtx.acknowledge_damage().
  *
  *-------------------------------------------------------------------------
  */
@@ -162,14 +163,10 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 	}
 	gid_text = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	decision = parse_decision(text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	reason = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	override = PG_GETARG_BOOL(3);
 
-	if (reason[strspn(reason, " \t\r\n")] == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a reason must be given"),
-				 errhint("It is kept in the view \"dtx.forced\".")));
+	reason = DtxReason(PG_GETARG_TEXT_PP(2), "dtx.force_in_doubt()",
+					   "view \"dtx.forced\"");
 
 	PreventCommandIfReadOnly("dtx.force_in_doubt()");
 	DtxDamageLockForced();
@@ -575,4 +572,71 @@ audit(const char *gid, const char *server, DtxDecision decision,
 							  7, types, values, nulls, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not insert into dtx_internal.forced_record");
 	SPI_finish();
+}
+
+PG_FUNCTION_INFO_V1(dtx_sql_acknowledge);
+
+/*
+ * dtx.acknowledge_damage(gid, reason): a human has seen it.
+ *
+ * SECURITY DEFINER for the same reason as dtx.force_in_doubt(); the human is the session
+ * user.
+ */
+Datum
+dtx_sql_acknowledge(PG_FUNCTION_ARGS)
+{
+	Oid			types[3] = {TEXTOID, NAMEOID, TEXTOID};
+	Datum		values[3];
+	NameData	name;
+	char	   *by_user = GetUserNameFromId(GetSessionUserId(), false);
+	char	   *gid;
+	char	   *reason;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("arguments of %s must not be null",
+						"dtx.acknowledge_damage()")));
+	gid = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	reason = DtxReason(PG_GETARG_TEXT_PP(1), "dtx.acknowledge_damage()",
+					   "table \"dtx_internal.damage_record\"");
+
+	PreventCommandIfReadOnly("dtx.acknowledge_damage()");
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	namestrcpy(&name, by_user);
+	values[0] = CStringGetTextDatum(gid);
+	values[1] = NameGetDatum(&name);
+	values[2] = CStringGetTextDatum(reason);
+	if (SPI_execute_with_args("UPDATE dtx_internal.damage_record"
+							  " SET acknowledged_at = pg_catalog.clock_timestamp(),"
+							  " acknowledged_by = $2, reason = $3"
+							  " WHERE gid OPERATOR(pg_catalog.=) $1"
+							  " AND acknowledged_at IS NULL",
+							  3, types, values, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update dtx_internal.damage_record");
+	if (SPI_processed == 0)
+	{
+		if (SPI_execute_with_args("SELECT FROM dtx_internal.damage_record"
+								  " WHERE gid OPERATOR(pg_catalog.=) $1",
+								  1, types, values, NULL, false, 1) != SPI_OK_SELECT)
+			elog(ERROR, "could not read dtx_internal.damage_record");
+		if (SPI_processed > 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("damage of prepared transaction \"%s\" is acknowledged already",
+							gid)));
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("no damage of prepared transaction \"%s\" is known", gid),
+				 errhint("View \"dtx.damage\" shows what there is to acknowledge.")));
+	}
+	SPI_finish();
+
+	ereport(LOG,
+			(errmsg("user \"%s\" acknowledged damage of prepared transaction \"%s\"",
+					by_user, gid),
+			 errdetail("Reason: %s", reason)));
+	PG_RETURN_VOID();
 }

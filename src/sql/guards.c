@@ -26,8 +26,6 @@
 #include "state/decision.h"
 #include "state/in_doubt.h"
 #include "state/tables.h"
-#include "utils/snapmgr.h"
-#include "utils/snapshot.h"
 #include "worker/wake.h"
 
 static object_access_hook_type prev_object_access_hook = NULL;
@@ -101,25 +99,10 @@ dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,
 bool
 DtxAskPassIfDecisions(bool current_boot_only)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	List	   *rows = DtxDecisionScan(snapshot);
-	ListCell   *lc;
-
-	UnregisterSnapshot(snapshot);
-	foreach(lc, rows)
-	{
-		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
-
-		/* The row of a backend that waits to use it again is not needed. */
-		if (!row->inherited &&
-			(!current_boot_only || row->boot_id == DtxBootId()) &&
-			!DtxActivityOwnsRow(row->boot_id, row->xid))
-		{
-			DtxLauncherAskPass();
-			return true;
-		}
-	}
-	return false;
+	if (!DtxDecisionAnyNeeded(current_boot_only))
+		return false;
+	DtxLauncherAskPass();
+	return true;
 }
 
 /*

@@ -19,6 +19,7 @@
 #include "saga/at_commit.h"
 #include "saga/saga_tables.h"
 #include "sql/guards.h"
+#include "sql/values.h"
 #include "state/boot.h"
 #include "state/decision.h"
 #include "state/identity.h"
@@ -152,16 +153,7 @@ end_suspension(const char *function, text *reason_text, bool adopted)
 	DtxBoots   *boots;
 	bool		suspended;
 
-	if (reason_text == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("arguments of %s must not be null", function)));
-	reason = text_to_cstring(reason_text);
-	if (reason[strspn(reason, " \t\r\n")] == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a reason must be given"),
-				 errhint("It is kept in the table \"%s\".", "dtx_internal.boot")));
+	reason = DtxReason(reason_text, function, "table \"dtx_internal.boot\"");
 	PreventCommandIfReadOnly(function);
 
 	if (!adopted)

@@ -7,10 +7,10 @@
  */
 #include "postgres.h"
 
+#include "base/encoding.h"
 #include "base/gid.h"
 #include "fmgr.h"
 #include "foreign/foreign.h"
-#include "mb/pg_wchar.h"
 #include "sql/values.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -52,20 +52,11 @@ DtxNameValue(const char *name)
 Datum
 DtxTextValue(const char *text)
 {
-	char	   *copy = pstrdup(text);
-	int			len = strlen(copy);
+	int			size = strlen(text) + 1;
+	char	   *copy = palloc(size);
 
-	/* a text that ends within a character is clipped behind its end */
-	len = Min(len, pg_mbcliplen(copy, len, len));
-	copy[len] = '\0';
-	if (!pg_verifymbstr(copy, len, true))
-	{
-		for (char *p = copy; *p; p++)
-		{
-			if (IS_HIGHBIT_SET(*p))
-				*p = '?';
-		}
-	}
+	DtxTextClip(copy, text, size);
+	DtxTextMakeValid(copy);
 	return CStringGetTextDatum(copy);
 }
 
@@ -79,4 +70,26 @@ DtxVersionText(int version)
 		return psprintf("%d.%d", version / 10000, version % 10000);
 	return psprintf("%d.%d.%d", version / 10000, version / 100 % 100,
 					version % 100);
+}
+
+/*
+ * The reason that a human has given for what "function" does and what is kept in
+ * "kept_in", as a palloc'd text.  Throws if there is none.
+ */
+char *
+DtxReason(text *reason, const char *function, const char *kept_in)
+{
+	char	   *result;
+
+	if (reason == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("arguments of %s must not be null", function)));
+	result = text_to_cstring(reason);
+	if (result[strspn(result, " \t\r\n")] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a reason must be given"),
+				 errhint("It is kept in the %s.", kept_in)));
+	return result;
 }

@@ -15,5 +15,6 @@ extern char *DtxServerName(Oid serverid);
 extern Datum DtxNameValue(const char *name);
 extern Datum DtxTextValue(const char *text);
 extern char *DtxVersionText(int version);
+extern char *DtxReason(text *reason, const char *function, const char *kept_in);
 
 #endif							/* PG_DTX_VALUES_H */

@@ -340,8 +340,8 @@ DtxActivityResponsible(const DtxGid *gid)
 	}
 
 	/*
-	 * The slot alone would do.  The proc array is the belt to these braces: a
-	 * transaction that PostgreSQL says is running has no outcome yet.
+	 * The second witness is the proc array: a transaction that PostgreSQL says is
+	 * running has no outcome yet.
 	 */
 	if (!responsible)
 	{

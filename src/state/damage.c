@@ -19,28 +19,21 @@
 
 #include "access/table.h"
 #include "access/tableam.h"
-#include "access/xact.h"
 #include "base/compat.h"
 #include "base/gid.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
-#include "fmgr.h"
-#include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "state/damage.h"
 #include "state/tables.h"
 #include "storage/lmgr.h"
-#include "tcop/utility.h"
+#include "storage/lockdefs.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
-#include "utils/rel.h"
+#include "utils/palloc.h"
 #include "utils/relcache.h"
 #include "utils/snapmgr.h"
 #include "utils/snapshot.h"
-
-PG_FUNCTION_INFO_V1(dtx_sql_acknowledge);
 
 /* Columns of dtx_internal.forced_record, in the order of the extension's script. */
 enum
@@ -239,73 +232,4 @@ DtxDamageRecord(const DtxGid *gid, const char *server, DtxDecision decided,
 				 errdetail_internal("%s", found_detail(decided, found)),
 				 errhint("Compare the data and repair it by hand, then call dtx.acknowledge_damage(). View \"dtx.damage\" shows the transaction until then.")));
 	return true;
-}
-
-/*
- * dtx.acknowledge_damage(gid, reason): a human has seen it.
- *
- * SECURITY DEFINER for the same reason as dtx.force_in_doubt(); the human is the session
- * user.
- */
-Datum
-dtx_sql_acknowledge(PG_FUNCTION_ARGS)
-{
-	Oid			types[3] = {TEXTOID, NAMEOID, TEXTOID};
-	Datum		values[3];
-	NameData	name;
-	char	   *by_user = GetUserNameFromId(GetSessionUserId(), false);
-	char	   *gid;
-	char	   *reason;
-
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("arguments of %s must not be null",
-						"dtx.acknowledge_damage()")));
-	gid = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	reason = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	if (reason[strspn(reason, " \t\r\n")] == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a reason must be given"),
-				 errhint("It is kept in the table \"dtx_internal.damage_record\".")));
-
-	PreventCommandIfReadOnly("dtx.acknowledge_damage()");
-
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
-	namestrcpy(&name, by_user);
-	values[0] = CStringGetTextDatum(gid);
-	values[1] = NameGetDatum(&name);
-	values[2] = CStringGetTextDatum(reason);
-	if (SPI_execute_with_args("UPDATE dtx_internal.damage_record"
-							  " SET acknowledged_at = pg_catalog.clock_timestamp(),"
-							  " acknowledged_by = $2, reason = $3"
-							  " WHERE gid OPERATOR(pg_catalog.=) $1"
-							  " AND acknowledged_at IS NULL",
-							  3, types, values, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not update dtx_internal.damage_record");
-	if (SPI_processed == 0)
-	{
-		if (SPI_execute_with_args("SELECT FROM dtx_internal.damage_record"
-								  " WHERE gid OPERATOR(pg_catalog.=) $1",
-								  1, types, values, NULL, false, 1) != SPI_OK_SELECT)
-			elog(ERROR, "could not read dtx_internal.damage_record");
-		if (SPI_processed > 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("damage of prepared transaction \"%s\" is acknowledged already",
-							gid)));
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("no damage of prepared transaction \"%s\" is known", gid),
-				 errhint("View \"dtx.damage\" shows what there is to acknowledge.")));
-	}
-	SPI_finish();
-
-	ereport(LOG,
-			(errmsg("user \"%s\" acknowledged damage of prepared transaction \"%s\"",
-					by_user, gid),
-			 errdetail("Reason: %s", reason)));
-	PG_RETURN_VOID();
 }

@@ -37,9 +37,11 @@
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
-#include "access/xact.h"
+#include "access/xlog.h"
 #include "base/compat.h"
 #include "catalog/pg_type.h"
 #include "executor/tuptable.h"
@@ -54,7 +56,6 @@
 #include "storage/itemptr.h"
 #include "storage/lockdefs.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/palloc.h"
 #include "utils/rel.h"
@@ -647,4 +648,30 @@ throw_not_installed(void)
 			 errmsg("extension \"%s\" is not installed in this database",
 					DTX_EXTENSION),
 			 errdetail("It may have been dropped a moment ago.")));
+}
+
+/*
+ * Is there a decision that may be needed, of the current boot or, unless
+ * "current_boot_only" is set, of any?  That is one whose participants are not known to
+ * have confirmed: the row of a backend that waits to use it again is not needed.  In a
+ * transaction.
+ */
+bool
+DtxDecisionAnyNeeded(bool current_boot_only)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	List	   *rows = DtxDecisionScan(snapshot);
+	ListCell   *lc;
+
+	UnregisterSnapshot(snapshot);
+	foreach(lc, rows)
+	{
+		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
+
+		if (!row->inherited &&
+			(!current_boot_only || row->boot_id == DtxBootId()) &&
+			!DtxActivityOwnsRow(row->boot_id, row->xid))
+			return true;
+	}
+	return false;
 }

@@ -53,5 +53,6 @@ extern DtxDecisionRow *DtxDecisionLookup(HTAB *index, uint64 boot_id, uint64 xid
 extern bool DtxDecisionFind(Snapshot snapshot, uint64 boot_id, uint64 xid);
 extern Relation DtxDecisionOpen(LOCKMODE lockmode);
 extern bool DtxDecisionDelete(const DtxDecisionRow *row);
+extern bool DtxDecisionAnyNeeded(bool current_boot_only);
 
 #endif							/* PG_DTX_DECISION_H */

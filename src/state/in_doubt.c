@@ -24,12 +24,12 @@
  */
 #include "postgres.h"
 
+#include "access/xlogdefs.h"
 #include "base/backoff.h"
 #include "base/compat.h"
+#include "base/encoding.h"
 #include "base/gid.h"
 #include "base/settings.h"
-#include "mb/pg_wchar.h"
-#include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "port/atomics.h"
 #include "state/in_doubt.h"
@@ -77,7 +77,6 @@ static bool add_entry(const DtxInDoubt *entry, bool seen, uint64 seen_on);
 static bool may_be_seen(const DtxInDoubt *entry, Oid serverid, uint64 seen_on);
 static void note_change(void);
 static List *list_entries(Oid dbid, Oid serverid);
-static void copy_text(char *dest, const char *source, int size);
 static void evict_stalest_server(void);
 
 /*
@@ -307,7 +306,7 @@ DtxInDoubtFailed(const DtxGid *gid, const char *error, Oid error_umid,
 		if (next_attempt < entry->next_attempt)
 			note_change();
 		entry->next_attempt = next_attempt;
-		copy_text(entry->last_error, error, sizeof(entry->last_error));
+		DtxTextClip(entry->last_error, error, sizeof(entry->last_error));
 		entry->error_umid = error_umid;
 	}
 	LWLockRelease(&shared->lock);
@@ -564,23 +563,4 @@ DtxServerStatusRemove(Oid dbid, Oid serverid)
 	LWLockAcquire(&shared->server_lock, LW_EXCLUSIVE);
 	(void) hash_search(server_hash, &key, HASH_REMOVE, NULL);
 	LWLockRelease(&shared->server_lock);
-}
-
-/*
- * Copy as much of a text as fits into "size" bytes with its NUL, without
- * cutting a multibyte character in two.  NULL is copied as an empty text.
- */
-static void
-copy_text(char *dest, const char *source, int size)
-{
-	int			len = 0;
-
-	if (source != NULL)
-	{
-		/* a text that ends within a character is clipped behind its end */
-		len = strlen(source);
-		len = Min(len, pg_mbcliplen(source, len, size - 1));
-		memcpy(dest, source, len);
-	}
-	dest[len] = '\0';
 }

@@ -22,9 +22,7 @@
 #include "base/compat.h"
 #include "catalog/pg_database.h"
 #include "miscadmin.h"
-#include "nodes/pg_list.h"
 #include "postmaster/bgworker.h"
-#include "state/activity.h"
 #include "state/decision.h"
 #include "state/tables.h"
 #include "storage/ipc.h"
@@ -34,8 +32,6 @@
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/palloc.h"
-#include "utils/snapmgr.h"
-#include "utils/snapshot.h"
 #include "utils/syscache.h"
 #include "worker/drop_guard.h"
 #include "worker/register.h"
@@ -81,7 +77,6 @@ static bool is_invalid(Oid dbid);
 static Answer ask(Oid dbid);
 static BackgroundWorkerHandle *start_worker(BackgroundWorker *worker);
 static bool wait_for_worker(BackgroundWorkerHandle *handle);
-static Answer look(void);
 
 /*
  * Bytes of shared memory that this module needs.  MaxBackends must be known.
@@ -291,7 +286,8 @@ dtx_drop_guard_main(Datum arg)
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	answer = look();
+	answer = DtxExtensionInstalled() && DtxDecisionAnyNeeded(false) ?
+		ANSWER_DECISIONS : ANSWER_NOTHING;
 	CommitTransactionCommand();
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
@@ -299,26 +295,4 @@ dtx_drop_guard_main(Datum arg)
 		shared->questions[key.procno].answer = answer;
 	LWLockRelease(&shared->lock);
 	proc_exit(0);
-}
-
-static Answer
-look(void)
-{
-	Answer		answer = ANSWER_NOTHING;
-	Snapshot	snapshot;
-	ListCell   *lc;
-
-	if (!DtxExtensionInstalled())
-		return ANSWER_NOTHING;
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	foreach(lc, DtxDecisionScan(snapshot))
-	{
-		DtxDecisionRow *row = (DtxDecisionRow *) lfirst(lc);
-
-		/* The row of a backend that waits to use it again is not needed. */
-		if (!row->inherited && !DtxActivityOwnsRow(row->boot_id, row->xid))
-			answer = ANSWER_DECISIONS;
-	}
-	UnregisterSnapshot(snapshot);
-	return answer;
 }

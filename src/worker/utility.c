@@ -31,7 +31,7 @@ static void next_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
 								ParamListInfo params,
 								QueryEnvironment *queryEnv, DestReceiver *dest,
 								QueryCompletion *qc);
-static void check_nothing_in_doubt(DropdbStmt *stmt, Oid dbid);
+static void refuse_while_in_doubt(DropdbStmt *stmt, Oid dbid);
 static void dtx_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
 							   bool readOnlyTree,
 							   ProcessUtilityContext context,
@@ -73,7 +73,7 @@ next_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
  * WITH (FORCE) is the way to insist.
  */
 static void
-check_nothing_in_doubt(DropdbStmt *stmt, Oid dbid)
+refuse_while_in_doubt(DropdbStmt *stmt, Oid dbid)
 {
 	ListCell   *lc;
 
@@ -136,7 +136,7 @@ dtx_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
 	{
 		/* The workers have gone, so nothing is added any more. */
 		if (IsA(pstmt->utilityStmt, DropdbStmt))
-			check_nothing_in_doubt((DropdbStmt *) pstmt->utilityStmt, dbid);
+			refuse_while_in_doubt((DropdbStmt *) pstmt->utilityStmt, dbid);
 		next_ProcessUtility(pstmt, queryString, readOnlyTree, context,
 							params, queryEnv, dest, qc);
 		if (IsA(pstmt->utilityStmt, DropdbStmt))
