@@ -22,18 +22,30 @@ OBJS = \
 	src/base/encoding.o \
 	src/base/fault.o \
 	src/base/gid.o \
+	src/base/guarded.o \
 	src/base/quiet.o \
 	src/base/settings.o \
 	src/base/stats.o \
 	src/base/wakeup.o \
+	src/commit/connection.o \
 	src/commit/coordinator.o \
+	src/commit/endpoint.o \
 	src/commit/fdw_library.o \
+	src/commit/first.o \
+	src/commit/handover.o \
 	src/commit/interpose.o \
+	src/commit/late.o \
+	src/commit/own_writes.o \
 	src/commit/participant.o \
 	src/commit/passed_by.o \
+	src/commit/phase_one.o \
+	src/commit/phase_two.o \
 	src/commit/protection.o \
+	src/commit/put_off.o \
+	src/commit/replies.o \
 	src/commit/standby.o \
 	src/commit/statement.o \
+	src/commit/transaction.o \
 	src/exec/api.o \
 	src/exec/rows.o \
 	src/exec/run.o \
@@ -44,6 +56,9 @@ OBJS = \
 	src/net/route.o \
 	src/net/target.o \
 	src/net/text.o \
+	src/net/wait_set.o \
+	src/net/wire.o \
+	src/net/wire_wait.o \
 	src/net/wrapper.o \
 	src/pg_dtx.o \
 	src/resolve/api.o \

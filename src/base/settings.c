@@ -130,3 +130,34 @@ DtxSettingsDefine(void)
 							&dtx_saga_step_timeout, 5 * 60 * 1000, 0, INT_MAX,
 							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 }
+
+/* Does this process commit in two phases, and wait, whatever the settings say? */
+static bool required = false;
+
+/*
+ * From now on all transactions of this process commit in two phases if that is
+ * needed, and wait for their confirmations: settings do not matter.  For workers.
+ */
+void
+DtxRequireTwoPhaseCommit(void)
+{
+	required = true;
+}
+
+/*
+ * Does this process commit in two phases where that is needed?
+ */
+bool
+DtxTwoPhaseCommit(void)
+{
+	return dtx_two_phase_commit || required;
+}
+
+/*
+ * Does COMMIT wait for the confirmations?
+ */
+bool
+DtxCommitWaits(void)
+{
+	return dtx_commit_wait || required;
+}

@@ -35,4 +35,9 @@ extern int	dtx_saga_step_timeout;	/* milliseconds, 0: none */
 
 extern void DtxSettingsDefine(void);
 
+/* what holds for this process */
+extern void DtxRequireTwoPhaseCommit(void);
+extern bool DtxTwoPhaseCommit(void);
+extern bool DtxCommitWaits(void);
+
 #endif							/* PG_DTX_SETTINGS_H */

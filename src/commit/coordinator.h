@@ -9,33 +9,14 @@
 #ifndef PG_DTX_COORDINATOR_H
 #define PG_DTX_COORDINATOR_H
 
+#include "commit/connection.h"
 #include "commit/participant.h"
 
 extern void DtxCoordinatorDefineSettings(void);
 
-/* for steps of sagas */
-extern void CoordinatorInsist(void);
-extern bool CoordinatorTwoPhaseCommit(void);
-extern bool CoordinatorMayThrow(void);
-extern bool CoordinatorUnconfirmed(void);
-
-/* for passed_by.c */
-extern int	CoordinatorMembers(void);
-extern void CoordinatorSetCheck(void (*check) (void));
-
 /* for interpose.c */
-extern void CoordinatorPrepareBackend(void);
-extern void CoordinatorIntroduce(Participant *p);
-extern void CoordinatorEnlist(Participant *p);
-extern void CoordinatorSeen(Participant *p);
-extern void CoordinatorForget(Participant *p);
-extern void CoordinatorAbandon(Participant *p);
-extern void CoordinatorSettle(Participant *p);
-extern void CoordinatorCatchUp(Participant *p);
-extern void CoordinatorSettleAll(void);
-extern bool CoordinatorOwe(Participant *p);
-extern void CoordinatorCollect(Participant *p);
-extern void CoordinatorTakeOwed(Participant *p);
-extern void CoordinatorReconnect(Participant *p);
+extern void DtxCoordinatorPrepareBackend(void);
+extern void DtxCoordinatorJoin(DtxConnection *c);
+extern bool DtxCoordinatorKeepsConnection(DtxConnection *c);
 
 #endif							/* PG_DTX_COORDINATOR_H */

@@ -25,15 +25,12 @@
  * Statements that come again and again are prepared on the server (statement.c).
  *
  * START TRANSACTION is put off and sent together with the first command of the
- * remote transaction, in a pipeline, which saves a round trip.  postgres_fdw gets
- * its results as if it had waited for START TRANSACTION; if the connection turns out
- * to be dead, it is replaced here, as postgres_fdw would have done it, and both are
- * sent again.
- * CLOSE of a cursor is put off likewise, until the next command or the end of the
- * transaction, which closes it anyway.
+ * remote transaction (first.c).  CLOSE of a cursor is put off likewise, until the next
+ * command or the end of the transaction, which closes it anyway.
  *
- * When postgres_fdw asks whether it has to wait for a result, the wrapper waits,
- * in a cheaper way (see ParticipantWait), so that the answer is no.
+ * Whatever postgres_fdw sends is entered in the queue of the connection's wire, and
+ * what it asks for is looked up there.  When it asks whether it has to wait for a
+ * result, the wrapper waits, in a cheaper way (DtxWireWait), so that the answer is no.
  *
  * DtxInterposeOpen() lets postgres_fdw open a session without a foreign table,
  * by IMPORT FOREIGN SCHEMA, whose questions are answered here.
@@ -53,21 +50,25 @@
 #include <dlfcn.h>
 
 #include "access/xact.h"
-#include "base/backoff.h"
 #include "base/compat.h"
+#include "base/guarded.h"
 #include "base/settings.h"
 #include "catalog/pg_type.h"
+#include "commit/connection.h"
 #include "commit/coordinator.h"
 #include "commit/fdw_library.h"
+#include "commit/first.h"
 #include "commit/interpose.h"
+#include "commit/late.h"
+#include "commit/own_writes.h"
 #include "commit/participant.h"
 #include "commit/statement.h"
+#include "commit/transaction.h"
 #include "foreign/fdwapi.h"
 #include "libpq-fe.h"
-#include "miscadmin.h"
 #include "net/cancel.h"
-#include "net/text.h"
-#include "net/wrapper.h"
+#include "net/wire.h"
+#include "net/wire_wait.h"
 #include "nodes/parsenodes.h"
 #include "state/tables.h"
 #include "storage/fd.h"
@@ -181,25 +182,12 @@ static const struct
 #define IMPORT_QUESTION_1	"SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = "
 #define IMPORT_QUESTION_2	"SELECT relname, "
 
-/*
- * A connection that was idle for longer may be dead without anybody having
- * noticed; then START TRANSACTION goes first, and if it fails postgres_fdw makes
- * another connection.  Milliseconds.
- */
-#define FOLD_MAX_IDLE_MS	60000
-
 /* The longest command that is sent before the reply to COMMIT PREPARED is here. */
-#define MAX_BEHIND_OWED		(32 * 1024)
-
-/* The longest command that is sent with START TRANSACTION, and kept; bytes. */
-#define MAX_FIRST_SIZE		(32 * 1024)
-
-#define START_REPEATABLE_READ	"START TRANSACTION ISOLATION LEVEL REPEATABLE READ"
-#define START_READ_COMMITTED	"START TRANSACTION ISOLATION LEVEL READ COMMITTED"
+#define MAX_BEHIND_LATE		(32 * 1024)
 
 /* Is DtxInterposeOpen() under way, and which connection has it got? */
 static bool opening = false;
-static Participant *opened = NULL;
+static DtxConnection *opened = NULL;
 
 /* What postgres_fdw does with a notice of a server, from 19 on; see below. */
 static PQnoticeReceiver fdw_notice_receiver = NULL;
@@ -215,67 +203,91 @@ static uint32 we_result = 0;
 #define CALLED_BY_FDW() \
 	DtxFdwLibraryContains(__builtin_return_address(0))
 
-/*
- * What was sent together with START TRANSACTION, in one piece of memory.  Kept until
- * the reply to that is here.
- */
-struct FirstCommand
-{
-	char		start_command[DTX_START_SIZE];
-	char	   *prepare;		/* name of the statement that it prepares, or NULL:
-								 * it is executed */
-	char	   *command;		/* its text, or NULL: there was none */
-	int			nparams;
-	char	  **values;			/* of parameters, as text, or NULL for null */
-};
-
 /* What is to become of a command. */
 typedef enum Verdict
 {
 	SEND,						/* pass it on */
-	SEND_START,					/* pass start_command on instead */
-	SWALLOW,					/* pretend success */
+	SEND_START,					/* pass on START TRANSACTION as it is kept */
+	SWALLOW,					/* it is not sent, and its reply is made */
 	REFUSE						/* fail as if the connection were lost */
 } Verdict;
 
-static Participant *before_connect(const void *caller,
-								   const char *const *keywords,
-								   const char *const *values);
+static DtxConnection *before_connect(const void *caller,
+									 const char *const *keywords,
+									 const char *const *values);
 static void release_descriptor(void);
-static void enroll(Participant *p, PGconn *conn);
-static Verdict judge(PGconn *conn, const char *command);
-static Participant *before_data_command(PGconn *conn, const char *command,
-										bool writes);
-static void note_setup(Participant *p, const char *command);
-static bool may_put_off(const Participant *p);
-static bool put_off_start(Participant *p, const char *command);
-static bool put_off_close(Participant *p, const char *command);
-static int	send_start(PGconn *conn);
-static void revive(Participant *p);
-static void keep_first(Participant *p, const char *prepare,
-					   const char *command, int nParams,
-					   const char *const *paramValues);
-static bool may_start_again(const Participant *p);
-static void start_again(Participant *p);
-static int	start_with(Participant *p, const char *prepare, const char *command,
-					   int nParams, const char *const *paramValues);
-static void start_alone(Participant *p);
-static size_t params_size(const char *command, int nParams,
-						  const char *const *paramValues);
-static int	send_query(PGconn *conn, const char *query);
-static bool begin_folded(Participant *p, bool more);
-static int	end_folded(Participant *p, int sent);
-static int	send_params(Participant *p, const char *command, int nParams,
-						const char *const *paramValues,
-						const int *paramLengths, const int *paramFormats);
-static void note_command(Participant *p, bool writes);
-static void check_not_piped(const Participant *p);
-static bool answer_import(Participant *p, const char *command);
+static void after_connect(DtxConnection *c, PGconn *conn);
+
+static Verdict judge(DtxConnection *c, const char *command);
+static Verdict start_transaction(DtxConnection *c, const char *command);
+static Verdict commit_transaction(DtxConnection *c, const char *command);
+static Verdict abort_transaction(DtxConnection *c, const char *command);
+static Verdict rollback_to(DtxConnection *c, const char *command);
+static Verdict deallocate_all(DtxConnection *c, const char *command);
+static Verdict close_cursor(DtxConnection *c, const char *command);
+static Verdict other_command(DtxConnection *c, const char *command);
+
+static Verdict swallow(DtxConnection *c);
+static Verdict make_usable(DtxConnection *c);
+static bool is_taken_over(const DtxConnection *c);
+static bool is_being_committed(const DtxConnection *c);
+static void refuse_while_committing(const DtxConnection *c);
+static bool runs_remote_sql(const DtxConnection *c);
+static void check_runs_no_remote_sql(const DtxConnection *c);
+static void note_use(DtxParticipant *p, bool writes);
 static bool starts_with(const char *command, const char *word);
 static bool is_write(const char *command);
-static bool is_ours_to_receive(const Participant *p);
-static bool unfold(Participant *p, bool wait);
-static bool is_busy(Participant *p);
+static bool answer_import(DtxConnection *c, const char *command);
+
+static int	send_query(PGconn *conn, const char *query);
+static int	send_start(DtxConnection *c);
+static DtxConnection *before_data_command(PGconn *conn, const char *command,
+										  bool writes);
+static int	send_params(DtxConnection *c, const char *command, int nParams,
+						const char *const *paramValues,
+						const int *paramLengths, const int *paramFormats);
+static int	expect_reply(DtxConnection *c, bool joined, int sent);
+static size_t params_size(const char *command, int nParams,
+						  const char *const *paramValues);
+static bool is_busy(DtxConnection *c);
+static bool reply_is_here(void *arg);
+static bool has_own_reply(const DtxConnection *c);
+
+/*
+ * The commands with which postgres_fdw drives a connection, by the simple protocol
+ * (contrib/postgres_fdw/connection.c, 15 to 19), and what is decided about each.  The
+ * first entry that fits counts.
+ */
+static const struct
+{
+	const char *text;
+	bool		whole;			/* is that all of the command, or its beginning? */
+	Verdict		(*handler) (DtxConnection *c, const char *command);
+}			commands[] =
+
+{
+	{
+		"START TRANSACTION", false, start_transaction
+	},
+	{
+		"COMMIT TRANSACTION", true, commit_transaction
+	},
+	{
+		"ABORT TRANSACTION", true, abort_transaction
+	},
+	{
+		"ROLLBACK", false, rollback_to
+	},
+	{
+		"DEALLOCATE ALL", true, deallocate_all
+	},
+	{
+		"CLOSE c", false, close_cursor
+	},
+	{
+		"", false, other_command
+	},
+};
 
 /* ----------------------------------------------------------------
  * Arming
@@ -327,19 +339,19 @@ DtxInterposeCheck(void)
 }
 
 /* ----------------------------------------------------------------
- * Decisions
+ * Connections
  * ----------------------------------------------------------------
  */
 
 /*
- * A connection is about to be made.  Returns its participant if it is
- * postgres_fdw that makes it, or NULL.
+ * A connection is about to be made.  Returns what is known of it if it is postgres_fdw
+ * that makes it, or NULL.  May throw.
  */
-static Participant *
+static DtxConnection *
 before_connect(const void *caller, const char *const *keywords,
 			   const char *const *values)
 {
-	Participant *volatile p = NULL;
+	DtxConnection *volatile c = NULL;
 
 	if (!DtxFdwLibraryFind(caller))
 		return NULL;
@@ -347,13 +359,13 @@ before_connect(const void *caller, const char *const *keywords,
 	PG_TRY();
 	{
 		/* Catalogs can be looked at now: there is no connection to be closed. */
-		bool		wanted = DtxExtensionInstalled();
+		bool		extension_seen = DtxExtensionInstalled();
 
-		CoordinatorPrepareBackend();
+		DtxCoordinatorPrepareBackend();
 		if (we_result == 0)
 			we_result = DtxWaitEvent("PostgresFdwGetResult");	/* as in postgres_fdw */
-		p = ParticipantCreate(keywords, values);
-		p->wanted = wanted;
+		c = DtxConnectionCreate(keywords, values);
+		c->extension_seen = extension_seen;
 	}
 	PG_CATCH();
 	{
@@ -361,7 +373,7 @@ before_connect(const void *caller, const char *const *keywords,
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	return p;
+	return c;
 }
 
 /*
@@ -378,20 +390,20 @@ release_descriptor(void)
 
 /* postgres_fdw made a connection, or started to. */
 static void
-enroll(Participant *p, PGconn *conn)
+after_connect(DtxConnection *c, PGconn *conn)
 {
 	if (conn == NULL)
 	{
-		ParticipantDestroy(p);
+		DtxConnectionDestroy(c);
 		return;
 	}
 	PG_TRY();
 	{
-		ParticipantAttach(p, conn);
+		DtxConnectionAttach(c, conn);
 	}
 	PG_CATCH();
 	{
-		ParticipantDestroy(p);
+		DtxConnectionDestroy(c);
 		real_PQfinish(conn);
 		release_descriptor();
 		PG_RE_THROW();
@@ -399,598 +411,257 @@ enroll(Participant *p, PGconn *conn)
 	PG_END_TRY();
 }
 
+/* ----------------------------------------------------------------
+ * Commands of the simple protocol
+ * ----------------------------------------------------------------
+ */
+
 /*
- * postgres_fdw sends a command by the simple protocol.
+ * postgres_fdw sends a command by the simple protocol.  May throw.
  */
 static Verdict
-judge(PGconn *conn, const char *command)
+judge(DtxConnection *c, const char *command)
 {
-	Participant *p = ParticipantFind(conn);
-	bool		is_commit;
-	bool		is_abort;
-	bool		is_deallocate;
-
-	if (p == NULL)
-		return SEND;
-
-	is_commit = strcmp(command, "COMMIT TRANSACTION") == 0;
-	is_abort = strcmp(command, "ABORT TRANSACTION") == 0;
-	is_deallocate = strcmp(command, "DEALLOCATE ALL") == 0;
-	if (is_deallocate)
-		StatementForgetAll(p);
-
-	if (p->start_command[0] != '\0' && (is_commit || is_abort))
+	for (int i = 0; i < lengthof(commands); i++)
 	{
-		/* Nothing has begun there, whatever an earlier transaction owes. */
-		p->start_command[0] = '\0';
-		p->synthetic = 2;
-		return SWALLOW;
+		if (commands[i].whole ? strcmp(command, commands[i].text) == 0 :
+			starts_with(command, commands[i].text))
+			return commands[i].handler(c, command);
 	}
+	return REFUSE;				/* not reached */
+}
 
-	/* It is put off, too, while the connection is in a pipeline. */
-	if (is_deallocate && p->owing && !p->folded)
-	{
-		p->deallocate_due = true;
-		p->synthetic = 2;
-		return SWALLOW;
-	}
-
-	if (ParticipantControlled(p) && !p->unsettled)
-	{
-		if (is_commit || is_abort)
-		{
-			p->synthetic = 2;
-			return SWALLOW;
-		}
-		if (is_deallocate)
-		{
-			/*
-			 * Put off: postgres_fdw would wait for the reply inside libpq,
-			 * where neither a timeout nor a cancel reaches, while everything
-			 * is prepared.
-			 */
-			p->deallocate_due = true;
-			p->synthetic = 2;
-			return SWALLOW;
-		}
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot use server \"%s\" while the transaction is being committed",
-						p->server_name),
-				 errdetail("The remote transaction has been prepared or ended already.")));
-	}
-
-	/* Likewise if that is known to the coordinator already. */
-	if (p->unsettled && (is_commit || is_abort))
-	{
-		p->synthetic = 2;
-		return SWALLOW;
-	}
+/*
+ * A remote transaction begins.
+ */
+static Verdict
+start_transaction(DtxConnection *c, const char *command)
+{
+	if (is_taken_over(c))
+		refuse_while_committing(c);
+	if (c->participant != NULL)
+		return other_command(c, command);
 
 	/*
 	 * An earlier transaction may still owe a reply on this connection.  The first
 	 * command need not wait for it, if it can be sent after it in the same
 	 * pipeline.
 	 */
-	if ((p->unsettled || (p->state == PARTICIPANT_IDLE && p->reply_due)) &&
-		!(starts_with(command, "START TRANSACTION") && may_put_off(p) &&
-		  CoordinatorOwe(p)))
-		CoordinatorSettle(p);
-
-	if (!is_abort && !is_commit)
-		revive(p);
-	if (p->broken)
-	{
-		/* It is closed as soon as postgres_fdw looks at PQstatus(). */
-		if (is_abort)
-		{
-			p->synthetic = 2;
-			return SWALLOW;
-		}
+	if (!(DtxFirstMayPutOff(c) && DtxLateMayBeFollowed(c)) &&
+		make_usable(c) == REFUSE)
 		return REFUSE;
-	}
 
-	if (p->piped)
+	if (c->extension_seen && !c->cluster_asked && DtxTwoPhaseCommit())
+		DtxConnectionAskCluster(c);
+	if (!c->wire.broken)
+		DtxOwnWritesAwait(c);
+	if (c->wire.broken)
+		return REFUSE;
+	DtxCoordinatorJoin(c);
+	return DtxFirstPutOff(c, command) ? swallow(c) : SEND_START;
+}
+
+static Verdict
+commit_transaction(DtxConnection *c, const char *command)
+{
+	if (c->put_off.start[0] != '\0')
 	{
-		/* Cleanup that could not wait for the end of the results fails. */
-		if (is_abort || starts_with(command, "ROLLBACK"))
-			return REFUSE;
-		check_not_piped(p);
+		/* Nothing has begun there, whatever an earlier transaction owes. */
+		c->put_off.start[0] = '\0';
+		return swallow(c);
 	}
+	if (is_being_committed(c))
+		return swallow(c);
+	if (make_usable(c) == REFUSE)
+		return REFUSE;
+	check_runs_no_remote_sql(c);
 
 	/*
-	 * What ends the transaction closes its cursors, though if it wrote they had
-	 * better be closed before its deferred triggers run.  A command that
-	 * repairs a failed transaction must not have anything before it.
+	 * It closes the cursors, though if it wrote they had better be closed before its
+	 * deferred triggers run.
 	 */
-	if (is_abort || (is_commit && p->asked && !p->wrote) ||
-		(starts_with(command, "ROLLBACK") &&
-		 real_PQtransactionStatus(conn) != PQTRANS_INTRANS))
-		p->ncloses = 0;
+	if (c->participant != NULL && c->participant->writes == DTX_READ)
+		c->put_off.ncloses = 0;
+	return SEND;
+}
 
-	if (p->state == PARTICIPANT_IDLE)
+static Verdict
+abort_transaction(DtxConnection *c, const char *command)
+{
+	if (c->put_off.start[0] != '\0')
 	{
-		if (!p->set_up && !starts_with(command, "START TRANSACTION"))
-			note_setup(p, command);
-		if (starts_with(command, "START TRANSACTION"))
-		{
-			p->set_up = true;
-			if (p->wanted && !p->introduced && CoordinatorTwoPhaseCommit())
-				CoordinatorIntroduce(p);
-			if (p->broken)
-				return REFUSE;
-			CoordinatorCatchUp(p);
-			if (p->broken)
-				return REFUSE;
-			CoordinatorEnlist(p);
-			return put_off_start(p, command) ? SWALLOW : SEND_START;
-		}
+		c->put_off.start[0] = '\0';
+		return swallow(c);
 	}
-	else if (!is_commit && !is_abort && !is_deallocate &&
-			 !starts_with(command, "ROLLBACK"))
-	{
-		if (opening && answer_import(p, command))
-			return SWALLOW;
-		if (put_off_close(p, command))
-			return SWALLOW;
-		note_command(p, is_write(command));
-	}
+	if (is_being_committed(c))
+		return swallow(c);
+
+	/* A broken one is closed as soon as postgres_fdw looks at PQstatus(). */
+	if (make_usable(c) == REFUSE)
+		return swallow(c);
+
+	/* Cleanup that could not wait for the end of the results fails. */
+	if (runs_remote_sql(c))
+		return REFUSE;
+	c->put_off.ncloses = 0;
 	return SEND;
 }
 
 /*
- * postgres_fdw sets up the session of a new connection (configure_remote_session in
- * contrib/postgres_fdw/connection.c): remember how.  Throws if out of memory.
+ * A subtransaction is rolled back.
  */
-static void
-note_setup(Participant *p, const char *command)
+static Verdict
+rollback_to(DtxConnection *c, const char *command)
 {
-	char	   *all = MemoryContextAlloc(TopMemoryContext,
-										 (p->setup ? strlen(p->setup) : 0) +
-										 strlen(command) + 3);
+	if (is_taken_over(c))
+		refuse_while_committing(c);
+	if (make_usable(c) == REFUSE || runs_remote_sql(c))
+		return REFUSE;
 
-	if (p->setup == NULL)
-		strcpy(all, command);
-	else
+	/* What repairs a failed transaction must not have anything before it. */
+	if (real_PQtransactionStatus(c->wire.conn) != PQTRANS_INTRANS)
+		c->put_off.ncloses = 0;
+	return SEND;
+}
+
+/*
+ * Sent when a remote transaction has ended in which there were errors.
+ */
+static Verdict
+deallocate_all(DtxConnection *c, const char *command)
+{
+	DtxStatementForgetAll(&c->statements);
+
+	/*
+	 * Put off while we are busy on the connection: postgres_fdw would wait for the
+	 * reply inside libpq, where neither a timeout nor a cancel reaches, while
+	 * everything is prepared.  Likewise while it is in a pipeline.
+	 */
+	if (is_taken_over(c) ||
+		(DtxLateDueOn(c) && !DtxWireStartIsDue(&c->wire) &&
+		 !DtxWireExpects(&c->wire, DTX_REPLY_JOINED)))
 	{
-		sprintf(all, "%s; %s", p->setup, command);
-		pfree(p->setup);
+		c->put_off.deallocate = true;
+		return swallow(c);
 	}
-	p->setup = all;
-}
-
-/*
- * May the START TRANSACTION of a connection that is alive be put off?
- */
-static bool
-may_put_off(const Participant *p)
-{
-	return dtx_fold_start && dtx_two_phase_commit && p->wanted &&
-		!DtxIsDue(p->last_start + FOLD_MAX_IDLE_MS);
-}
-
-/*
- * postgres_fdw starts a remote transaction: keep the command, as it is to be
- * sent, in start_command.  Returns true if it need not be sent now.
- *
- * postgres_fdw replaces a connection that fails with this very command, so that
- * a server's restart goes unnoticed, and no other.  So it is sent alone on a
- * connection that is seen to be dead, or was idle for long.  What can't be seen
- * shows in the reply to the first command, and then the connection is replaced here
- * (start_again).
- */
-static bool
-put_off_start(Participant *p, const char *command)
-{
-	bool		put_off = may_put_off(p);
-
-	p->last_start = DtxNow();
-	if (dtx_remote_isolation == XACT_READ_COMMITTED &&
-		XactIsoLevel == XACT_READ_COMMITTED && p->wanted &&
-		starts_with(command, START_REPEATABLE_READ))
-		snprintf(p->start_command, sizeof(p->start_command), "%s%s",
-				 START_READ_COMMITTED, command + strlen(START_REPEATABLE_READ));
-	else
-		strlcpy(p->start_command, command, sizeof(p->start_command));
-
-	if (strlen(command) >= sizeof(p->start_command))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("postgres_fdw starts a transaction in an unknown way: %s",
-						command)));
-
-	if (!p->owing && (!put_off || !ParticipantQuiet(p)))
-		return false;
-	p->synthetic = 2;
-	return true;
+	if (make_usable(c) == REFUSE)
+		return REFUSE;
+	check_runs_no_remote_sql(c);
+	return SEND;
 }
 
 /*
  * postgres_fdw closes a cursor (close_cursor in
- * contrib/postgres_fdw/postgres_fdw.c).  Returns true if the server need not be
- * told now.
+ * contrib/postgres_fdw/postgres_fdw.c): the server need not be told now.  To do
+ * without, take the entry out of the table.
  */
-static bool
-put_off_close(Participant *p, const char *command)
+static Verdict
+close_cursor(DtxConnection *c, const char *command)
 {
+	DtxPutOff  *put_off = &c->put_off;
 	unsigned int number;
 	int			len = 0;
 
-	if (!dtx_fold_start || !dtx_two_phase_commit || !p->wanted ||
-		p->start_command[0] != '\0' || p->ncloses >= DTX_MAX_CLOSES)
-		return false;
+	if (is_taken_over(c))
+		refuse_while_committing(c);
+	if (make_usable(c) == REFUSE)
+		return REFUSE;
+	check_runs_no_remote_sql(c);
 
 	/* An error that is known already is not put off. */
-	if (real_PQstatus(p->conn) != CONNECTION_OK ||
-		real_PQtransactionStatus(p->conn) != PQTRANS_INTRANS)
-		return false;
-	if (sscanf(command, "CLOSE c%9u%n", &number, &len) != 1 ||
+	if (c->participant == NULL || !dtx_fold_start || !dtx_two_phase_commit ||
+		!c->extension_seen || put_off->start[0] != '\0' ||
+		put_off->ncloses >= DTX_MAX_CLOSES ||
+		real_PQstatus(c->wire.conn) != CONNECTION_OK ||
+		real_PQtransactionStatus(c->wire.conn) != PQTRANS_INTRANS ||
+		sscanf(command, "CLOSE c%9u%n", &number, &len) != 1 ||
 		command[len] != '\0')
-		return false;
-	p->closes[p->ncloses++] = number;
-	p->synthetic = 2;
-	return true;
+		return other_command(c, command);
+	put_off->closes[put_off->ncloses++] = number;
+	return swallow(c);
 }
 
 /*
- * Send START TRANSACTION alone.
+ * SAVEPOINT, RELEASE, cursors, and what sets up the session of a new connection.
  */
-static int
-send_start(PGconn *conn)
+static Verdict
+other_command(DtxConnection *c, const char *command)
 {
-	Participant *p = ParticipantFind(conn);
-	int			sent = real_PQsendQuery(conn, p->start_command);
+	if (is_taken_over(c))
+		refuse_while_committing(c);
+	if (make_usable(c) == REFUSE)
+		return REFUSE;
+	check_runs_no_remote_sql(c);
 
-	p->start_command[0] = '\0';
-	return sent;
-}
-
-/*
- * Send a command by the simple protocol, together with what was put off.
- *
- * START TRANSACTION goes with it by the extended protocol, in a pipeline, where it
- * has a reply of its own, unless the command is, or may be, more than one statement.
- * CLOSEs make several statements in one message, of which the last result counts,
- * as postgres_fdw does anyway.
- */
-static int
-send_query(PGconn *conn, const char *query)
-{
-	Participant *p = ParticipantFind(conn);
-	StringInfoData all;
-	int			sent;
-
-	if (p == NULL || (p->start_command[0] == '\0' && p->ncloses == 0))
-		return real_PQsendQuery(conn, query);
-
-	if (p->start_command[0] != '\0')
+	if (c->participant == NULL)
 	{
-		/* (not that it had to, but it is not worth the trouble) */
-		if (p->owing)
-			CoordinatorCollect(p);
-		revive(p);
-		if (strchr(query, ';') == NULL && strlen(query) <= MAX_FIRST_SIZE)
-			return start_with(p, NULL, query, 0, NULL);
-		start_alone(p);
-		return real_PQsendQuery(conn, query);
+		if (c->transactions == 0)
+			DtxConnectionNoteSetup(c, command);
+		return SEND;
 	}
-
-	initStringInfo(&all);
-	for (int i = 0; i < p->ncloses; i++)
-		appendStringInfo(&all, "CLOSE c%u; ", p->closes[i]);
-	appendStringInfoString(&all, query);
-	p->ncloses = 0;
-	sent = real_PQsendQuery(conn, all.data);
-	pfree(all.data);
-	return sent;
+	if (opening && answer_import(c, command))
+		return SWALLOW;
+	note_use(c->participant, is_write(command));
+	return SEND;
 }
 
-/* ----------------------------------------------------------------
- * The first command of a remote transaction
- * ----------------------------------------------------------------
- */
-
 /*
- * A connection that is broken before anything of its remote transaction was sent,
- * START TRANSACTION included, is made anew.  Throws on interrupts, and if that was in
- * vain.
+ * The command is not sent; postgres_fdw gets a reply that it has succeeded.
  */
-static void
-revive(Participant *p)
+static Verdict
+swallow(DtxConnection *c)
 {
-	char		start_command[DTX_START_SIZE];
-
-	if (!p->broken || p->start_command[0] == '\0')
-		return;
-	strlcpy(start_command, p->start_command, DTX_START_SIZE);
-	CoordinatorReconnect(p);
-	strlcpy(p->start_command, start_command, DTX_START_SIZE);
+	DtxWireMake(&c->wire, NULL);
+	return SWALLOW;
 }
 
 /*
- * Keep what is about to be sent together with START TRANSACTION.  Throws if out of
- * memory.
+ * A command is about to be sent: a connection on which no remote transaction has begun
+ * has to be waited for if a reply of ours is due on it, and made anew if it is broken.
+ * Returns REFUSE if it can't be used.  Throws on interrupts, and if it can't be made
+ * anew.
  */
-static void
-keep_first(Participant *p, const char *prepare, const char *command,
-		   int nParams, const char *const *paramValues)
+static Verdict
+make_usable(DtxConnection *c)
 {
-	Size		size = MAXALIGN(sizeof(FirstCommand)) + sizeof(char *) * nParams;
-	FirstCommand *first;
-	char	   *next;
-
-	size += prepare != NULL ? strlen(prepare) + 1 : 0;
-	size += command != NULL ? strlen(command) + 1 : 0;
-	for (int i = 0; i < nParams && paramValues != NULL; i++)
-		size += paramValues[i] != NULL ? strlen(paramValues[i]) + 1 : 0;
-
-	DtxInterposeForgetFirst(p);
-	first = MemoryContextAllocZero(TopMemoryContext, size);
-	first->nparams = nParams;
-	first->values = (char **) ((char *) first + MAXALIGN(sizeof(FirstCommand)));
-	next = (char *) (first->values + nParams);
-	strlcpy(first->start_command, p->start_command, DTX_START_SIZE);
-	if (prepare != NULL)
-	{
-		first->prepare = strcpy(next, prepare);
-		next += strlen(prepare) + 1;
-	}
-	if (command != NULL)
-	{
-		first->command = strcpy(next, command);
-		next += strlen(command) + 1;
-	}
-	for (int i = 0; i < nParams && paramValues != NULL; i++)
-	{
-		if (paramValues[i] == NULL)
-			continue;
-		first->values[i] = strcpy(next, paramValues[i]);
-		next += strlen(paramValues[i]) + 1;
-	}
-	p->first = first;
+	if (c->participant == NULL && DtxWireExpects(&c->wire, DTX_REPLY_HANDLED))
+		DtxLateAwait(c);
+	DtxFirstReconnectIfBroken(c);
+	return c->wire.broken ? REFUSE : SEND;
 }
 
-/*
- * The first command of a remote transaction need not be sent again.  Does not throw.
- */
-void
-DtxInterposeForgetFirst(Participant *p)
-{
-	if (p->first == NULL)
-		return;
-	pfree(p->first);
-	p->first = NULL;
-}
-
-/*
- * START TRANSACTION and the command after it have failed, or rather their connection
- * has: was it dead before the server has got them, or must the transaction begin
- * anew for another reason?  Then they are sent again, once.
- *
- * If the reply to START TRANSACTION is here, the connection has died of the command,
- * or under it: that is nobody's business but the caller's, as it is in postgres_fdw.
- */
+/* Is its remote transaction out of postgres_fdw's hands? */
 static bool
-may_start_again(const Participant *p)
+is_taken_over(const DtxConnection *c)
 {
-	return p->first != NULL && IsTransactionState() &&
-		(p->start_again ||
-		 (p->start_due && real_PQstatus(p->conn) == CONNECTION_BAD));
+	return c->participant != NULL && DtxParticipantIsOurs(c->participant);
 }
 
-/*
- * Make a connection anew and send START TRANSACTION and the command after it again.
- * Throws on interrupts, and if it was in vain.
- */
+/* Likewise, or is it known to the coordinator already that it has committed? */
+static bool
+is_being_committed(const DtxConnection *c)
+{
+	return is_taken_over(c) || (c->participant == NULL && DtxLateDueOn(c));
+}
+
+/* Fail closed. */
 static void
-start_again(Participant *p)
+refuse_while_committing(const DtxConnection *c)
 {
-	FirstCommand *first = p->first;
-	int			sent = 1;
-
-	CoordinatorReconnect(p);
-	strlcpy(p->start_command, first->start_command, DTX_START_SIZE);
-	(void) begin_folded(p, true);
-	if (first->prepare != NULL)
-		sent = real_PQsendPrepare(p->conn, first->prepare, first->command,
-								  first->nparams, NULL);
-	else if (first->command != NULL)
-		sent = real_PQsendQueryParams(p->conn, first->command, first->nparams,
-									  NULL, (const char *const *) first->values,
-									  NULL, NULL, 0);
-	(void) end_folded(p, sent);
-	p->folded = true;			/* what went wrong shows in the results */
-
-	/* It is not sent for a third time. */
-	DtxInterposeForgetFirst(p);
-}
-
-/*
- * Send START TRANSACTION, which was put off, and a command with parameters in text,
- * or with "prepare", the preparation of one by that name.  Returns what the wrapper
- * has to return.  Throws what start_again() throws.
- */
-static int
-start_with(Participant *p, const char *prepare, const char *command,
-		   int nParams, const char *const *paramValues)
-{
-	int			sent = 1;
-
-	keep_first(p, prepare, command, nParams, paramValues);
-	(void) begin_folded(p, true);
-	if (prepare != NULL)
-		sent = real_PQsendPrepare(p->conn, prepare, command, nParams, NULL);
-	else if (command != NULL)
-		sent = real_PQsendQueryParams(p->conn, command, nParams, NULL,
-									  paramValues, NULL, NULL, 0);
-	if (!end_folded(p, sent))
-	{
-		p->start_due = true;
-		if (!may_start_again(p))
-			return 0;
-		start_again(p);
-	}
-	return 1;
-}
-
-/*
- * Send START TRANSACTION, which was put off, and wait for the reply, because what
- * comes next can't be kept.  Throws on interrupts, and if it fails.
- */
-static void
-start_alone(Participant *p)
-{
-	bool		busy;
-	const char *sqlstate;
-
-	if (!start_with(p, NULL, NULL, 0, NULL))
-		p->folded = false;
-	busy = p->folded && is_busy(p);
-	p->synthetic = 0;
-	if (!busy && !p->broken && PQresultStatus(p->answer) == PGRES_COMMAND_OK)
-	{
-		PQclear(p->answer);
-		p->answer = NULL;
-		return;
-	}
-
-	p->broken = true;
-	sqlstate = PQresultErrorField(p->answer, PG_DIAG_SQLSTATE);
 	ereport(ERROR,
-			(errcode(sqlstate != NULL && strlen(sqlstate) == 5 ?
-					 MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2],
-								   sqlstate[3], sqlstate[4]) :
-					 ERRCODE_CONNECTION_FAILURE),
-			 errmsg("could not begin transaction on server \"%s\"",
-					p->identified ? p->server_name : "(unknown)"),
-			 errdetail_internal("%s", DtxCleanText(p->answer != NULL ?
-												   PQresultErrorMessage(p->answer) :
-												   PQerrorMessage(p->conn),
-												   DTX_MAX_REMOTE_TEXT))));
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cannot use server \"%s\" while the transaction is being committed",
+					c->endpoint.server_name),
+			 errdetail("The remote transaction has been prepared or ended already.")));
 }
 
-/*
- * The same for the extended protocol, which takes one statement at a time.
- * Between these two the caller sends its command.  begin_folded() returns false
- * if it is the only one; "more" says that the caller will send more than one.
- */
+/* Are results of remote SQL due (exec/run.c), or has it left some? */
 static bool
-begin_folded(Participant *p, bool more)
+runs_remote_sql(const DtxConnection *c)
 {
-	if (p == NULL ||
-		(p->start_command[0] == '\0' && p->ncloses == 0 && !more))
-		return false;
-	if (!PQenterPipelineMode(p->conn) || ParticipantSendPending(p) < 0)
-		p->broken = true;
-	return true;
-}
-
-/*
- * "sent": was the command sent?  Returns what the wrapper has to return.
- */
-static int
-end_folded(Participant *p, int sent)
-{
-	if (!sent || p->broken || !PQpipelineSync(p->conn))
-	{
-		p->broken = true;
-		return 0;
-	}
-	p->folded = true;
-	return 1;
-}
-
-/*
- * About how many bytes is a command with its parameters (in text)?
- */
-static size_t
-params_size(const char *command, int nParams, const char *const *paramValues)
-{
-	size_t		size = strlen(command);
-
-	for (int i = 0; i < nParams; i++)
-		size += paramValues[i] != NULL ? strlen(paramValues[i]) : 0;
-	return size;
-}
-
-/*
- * Send a command with parameters, whose types the server is to infer, and text
- * as result: by name if statement.c knows it, with what has to precede it.
- */
-static int
-send_params(Participant *p, const char *command, int nParams,
-			const char *const *paramValues, const int *paramLengths,
-			const int *paramFormats)
-{
-	bool		prepare;
-	const char *name;
-	bool		folded;
-	int			sent = 1;
-
-	/*
-	 * libpq blocks, and no cancel reaches it, when a socket can't take all of a
-	 * command; and a server that owes us a reply may not be reading.
-	 */
-	if (p->owing && params_size(command, nParams, paramValues) > MAX_BEHIND_OWED)
-		CoordinatorCollect(p);
-	revive(p);
-
-	/* It is used for the first time, and for the last, if it is not kept. */
-	if (p->start_command[0] != '\0' &&
-		(params_size(command, nParams, paramValues) > MAX_FIRST_SIZE ||
-		 paramLengths != NULL || paramFormats != NULL))
-		start_alone(p);
-	if (p->start_command[0] != '\0')
-		keep_first(p, NULL, command, nParams, paramValues);
-
-	name = StatementUse(p, command, &prepare);
-	folded = begin_folded(p, prepare);
-	if (prepare)
-		sent = real_PQsendPrepare(p->conn, name, command, nParams, NULL);
-	if (sent && name != NULL)
-		sent = real_PQsendQueryPrepared(p->conn, name, nParams, paramValues,
-										paramLengths, paramFormats, 0);
-	else if (sent)
-		sent = real_PQsendQueryParams(p->conn, command, nParams, NULL,
-									  paramValues, paramLengths, paramFormats,
-									  0);
-	if (!folded)
-		return sent;
-	if (end_folded(p, sent))
-		return 1;
-	p->start_due = p->first != NULL;
-	if (!may_start_again(p))
-		return 0;
-	start_again(p);
-	return 1;
-}
-
-/*
- * postgres_fdw sends a command by the extended protocol.  Returns the
- * connection's participant, or NULL if there is none.
- */
-static Participant *
-before_data_command(PGconn *conn, const char *command, bool writes)
-{
-	Participant *p = ParticipantFind(conn);
-
-	if (p == NULL)
-		return NULL;
-	if (ParticipantControlled(p))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot use server \"%s\" while the transaction is being committed",
-						p->server_name),
-				 errdetail("The remote transaction has been prepared or ended already.")));
-	revive(p);
-	if (p->broken)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("connection to server \"%s\" was lost",
-						p->server_name)));
-	check_not_piped(p);
-	note_command(p, writes || is_write(command));
-	return p;
+	return DtxWireExpects(&c->wire, DTX_REPLY_DROPPED) ||
+		(DtxWireExpects(&c->wire, DTX_REPLY_READ) &&
+		 PQpipelineStatus(c->wire.conn) != PQ_PIPELINE_OFF);
 }
 
 /*
@@ -998,13 +669,13 @@ before_data_command(PGconn *conn, const char *command, bool writes)
  * connection on which it is received, say in a check constraint of a domain.
  */
 static void
-check_not_piped(const Participant *p)
+check_runs_no_remote_sql(const DtxConnection *c)
 {
-	if (p->piped)
+	if (runs_remote_sql(c))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("connection to server \"%s\" is in use by an active remote command",
-						p->server_name)));
+						c->endpoint.server_name)));
 }
 
 /*
@@ -1013,14 +684,13 @@ check_not_piped(const Participant *p)
  * failed, and then catalogs can't be read.
  */
 static void
-note_command(Participant *p, bool writes)
+note_use(DtxParticipant *p, bool writes)
 {
-	p->used = true;
-	p->asked = false;
-	if (writes)
-		p->wrote = true;
-	if (!p->seen)
-		CoordinatorSeen(p);
+	bool		first = p->use == DTX_UNUSED;
+
+	DtxParticipantNoteUse(p, writes);
+	if (first)
+		DtxTransactionAnnounce(p);
 }
 
 static bool
@@ -1050,6 +720,164 @@ is_write(const char *command)
 }
 
 /* ----------------------------------------------------------------
+ * Sending
+ * ----------------------------------------------------------------
+ */
+
+/*
+ * The caller has sent a command of postgres_fdw; "joined": between
+ * DtxPutOffBeginJoined() and here.  Returns what the wrapper has to return.
+ */
+static int
+expect_reply(DtxConnection *c, bool joined, int sent)
+{
+	if (joined)
+		return DtxPutOffEndJoined(&c->wire, sent);
+	if (sent)
+		DtxWireExpect(&c->wire, DTX_REPLY_READ, 1);
+	return sent;
+}
+
+/*
+ * Send START TRANSACTION alone.
+ */
+static int
+send_start(DtxConnection *c)
+{
+	int			sent = real_PQsendQuery(c->wire.conn, c->put_off.start);
+
+	c->put_off.start[0] = '\0';
+	return expect_reply(c, false, sent);
+}
+
+/*
+ * Send a command by the simple protocol, together with what was put off.
+ *
+ * START TRANSACTION goes with it by the extended protocol, in a pipeline, where it
+ * has a reply of its own, unless the command is, or may be, more than one statement.
+ * CLOSEs make several statements in one message, of which the last result counts,
+ * as postgres_fdw does anyway.
+ */
+static int
+send_query(PGconn *conn, const char *query)
+{
+	DtxConnection *c = DtxConnectionFind(conn);
+	char		closes[DTX_CLOSES_SIZE];
+	char	   *all;
+	int			sent;
+
+	if (c == NULL)
+		return real_PQsendQuery(conn, query);
+	if (c->put_off.start[0] != '\0')
+	{
+		/* (not that it had to, but it is not worth the trouble) */
+		if (DtxLateDueOn(c))
+			DtxLateAwait(c);
+		DtxFirstReconnectIfBroken(c);
+		if (strchr(query, ';') == NULL && strlen(query) <= DTX_MAX_FIRST_SIZE)
+			return DtxFirstSend(c, NULL, query, 0, NULL);
+		DtxFirstStartAlone(c);
+	}
+	if (c->put_off.ncloses == 0)
+		return expect_reply(c, false, real_PQsendQuery(conn, query));
+
+	(void) DtxPutOffCloses(&c->put_off, closes, sizeof(closes));
+	all = psprintf("%s%s", closes, query);
+	sent = real_PQsendQuery(conn, all);
+	pfree(all);
+	return expect_reply(c, false, sent);
+}
+
+/*
+ * About how many bytes is a command with its parameters (in text)?
+ */
+static size_t
+params_size(const char *command, int nParams, const char *const *paramValues)
+{
+	size_t		size = strlen(command);
+
+	for (int i = 0; i < nParams; i++)
+		size += paramValues[i] != NULL ? strlen(paramValues[i]) : 0;
+	return size;
+}
+
+/*
+ * Send a command with parameters, whose types the server is to infer, and text
+ * as result: by name if statement.c knows it, with what has to precede it.
+ */
+static int
+send_params(DtxConnection *c, const char *command, int nParams,
+			const char *const *paramValues, const int *paramLengths,
+			const int *paramFormats)
+{
+	PGconn	   *conn = c->wire.conn;
+	bool		prepare = false;
+	const char *name = NULL;
+	bool		joined;
+	int			sent = 1;
+
+	/*
+	 * libpq blocks, and no cancel reaches it, when a socket can't take all of a
+	 * command; and a server that owes us a reply may not be reading.
+	 */
+	if (params_size(command, nParams, paramValues) > MAX_BEHIND_LATE &&
+		DtxLateDueOn(c))
+		DtxLateAwait(c);
+	DtxFirstReconnectIfBroken(c);
+
+	/* It is used for the first time, and for the last, if it is not kept. */
+	if (c->put_off.start[0] != '\0' &&
+		(params_size(command, nParams, paramValues) > DTX_MAX_FIRST_SIZE ||
+		 paramLengths != NULL || paramFormats != NULL))
+		DtxFirstStartAlone(c);
+	if (c->put_off.start[0] != '\0')
+		DtxPutOffKeepFirst(&c->put_off, NULL, command, nParams, paramValues);
+
+	if (c->extension_seen)
+		name = DtxStatementUse(&c->statements, command, &prepare);
+	joined = DtxPutOffBeginJoined(&c->put_off, &c->wire, prepare);
+	if (prepare)
+	{
+		sent = real_PQsendPrepare(conn, name, command, nParams, NULL);
+		DtxWireExpect(&c->wire, DTX_REPLY_STEP, 1);
+	}
+	if (sent && name != NULL)
+		sent = real_PQsendQueryPrepared(conn, name, nParams, paramValues,
+										paramLengths, paramFormats, 0);
+	else if (sent)
+		sent = real_PQsendQueryParams(conn, command, nParams, NULL,
+									  paramValues, paramLengths, paramFormats,
+									  0);
+	return expect_reply(c, joined, sent) ||
+		(joined && DtxFirstStartAgainIfLost(c));
+}
+
+/*
+ * postgres_fdw sends a command by the extended protocol.  Returns the connection, or
+ * NULL if it is not known.  May throw.
+ */
+static DtxConnection *
+before_data_command(PGconn *conn, const char *command, bool writes)
+{
+	DtxConnection *c = DtxConnectionFind(conn);
+
+	if (c == NULL)
+		return NULL;
+	if (is_taken_over(c))
+		refuse_while_committing(c);
+	DtxFirstReconnectIfBroken(c);
+	if (c->wire.broken)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("connection to server \"%s\" was lost",
+						c->endpoint.server_name)));
+	check_runs_no_remote_sql(c);
+	if (c->participant != NULL)
+		note_use(c->participant, writes || is_write(command));
+	return c;
+}
+
+/* ----------------------------------------------------------------
  * Sessions for remote commands
  * ----------------------------------------------------------------
  */
@@ -1067,7 +895,7 @@ is_write(const char *command)
  * Whether the user may use the server is for the caller to check.  Throws what
  * postgres_fdw throws.
  */
-Participant *
+DtxConnection *
 DtxInterposeOpen(Oid serverid)
 {
 	ImportForeignSchemaStmt *stmt = makeNode(ImportForeignSchemaStmt);
@@ -1093,18 +921,18 @@ DtxInterposeOpen(Oid serverid)
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("pg_dtx did not see postgres_fdw open a session"),
 				 errhint("Report this to the developers of pg_dtx.")));
-	revive(opened);
-	if (opened->broken || ParticipantControlled(opened) ||
-		real_PQstatus(opened->conn) != CONNECTION_OK)
+	DtxFirstReconnectIfBroken(opened);
+	if (opened->wire.broken || is_taken_over(opened) ||
+		real_PQstatus(opened->wire.conn) != CONNECTION_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("connection to server \"%s\" was lost",
-						opened->server_name)));
+						opened->endpoint.server_name)));
 
 	/* What the caller makes of the connection begins with no reply due. */
-	if (opened->owing)
-		CoordinatorCollect(opened);
-	revive(opened);
+	if (DtxLateDueOn(opened))
+		DtxLateAwait(opened);
+	DtxFirstReconnectIfBroken(opened);
 	return opened;
 }
 
@@ -1113,7 +941,7 @@ DtxInterposeOpen(Oid serverid)
  * schema exists, and has no tables.  Throws if out of memory.
  */
 static bool
-answer_import(Participant *p, const char *command)
+answer_import(DtxConnection *c, const char *command)
 {
 	bool		exists = starts_with(command, IMPORT_QUESTION_1);
 	PGresult   *answer;
@@ -1122,10 +950,10 @@ answer_import(Participant *p, const char *command)
 		return false;
 
 	/* It is used when something is sent: see exec/run.c. */
-	if (!p->seen)
-		CoordinatorSeen(p);
+	if (c->participant->use == DTX_UNUSED)
+		DtxTransactionAnnounce(c->participant);
 
-	answer = PQmakeEmptyPGresult(p->conn, PGRES_TUPLES_OK);
+	answer = PQmakeEmptyPGresult(c->wire.conn, PGRES_TUPLES_OK);
 	if (answer != NULL && exists)
 	{
 		PGresAttDesc column = {
@@ -1147,27 +975,15 @@ answer_import(Participant *p, const char *command)
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of memory")));
 
-	PQclear(p->answer);
-	p->answer = answer;
-	p->synthetic = 2;
-	opened = p;
+	DtxWireMake(&c->wire, answer);
+	opened = c;
 	return true;
 }
 
-/*
- * ParticipantUnfold(), and the coordinator learns what it may have waited for.
+/* ----------------------------------------------------------------
+ * Receiving
+ * ----------------------------------------------------------------
  */
-static bool
-unfold(Participant *p, bool wait)
-{
-	bool		done = ParticipantUnfold(p, wait);
-
-	if (p->owed_is_in)
-		CoordinatorTakeOwed(p);
-	if (!p->start_due && !p->start_again)
-		DtxInterposeForgetFirst(p);
-	return done;
-}
 
 /*
  * Does postgres_fdw have to wait for a result?  Normally this waits until it has
@@ -1178,61 +994,56 @@ unfold(Participant *p, bool wait)
  * libpq/libpq-be-fe-helpers.h).
  */
 static bool
-is_busy(Participant *p)
+is_busy(DtxConnection *c)
 {
-	for (;;)
+	DtxWire    *wire = &c->wire;
+	DtxWait		wait = {
+		.wires = &wire,
+		.nwires = 1,
+		.deadline = DTX_NEVER,
+		.wait_event = we_result,
+		.interrupts = DTX_INTERRUPTS_THROW,
+		.done = reply_is_here,
+		.arg = c
+	};
+
+	do
 	{
-		bool		busy;
-
-		if (p->folded)
-		{
-			busy = !unfold(p, false);
-			if (!busy && may_start_again(p))
-			{
-				start_again(p);
-				continue;
-			}
-		}
+		if (IsTransactionState())
+			(void) DtxWireWait(&wait);
 		else
-			busy = real_PQisBusy(p->conn);
-		if (!busy)
-			return false;
-		if (!IsTransactionState() || PQsocket(p->conn) < 0)
-			return true;
+			DtxWirePump(wire);
+	} while (DtxFirstStartAgainIfLost(c));
 
-		if (ParticipantWait(p, -1, we_result) & WL_SOCKET_READABLE)
-		{
-			if (!real_PQconsumeInput(p->conn))
-			{
-				/* As if postgres_fdw had seen that itself. */
-				if (p->folded)
-				{
-					(void) unfold(p, true);
-					if (may_start_again(p))
-					{
-						start_again(p);
-						continue;
-					}
-				}
-				PQclear(p->answer);
-				p->answer = PQmakeEmptyPGresult(p->conn, PGRES_FATAL_ERROR);
-				p->synthetic = 2;
-				return false;
-			}
-		}
-		else
-		{
-			ResetLatch(MyLatch);
-			CHECK_FOR_INTERRUPTS();
-		}
-	}
+	if (wire->broken)
+		DtxWireFailJoined(wire);
+	if (!DtxWireStartIsDue(wire))
+		DtxPutOffForgetFirst(&c->put_off);
+	return !reply_is_here(c);
 }
 
-/* Is a reply on the way that postgres_fdw must not take? */
+/* Can postgres_fdw go on without waiting? */
 static bool
-is_ours_to_receive(const Participant *p)
+reply_is_here(void *arg)
 {
-	return p->reply_due;
+	DtxConnection *c = (DtxConnection *) arg;
+
+	return c->wire.broken || PQsocket(c->wire.conn) < 0 ||
+		DtxWireExpects(&c->wire, DTX_REPLY_MADE) ||
+		(!DtxWireExpects(&c->wire, DTX_REPLY_JOINED) &&
+		 !real_PQisBusy(c->wire.conn));
+}
+
+/*
+ * Is there, or will there be, a reply that postgres_fdw may take, rather than one that
+ * is ours?
+ */
+static bool
+has_own_reply(const DtxConnection *c)
+{
+	return DtxWireExpects(&c->wire, DTX_REPLY_MADE) ||
+		DtxWireExpects(&c->wire, DTX_REPLY_JOINED) ||
+		!DtxWireExpects(&c->wire, DTX_REPLY_HANDLED);
 }
 
 /* ----------------------------------------------------------------
@@ -1244,11 +1055,11 @@ PGDLLEXPORT pg_noinline PGconn *
 PQconnectdbParams(const char *const *keywords, const char *const *values,
 				  int expand_dbname)
 {
-	Participant *p = before_connect(__builtin_return_address(0), keywords, values);
+	DtxConnection *c = before_connect(__builtin_return_address(0), keywords, values);
 	PGconn	   *conn = real_PQconnectdbParams(keywords, values, expand_dbname);
 
-	if (p != NULL)
-		enroll(p, conn);
+	if (c != NULL)
+		after_connect(c, conn);
 	return conn;
 }
 
@@ -1256,11 +1067,11 @@ PGDLLEXPORT pg_noinline PGconn *
 PQconnectStartParams(const char *const *keywords, const char *const *values,
 					 int expand_dbname)
 {
-	Participant *p = before_connect(__builtin_return_address(0), keywords, values);
+	DtxConnection *c = before_connect(__builtin_return_address(0), keywords, values);
 	PGconn	   *conn = real_PQconnectStartParams(keywords, values, expand_dbname);
 
-	if (p != NULL)
-		enroll(p, conn);
+	if (c != NULL)
+		after_connect(c, conn);
 	return conn;
 }
 
@@ -1269,21 +1080,13 @@ PQfinish(PGconn *conn)
 {
 	if (CALLED_BY_FDW())
 	{
-		Participant *p = ParticipantFind(conn);
+		DtxConnection *c = DtxConnectionFind(conn);
 
-		if (p != NULL)
-		{
-			if (!ParticipantControlled(p))
-				CoordinatorForget(p);
-
-			/* There may be something left that it owes. */
-			if (ParticipantControlled(p))
-			{
-				CoordinatorAbandon(p);
-				return;
-			}
-			ParticipantDestroy(p);
-		}
+		/* It may be needed, by the current transaction or an earlier one. */
+		if (c != NULL && DtxCoordinatorKeepsConnection(c))
+			return;
+		if (c != NULL)
+			DtxConnectionDestroy(c);
 	}
 	real_PQfinish(conn);
 }
@@ -1328,12 +1131,14 @@ PQsendQuery(PGconn *conn, const char *query)
 {
 	if (CALLED_BY_FDW())
 	{
-		switch (judge(conn, query))
+		DtxConnection *c = DtxConnectionFind(conn);
+
+		switch (c == NULL ? SEND : judge(c, query))
 		{
 			case SEND:
 				return send_query(conn, query);
 			case SEND_START:
-				return send_start(conn);
+				return send_start(c);
 			case SWALLOW:
 				return 1;
 			case REFUSE:
@@ -1349,47 +1154,47 @@ PQsendQueryParams(PGconn *conn, const char *command, int nParams,
 				  const int *paramLengths, const int *paramFormats,
 				  int resultFormat)
 {
-	if (CALLED_BY_FDW())
-	{
-		Participant *p = before_data_command(conn, command, false);
+	DtxConnection *c = CALLED_BY_FDW() ?
+		before_data_command(conn, command, false) : NULL;
+	bool		joined;
 
-		/* postgres_fdw gives no types, and wants text */
-		if (p != NULL && paramTypes == NULL && resultFormat == 0)
-			return send_params(p, command, nParams, paramValues, paramLengths,
-							   paramFormats);
-		if (p != NULL && p->start_command[0] != '\0')
-			start_alone(p);
-		if (begin_folded(p, false))
-			return end_folded(p, real_PQsendQueryParams(conn, command, nParams,
-														paramTypes, paramValues,
-														paramLengths,
-														paramFormats,
-														resultFormat));
-	}
-	return real_PQsendQueryParams(conn, command, nParams, paramTypes,
-								  paramValues, paramLengths, paramFormats,
-								  resultFormat);
+	if (c == NULL)
+		return real_PQsendQueryParams(conn, command, nParams, paramTypes,
+									  paramValues, paramLengths, paramFormats,
+									  resultFormat);
+
+	/* postgres_fdw gives no types, and wants text */
+	if (paramTypes == NULL && resultFormat == 0)
+		return send_params(c, command, nParams, paramValues, paramLengths,
+						   paramFormats);
+	if (c->put_off.start[0] != '\0')
+		DtxFirstStartAlone(c);
+	joined = DtxPutOffBeginJoined(&c->put_off, &c->wire, false);
+	return expect_reply(c, joined,
+						real_PQsendQueryParams(conn, command, nParams, paramTypes,
+											   paramValues, paramLengths,
+											   paramFormats, resultFormat));
 }
 
 PGDLLEXPORT pg_noinline int
 PQsendPrepare(PGconn *conn, const char *stmtName, const char *query,
 			  int nParams, const Oid *paramTypes)
 {
-	if (CALLED_BY_FDW())
-	{
-		Participant *p = before_data_command(conn, NULL, false);
+	DtxConnection *c = CALLED_BY_FDW() ?
+		before_data_command(conn, NULL, false) : NULL;
+	bool		joined;
 
-		if (p != NULL && p->start_command[0] != '\0')
-		{
-			if (paramTypes == NULL && strlen(query) <= MAX_FIRST_SIZE)
-				return start_with(p, stmtName, query, nParams, NULL);
-			start_alone(p);
-		}
-		if (begin_folded(p, false))
-			return end_folded(p, real_PQsendPrepare(conn, stmtName, query,
-													nParams, paramTypes));
+	if (c == NULL)
+		return real_PQsendPrepare(conn, stmtName, query, nParams, paramTypes);
+	if (c->put_off.start[0] != '\0')
+	{
+		if (paramTypes == NULL && strlen(query) <= DTX_MAX_FIRST_SIZE)
+			return DtxFirstSend(c, stmtName, query, nParams, NULL);
+		DtxFirstStartAlone(c);
 	}
-	return real_PQsendPrepare(conn, stmtName, query, nParams, paramTypes);
+	joined = DtxPutOffBeginJoined(&c->put_off, &c->wire, false);
+	return expect_reply(c, joined, real_PQsendPrepare(conn, stmtName, query,
+													  nParams, paramTypes));
 }
 
 /* postgres_fdw prepares nothing but INSERT, UPDATE and DELETE. */
@@ -1398,21 +1203,20 @@ PQsendQueryPrepared(PGconn *conn, const char *stmtName, int nParams,
 					const char *const *paramValues, const int *paramLengths,
 					const int *paramFormats, int resultFormat)
 {
-	if (CALLED_BY_FDW())
-	{
-		Participant *p = before_data_command(conn, NULL, true);
+	DtxConnection *c = CALLED_BY_FDW() ?
+		before_data_command(conn, NULL, true) : NULL;
+	bool		joined;
 
-		if (p != NULL && p->start_command[0] != '\0')
-			start_alone(p);
-		if (begin_folded(p, false))
-			return end_folded(p, real_PQsendQueryPrepared(conn, stmtName,
-														  nParams, paramValues,
-														  paramLengths,
-														  paramFormats,
-														  resultFormat));
-	}
-	return real_PQsendQueryPrepared(conn, stmtName, nParams, paramValues,
-									paramLengths, paramFormats, resultFormat);
+	if (c == NULL)
+		return real_PQsendQueryPrepared(conn, stmtName, nParams, paramValues,
+										paramLengths, paramFormats, resultFormat);
+	if (c->put_off.start[0] != '\0')
+		DtxFirstStartAlone(c);
+	joined = DtxPutOffBeginJoined(&c->put_off, &c->wire, false);
+	return expect_reply(c, joined,
+						real_PQsendQueryPrepared(conn, stmtName, nParams,
+												 paramValues, paramLengths,
+												 paramFormats, resultFormat));
 }
 
 PGDLLEXPORT pg_noinline PGresult *
@@ -1420,18 +1224,20 @@ PQexec(PGconn *conn, const char *query)
 {
 	if (CALLED_BY_FDW())
 	{
-		Participant *p;
+		DtxConnection *c = DtxConnectionFind(conn);
+		bool		received;
+		PGresult   *result;
 
-		switch (judge(conn, query))
+		switch (c == NULL ? SEND : judge(c, query))
 		{
 			case SEND:
 			case SEND_START:
 				/* neither comes this way, but for DEALLOCATE ALL */
 				break;
 			case SWALLOW:
-				p = ParticipantFind(conn);
-				p->synthetic = 0;
-				return PQmakeEmptyPGresult(conn, PGRES_COMMAND_OK);
+				result = DtxWireReadMade(&c->wire, &received);
+				(void) DtxWireReadMade(&c->wire, &received);
+				return result;
 			case REFUSE:
 				return NULL;
 		}
@@ -1442,58 +1248,62 @@ PQexec(PGconn *conn, const char *query)
 PGDLLEXPORT pg_noinline PGresult *
 PQgetResult(PGconn *conn)
 {
-	if (CALLED_BY_FDW())
+	DtxConnection *c = CALLED_BY_FDW() ? DtxConnectionFind(conn) : NULL;
+	PGresult   *result;
+
+	if (c == NULL)
+		return real_PQgetResult(conn);
+
+	/*
+	 * What is not here is waited for as postgres_fdw does it, which has asked before,
+	 * and in cleanup goes on when it is here.
+	 */
+	if (DtxWireExpects(&c->wire, DTX_REPLY_JOINED) && is_busy(c))
 	{
-		Participant *p = ParticipantFind(conn);
-
-		if (p != NULL && p->folded)
-			(void) unfold(p, true);
-		if (p != NULL && p->synthetic > 0)
-		{
-			PGresult   *answer = p->answer;
-
-			if (--p->synthetic == 0)
-				return NULL;
-			p->answer = NULL;
-			if (answer == NULL)
-				return PQmakeEmptyPGresult(conn, PGRES_COMMAND_OK);
-			StatementDone(p, answer);
-			return answer;
-		}
-		if (p != NULL && is_ours_to_receive(p))
-			return NULL;
-		if (p != NULL && p->piped && !ParticipantDrain(p))
-		{
-			/* not reached: whoever asks has waited until it is not busy */
-			p->broken = true;
-			return NULL;
-		}
-		if (p != NULL)
-		{
-			PGresult   *result = real_PQgetResult(conn);
-
-			StatementDone(p, result);
-			return result;
-		}
+		DtxWireBreak(&c->wire, "no reply");
+		DtxWireFailJoined(&c->wire);
 	}
-	return real_PQgetResult(conn);
+	if (DtxWireExpects(&c->wire, DTX_REPLY_MADE))
+	{
+		bool		received;
+
+		result = DtxWireReadMade(&c->wire, &received);
+		if (received && result != NULL)
+			DtxStatementDone(&c->statements, result);
+		return result;
+	}
+	if (!has_own_reply(c))
+		return NULL;
+	if (runs_remote_sql(c))
+	{
+		DtxWirePump(&c->wire);
+		if (runs_remote_sql(c))
+			DtxWireBreak(&c->wire, "no reply");
+		return NULL;
+	}
+
+	result = real_PQgetResult(conn);
+	if (result == NULL)
+		DtxWireReadIsOver(&c->wire);
+	DtxStatementDone(&c->statements, result);
+	return result;
 }
 
 PGDLLEXPORT pg_noinline int
 PQisBusy(PGconn *conn)
 {
-	if (CALLED_BY_FDW())
-	{
-		Participant *p = ParticipantFind(conn);
+	DtxConnection *c = CALLED_BY_FDW() ? DtxConnectionFind(conn) : NULL;
 
-		if (p != NULL && (p->synthetic > 0 || is_ours_to_receive(p)))
-			return 0;
-		if (p != NULL && p->piped)
-			return !ParticipantDrain(p);
-		if (p != NULL)
-			return is_busy(p);
+	if (c == NULL)
+		return real_PQisBusy(conn);
+	if (DtxWireExpects(&c->wire, DTX_REPLY_MADE) || !has_own_reply(c))
+		return 0;
+	if (runs_remote_sql(c))
+	{
+		DtxWirePump(&c->wire);
+		return runs_remote_sql(c);
 	}
-	return real_PQisBusy(conn);
+	return is_busy(c);
 }
 
 PGDLLEXPORT pg_noinline int
@@ -1501,9 +1311,10 @@ PQconsumeInput(PGconn *conn)
 {
 	if (CALLED_BY_FDW())
 	{
-		Participant *p = ParticipantFind(conn);
+		DtxConnection *c = DtxConnectionFind(conn);
 
-		if (p != NULL && (p->synthetic > 0 || is_ours_to_receive(p)))
+		if (c != NULL &&
+			(DtxWireExpects(&c->wire, DTX_REPLY_MADE) || !has_own_reply(c)))
 			return 1;
 	}
 	return real_PQconsumeInput(conn);
@@ -1514,9 +1325,9 @@ PQstatus(const PGconn *conn)
 {
 	if (CALLED_BY_FDW())
 	{
-		Participant *p = ParticipantFind((PGconn *) conn);
+		DtxConnection *c = DtxConnectionFind((PGconn *) conn);
 
-		if (p != NULL && p->broken)
+		if (c != NULL && c->wire.broken)
 			return CONNECTION_BAD;
 	}
 	return real_PQstatus(conn);
@@ -1527,14 +1338,15 @@ PQtransactionStatus(const PGconn *conn)
 {
 	if (CALLED_BY_FDW())
 	{
-		Participant *p = ParticipantFind((PGconn *) conn);
+		DtxConnection *c = DtxConnectionFind((PGconn *) conn);
 
-		if (p != NULL && p->broken)
+		if (c != NULL && c->wire.broken)
 			return PQTRANS_UNKNOWN;
-		if (p != NULL && (p->piped || p->folded))
+		if (c != NULL && (runs_remote_sql(c) ||
+						  DtxWireExpects(&c->wire, DTX_REPLY_JOINED)))
 			return PQTRANS_ACTIVE;
-		if (p != NULL && (ParticipantControlled(p) || is_ours_to_receive(p) ||
-						  p->owing))
+		if (c != NULL && (is_taken_over(c) ||
+						  DtxWireExpects(&c->wire, DTX_REPLY_HANDLED)))
 			return PQTRANS_IDLE;
 	}
 	return real_PQtransactionStatus(conn);
@@ -1550,7 +1362,7 @@ PQtransactionStatus(const PGconn *conn)
 static void
 receive_notice(void *arg, const PGresult *res)
 {
-	if (CoordinatorMayThrow())
+	if (DtxMayThrow())
 		fdw_notice_receiver(arg, res);
 }
 
@@ -1559,12 +1371,12 @@ PQsetNoticeReceiver(PGconn *conn, PQnoticeReceiver proc, void *arg)
 {
 	if (CALLED_BY_FDW() && proc != NULL)
 	{
-		Participant *p = ParticipantFind(conn);
+		DtxConnection *c = DtxConnectionFind(conn);
 
 		fdw_notice_receiver = proc;
 		proc = receive_notice;
-		if (p != NULL)
-			return ParticipantPassNotices(p, proc, arg);
+		if (c != NULL)
+			return DtxWirePassNotices(&c->wire, proc, arg);
 	}
 	return real_PQsetNoticeReceiver(conn, proc, arg);
 }

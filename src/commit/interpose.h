@@ -8,10 +8,9 @@
 #ifndef PG_DTX_INTERPOSE_H
 #define PG_DTX_INTERPOSE_H
 
-#include "commit/participant.h"
+#include "commit/connection.h"
 
 extern void DtxInterposeCheck(void);
-extern void DtxInterposeForgetFirst(Participant *p);
-extern Participant *DtxInterposeOpen(Oid serverid);
+extern DtxConnection *DtxInterposeOpen(Oid serverid);
 
 #endif							/* PG_DTX_INTERPOSE_H */

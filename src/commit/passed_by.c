@@ -17,7 +17,7 @@
  * run newest first (RegisterXactCallback in access/transam/xact.c), so ours is
  * registered anew at the end of the first statement that used such a library.  And it
  * has to come before the other postgres_fdw commits on its servers, whose callback may
- * be even newer: the coordinator's is ahead of that one, and makes the check, too.
+ * be even newer: that of coordinator.c is ahead of that one, and makes the check, too.
  * (A statement that failed has left nothing on its server.)  It all costs next to
  * nothing as long as no such library is loaded.
  *
@@ -30,10 +30,12 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "base/compat.h"
+#include "base/settings.h"
 #include "catalog/pg_foreign_table.h"
-#include "commit/coordinator.h"
 #include "commit/fdw_library.h"
 #include "commit/passed_by.h"
+#include "commit/phase_one.h"
+#include "commit/transaction.h"
 #include "datatype/timestamp.h"
 #include "executor/executor.h"
 #include "foreign/foreign.h"
@@ -79,7 +81,7 @@ DtxPassedByInstallHooks(void)
 {
 	prev_ExecutorEnd = ExecutorEnd_hook;
 	ExecutorEnd_hook = dtx_ExecutorEnd;
-	CoordinatorSetCheck(check_not_passed_by);
+	DtxPhaseOneSetCheck(check_not_passed_by);
 	prev_ProcessUtility = ProcessUtility_hook;
 	ProcessUtility_hook = dtx_ProcessUtility;
 }
@@ -169,13 +171,13 @@ check_not_passed_by(void)
 	ForeignServer *server;
 	int			nodes;
 
-	if (!DtxFdwLibraryAnyPassesBy() || !CoordinatorTwoPhaseCommit() ||
+	if (!DtxFdwLibraryAnyPassesBy() || !DtxTwoPhaseCommit() ||
 		!DtxExtensionInstalled())
 		return;
 	servers = servers_used(wrappers_passing_by());
 	if (servers == NIL)
 		return;
-	nodes = list_length(servers) + CoordinatorMembers() +
+	nodes = list_length(servers) + DtxTransactionParticipants() +
 		(TransactionIdIsValid(GetTopTransactionIdIfAny()) ? 1 : 0);
 	if (nodes < 2)
 		return;

@@ -25,7 +25,6 @@
 #include "postgres.h"
 
 #include "base/settings.h"
-#include "commit/participant.h"
 #include "commit/statement.h"
 #include "common/hashfn.h"
 #include "libpq-fe.h"
@@ -50,7 +49,7 @@ typedef struct Statement
 	uint32		uses;			/* before it was prepared */
 } Statement;
 
-struct StatementCache
+struct DtxStatementCache
 {
 	Statement	entries[MAX_STATEMENTS];
 	char		names[MAX_STATEMENTS][NAME_SIZE];	/* on the server, of those
@@ -61,25 +60,25 @@ struct StatementCache
 	bool		preparing;		/* was it sent to be prepared, too? */
 };
 
-static int	find_statement(StatementCache *cache, uint64 hash, const char *sql);
-static void forget(StatementCache *cache, int i);
+static int	find_statement(DtxStatementCache *cache, uint64 hash, const char *sql);
+static void forget(DtxStatementCache *cache, int i);
 
 /*
  * postgres_fdw sends a command by the extended protocol.  Returns the name by
  * which the caller has to execute it instead, or NULL; *prepare is set if it has
  * to be prepared under that name before, in the same pipeline.  The result is to
- * be given to StatementDone().  Throws if out of memory.
+ * be given to DtxStatementDone().  Throws if out of memory.
  */
 const char *
-StatementUse(Participant *p, const char *sql, bool *prepare)
+DtxStatementUse(DtxStatements *s, const char *sql, bool *prepare)
 {
-	StatementCache *cache = p->statements;
+	DtxStatementCache *cache = s->cache;
 	size_t		len;
 	uint64		hash;
 	int			i;
 
 	*prepare = false;
-	if (!dtx_prepare_statements || !dtx_two_phase_commit || !p->wanted)
+	if (!dtx_prepare_statements || !dtx_two_phase_commit)
 		return NULL;
 	if (pg_strncasecmp(sql, "UPDATE ", 7) != 0 &&
 		pg_strncasecmp(sql, "DELETE ", 7) != 0)
@@ -90,14 +89,14 @@ StatementUse(Participant *p, const char *sql, bool *prepare)
 
 	if (cache == NULL)
 	{
-		cache = MemoryContextAllocZero(TopMemoryContext, sizeof(StatementCache));
+		cache = MemoryContextAllocZero(TopMemoryContext, sizeof(DtxStatementCache));
 		cache->executing = -1;
-		p->statements = cache;
+		s->cache = cache;
 	}
 
 	/* The end of the last one was not seen: nobody knows what became of it. */
 	if (cache->executing >= 0)
-		StatementDone(p, NULL);
+		DtxStatementDone(s, NULL);
 
 	hash = hash_bytes_extended((const unsigned char *) sql, (int) len, 0);
 	if (hash == 0)
@@ -111,7 +110,7 @@ StatementUse(Participant *p, const char *sql, bool *prepare)
 			return NULL;
 		cache->entries[i].sql = MemoryContextStrdup(TopMemoryContext, sql);
 		/* Never used twice: DEALLOCATE ALL may be on its way yet. */
-		snprintf(cache->names[i], NAME_SIZE, "dtx_s%u", ++p->last_statement);
+		snprintf(cache->names[i], NAME_SIZE, "dtx_s%u", ++s->last_number);
 		*prepare = true;
 	}
 	cache->executing = i;
@@ -120,13 +119,13 @@ StatementUse(Participant *p, const char *sql, bool *prepare)
 }
 
 /*
- * The result of what StatementUse() has named, NULL if there is none.  Does not
+ * The result of what DtxStatementUse() has named, NULL if there is none.  Does not
  * throw.
  */
 void
-StatementDone(Participant *p, const PGresult *result)
+DtxStatementDone(DtxStatements *s, const PGresult *result)
 {
-	StatementCache *cache = p->statements;
+	DtxStatementCache *cache = s->cache;
 	const char *sqlstate;
 	int			i;
 
@@ -156,29 +155,30 @@ StatementDone(Participant *p, const PGresult *result)
  * is about to be closed.  Does not throw.
  */
 void
-StatementForgetAll(Participant *p)
+DtxStatementForgetAll(DtxStatements *s)
 {
-	StatementCache *cache = p->statements;
+	DtxStatementCache *cache = s->cache;
 
 	if (cache == NULL)
 		return;
 	for (int i = 0; i < MAX_STATEMENTS; i++)
 		forget(cache, i);
 	pfree(cache);
-	p->statements = NULL;
+	s->cache = NULL;
 }
 
 /*
  * The entry of a statement, a new one if it has none, or -1 if there is no room.
  */
 static int
-find_statement(StatementCache *cache, uint64 hash, const char *sql)
+find_statement(DtxStatementCache *cache, uint64 hash, const char *sql)
 {
 	for (int i = 0; i < MAX_STATEMENTS; i++)
 	{
-		Statement  *s = &cache->entries[i];
+		Statement  *entry = &cache->entries[i];
 
-		if (s->hash == hash && (s->sql == NULL || strcmp(s->sql, sql) == 0))
+		if (entry->hash == hash &&
+			(entry->sql == NULL || strcmp(entry->sql, sql) == 0))
 			return i;
 	}
 
@@ -198,7 +198,7 @@ find_statement(StatementCache *cache, uint64 hash, const char *sql)
 }
 
 static void
-forget(StatementCache *cache, int i)
+forget(DtxStatementCache *cache, int i)
 {
 	if (cache->entries[i].sql != NULL)
 		pfree(cache->entries[i].sql);

@@ -8,11 +8,20 @@
 #ifndef PG_DTX_STATEMENT_H
 #define PG_DTX_STATEMENT_H
 
-#include "commit/participant.h"
 #include "libpq-fe.h"
 
-extern const char *StatementUse(Participant *p, const char *sql, bool *prepare);
-extern void StatementDone(Participant *p, const PGresult *result);
-extern void StatementForgetAll(Participant *p);
+typedef struct DtxStatementCache DtxStatementCache; /* statement.c */
+
+/* Those of one connection.  All zero: none. */
+typedef struct DtxStatements
+{
+	DtxStatementCache *cache;	/* or NULL */
+	uint32		last_number;	/* in the name of the last one prepared */
+} DtxStatements;
+
+extern const char *DtxStatementUse(DtxStatements *s, const char *sql,
+								   bool *prepare);
+extern void DtxStatementDone(DtxStatements *s, const PGresult *result);
+extern void DtxStatementForgetAll(DtxStatements *s);
 
 #endif							/* PG_DTX_STATEMENT_H */

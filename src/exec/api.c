@@ -152,7 +152,7 @@ DtxRemoteExecute(const char *server, const char *text, int nparams,
 	DtxExecution  *e = palloc0(sizeof(DtxExecution));
 	DtxRowSink	sink;
 
-	command.statements = DtxStatements(text);
+	command.statements = DtxSplitStatements(text);
 	command.nparams = nparams;
 	command.types = types;
 	command.params = params;
@@ -208,7 +208,7 @@ get_command(FunctionCallInfo fcinfo, DtxRemoteCommand *command)
 	for (int i = 0; i < command->nparams; i++)
 		command->params[i] = nulls[i] ? NULL : TextDatumGetCString(values[i]);
 
-	command->statements = DtxStatements(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	command->statements = DtxSplitStatements(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	if (command->nparams > 0 && list_length(command->statements) > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),

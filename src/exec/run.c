@@ -12,7 +12,7 @@
  *
  * One call is one round trip, in libpq's pipeline mode:
  *
- *		START TRANSACTION, if interpose.c has put it off, and Flush
+ *		START TRANSACTION, if it was put off, and Flush
  *		give the session the remote role's own search_path and time zone
  *		the statements, one by one, with their parameters
  *		put back what postgres_fdw relies on
@@ -33,7 +33,7 @@
  * converted, a failure on another server) has to get the other servers out of
  * their commands.  A cancel request is lost on a server that is just between two
  * commands, and a pipeline has many such moments, so it is repeated (quiesce).
- * What does not end soon is left in pipeline mode: postgres_fdw finds the
+ * What does not end soon is left in the queue of the wire: postgres_fdw finds the
  * connection busy in its abort cleanup, cancels once more, and drains it through
  * the wrappers of interpose.c.  All of that works only if the Sync has been sent:
  * nothing throws between the first command and the Sync.
@@ -45,16 +45,20 @@
 #include "access/xact.h"
 #include "base/backoff.h"
 #include "base/compat.h"
-#include "commit/coordinator.h"
+#include "commit/connection.h"
 #include "commit/interpose.h"
+#include "commit/own_writes.h"
 #include "commit/participant.h"
+#include "commit/put_off.h"
 #include "exec/run.h"
 #include "lib/stringinfo.h"
 #include "libpq-fe.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "net/cancel.h"
 #include "net/text.h"
+#include "net/wait_set.h"
+#include "net/wire.h"
+#include "net/wire_wait.h"
 #include "nodes/pg_list.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
@@ -122,21 +126,27 @@ static const char *const tidy_command[] = {
 	"SELECT pg_catalog.pg_advisory_unlock_all()"
 };
 
+/* What is waited for. */
+typedef struct Waiting
+{
+	DtxExecution *executions;
+	DtxWire   **wires;			/* theirs */
+	int			n;
+} Waiting;
+
 /* Wait event, see DtxWaitEvent(). */
 static uint32 we_remote_exec = 0;
 
-static Participant *open_session(DtxExecution *e);
+static DtxConnection *open_session(DtxExecution *e);
 static void server_context(void *arg);
-static WaitEventSet *make_set(DtxExecution *executions, int n);
 static bool start(DtxExecution *e, const DtxRemoteCommand *command);
 static void begin_anew(DtxExecution *e);
-static void release_results(DtxExecution *executions, int n);
-static void quiesce(DtxExecution *executions, int n, WaitEventSet *set);
-static bool any_piped(DtxExecution *executions, int n);
-static void send_cancel(PGconn *conn, DtxMoment deadline);
+static void release_results(const Waiting *w);
+static void quiesce(const Waiting *w);
+static bool nothing_runs(void *arg);
 static DtxExecution *wait_for_results(const DtxRemoteCommand *command,
-								   DtxExecution *executions, int n, DtxRowSink *sink,
-								   WaitEventSet *set);
+									  const Waiting *w, DtxRowSink *sink);
+static bool any_is_readable(void *arg);
 static bool take_results(DtxExecution *e, const DtxRemoteCommand *command,
 						 DtxRowSink *sink);
 static void take_result(DtxExecution *e, const DtxRemoteCommand *command,
@@ -145,6 +155,7 @@ static void take_tag(DtxExecution *e);
 static void finish(DtxExecution *e, const DtxRemoteCommand *command);
 static void throw_lost(DtxExecution *e);
 static void throw_remote(DtxExecution *e, const DtxRemoteCommand *command);
+
 /*
  * Run a command on n servers at the same time, and give the rows of its last
  * statement to the sink, if there is one.  Returns when it has succeeded on all
@@ -154,7 +165,7 @@ void
 DtxRun(const DtxRemoteCommand *command, DtxExecution *executions, int n,
 	   DtxRowSink *sink)
 {
-	WaitEventSet *volatile set = NULL;
+	Waiting		w = {.executions = executions, .n = n};
 
 	if (we_remote_exec == 0)
 		we_remote_exec = DtxWaitEvent("DtxRemoteExec");
@@ -163,45 +174,44 @@ DtxRun(const DtxRemoteCommand *command, DtxExecution *executions, int n,
 												  "pg_dtx remote row",
 												  ALLOCSET_DEFAULT_SIZES);
 
+	w.wires = palloc(sizeof(DtxWire *) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{
-		executions[i].p = open_session(&executions[i]);
+		executions[i].c = open_session(&executions[i]);
+		w.wires[i] = &executions[i].c->wire;
 		for (int j = 0; j < i; j++)
 		{
-			if (executions[j].p == executions[i].p)
+			if (executions[j].c == executions[i].c)
 				ereport(ERROR,
 						(errcode(ERRCODE_INTERNAL_ERROR),
 						 errmsg("servers \"%s\" and \"%s\" have the same connection",
-								executions[j].source.server, executions[i].source.server)));
+								executions[j].source.server,
+								executions[i].source.server)));
 		}
 	}
 
 	PG_TRY();
 	{
-		DtxExecution  *lost = NULL;
+		DtxExecution *lost = NULL;
 
 		for (int i = 0; i < n; i++)
 		{
-			if (PQsocket(executions[i].p->conn) < 0)
+			if (PQsocket(w.wires[i]->conn) < 0)
 				begin_anew(&executions[i]);
 		}
 
 		/* Before anything is sent, because it may throw. */
-		set = make_set(executions, n);
+		DtxWaitSetKeep(w.wires, n);
 		for (int i = 0; i < n; i++)
 		{
 			if (!start(&executions[i], command))
 				lost = &executions[i];
 		}
 		while (lost != NULL ||
-			   (lost = wait_for_results(command, executions, n, sink, set)) != NULL)
+			   (lost = wait_for_results(command, &w, sink)) != NULL)
 		{
-			WaitEventSet *old = set;
-
 			begin_anew(lost);
-			set = NULL;
-			FreeWaitEventSet(old);
-			set = make_set(executions, n);
+			DtxWaitSetKeep(w.wires, n);
 			if (!start(lost, command))
 				throw_lost(lost);
 			lost = NULL;
@@ -209,51 +219,19 @@ DtxRun(const DtxRemoteCommand *command, DtxExecution *executions, int n,
 	}
 	PG_CATCH();
 	{
-		release_results(executions, n);
-		if (set != NULL)
-		{
-			quiesce(executions, n, set);
-			FreeWaitEventSet(set);
-		}
+		release_results(&w);
+		quiesce(&w);
+		DtxWaitSetRelease();
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	FreeWaitEventSet(set);
-}
-
-/*
- * What is waited for: the latch, the end of the postmaster, and all servers.
- */
-static WaitEventSet *
-make_set(DtxExecution *executions, int n)
-{
-	WaitEventSet *set = DtxCreateWaitEventSet(n + 2);
-
-	PG_TRY();
-	{
-		AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-		DtxAddPostmasterDeath(set, WL_EXIT_ON_PM_DEATH);
-		for (int i = 0; i < n; i++)
-		{
-			AddWaitEventToSet(set, WL_SOCKET_READABLE,
-							  PQsocket(executions[i].p->conn), NULL,
-							  &executions[i]);
-			executions[i].wants_write = false;
-		}
-	}
-	PG_CATCH();
-	{
-		FreeWaitEventSet(set);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	return set;
+	DtxWaitSetRelease();
 }
 
 /*
  * Not all errors of postgres_fdw name the server.
  */
-static Participant *
+static DtxConnection *
 open_session(DtxExecution *e)
 {
 	ErrorContextCallback callback = {
@@ -261,12 +239,12 @@ open_session(DtxExecution *e)
 		.callback = server_context,
 		.arg = e
 	};
-	Participant *p;
+	DtxConnection *c;
 
 	error_context_stack = &callback;
-	p = DtxInterposeOpen(e->serverid);
+	c = DtxInterposeOpen(e->serverid);
 	error_context_stack = callback.previous;
-	return p;
+	return c;
 }
 
 static void
@@ -279,13 +257,13 @@ server_context(void *arg)
  * After an error: libpq's memory is not freed with the transaction's.
  */
 static void
-release_results(DtxExecution *executions, int n)
+release_results(const Waiting *w)
 {
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < w->n; i++)
 	{
-		PQclear(executions[i].result);
-		PQclear(executions[i].error);
-		executions[i].result = executions[i].error = NULL;
+		PQclear(w->executions[i].result);
+		PQclear(w->executions[i].error);
+		w->executions[i].result = w->executions[i].error = NULL;
 	}
 }
 
@@ -294,62 +272,48 @@ release_results(DtxExecution *executions, int n)
  * Takes a bounded time, whatever the servers do.
  */
 static void
-quiesce(DtxExecution *executions, int n, WaitEventSet *set)
+quiesce(const Waiting *w)
 {
 	DtxMoment	deadline = DtxIn(CANCEL_PATIENCE_MS);
 	DtxMoment	next_cancel = 0;
 	int			retry_ms = CANCEL_RETRY_MS;
+	DtxWait		wait = {
+		.wires = w->wires,
+		.nwires = w->n,
+		.wait_event = we_remote_exec,
+		.interrupts = DTX_INTERRUPTS_DIE,
+		.done = nothing_runs,
+		.arg = (void *) w
+	};
 
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < w->n; i++)
 	{
-		Participant *p = executions[i].p;
+		DtxWire    *wire = w->wires[i];
+
+		DtxWireDropReplies(wire);
 
 		/*
 		 * Interrupted in the middle of a message: the server waits for the rest
 		 * of it, and no cancel would reach it.
 		 */
-		if (p->piped && PQflush(p->conn) != 0)
-		{
-			p->piped = false;
-			p->broken = true;
-		}
-		if (executions[i].wants_write && p->piped)
-			ModifyWaitEvent(set, i + 2, WL_SOCKET_READABLE, NULL);
+		if (DtxWireExpects(wire, DTX_REPLY_DROPPED) && PQflush(wire->conn) != 0)
+			DtxWireBreak(wire, "interrupted in the middle of a command");
 	}
 
-	while (any_piped(executions, n) && !ProcDiePending)
+	while (!nothing_runs((void *) w) && !ProcDiePending && !DtxIsDue(deadline))
 	{
-		WaitEvent	events[EVENTS_AT_ONCE];
-		int			nevents;
-
-		if (DtxIsDue(deadline))
-			break;
 		if (DtxIsDue(next_cancel))
 		{
-			for (int i = 0; i < n; i++)
+			for (int i = 0; i < w->n; i++)
 			{
-				if (executions[i].p->piped)
-					send_cancel(executions[i].p->conn, deadline);
+				if (DtxWireExpects(w->wires[i], DTX_REPLY_DROPPED))
+					DtxWireCancel(w->wires[i], deadline, we_remote_exec);
 			}
 			next_cancel = DtxIn(retry_ms);
 			retry_ms *= 2;
 		}
-
-		nevents = WaitEventSetWait(set, DtxUntil(Min(next_cancel, deadline)),
-								   events, EVENTS_AT_ONCE,
-								   we_remote_exec);
-		for (int i = 0; i < nevents; i++)
-		{
-			DtxExecution  *e = (DtxExecution *) events[i].user_data;
-
-			if (events[i].events & WL_LATCH_SET)
-				ResetLatch(MyLatch);
-			else if (e != NULL)
-			{
-				(void) PQconsumeInput(e->p->conn);
-				(void) ParticipantDrain(e->p);
-			}
-		}
+		wait.deadline = Min(next_cancel, deadline);
+		(void) DtxWireWait(&wait);
 	}
 
 	/* The next CHECK_FOR_INTERRUPTS() needs no latch, but others may. */
@@ -357,59 +321,20 @@ quiesce(DtxExecution *executions, int n, WaitEventSet *set)
 }
 
 /*
- * Is a command still under way?  Takes in what has arrived already.
+ * Is no command under way any more?  Takes in what has arrived already.
  */
 static bool
-any_piped(DtxExecution *executions, int n)
+nothing_runs(void *arg)
 {
-	for (int i = 0; i < n; i++)
+	const Waiting *w = (const Waiting *) arg;
+	bool		runs = false;
+
+	for (int i = 0; i < w->n; i++)
 	{
-		if (!ParticipantDrain(executions[i].p))
-			return true;
+		DtxWirePump(w->wires[i]);
+		runs |= DtxWireExpects(w->wires[i], DTX_REPLY_DROPPED);
 	}
-	return false;
-}
-
-/*
- * Ask a server to cancel what it does on a connection.  Whether that helps shows
- * in the results.
- */
-static void
-send_cancel(PGconn *conn, DtxMoment deadline)
-{
-#ifdef LIBPQ_HAS_ASYNC_CANCEL
-	PGcancelConn *cancel = PQcancelCreate(conn);
-
-	if (cancel == NULL)
-		return;
-	if (PQcancelStart(cancel))
-	{
-		while (!ProcDiePending)
-		{
-			PostgresPollingStatusType status = PQcancelPoll(cancel);
-			long		timeout;
-
-			timeout = DtxUntil(deadline);
-			if ((status != PGRES_POLLING_READING &&
-				 status != PGRES_POLLING_WRITING) || timeout <= 0)
-				break;
-			(void) WaitLatchOrSocket(MyLatch,
-									 WL_LATCH_SET | WL_TIMEOUT |
-									 WL_EXIT_ON_PM_DEATH |
-									 (status == PGRES_POLLING_READING ?
-									  WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE),
-									 PQcancelSocket(cancel), timeout,
-									 we_remote_exec);
-			ResetLatch(MyLatch);
-		}
-	}
-	PQcancelFinish(cancel);
-#else
-	PGcancel   *cancel = PQgetCancel(conn);
-
-	if (cancel != NULL)
-		(void) DtxCancelSend(cancel, PQcancel, DtxUntil(deadline), we_remote_exec);
-#endif
+	return !runs;
 }
 
 /*
@@ -419,30 +344,27 @@ send_cancel(PGconn *conn, DtxMoment deadline)
 static bool
 start(DtxExecution *e, const DtxRemoteCommand *command)
 {
-	Participant *p = e->p;
-	PGconn	   *conn = p->conn;
+	DtxConnection *c = e->c;
+	PGconn	   *conn = c->wire.conn;
 	StringInfoData after;
 	int			nbefore = lengthof(before_command) - (XactReadOnly ? 0 : 1);
-	int			npending = -1;
+	int			ntidy = command->tidy ? lengthof(tidy_command) : 0;
 	ListCell   *lc;
 	bool		ok;
 
 	initStringInfo(&after);
 	appendStringInfo(&after, AFTER_COMMAND, GetDatabaseEncodingName());
 
-	strlcpy(e->start_command, p->start_command, DTX_START_SIZE);
+	strlcpy(e->start_command, c->put_off.start, DTX_START_SIZE);
+	e->step = 1 - nbefore;
 
 	/* From here to the Sync nothing may throw, see the head of the file. */
 	if (!PQenterPipelineMode(conn))
 		return false;
-	p->piped = true;
-	p->used = true;
-	p->asked = false;
-	ok = PQsetnonblocking(conn, 1) == 0;
-	if (ok)
-		npending = ParticipantSendPending(p);	/* see interpose.c */
-	ok = npending >= 0;
-	e->step = 1 - nbefore - npending;
+	DtxParticipantNoteUse(c->participant, false);
+	ok = PQsetnonblocking(conn, 1) == 0 && DtxPutOffSend(&c->put_off, &c->wire) >= 0;
+	DtxWireExpect(&c->wire, DTX_REPLY_READ,
+				  nbefore + list_length(command->statements) + ntidy + 1);
 	for (int i = 0; i < nbefore; i++)
 	{
 		ok = ok && PQsendQueryParams(conn, before_command[i], 0, NULL, NULL,
@@ -455,14 +377,14 @@ start(DtxExecution *e, const DtxRemoteCommand *command)
 									 command->params,
 									 NULL, NULL, 0);
 	}
-	for (int i = 0; i < (command->tidy ? (int) lengthof(tidy_command) : 0); i++)
+	for (int i = 0; i < ntidy; i++)
 	{
 		ok = ok && PQsendQueryParams(conn, tidy_command[i], 0, NULL, NULL,
 									 NULL, NULL, 0);
 	}
 	ok = ok &&
 		PQsendQueryParams(conn, after.data, 0, NULL, NULL, NULL, NULL, 0) &&
-		PQpipelineSync(conn) && PQflush(conn) >= 0;
+		DtxWireSync(&c->wire) && PQflush(conn) >= 0;
 	pfree(after.data);
 	return ok;
 }
@@ -474,23 +396,22 @@ start(DtxExecution *e, const DtxRemoteCommand *command)
 static void
 begin_anew(DtxExecution *e)
 {
-	Participant *p = e->p;
-	bool		unused = p->start_due || p->start_command[0] != '\0';
+	DtxConnection *c = e->c;
+	bool		unused = DtxWireStartIsDue(&c->wire) || c->put_off.start[0] != '\0';
 
 	/* Nobody knows what the server has got. */
-	p->broken = true;
+	DtxWireBreak(&c->wire, "connection lost");
 	if (!unused || e->anew)
 		throw_lost(e);
 
-	if (p->start_command[0] != '\0')
-		strlcpy(e->start_command, p->start_command, DTX_START_SIZE);
+	if (c->put_off.start[0] != '\0')
+		strlcpy(e->start_command, c->put_off.start, DTX_START_SIZE);
 	e->anew = true;
-	e->ended = false;
 	PQclear(e->result);
 	PQclear(e->error);
 	e->result = e->error = NULL;
-	CoordinatorReconnect(p);
-	strlcpy(p->start_command, e->start_command, DTX_START_SIZE);
+	DtxOwnWritesReconnect(c);
+	strlcpy(c->put_off.start, e->start_command, DTX_START_SIZE);
 }
 
 /*
@@ -498,62 +419,64 @@ begin_anew(DtxExecution *e)
  * whose connection is lost.
  */
 static DtxExecution *
-wait_for_results(const DtxRemoteCommand *command, DtxExecution *executions, int n,
-				 DtxRowSink *sink, WaitEventSet *set)
+wait_for_results(const DtxRemoteCommand *command, const Waiting *w,
+				 DtxRowSink *sink)
 {
+	DtxWait		wait = {
+		.wires = w->wires,
+		.nwires = w->n,
+		.deadline = DTX_NEVER,
+		.wait_event = we_remote_exec,
+		.interrupts = DTX_INTERRUPTS_THROW,
+		.done = any_is_readable,
+		.arg = (void *) w
+	};
 	int			due = 0;
 
-	for (int i = 0; i < n; i++)
-		due += executions[i].done ? 0 : 1;
+	for (int i = 0; i < w->n; i++)
+		due += w->executions[i].done ? 0 : 1;
 
 	while (due > 0)
 	{
-		WaitEvent	events[EVENTS_AT_ONCE];
-		int			nevents;
-
-		/* What has not gone out yet wants a socket that can be written to. */
-		for (int i = 0; i < n; i++)
+		(void) DtxWireWait(&wait);
+		for (int i = 0; i < w->n; i++)
 		{
-			DtxExecution  *e = &executions[i];
-			int			unsent = e->done ? 0 : PQflush(e->p->conn);
+			DtxExecution *e = &w->executions[i];
 
-			if (unsent < 0)
-				return e;
-			if ((unsent > 0) != e->wants_write)
+			if (e->done)
 			{
-				e->wants_write = unsent > 0;
-				ModifyWaitEvent(set, i + 2, WL_SOCKET_READABLE |
-								(unsent > 0 ? WL_SOCKET_WRITEABLE : 0), NULL);
-			}
-		}
-
-		nevents = WaitEventSetWait(set, -1, events, EVENTS_AT_ONCE,
-								   we_remote_exec);
-		for (int i = 0; i < nevents; i++)
-		{
-			DtxExecution  *e = (DtxExecution *) events[i].user_data;
-
-			if (events[i].events & WL_LATCH_SET)
-				ResetLatch(MyLatch);
-			else if (e != NULL && (events[i].events & WL_SOCKET_READABLE))
-			{
-				/* A server that is done has nothing to say but that it dies. */
-				if (!PQconsumeInput(e->p->conn) && (e->done || !e->p->start_due))
+				/* It has nothing to say but that it dies. */
+				if (PQstatus(e->c->wire.conn) == CONNECTION_BAD)
 					throw_lost(e);
-				if (e->done)
-					continue;
-				if (!take_results(e, command, sink))
-					return e;
-				if (e->done)
-				{
-					finish(e, command);
-					due--;
-				}
+				continue;
+			}
+			if (!take_results(e, command, sink))
+				return e;
+			if (e->done)
+			{
+				finish(e, command);
+				due--;
 			}
 		}
 		CHECK_FOR_INTERRUPTS();
 	}
 	return NULL;
+}
+
+/* Is there anything to be looked at? */
+static bool
+any_is_readable(void *arg)
+{
+	const Waiting *w = (const Waiting *) arg;
+
+	for (int i = 0; i < w->n; i++)
+	{
+		if (w->executions[i].done ?
+			PQstatus(w->wires[i]->conn) == CONNECTION_BAD :
+			DtxWireIsReadable(w->wires[i]))
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -562,31 +485,33 @@ wait_for_results(const DtxRemoteCommand *command, DtxExecution *executions, int 
 static bool
 take_results(DtxExecution *e, const DtxRemoteCommand *command, DtxRowSink *sink)
 {
-	PGconn	   *conn = e->p->conn;
+	DtxWire    *wire = &e->c->wire;
 
-	while (!e->done && !PQisBusy(conn))
+	while (!e->done)
 	{
 		CHECK_FOR_INTERRUPTS();
-		e->result = PQgetResult(conn);
-		if (PQstatus(conn) == CONNECTION_BAD)
-			return false;
-		if (e->result == NULL)
+		switch (DtxWireRead(wire, &e->result))
 		{
-			/* one NULL ends a command, two are the end of everything */
-			if (e->ended)
+			case DTX_READ_NOT_YET:
+				return true;
+			case DTX_READ_LOST:
 				return false;
-			e->ended = true;
-			e->step++;
+			case DTX_READ_NEXT:
+				e->step++;
 
-			/* If it does not take effect, all rows come at once. */
-			if (e->step >= 1 && e->step <= list_length(command->statements))
-				(void) PQsetSingleRowMode(conn);
-			continue;
+				/* If it does not take effect, all rows come at once. */
+				if (e->step >= 1 && e->step <= list_length(command->statements))
+					(void) PQsetSingleRowMode(wire->conn);
+				break;
+			case DTX_READ_RESULT:
+				take_result(e, command, sink);
+				PQclear(e->result);
+				e->result = NULL;
+				break;
+			case DTX_READ_COMPLETE:
+				e->done = true;
+				break;
 		}
-		e->ended = false;
-		take_result(e, command, sink);
-		PQclear(e->result);
-		e->result = NULL;
 	}
 	return true;
 }
@@ -594,7 +519,6 @@ take_results(DtxExecution *e, const DtxRemoteCommand *command, DtxRowSink *sink)
 static void
 take_result(DtxExecution *e, const DtxRemoteCommand *command, DtxRowSink *sink)
 {
-	Participant *p = e->p;
 	int			nstatements = list_length(command->statements);
 	bool		is_statement = e->step >= 1 && e->step <= nstatements;
 	bool		is_last = e->step == nstatements;	/* never 0 */
@@ -610,7 +534,6 @@ take_result(DtxExecution *e, const DtxRemoteCommand *command, DtxRowSink *sink)
 			break;
 
 		case PGRES_COMMAND_OK:
-			p->start_due = false;
 			if (is_statement)
 				take_tag(e);
 			if (is_last && sink != NULL && !sink->optional &&
@@ -632,17 +555,9 @@ take_result(DtxExecution *e, const DtxRemoteCommand *command, DtxRowSink *sink)
 		case PGRES_PIPELINE_ABORTED:
 			break;
 
-		case PGRES_PIPELINE_SYNC:
-			p->piped = false;
-			if (!PQexitPipelineMode(p->conn) ||
-				PQsetnonblocking(p->conn, 0) != 0)
-				p->broken = true;
-			e->done = true;
-			break;
-
 		default:
 			/* COPY was refused, so the server is not what it seems */
-			p->broken = true;
+			DtxWireBreak(&e->c->wire, "unexpected reply");
 			ereport(ERROR,
 					(errcode(ERRCODE_PROTOCOL_VIOLATION),
 					 errmsg("unexpected reply from server \"%s\" to a remote command",
@@ -675,7 +590,7 @@ take_tag(DtxExecution *e)
 	for (int i = 0; i < lengthof(writes); i++)
 	{
 		if (strncmp(tag, writes[i], strlen(writes[i])) == 0 && count > 0)
-			e->p->wrote = true;
+			DtxParticipantNoteUse(e->c->participant, true);
 	}
 	/* For all else the server is asked when the transaction commits. */
 
@@ -690,9 +605,9 @@ take_tag(DtxExecution *e)
 static void
 finish(DtxExecution *e, const DtxRemoteCommand *command)
 {
-	Participant *p = e->p;
-	PGTransactionStatusType status = PQtransactionStatus(p->conn);
-	bool		lost = p->broken;
+	DtxWire    *wire = &e->c->wire;
+	PGTransactionStatusType status = PQtransactionStatus(wire->conn);
+	bool		lost = wire->broken;
 	bool		ended;
 
 	ended = e->problem == DTX_TRANSACTION_CONTROL ||
@@ -700,7 +615,7 @@ finish(DtxExecution *e, const DtxRemoteCommand *command)
 
 	/* There is no going on with a session that has left its transaction. */
 	if (ended)
-		p->broken = true;
+		DtxWireBreak(wire, "the transaction was ended");
 
 	if (e->error != NULL)
 		throw_remote(e, command);
@@ -734,9 +649,9 @@ throw_lost(DtxExecution *e)
 	if (detail == NULL && e->result != NULL)
 		detail = DtxRemoteText(e->result, PG_DIAG_MESSAGE_PRIMARY);
 	if (detail == NULL)
-		detail = DtxCleanText(PQerrorMessage(e->p->conn), DTX_MAX_REMOTE_TEXT);
+		detail = DtxCleanText(PQerrorMessage(e->c->wire.conn), DTX_MAX_REMOTE_TEXT);
 
-	e->p->broken = true;
+	DtxWireBreak(&e->c->wire, "connection lost");
 	ereport(ERROR,
 			(errcode(ERRCODE_CONNECTION_FAILURE),
 			 errmsg("connection to server \"%s\" was lost", e->source.server),

@@ -8,7 +8,7 @@
 #ifndef PG_DTX_RUN_H
 #define PG_DTX_RUN_H
 
-#include "commit/participant.h"
+#include "commit/connection.h"
 #include "exec/rows.h"
 #include "libpq-fe.h"
 #include "nodes/pg_list.h"
@@ -36,16 +36,14 @@ typedef struct DtxExecution
 {
 	DtxRowSource source;		/* its name, and the rows that have come */
 	Oid			serverid;
-	Participant *p;				/* its connection */
+	DtxConnection *c;			/* its connection */
 	int			step;			/* which results are due: up to 0 START TRANSACTION
 								 * and settings, 1 to n statements, then
 								 * settings and the Sync */
 	char		start_command[DTX_START_SIZE];	/* START TRANSACTION that was sent
 												 * with it, or "" */
 	bool		anew;			/* was it sent again? */
-	bool		ended;			/* was the last result a NULL? */
 	bool		done;			/* Sync seen, and pipeline mode left */
-	bool		wants_write;	/* does the wait set look for writability? */
 	PGresult   *result;			/* the one that is being looked at, or NULL */
 	PGresult   *error;			/* the first error, or NULL */
 	int			error_step;		/* its step */

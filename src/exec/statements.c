@@ -29,7 +29,7 @@ static void refuse_copy(void);
  * wrong, the server says so.
  */
 List *
-DtxStatements(const char *text)
+DtxSplitStatements(const char *text)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	List	   *raw = NIL;

@@ -10,6 +10,6 @@
 
 #include "nodes/pg_list.h"
 
-extern List *DtxStatements(const char *text);
+extern List *DtxSplitStatements(const char *text);
 
 #endif							/* PG_DTX_STATEMENTS_H */

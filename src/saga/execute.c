@@ -18,7 +18,7 @@
 #include "access/xact.h"
 #include "base/fault.h"
 #include "catalog/pg_type.h"
-#include "commit/coordinator.h"
+#include "commit/phase_two.h"
 #include "exec/api.h"
 #include "exec/rows.h"
 #include "executor/spi.h"
@@ -155,7 +155,7 @@ DtxStepExecute(DtxStep *step)
 		else
 			DtxStepFailed(step, edata);
 	}
-	else if (next != NULL && CoordinatorUnconfirmed())
+	else if (next != NULL && DtxPhaseTwoLeftUnconfirmed())
 	{
 		/* The next step must not begin before the servers have confirmed. */
 		DtxStepGiveBack(next, NULL, -1);

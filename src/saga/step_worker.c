@@ -14,7 +14,7 @@
 #include "base/backoff.h"
 #include "base/compat.h"
 #include "base/fault.h"
-#include "commit/coordinator.h"
+#include "base/settings.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -67,7 +67,7 @@ dtx_saga_worker_main(Datum arg)
 	DtxSagaStartProcess(DTX_WORKER_SAGA, DatumGetObjectId(arg), "pg_dtx saga worker");
 
 	/* Atomicity is not for a step's SQL to switch off. */
-	CoordinatorInsist();
+	DtxRequireTwoPhaseCommit();
 	DtxStepWaitEvent = DtxWaitEvent("DtxSagaWorkerMain");
 	DtxSagaStopInit();
 	cxt = AllocSetContextCreate(TopMemoryContext, "pg_dtx saga worker",

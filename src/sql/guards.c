@@ -14,7 +14,7 @@
 #include "catalog/pg_extension.h"
 #include "catalog/pg_foreign_server.h"
 #include "commands/extension.h"
-#include "commit/coordinator.h"
+#include "commit/late.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "net/wrapper.h"
@@ -119,7 +119,7 @@ DtxCheckNothingInDoubt(bool current_boot_only)
 	ListCell   *lc;
 
 	/* What this session has not waited for; it cannot show as another session's. */
-	CoordinatorSettleAll();
+	DtxLateAwaitAll();
 
 	/*
 	 * Locks are released before phase two and before the end of an abort, and

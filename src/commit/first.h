@@ -1,0 +1,25 @@
+/*-------------------------------------------------------------------------
+ *
+ * first.h
+ *		The first command of a remote transaction, sent with START TRANSACTION.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PG_DTX_FIRST_H
+#define PG_DTX_FIRST_H
+
+#include "commit/connection.h"
+
+/* The longest command that is sent with START TRANSACTION, and kept; bytes. */
+#define DTX_MAX_FIRST_SIZE	(32 * 1024)
+
+extern bool DtxFirstMayPutOff(const DtxConnection *c);
+extern bool DtxFirstPutOff(DtxConnection *c, const char *command);
+extern void DtxFirstReconnectIfBroken(DtxConnection *c);
+extern int	DtxFirstSend(DtxConnection *c, const char *prepare,
+						 const char *command, int nparams,
+						 const char *const *values);
+extern void DtxFirstStartAlone(DtxConnection *c);
+extern bool DtxFirstStartAgainIfLost(DtxConnection *c);
+
+#endif							/* PG_DTX_FIRST_H */

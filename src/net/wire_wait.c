@@ -1,0 +1,357 @@
+/*-------------------------------------------------------------------------
+ *
+ * wire_wait.c
+ *		Waiting for wires: the only loop that waits for replies; and making a
+ *		connection anew, and canceling what it does, which take a wait of their own.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/backoff.h"
+#include "base/compat.h"
+#include "base/guarded.h"
+#include "libpq-fe.h"
+#include "miscadmin.h"
+#include "net/cancel.h"
+#include "net/wait_set.h"
+#include "net/wire.h"
+#include "net/wire_wait.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/procsignal.h"
+#include "tcop/dest.h"
+#include "tcop/tcopprot.h"
+#include "utils/timeout.h"
+
+/* How often wires are looked at for which there is no set; milliseconds. */
+#define LOOK_INTERVAL_MS	10
+
+/* Sockets looked at per WaitEventSetWait() call. */
+#define EVENTS_AT_ONCE	16
+
+static void wait_once(const DtxWait *wait, long timeout);
+static void wait_without_set(const DtxWait *wait, long timeout);
+static void wait_on_set(const DtxWait *wait, DtxWaitSet *set, long timeout);
+static void postmaster_is_dead(const DtxWait *wait);
+static void absorb_barrier(void *arg);
+static DtxWaitEnd requested_end(DtxWaitInterrupts interrupts);
+
+/*
+ * Wait until wait->done() says so.  Before that is asked, what has arrived on the
+ * wires is taken in (DtxWireTakeInput).
+ *
+ * With DTX_INTERRUPTS_THROW this throws on interrupts and if there is no descriptor
+ * left; otherwise not, and a set for these wires should have been made before
+ * (DtxWaitSetKeep).  A request to terminate then stays
+ * pending, for the next CHECK_FOR_INTERRUPTS() outside, and so does a
+ * statement_timeout.  The one thing that may report then is WaitEventSetWait(), if
+ * the kernel refuses to wait on descriptors that are open, and PostgreSQL's own waits
+ * have that in common.
+ */
+DtxWaitEnd
+DtxWireWait(const DtxWait *wait)
+{
+	for (int i = 0; i < wait->nwires; i++)
+		DtxWirePump(wait->wires[i]);
+
+	for (;;)
+	{
+		long		timeout = -1;
+
+		if (wait->done(wait->arg))
+			return DTX_WAIT_DONE;
+		if (wait->deadline != DTX_NEVER)
+			timeout = DtxUntil(wait->deadline);
+		if (timeout == 0)
+		{
+			for (int i = 0; i < wait->nwires; i++)
+				DtxWireTakeInput(wait->wires[i]);
+			return wait->done(wait->arg) ? DTX_WAIT_DONE : DTX_WAIT_TIMED_OUT;
+		}
+		if (wait->poll_ms > 0)
+			timeout = timeout < 0 ? wait->poll_ms : Min(timeout, wait->poll_ms);
+
+		wait_once(wait, timeout);
+
+		if (wait->interrupts == DTX_INTERRUPTS_THROW)
+		{
+			if (wait->canceled != NULL)
+				*wait->canceled = QueryCancelPending || ProcDiePending;
+			CHECK_FOR_INTERRUPTS();
+			if (wait->canceled != NULL)
+				*wait->canceled = false;
+		}
+		else
+		{
+			DtxWaitEnd	end;
+
+			if (ProcSignalBarrierPending)
+				(void) DtxGuarded(absorb_barrier, NULL);
+			if (wait->done(wait->arg))
+				return DTX_WAIT_DONE;
+			end = requested_end(wait->interrupts);
+			if (end != DTX_WAIT_DONE)
+				return end;
+		}
+	}
+}
+
+/*
+ * Wait for the first thing that happens, for at most so many milliseconds (-1: no
+ * limit), and take in what has arrived.
+ */
+static void
+wait_once(const DtxWait *wait, long timeout)
+{
+	int			events;
+
+	for (int i = 0; i < wait->nwires; i++)
+	{
+		if (PQisnonblocking(wait->wires[i]->conn) &&
+			PQflush(wait->wires[i]->conn) < 0)
+		{
+			DtxWireBreak(wait->wires[i], "connection lost");
+			return;
+		}
+	}
+
+	if (wait->nwires > 0)
+	{
+		DtxWaitSet *set = DtxWaitSetFind(wait->wires, wait->nwires);
+
+		if (set != NULL)
+		{
+			wait_on_set(wait, set, timeout);
+			return;
+		}
+		if (wait->nwires > 1)
+		{
+			/* There is none, and none can be made here: look at all of them. */
+			wait_without_set(wait, timeout);
+			return;
+		}
+	}
+
+	/* Either no wire, or one without a socket, or no room to keep its set. */
+	if (wait->nwires == 0 || PQsocket(wait->wires[0]->conn) < 0)
+		events = WaitLatch(MyLatch, WL_LATCH_SET | WL_POSTMASTER_DEATH |
+						   (timeout >= 0 ? WL_TIMEOUT : 0),
+						   timeout, wait->wait_event);
+	else
+		events = WaitLatchOrSocket(MyLatch,
+								   WL_LATCH_SET | WL_POSTMASTER_DEATH |
+								   WL_SOCKET_READABLE |
+								   (PQisnonblocking(wait->wires[0]->conn) &&
+									PQflush(wait->wires[0]->conn) > 0 ?
+									WL_SOCKET_WRITEABLE : 0) |
+								   (timeout >= 0 ? WL_TIMEOUT : 0),
+								   PQsocket(wait->wires[0]->conn), timeout,
+								   wait->wait_event);
+	if (events & WL_POSTMASTER_DEATH)
+		postmaster_is_dead(wait);
+	if (events & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+	if (events & WL_SOCKET_READABLE)
+		DtxWireTakeInput(wait->wires[0]);
+}
+
+static void
+wait_without_set(const DtxWait *wait, long timeout)
+{
+	int			events = WaitLatch(MyLatch, WL_LATCH_SET | WL_POSTMASTER_DEATH |
+								   WL_TIMEOUT,
+								   timeout < 0 ? LOOK_INTERVAL_MS :
+								   Min(timeout, LOOK_INTERVAL_MS),
+								   wait->wait_event);
+
+	if (events & WL_POSTMASTER_DEATH)
+		postmaster_is_dead(wait);
+	if (events & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+	for (int i = 0; i < wait->nwires; i++)
+		DtxWireTakeInput(wait->wires[i]);
+}
+
+static void
+wait_on_set(const DtxWait *wait, DtxWaitSet *set, long timeout)
+{
+	WaitEvent	events[EVENTS_AT_ONCE];
+	int			nevents;
+
+	for (int i = 0; i < wait->nwires; i++)
+	{
+		/* What has not gone out yet wants a socket that can be written to. */
+		PGconn	   *conn = wait->wires[i]->conn;
+
+		DtxWaitSetWantWrite(set, wait->wires[i],
+							PQisnonblocking(conn) && PQflush(conn) > 0);
+	}
+
+	nevents = WaitEventSetWait(DtxWaitSetEvents(set), timeout, events, EVENTS_AT_ONCE,
+							   wait->wait_event);
+	for (int i = 0; i < nevents; i++)
+	{
+		if (events[i].events & WL_POSTMASTER_DEATH)
+			postmaster_is_dead(wait);
+		else if (events[i].events & WL_LATCH_SET)
+			ResetLatch(MyLatch);
+		else if (events[i].events & WL_SOCKET_READABLE)
+			DtxWireTakeInput((DtxWire *) events[i].user_data);
+	}
+}
+
+/*
+ * Everything is going down: leave as soon as possible.
+ */
+static void
+postmaster_is_dead(const DtxWait *wait)
+{
+	if (wait->interrupts == DTX_INTERRUPTS_THROW)
+		proc_exit(1);
+	ProcDiePending = true;
+	InterruptPending = true;
+	whereToSendOutput = DestNone;
+}
+
+/*
+ * Others wait until all processes have done something, such as to close the files
+ * of a database that is to be dropped: don't let them wait as long as we do.  To be
+ * called by DtxGuarded(); what could not be done stays pending.
+ */
+static void
+absorb_barrier(void *arg)
+{
+	ProcessProcSignalBarrier();
+}
+
+/*
+ * Where nothing may throw: has the end of the wait been requested?  Returns
+ * DTX_WAIT_DONE if not.
+ */
+static DtxWaitEnd
+requested_end(DtxWaitInterrupts interrupts)
+{
+	if (ProcDiePending)
+		return DTX_WAIT_TERMINATED;
+	if (!QueryCancelPending || interrupts == DTX_INTERRUPTS_DIE)
+		return DTX_WAIT_DONE;
+
+	/*
+	 * A statement_timeout is for the statement, of which the COMMIT of a procedure
+	 * is a part.  So it goes on to its end, and is canceled then.  (It is off in a
+	 * COMMIT that is a statement of its own, see finish_xact_command in
+	 * tcop/postgres.c.)
+	 */
+	if (get_timeout_indicator(STATEMENT_TIMEOUT, false))
+		return DTX_WAIT_STATEMENT_TIMEOUT;
+	QueryCancelPending = false;
+	return DTX_WAIT_CANCELED;
+}
+
+/*
+ * Ask the server to cancel what it does for this connection.  Whether that helps
+ * shows in the results.  Waits until the request was taken, or to the deadline; does
+ * not throw on interrupts.
+ */
+void
+DtxWireCancel(DtxWire *wire, DtxMoment deadline, uint32 wait_event)
+{
+#ifdef LIBPQ_HAS_ASYNC_CANCEL
+	PGcancelConn *cancel = PQcancelCreate(wire->conn);
+
+	if (cancel == NULL)
+		return;
+	if (PQcancelStart(cancel))
+	{
+		while (!ProcDiePending)
+		{
+			PostgresPollingStatusType status = PQcancelPoll(cancel);
+			long		timeout;
+
+			timeout = DtxUntil(deadline);
+			if ((status != PGRES_POLLING_READING &&
+				 status != PGRES_POLLING_WRITING) || timeout <= 0)
+				break;
+			(void) WaitLatchOrSocket(MyLatch,
+									 WL_LATCH_SET | WL_TIMEOUT |
+									 WL_EXIT_ON_PM_DEATH |
+									 (status == PGRES_POLLING_READING ?
+									  WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE),
+									 PQcancelSocket(cancel), timeout,
+									 wait_event);
+			ResetLatch(MyLatch);
+		}
+	}
+	PQcancelFinish(cancel);
+#else
+	PGcancel   *cancel = PQgetCancel(wire->conn);
+
+	if (cancel != NULL)
+		(void) DtxCancelSend(cancel, PQcancel, DtxUntil(deadline), wait_event);
+#endif
+}
+
+/*
+ * Replace a connection by another one to the same server, with the same parameters,
+ * within the same PGconn.  What was due is not any more; handlers are told.
+ *
+ * Who has opened the connection has checked how it got in (pgfdw_security_check, or
+ * connect_pg_server in 15, in contrib/postgres_fdw/connection.c): who had to give a
+ * password must not get in without one now.
+ *
+ * Waits on the latch, for the connection's connect_timeout if it has one.  Throws on
+ * interrupts.  Returns false, and the wire is broken, if it failed; PQerrorMessage()
+ * says why.
+ */
+bool
+DtxWireReconnect(DtxWire *wire, uint32 wait_event)
+{
+	PGconn	   *conn = wire->conn;
+	bool		used_password = PQconnectionUsedPassword(conn) != 0;
+	bool		used_gssapi = DtxConnectionUsedGssapi(conn);
+	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
+	PQconninfoOption *options = PQconninfo(conn);
+	DtxMoment	deadline = 0;
+
+	DTX_ASSERT_MAY_THROW();
+	for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++)
+	{
+		if (o->val == NULL)
+			continue;
+		if (strcmp(o->keyword, "connect_timeout") == 0 && atoi(o->val) > 0)
+			deadline = DtxIn(Min(atoi(o->val), 86400) * 1000L);
+		explicit_bzero(o->val, strlen(o->val)); /* passwords are among them */
+	}
+	PQconninfoFree(options);
+
+	/* It is broken until the end is reached. */
+	DtxWireForget(wire);
+
+	if (!PQresetStart(conn))
+		return false;
+	while (status == PGRES_POLLING_READING || status == PGRES_POLLING_WRITING)
+	{
+		long		timeout = deadline == 0 ? -1 : DtxUntil(deadline);
+		int			events = status == PGRES_POLLING_READING ?
+			WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
+		int			happened;
+
+		if (timeout == 0 || PQsocket(conn) < 0)
+			return false;
+		happened = WaitLatchOrSocket(MyLatch,
+									 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | events |
+									 (timeout >= 0 ? WL_TIMEOUT : 0),
+									 PQsocket(conn), timeout, wait_event);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (happened & events)
+			status = PQresetPoll(conn);
+	}
+	if (status != PGRES_POLLING_OK ||
+		(used_password && !PQconnectionUsedPassword(conn)) ||
+		(used_gssapi && !DtxConnectionUsedGssapi(conn)))
+		return false;
+	wire->broken = false;
+	return true;
+}
