@@ -18,6 +18,7 @@
 #include "base/guarded.h"
 #include "commit/connection.h"
 #include "libpq-fe.h"
+#include "net/wait_set.h"
 #include "net/wire.h"
 #include "net/wire_wait.h"
 #include "storage/fd.h"
@@ -132,6 +133,7 @@ DtxConnectionDestroy(DtxConnection *c)
 	if (c->wire.conn != NULL)
 	{
 		hash_search(connections, &c->wire.conn, HASH_REMOVE, NULL);
+		DtxWaitSetForget(c->wire.serial);
 		DtxWireDetach(&c->wire);
 	}
 	DtxStatementForgetAll(&c->statements);

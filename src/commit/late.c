@@ -231,11 +231,9 @@ DtxLateMayBeFollowed(DtxConnection *c)
 		return false;
 
 	/* Perhaps it is here, or the connection is gone. */
-	DtxWireTakeInput(&c->wire);
-	if (c->wire.broken || late_on(c) == NULL)
-		return false;
 	DTX_FAULT("settle-wait", c->wire.conn);
-	return true;
+	DtxWireTakeInput(&c->wire);
+	return !c->wire.broken && late_on(c) != NULL;
 }
 
 /*

@@ -30,7 +30,6 @@
 #include <sys/socket.h>
 
 #include "libpq-fe.h"
-#include "net/wait_set.h"
 #include "net/wire.h"
 
 /*
@@ -76,8 +75,9 @@ DtxWireAttach(DtxWire *wire, PGconn *conn)
 }
 
 /*
- * The connection is about to be closed by the caller.  Nobody is told that a reply
- * does not come any more: see to that before (DtxWireBreak).
+ * The connection is about to be closed by the caller, who has let go of its sets to wait
+ * for (DtxWaitSetForget).  No handler is told that a reply does not come any more: see to
+ * that before (DtxWireBreak).
  */
 void
 DtxWireDetach(DtxWire *wire)
@@ -85,21 +85,19 @@ DtxWireDetach(DtxWire *wire)
 	/* libpq's own receiver may write to stderr when the connection is closed. */
 	(void) PQsetNoticeReceiver(wire->conn, ignore_notice, NULL);
 	clear_queue(wire);
-	DtxWaitSetForget(wire->serial);
 	wire->conn = NULL;
 }
 
 /*
  * The connection is about to be replaced by another one within its PGconn: what was due
- * is not any more, and handlers are told.  The wire is broken until the caller says
- * that it is not.
+ * is not any more, and handlers are told.  The wire gets another serial, and is broken
+ * until the caller says that it is not.
  */
 void
 DtxWireForget(DtxWire *wire)
 {
 	DtxWireBreak(wire, "connection lost");
 	clear_queue(wire);
-	DtxWaitSetForget(wire->serial);
 	wire->serial = ++last_serial;
 }
 

@@ -326,6 +326,7 @@ DtxWireReconnect(DtxWire *wire, uint32 wait_event)
 	PQconninfoFree(options);
 
 	/* It is broken until the end is reached. */
+	DtxWaitSetForget(wire->serial);
 	DtxWireForget(wire);
 
 	if (!PQresetStart(conn))
