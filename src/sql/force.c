@@ -34,6 +34,7 @@
 #include "state/identity.h"
 #include "state/in_doubt.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/palloc.h"
 #include "utils/resowner.h"
 #include "utils/syscache.h"

@@ -42,6 +42,6 @@ extern Oid	DtxExtensionTable(const char *name, Oid *verified);
 extern Oid	DtxTableOid(DtxTable *table);
 extern Relation DtxTableOpen(DtxTable *table, LOCKMODE lockmode);
 extern Relation DtxTableOpenInTime(DtxTable *table, LOCKMODE lockmode);
-extern void DtxThrowNotInstalled(void) pg_attribute_noreturn();
+extern void DtxThrowNotInstalled(void);
 
 #endif							/* PG_DTX_TABLES_H */
