@@ -62,7 +62,8 @@ sub metrics
 				extra_params => [ '-U', 'exporter' ]))
 		{
 			my %row = $row =~ /"(\w+)":("[^"]*"|[^,}]*)/g;
-			my @labels = map { "$_=$row{$_}" } grep { ($usage->{$_} // '') eq 'LABEL' } sort keys %row;
+			is($row{database}, '"postgres"', "$name: tells its database") if exists $usage->{database};
+			my @labels = map { "$_=$row{$_}" } grep { $_ ne 'database' && ($usage->{$_} // '') eq 'LABEL' } sort keys %row;
 			my $labels = @labels ? '{' . join(',', @labels) . '}' : '';
 
 			is(join(' ', sort keys %row), join(' ', sort keys %$usage), "$name: columns are as described")
@@ -77,8 +78,8 @@ $dtx->sql($dtx->transfer(1, 1, 0, 2));
 $dtx->wait_passes;
 my $m = metrics($dtx->coord, $coordinator);
 is($m->{pg_dtx_damage_current}, 0, 'no damage');
-is($m->{pg_dtx_stat_two_phase}, 1, 'one transaction in two phases');
-cmp_ok($m->{pg_dtx_stat_prepare_seconds}, '>', 0, '... took some time');
+is($m->{pg_dtx_stat_two_phase_total}, 1, 'one transaction in two phases');
+cmp_ok($m->{pg_dtx_stat_prepare_seconds_total}, '>', 0, '... took some time');
 is($m->{'pg_dtx_in_doubt_current{foreign_server="s1"}'}, 0, 'nothing in doubt');
 is($m->{'pg_dtx_in_doubt_current{foreign_server=""}'}, 0, '... nor on servers that were dropped');
 is($m->{'pg_dtx_server_reachable{foreign_server="s1"}'}, 1, 's1 is reachable');
@@ -127,12 +128,26 @@ $dtx->p(2)->start;
 $s->close;
 $dtx->clean('s2 is back');
 
-# Alarms use metrics that exist.
+is($m->{"pg_dtx_saga_overdue_seconds{$saga}"} > 0, 1, 'a step is due that nobody executes') or diag explain $m;
+
+# Alarms use metrics that exist, and fire when they should.
 my %exists = map { my $n = $_; my $q = { %$coordinator, %$participant }->{$n};
 	map { ("${n}_$_" => 1) } grep { $q->{metrics}{$_} ne 'LABEL' } keys %{ $q->{metrics} } } keys %$coordinator, keys %$participant;
 my @alerts = slurp_file("$dir/alerts.yaml") =~ /^\s+expr: (.*)$/mg;
 cmp_ok(scalar @alerts, '>=', 6, 'there are alarms');
 is(join(' ', grep { !$exists{$_} } map { /\b(pg_dtx_\w+)/g } @alerts), '', '... on metrics that exist');
+like(slurp_file("$dir/alerts.yaml"), qr/runbook: docs\/monitoring\.md#\S+/, 'they say where the runbook is');
+for my $anchor (slurp_file("$dir/alerts.yaml") =~ /runbook: docs\/monitoring\.md#(\S+)/g)
+{
+	my %anchors = map { my $a = lc; $a =~ s/[^\w\s-]//g; $a =~ s/\s/-/g; $a => 1 } slurp_file("$dir/../docs/monitoring.md") =~ /^#+ (.*)$/mg;
+	ok($anchors{$anchor}, "... $anchor is there");
+}
+SKIP:
+{
+	skip 'promtool is not installed', 1 if system('command -v promtool >/dev/null') != 0;
+	my $out = `cd '$dir' && promtool test rules alerts_test.yaml 2>&1`;
+	is($?, 0, 'promtool: they fire when they should, and only then') or diag $out;
+}
 my @docs = slurp_file("$dir/../docs/monitoring.md") =~ /\b(pg_dtx_[a-z]\w+)/g;
 is(join(' ', grep { !$exists{$_} } @docs), '', 'docs/monitoring.md names metrics that exist');
 

@@ -55,9 +55,9 @@ start_exporter('coordinator', 9187, $dtx->coord, 'coordinator.yaml');
 start_exporter('server', 9188, $dtx->p(1), 'participant.yaml');
 $dtx->sql($dtx->transfer(1, 1, 0, 2));
 $dtx->wait_passes;
-my $page = scrape(9187, qr/^pg_dtx_stat_two_phase(?:\{.*\})? 1$/m);
-like($page, qr/^pg_dtx_stat_two_phase(?:\{.*\})? 1$/m, 'a transaction in two phases');
-like($page, qr/^# TYPE pg_dtx_stat_two_phase counter$/m, '... is a counter');
+my $page = scrape(9187, qr/^pg_dtx_stat_two_phase_total(?:\{.*\})? 1$/m);
+like($page, qr/^pg_dtx_stat_two_phase_total(?:\{.*\})? 1$/m, 'a transaction in two phases');
+like($page, qr/^# TYPE pg_dtx_stat_two_phase_total counter$/m, '... is a counter');
 like($page, qr/^pg_dtx_in_doubt_current\{.*foreign_server="s1".*\} 0$/m, 'nothing in doubt on s1');
 like($page, qr/^pg_dtx_server_reachable\{.*foreign_server="s2".*\} 1$/m, 's2 is reachable');
 like($page, qr/^pg_dtx_resolver_running(?:\{.*\})? 1$/m, 'the resolver runs');
@@ -83,5 +83,6 @@ $dtx->p(2)->start;
 $dtx->clean('s2 is back');
 
 is(system('promtool', 'check', 'rules', "$files/alerts.yaml"), 0, 'promtool: the rules are valid');
+is(system("cd '$files' && promtool test rules alerts_test.yaml"), 0, 'promtool: they fire when they should');
 
 done_testing();
