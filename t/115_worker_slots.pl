@@ -112,10 +112,10 @@ $dtx->poll($coord, q{SELECT count(*) FROM dtx.sagas WHERE state = 'completed'}, 
 
 # Defaults of a database are for its users.
 my $version = $dtx->sql('SHOW server_version_num');
-$dtx->sql('CREATE ROLE nobody');
+$dtx->sql('CREATE ROLE powerless');
 $dtx->sql('CREATE SCHEMA trap');
 $dtx->sql(join ';', map { "ALTER DATABASE postgres SET $_" }
-	q{role = 'nobody'}, q{search_path = 'trap'}, q{statement_timeout = '1ms'},
+	q{role = 'powerless'}, q{search_path = 'trap'}, q{statement_timeout = '1ms'},
 	q{idle_in_transaction_session_timeout = '1ms'}, q{idle_session_timeout = '1ms'},
 	q{default_transaction_read_only = on}, q{default_transaction_isolation = 'serializable'},
 	q{session_replication_role = 'replica'},
@@ -129,6 +129,6 @@ orphans();
 $dtx->prepared_is(1, 0, 'a resolver does its work whatever the defaults of its database');
 $dtx->sql(q{SELECT dtx.start_saga('slow')});
 $dtx->poll($coord, q{SELECT count(*) FROM dtx.sagas WHERE state = 'completed'}, 14, '... and so do sagas');
-unlike(slurp_file($coord->logfile, $log), qr/(?:ERROR|FATAL).*(?:nobody|timeout)|permission denied/, '... without an error');
+unlike(slurp_file($coord->logfile, $log), qr/(?:ERROR|FATAL).*(?:powerless|timeout)|permission denied/, '... without an error');
 
 done_testing();
