@@ -18,7 +18,8 @@ typedef struct DtxGid
 {
 	uint64		coordinator_id; /* random, one per CREATE EXTENSION */
 	uint64		boot_id;		/* random, one per life of shared memory */
-	uint64		xid;			/* full transaction id of the local transaction */
+	uint64		xid;			/* full transaction id of the local
+								 * transaction */
 	uint64		seal;			/* proof that the coordinator gave the name */
 	Oid			dbid;			/* database of the coordinator */
 	uint32		n;				/* number of the participant, from 1 */

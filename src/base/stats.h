@@ -30,7 +30,7 @@ typedef enum DtxCounter
 
 extern Size DtxStatsShmemSize(void);
 extern void DtxStatsShmemInit(void);
-extern void DtxStatsAdd(DtxCounter counter, uint64 amount);	/* never throws */
+extern void DtxStatsAdd(DtxCounter counter, uint64 amount); /* never throws */
 extern uint64 DtxStatsGet(DtxCounter counter);
 extern TimestampTz DtxStatsResetAt(void);
 extern void DtxStatsReset(void);

@@ -116,7 +116,10 @@ DtxCancelSend(PGcancel *cancel, int (*send) (PGcancel *, char *, int), int timeo
 
 	while (read(ends[0], &sent, 1) < 0)
 	{
-		/* It ends with the process, which must not go too soon, nor stay for long. */
+		/*
+		 * It ends with the process, which must not go too soon, nor stay for
+		 * long.
+		 */
 		if (ProcDiePending || proc_exit_inprogress)
 			deadline = Min(deadline, begun + DYING_TIMEOUT);
 		if (DtxIsDue(deadline))

@@ -121,8 +121,8 @@ typedef struct HostName
 	DtxNameStatus status;
 	bool		queued;			/* PENDING, in names->queue: not begun */
 	Channel    *channel;		/* in names->outstanding: who looks it up */
-	DtxMoment	until;			/* PENDING and begun: give up then; else the answer
-								 * is good until then */
+	DtxMoment	until;			/* PENDING and begun: give up then; else the
+								 * answer is good until then */
 	int			failures;		/* in a row */
 	DtxNameAnswer answer;
 	dlist_node	node;			/* in one of these lists, or in none */
@@ -455,8 +455,8 @@ channel_make(void)
 	Channel    *ch = MemoryContextAllocZero(names->cxt, sizeof(Channel));
 
 	/*
-	 * fd.c closes files of its own to make room for descriptors that it is told
-	 * of.  Not all that there may be: mostly there are one or two.
+	 * fd.c closes files of its own to make room for descriptors that it is
+	 * told of.  Not all that there may be: mostly there are one or two.
 	 */
 	while (ch->nreserved < RESERVED_SOCKETS && AcquireExternalFD())
 		ch->nreserved++;

@@ -221,7 +221,10 @@ DtxRouteRecord(const DtxPrepared *prepared, int n)
 				continue;
 		}
 
-		/* Dropped by another session while it was used: it cannot be used any more. */
+		/*
+		 * Dropped by another session while it was used: it cannot be used any
+		 * more.
+		 */
 		if (!describe(prepared[i].umid, prepared[i].endpoint, &row))
 			continue;
 		insert_row(rel, &row, true);
@@ -503,9 +506,10 @@ DtxRouteTidy(void)
 	ListCell   *lc;
 
 	/*
-	 * From here on nobody adds a route.  A session that publishes a transaction after
-	 * the next step looks for its routes after us; one that has done so before may rely
-	 * on any that are there, and on what the catalogs have been.
+	 * From here on nobody adds a route.  A session that publishes a
+	 * transaction after the next step looks for its routes after us; one that
+	 * has done so before may rely on any that are there, and on what the
+	 * catalogs have been.
 	 */
 	if (!OidIsValid(relid) ||
 		!ConditionalLockRelationOid(relid, ShareRowExclusiveLock))

@@ -97,7 +97,10 @@ DtxWaitSetRelease(void)
 DtxWaitSet *
 DtxWaitSetFind(DtxWire **wires, int nwires)
 {
-	/* The kept one will do for fewer, too, and if a connection was lost meanwhile. */
+	/*
+	 * The kept one will do for fewer, too, and if a connection was lost
+	 * meanwhile.
+	 */
 	if (kept != NULL)
 	{
 		bool		fits = true;
@@ -110,7 +113,7 @@ DtxWaitSetFind(DtxWire **wires, int nwires)
 
 	for (int i = 0; i < MAX_WAIT_SETS; i++)
 	{
-		DtxWaitSet    *set = &wait_sets[i];
+		DtxWaitSet *set = &wait_sets[i];
 		bool		fits = set->set != NULL && set->nwires == nwires;
 
 		for (int j = 0; fits && j < nwires; j++)
@@ -182,11 +185,11 @@ DtxWaitSetEvents(DtxWaitSet *set)
 static DtxWaitSet *
 least_used_wait_set(void)
 {
-	DtxWaitSet    *set = NULL;
+	DtxWaitSet *set = NULL;
 
 	for (int i = 0; i < MAX_WAIT_SETS; i++)
 	{
-		DtxWaitSet    *other = &wait_sets[i];
+		DtxWaitSet *other = &wait_sets[i];
 
 		if (other == kept)
 			continue;
@@ -204,7 +207,7 @@ least_used_wait_set(void)
 static DtxWaitSet *
 make_wait_set(DtxWire **wires, int nwires)
 {
-	DtxWaitSet    *volatile set = least_used_wait_set();
+	DtxWaitSet *volatile set = least_used_wait_set();
 
 	DTX_ASSERT_MAY_THROW();
 	free_wait_set(set);
@@ -266,7 +269,7 @@ DtxWaitSetForget(uint64 serial)
 	no_more_wait_sets = false;
 	for (int i = 0; i < MAX_WAIT_SETS; i++)
 	{
-		DtxWaitSet    *set = &wait_sets[i];
+		DtxWaitSet *set = &wait_sets[i];
 		bool		in_it = false;
 
 		for (int j = 0; set->set != NULL && j < set->nwires; j++)

@@ -55,6 +55,7 @@ static bool is_copy(const PGresult *result);
 static void clear_queue(DtxWire *wire);
 static void receive_notice(void *arg, const PGresult *result);
 static void ignore_notice(void *arg, const PGresult *result);
+
 /* ----------------------------------------------------------------
  * Connections
  * ----------------------------------------------------------------
@@ -172,8 +173,9 @@ push(DtxWire *wire, DtxReplyKind kind, int commands)
 	DtxPending *entry;
 
 	/*
-	 * libpq has taken a command of the simple protocol, so it knows of nothing that
-	 * is due: who has sent the one before has not read it to its end.
+	 * libpq has taken a command of the simple protocol, so it knows of
+	 * nothing that is due: who has sent the one before has not read it to its
+	 * end.
 	 */
 	if ((kind == DTX_REPLY_READ || kind == DTX_REPLY_HANDLED) &&
 		PQpipelineStatus(wire->conn) == PQ_PIPELINE_OFF)
@@ -468,8 +470,8 @@ take(DtxWire *wire, DtxPending *entry, PGresult *result)
 	bool		synced = result != NULL && status == PGRES_PIPELINE_SYNC;
 
 	/*
-	 * Lost, or not to be gone on with: libpq would return results of a COPY, which
-	 * nobody has asked for, for ever.
+	 * Lost, or not to be gone on with: libpq would return results of a COPY,
+	 * which nobody has asked for, for ever.
 	 */
 	if (PQstatus(wire->conn) == CONNECTION_BAD || is_copy(result) ||
 		(in_pipeline && result == NULL && !entry->answered) ||
@@ -570,8 +572,8 @@ complete(DtxWire *wire, DtxPending *entry)
 	else if (done.kind == DTX_REPLY_START && done.result != NULL)
 	{
 		/*
-		 * Was it refused, or does the server close the connection?  That shows
-		 * before the next Sync.
+		 * Was it refused, or does the server close the connection?  That
+		 * shows before the next Sync.
 		 */
 		entry->result = NULL;
 		entry->kind = DTX_REPLY_START_FAILED;

@@ -17,18 +17,20 @@
 /* Whose a reply is, and what becomes of it. */
 typedef enum DtxReplyKind
 {
-	DTX_REPLY_READ,				/* who has sent the command reads its results, with
-								 * DtxWireRead() */
-	DTX_REPLY_JOINED,			/* likewise, but it was sent in a pipeline, behind
-								 * others; it becomes MADE when all results are in */
-	DTX_REPLY_START,			/* of START TRANSACTION, in front of one of these */
-	DTX_REPLY_START_FAILED,		/* of one that has failed, until the Sync behind it:
-								 * not on the wire any more */
+	DTX_REPLY_READ,				/* who has sent the command reads its results,
+								 * with DtxWireRead() */
+	DTX_REPLY_JOINED,			/* likewise, but it was sent in a pipeline,
+								 * behind others; it becomes MADE when all
+								 * results are in */
+	DTX_REPLY_START,			/* of START TRANSACTION, in front of one of
+								 * these */
+	DTX_REPLY_START_FAILED,		/* of one that has failed, until the Sync
+								 * behind it: not on the wire any more */
 	DTX_REPLY_STEP,				/* of another command in front of one of these */
 	DTX_REPLY_HANDLED,			/* goes to a handler */
 	DTX_REPLY_DROPPED,			/* is thrown away */
-	DTX_REPLY_MADE				/* not on the wire: it is here, to be read with
-								 * DtxWireReadMade() */
+	DTX_REPLY_MADE				/* not on the wire: it is here, to be read
+								 * with DtxWireReadMade() */
 } DtxReplyKind;
 
 /*
@@ -45,9 +47,10 @@ typedef struct DtxReplyHandler
 	void		(*result) (void *owner, const PGresult *result);
 
 	/*
-	 * The reply is complete: "last" is its last result, or NULL, and the handler's to
-	 * clear.  "lost" says why nothing more is going to come, or is NULL.  The entry
-	 * has left the queue, so that the next command can be sent.
+	 * The reply is complete: "last" is its last result, or NULL, and the
+	 * handler's to clear.  "lost" says why nothing more is going to come, or
+	 * is NULL.  The entry has left the queue, so that the next command can be
+	 * sent.
 	 */
 	void		(*complete) (void *owner, PGresult *last, const char *lost);
 } DtxReplyHandler;
@@ -56,15 +59,17 @@ typedef struct DtxReplyHandler
 typedef struct DtxPending
 {
 	DtxReplyKind kind;
-	int			commands;		/* replies that are due of this kind, in a row; of
-								 * MADE: 1, or 0 if the NULL at its end is due */
+	int			commands;		/* replies that are due of this kind, in a
+								 * row; of MADE: 1, or 0 if the NULL at its
+								 * end is due */
 	bool		sync;			/* does a Sync follow the last of them? */
-	bool		answered;		/* has the first of them got a result?  Of MADE: from
-								 * the server? */
+	bool		answered;		/* has the first of them got a result?  Of
+								 * MADE: from the server? */
 	int			reads;			/* times that it was read from, if HANDLED */
 	const DtxReplyHandler *handler; /* if HANDLED, with the next one */
 	void	   *owner;
-	PGresult   *result;			/* the last one; of MADE: NULL stands for success */
+	PGresult   *result;			/* the last one; of MADE: NULL stands for
+								 * success */
 } DtxPending;
 
 /* What precedes a command in a pipeline, and others in front of that. */
@@ -73,14 +78,14 @@ typedef struct DtxPending
 typedef struct DtxWire
 {
 	PGconn	   *conn;
-	uint64		serial;			/* no other connection of this process ever has or
-								 * had it */
-	bool		broken;			/* nothing more may be sent: what would come is not
-								 * known */
+	uint64		serial;			/* no other connection of this process ever
+								 * has or had it */
+	bool		broken;			/* nothing more may be sent: what would come
+								 * is not known */
 	int			npending;		/* entries of the next one */
 	DtxPending	pending[DTX_WIRE_QUEUE];	/* the queue, the next reply first */
-	PQnoticeReceiver notice_receiver;	/* what notices go to that no handler takes,
-										 * ... */
+	PQnoticeReceiver notice_receiver;	/* what notices go to that no handler
+										 * takes, ... */
 	void	   *notice_arg;		/* ... and its argument */
 } DtxWire;
 
@@ -90,7 +95,8 @@ typedef enum DtxReadEnd
 	DTX_READ_NOT_YET,			/* nothing is here */
 	DTX_READ_RESULT,			/* a result, the caller's to clear */
 	DTX_READ_NEXT,				/* the end of one of several commands */
-	DTX_READ_COMPLETE,			/* the end of all; the entry has left the queue */
+	DTX_READ_COMPLETE,			/* the end of all; the entry has left the
+								 * queue */
 	DTX_READ_LOST				/* nothing more is going to come */
 } DtxReadEnd;
 

@@ -238,10 +238,10 @@ requested_end(DtxWaitInterrupts interrupts)
 		return DTX_WAIT_DONE;
 
 	/*
-	 * A statement_timeout is for the statement, of which the COMMIT of a procedure
-	 * is a part.  So it goes on to its end, and is canceled then.  (It is off in a
-	 * COMMIT that is a statement of its own, see finish_xact_command in
-	 * tcop/postgres.c.)
+	 * A statement_timeout is for the statement, of which the COMMIT of a
+	 * procedure is a part.  So it goes on to its end, and is canceled then.
+	 * (It is off in a COMMIT that is a statement of its own, see
+	 * finish_xact_command in tcop/postgres.c.)
 	 */
 	if (get_timeout_indicator(STATEMENT_TIMEOUT, false))
 		return DTX_WAIT_STATEMENT_TIMEOUT;

@@ -18,7 +18,8 @@ typedef enum DtxWaitEnd
 	DTX_WAIT_TIMED_OUT,
 	DTX_WAIT_CANCELED,			/* query cancel, where it cannot throw */
 	DTX_WAIT_STATEMENT_TIMEOUT, /* statement_timeout, likewise */
-	DTX_WAIT_TERMINATED			/* SIGTERM or the end of the postmaster, likewise */
+	DTX_WAIT_TERMINATED			/* SIGTERM or the end of the postmaster,
+								 * likewise */
 } DtxWaitEnd;
 
 /* What becomes of interrupts during a wait. */
@@ -26,7 +27,8 @@ typedef enum DtxWaitInterrupts
 {
 	DTX_INTERRUPTS_THROW,		/* CHECK_FOR_INTERRUPTS() */
 	DTX_INTERRUPTS_END_IT,		/* nothing may throw: they end the wait */
-	DTX_INTERRUPTS_DIE			/* likewise, but only a request to terminate does */
+	DTX_INTERRUPTS_DIE			/* likewise, but only a request to terminate
+								 * does */
 } DtxWaitInterrupts;
 
 typedef struct DtxWait
@@ -34,12 +36,13 @@ typedef struct DtxWait
 	DtxWire   **wires;			/* whose input is taken in and pumped */
 	int			nwires;
 	DtxMoment	deadline;		/* or DTX_NEVER */
-	int			poll_ms;		/* how often to look whether it is done, whatever
-								 * happens; 0: only when something has happened */
+	int			poll_ms;		/* how often to look whether it is done,
+								 * whatever happens; 0: only when something
+								 * has happened */
 	uint32		wait_event;
 	DtxWaitInterrupts interrupts;
-	bool	   *canceled;		/* with THROW: set while an interrupt that ends the
-								 * command is processed; or NULL */
+	bool	   *canceled;		/* with THROW: set while an interrupt that
+								 * ends the command is processed; or NULL */
 	bool		(*done) (void *arg);	/* is it over?  Throws nothing. */
 	void	   *arg;
 } DtxWait;

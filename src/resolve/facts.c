@@ -160,7 +160,7 @@ is_late(DtxWitness *witness, const DtxSighting *sighting)
 static bool
 is_forced(List *forced, const DtxGid *gid)
 {
-	char		text[DTX_GID_SIZE];
+	char text[	DTX_GID_SIZE];
 	ListCell   *lc;
 
 	if (forced == NIL)

@@ -19,12 +19,12 @@ typedef struct DtxWitness DtxWitness;
 typedef struct DtxSighting
 {
 	DtxGid		gid;
-	uint64		next_xid;		/* next full transaction id of this server before
-								 * the other one was asked */
-	int64		age_ms;			/* prepared for so long, by the server's clock; -1 if
-								 * not known */
-	bool		responsible;	/* DtxActivityResponsible(), asked after the sighting
-								 * and before DtxWitnessTake() */
+	uint64		next_xid;		/* next full transaction id of this server
+								 * before the other one was asked */
+	int64		age_ms;			/* prepared for so long, by the server's
+								 * clock; -1 if not known */
+	bool		responsible;	/* DtxActivityResponsible(), asked after the
+								 * sighting and before DtxWitnessTake() */
 } DtxSighting;
 
 extern DtxWitness *DtxWitnessTake(void);

@@ -41,8 +41,8 @@ typedef enum DtxVerdict
 {
 	DTX_VERDICT_LEAVE,			/* it is being taken care of */
 	DTX_VERDICT_COMMIT,			/* proven: its transaction has committed */
-	DTX_VERDICT_ROLLBACK,		/* proven: its transaction has not committed and
-								 * never will */
+	DTX_VERDICT_ROLLBACK,		/* proven: its transaction has not committed
+								 * and never will */
 	DTX_VERDICT_FORGED,			/* this coordinator did not give that name */
 	DTX_VERDICT_OTHER_INSTANCE, /* another copy of this database has made it,
 								 * or may have */
@@ -81,7 +81,8 @@ typedef struct DtxGoneFacts
 	bool		decided;		/* is it known what was to become of it, ... */
 	bool		commit;			/* ... and was that to be committed? */
 	DtxSame		cluster;		/* system identifier */
-	bool		same_endpoint;	/* options of server and mapping, passwords apart */
+	bool		same_endpoint;	/* options of server and mapping, passwords
+								 * apart */
 	DtxSame		timeline;
 	bool		xid_known;		/* is the remote transaction id? */
 	DtxOutcome	outcome;		/* of that id */

@@ -45,8 +45,8 @@
 #define LATE_PREPARE_GRACE	1000
 
 static bool enter_in_doubt(DtxVisit *v, const DtxGid *gid, const char *owner,
-					  Oid umid, DtxDecision decision, const char *error,
-					  DtxMoment next_attempt);
+						   Oid umid, DtxDecision decision, const char *error,
+						   DtxMoment next_attempt);
 static void add_result(DtxVisit *v, DtxListedGid *f);
 static bool is_business_of_other(DtxVisit *v, DtxListedGid *f);
 static char *unfinished_reason(DtxVisit *v, DtxListedGid *f);
@@ -75,7 +75,7 @@ DtxVisitGidAnswered(DtxVisit *v, const DtxRemoteError *error)
 		f->error.sqlstate = ERRCODE_WARNING;
 		f->error.message = MemoryContextStrdup(v->cxt, DTX_GONE_NOT_REPLICATED);
 		(void) enter_in_doubt(v, &f->gid, f->owner, InvalidOid, f->decision,
-						 DTX_GONE_NOT_REPLICATED, DtxRetryAfter(1));
+							  DTX_GONE_NOT_REPLICATED, DtxRetryAfter(1));
 		f->state = DTX_LISTED_GONE;
 		v->witnessed = v->replicated = false;
 		add_result(v, f);
@@ -188,7 +188,7 @@ DtxVisitGidFailed(DtxVisit *v, DtxListedGid *f)
  */
 static bool
 enter_in_doubt(DtxVisit *v, const DtxGid *gid, const char *owner, Oid umid,
-		  DtxDecision decision, const char *error, DtxMoment next_attempt)
+			   DtxDecision decision, const char *error, DtxMoment next_attempt)
 {
 	DtxInDoubt	entry;
 	DtxListedGid *f;
@@ -559,8 +559,8 @@ confirm_rows(DtxVisit *v)
 			/*
 			 * Only the server that was asked to prepare it can confirm it, or
 			 * if that was dropped, another name of the same cluster.  The gid
-			 * alone proves nothing: any user who can prepare transactions on some
-			 * server may have used it.
+			 * alone proves nothing: any user who can prepare transactions on
+			 * some server may have used it.
 			 */
 			if (f != NULL && f->state == DTX_LISTED_DONE &&
 				note->row.prepared[i].serverid != v->serverid)

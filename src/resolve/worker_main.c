@@ -88,7 +88,8 @@ dtx_resolver_main(Datum arg)
 
 	/*
 	 * Attach first: then our entry is given back after this process has left
-	 * the proc array, and a session that waits for that may drop the database.
+	 * the proc array, and a session that waits for that may drop the
+	 * database.
 	 */
 	if (!OidIsValid(dbid))
 		dbid = DtxWorkerAwaitDatabase();

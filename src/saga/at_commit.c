@@ -75,8 +75,8 @@ saga_xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PREPARE:
 
 			/*
-			 * The session that commits it does not know what is in it.  Those who wait
-			 * for a saga look from time to time.
+			 * The session that commits it does not know what is in it.  Those
+			 * who wait for a saga look from time to time.
 			 */
 			if (wake_asked || stop_requests != NULL)
 				DtxLauncherSagasPrepared();

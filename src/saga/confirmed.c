@@ -62,5 +62,5 @@ dtx_sql_saga_confirmed(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_BOOL(true);
 	PG_RETURN_BOOL(is_confirmed((uint64) PG_GETARG_INT64(0),
-									(uint64) PG_GETARG_INT64(1)));
+								(uint64) PG_GETARG_INT64(1)));
 }

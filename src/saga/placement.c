@@ -243,9 +243,8 @@ DtxPlacementServe(DtxScheduler *s, List *work)
 		}
 
 		/*
-		 * As many more as are needed and allowed.  A busy one goes on
-		 * with what is left, but another's step may be in its way: look
-		 * again.
+		 * As many more as are needed and allowed.  A busy one goes on with
+		 * what is left, but another's step may be in its way: look again.
 		 */
 		if (!DtxIsDue(state->backoff.next))
 		{

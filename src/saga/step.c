@@ -229,9 +229,9 @@ DtxStepDone(DtxStep *step, Datum result, bool isnull)
 	PushActiveSnapshot(GetTransactionSnapshot());
 
 	/*
-	 * Another session may hold the saga's row, and wait on a server for what this
-	 * step has locked there: nobody sees such a deadlock.  The step is tried
-	 * again then.
+	 * Another session may hold the saga's row, and wait on a server for what
+	 * this step has locked there: nobody sees such a deadlock.  The step is
+	 * tried again then.
 	 */
 	nestlevel = NewGUCNestLevel();
 	(void) set_config_option("lock_timeout", SAGA_LOCK_TIMEOUT, PGC_USERSET,

@@ -90,7 +90,10 @@ dtx_saga_worker_main(Datum arg)
 			CHECK_FOR_INTERRUPTS();
 			(void) DtxWorkerReloadConfig();
 
-			/* After an error nothing is done for a while, even if we are woken. */
+			/*
+			 * After an error nothing is done for a while, even if we are
+			 * woken.
+			 */
 			paused = !DtxIsDue(errors.next);
 			if (paused)
 				(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |

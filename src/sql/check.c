@@ -182,8 +182,8 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 	}
 
 	/*
-	 * A session of postgres_fdw is one of the current user.  It would wait for what
-	 * we have waited for, and without end.
+	 * A session of postgres_fdw is one of the current user.  It would wait
+	 * for what we have waited for, and without end.
 	 */
 	if (other_role && DtxFdwLibraryCallsUs(DtxWrapperHandler(server->fdwid)))
 	{
@@ -216,10 +216,10 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 					  "Grant it with GRANT USAGE ON FOREIGN SERVER, or drop the user mapping.");
 		else
 			add_check(rsinfo, "user mapping", 1,
-				  is_public ? pstrdup("mapping for PUBLIC") :
-				  psprintf("mapping for \"%s\"",
-						   GetUserNameFromId(userid, false)),
-				  NULL);
+					  is_public ? pstrdup("mapping for PUBLIC") :
+					  psprintf("mapping for \"%s\"",
+							   GetUserNameFromId(userid, false)),
+					  NULL);
 
 		if (!visit)
 			add_check(rsinfo, "reachable", -1,
@@ -228,12 +228,12 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 					  "Let the role call dtx.check_server() itself.");
 		else
 			add_check(rsinfo, "reachable", probe.reachable,
-				  probe.reachable ?
-				  psprintf("database \"%s\" as user \"%s\"",
-						   probe.database, probe.remote_user) : probe.error,
-				  probe.error != NULL && strncmp(probe.error, "password", 8) == 0 ?
-				  "Add a password to the user mapping, or let a superuser set \"password_required\" to \"false\" in it." :
-				  "Check the options of the server and of the user mapping, and that the server is running.");
+					  probe.reachable ?
+					  psprintf("database \"%s\" as user \"%s\"",
+							   probe.database, probe.remote_user) : probe.error,
+					  probe.error != NULL && strncmp(probe.error, "password", 8) == 0 ?
+					  "Add a password to the user mapping, or let a superuser set \"password_required\" to \"false\" in it." :
+					  "Check the options of the server and of the user mapping, and that the server is running.");
 	}
 	else
 	{

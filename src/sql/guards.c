@@ -118,7 +118,10 @@ DtxCheckNothingInDoubt(bool current_boot_only)
 	bool		decisions;
 	ListCell   *lc;
 
-	/* What this session has not waited for; it cannot show as another session's. */
+	/*
+	 * What this session has not waited for; it cannot show as another
+	 * session's.
+	 */
 	DtxLateAwaitAll();
 
 	/*

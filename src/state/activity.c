@@ -340,8 +340,8 @@ DtxActivityResponsible(const DtxGid *gid)
 	}
 
 	/*
-	 * The second witness is the proc array: a transaction that PostgreSQL says is
-	 * running has no outcome yet.
+	 * The second witness is the proc array: a transaction that PostgreSQL
+	 * says is running has no outcome yet.
 	 */
 	if (!responsible)
 	{

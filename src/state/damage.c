@@ -180,7 +180,7 @@ DtxDamageRecord(const DtxGid *gid, const char *server, DtxDecision decided,
 	INT8OID, TEXTOID};
 	Datum		values[7];
 	NameData	name;
-	char		text[DTX_GID_SIZE];
+	char text[	DTX_GID_SIZE];
 	bool		recorded;
 
 	if (!ConditionalLockRelationOid(forced_table(), ShareLock))

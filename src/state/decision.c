@@ -94,6 +94,7 @@ static const DtxColumn decision_columns[] = {
 	{"timelines", INT8ARRAYOID},
 	{"endpoints", INT8ARRAYOID}
 };
+
 StaticAssertDecl(lengthof(decision_columns) == Natts_decision,
 				 "columns of dtx_internal.decision");
 static DtxTable decision_table = {
@@ -113,8 +114,8 @@ typedef struct RowScan
 	DtxDecisionPlace *places;	/* of the map */
 	int			nplaces;
 	int			next;			/* index of the next one */
-	int			nunseen;		/* those that were not seen: they have been moved to
-								 * the begin of the array */
+	int			nunseen;		/* those that were not seen: they have been
+								 * moved to the begin of the array */
 } RowScan;
 
 static Relation open_to_decide(void);
@@ -164,7 +165,8 @@ DtxDecisionCheck(void)
 
 	/*
 	 * If we failed, nothing would be left of the table, nor of the
-	 * coordinator's id by which a resolver recognizes what is to be rolled back.
+	 * coordinator's id by which a resolver recognizes what is to be rolled
+	 * back.
 	 */
 	if (rel->rd_createSubid != InvalidSubTransactionId)
 		ereport(ERROR,

@@ -34,8 +34,8 @@ typedef struct DtxDecisionRow
 {
 	uint64		boot_id;
 	uint64		xid;			/* full transaction id */
-	bool		inherited;		/* from the database that was this one's template:
-								 * nothing here can carry it out */
+	bool		inherited;		/* from the database that was this one's
+								 * template: nothing here can carry it out */
 	Oid			userid;			/* local user who committed */
 	TimestampTz decided_at;
 	int			nparticipants;

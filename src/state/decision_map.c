@@ -70,8 +70,8 @@ typedef struct MapDatabase
 {
 	Oid			dbid;			/* hash key */
 	Oid			relid;			/* the decision table, and ... */
-	Oid			file;			/* ... its file, for which the map is complete; or
-								 * InvalidOid */
+	Oid			file;			/* ... its file, for which the map is
+								 * complete; or InvalidOid */
 } MapDatabase;
 
 typedef struct MapShared

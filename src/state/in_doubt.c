@@ -48,9 +48,11 @@ typedef struct InDoubtShared
 	bool		full;			/* has an entry found no room since ... */
 	DtxMoment	logged_at;		/* ... the last message about that, or 0 */
 	pg_atomic_uint64 overflows; /* entries that found no room; no lock */
-	pg_atomic_uint64 contradictions;	/* commits that ended otherwise; no lock */
-	pg_atomic_uint64 changes;	/* of in_doubt_hash, after which something may be
-								 * due earlier; written with the lock, read without */
+	pg_atomic_uint64 contradictions;	/* commits that ended otherwise; no
+										 * lock */
+	pg_atomic_uint64 changes;	/* of in_doubt_hash, after which something may
+								 * be due earlier; written with the lock, read
+								 * without */
 	LWLock		server_lock;	/* guards server_hash */
 } InDoubtShared;
 
@@ -493,7 +495,7 @@ DtxInDoubtOverflowsReset(void)
 void
 DtxServerStatusSet(const DtxServerStatus *status)
 {
-	ServerKey	key = {.dbid = status->dbid, .serverid = status->serverid};
+	ServerKey	key = {.dbid = status->dbid,.serverid = status->serverid};
 	DtxServerStatus *entry;
 
 	LWLockAcquire(&shared->server_lock, LW_EXCLUSIVE);
@@ -528,7 +530,7 @@ evict_stalest_server(void)
 	}
 	if (stalest != NULL)
 	{
-		ServerKey	key = {.dbid = stalest->dbid, .serverid = stalest->serverid};
+		ServerKey	key = {.dbid = stalest->dbid,.serverid = stalest->serverid};
 
 		(void) hash_search(server_hash, &key, HASH_REMOVE, NULL);
 	}
@@ -540,7 +542,7 @@ evict_stalest_server(void)
 bool
 DtxServerStatusGet(Oid dbid, Oid serverid, DtxServerStatus *copy)
 {
-	ServerKey	key = {.dbid = dbid, .serverid = serverid};
+	ServerKey	key = {.dbid = dbid,.serverid = serverid};
 	DtxServerStatus *entry;
 
 	LWLockAcquire(&shared->server_lock, LW_SHARED);
@@ -558,7 +560,7 @@ DtxServerStatusGet(Oid dbid, Oid serverid, DtxServerStatus *copy)
 void
 DtxServerStatusRemove(Oid dbid, Oid serverid)
 {
-	ServerKey	key = {.dbid = dbid, .serverid = serverid};
+	ServerKey	key = {.dbid = dbid,.serverid = serverid};
 
 	LWLockAcquire(&shared->server_lock, LW_EXCLUSIVE);
 	(void) hash_search(server_hash, &key, HASH_REMOVE, NULL);

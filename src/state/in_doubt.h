@@ -31,8 +31,8 @@ typedef struct DtxInDoubt
 	uint64		xid_system_id;	/* cluster whose id that is, 0 if not known */
 	Oid			userid;			/* local user, InvalidOid if not known */
 	char		remote_user[NAMEDATALEN];	/* owner there, "" if not known */
-	XLogRecPtr	commit_lsn;		/* end of the record of the local commit, if the
-								 * session has told it; else invalid */
+	XLogRecPtr	commit_lsn;		/* end of the record of the local commit, if
+								 * the session has told it; else invalid */
 	int			commit_level;	/* then: synchronous_commit of that session */
 	DtxDecision decision;
 	TimestampTz since;			/* in doubt since */
@@ -40,8 +40,8 @@ typedef struct DtxInDoubt
 	int			attempts;		/* tries of a resolver to finish it */
 	DtxMoment	next_attempt;	/* 0: at once */
 	char		last_error[DTX_ERROR_SIZE]; /* "" if none */
-	Oid			error_umid;		/* user mapping whose options that may show, or
-								 * InvalidOid */
+	Oid			error_umid;		/* user mapping whose options that may show,
+								 * or InvalidOid */
 } DtxInDoubt;
 
 typedef struct DtxServerStatus
@@ -55,8 +55,8 @@ typedef struct DtxServerStatus
 	int			slots_total;	/* its max_prepared_transactions, -1 unknown */
 	int			failures;		/* failed visits in a row */
 	char		last_error[DTX_ERROR_SIZE]; /* of the last failure, or "" */
-	Oid			error_umid;		/* user mapping whose options that may show, or
-								 * InvalidOid */
+	Oid			error_umid;		/* user mapping whose options that may show,
+								 * or InvalidOid */
 } DtxServerStatus;
 
 /* Servers, of all databases together, that dtx.servers can show a status of. */

@@ -27,8 +27,8 @@ typedef struct DtxTable
 	const char *name;			/* in schema dtx_internal */
 	const DtxColumn *columns;	/* the first ones, in the order of the script */
 	int			ncolumns;
-	bool		below_executor; /* written by C, too: it must not have more columns,
-								 * nor indexes */
+	bool		below_executor; /* written by C, too: it must not have more
+								 * columns, nor indexes */
 
 	/* what tables.c knows; as long as the relcache entry is valid */
 	Oid			relid;			/* known to be the extension's, or InvalidOid */

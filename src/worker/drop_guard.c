@@ -48,7 +48,8 @@
 typedef enum Answer
 {
 	ANSWER_UNKNOWN = 0,			/* the worker has not got so far */
-	ANSWER_NOTHING,				/* no extension there, or no decision that is needed */
+	ANSWER_NOTHING,				/* no extension there, or no decision that is
+								 * needed */
 	ANSWER_DECISIONS			/* there are some */
 } Answer;
 
