@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "base/backoff.h"
+#include "base/process.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "net/remote.h"
@@ -94,6 +95,7 @@ DtxKnownServerGet(Oid serverid)
 	DtxKnownServer *state;
 	bool		found;
 
+	DtxAssertInWorker();
 	state = hash_search(DtxKnownServers, &serverid, HASH_ENTER, &found);
 	if (!found)
 	{

@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "base/backoff.h"
+#include "base/process.h"
 #include "base/settings.h"
 #include "base/stats.h"
 #include "foreign/foreign.h"
@@ -107,6 +108,7 @@ DtxScheduleStep(DtxResolver *r, bool *leave)
 	long		timeout;
 	ListCell   *lc;
 
+	DtxAssertInWorker();
 	DtxVisitFreeEnded(r);
 	MemoryContextReset(r->step_cxt);
 	old = MemoryContextSwitchTo(r->step_cxt);

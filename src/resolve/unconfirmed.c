@@ -13,6 +13,7 @@
 
 #include "base/fault.h"
 #include "base/gid.h"
+#include "base/process.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "resolve/known_server.h"
@@ -167,6 +168,7 @@ DtxUnconfirmedRead(DtxResolver *r)
 		DtxUnconfirmed *note;
 	} KnownNote;
 
+	DtxAssertInWorker();
 	cxt = AllocSetContextCreate(r->cxt, "pg_dtx decision rows",
 								ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(cxt);
@@ -260,6 +262,7 @@ DtxUnconfirmedShow(DtxResolver *r, DtxUnconfirmed *note, int index, const char *
 	DtxInDoubt	entry;
 	DtxGid		gid;
 
+	DtxAssertInWorker();
 	if (note->confirmed[index])
 		return;
 	DtxUnconfirmedGid(r, note, index, &gid);
@@ -296,6 +299,7 @@ DtxUnconfirmedDeleteDone(DtxResolver *r)
 {
 	ListCell   *lc;
 
+	DtxAssertInWorker();
 	r->prunable = false;
 
 	DtxResolverXactBegin(r);

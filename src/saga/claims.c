@@ -21,6 +21,7 @@
 #include "access/transam.h"
 #include "base/backoff.h"
 #include "base/compat.h"
+#include "base/process.h"
 #include "base/settings.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -471,6 +472,7 @@ drop_claims_at_exit(int code, Datum arg)
 void
 DtxSagaKeepClaim(int64 saga, int16 step)
 {
+	DtxAssertInWorker();
 	drop_claims(false, saga, step, true);
 }
 

@@ -17,6 +17,7 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "base/fault.h"
+#include "base/process.h"
 #include "catalog/pg_type.h"
 #include "commit/phase_two.h"
 #include "exec/api.h"
@@ -85,6 +86,7 @@ DtxStepExecute(DtxStep *step)
 	DtxStep    *volatile next = NULL;
 	const char *volatile shown = "(nothing to do)";
 
+	DtxAssertInWorker();
 	for (int i = step->ncommands - 1; i >= 0; i--)
 	{
 		if (step->commands[i] != NULL)

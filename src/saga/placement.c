@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "base/backoff.h"
+#include "base/process.h"
 #include "base/settings.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -60,6 +61,7 @@ DtxPlacementNoteExits(DtxScheduler *s)
 	bool		left = false;
 	ListCell   *lc;
 
+	DtxAssertInWorker();
 	workers = palloc(sizeof(DtxSagaWorker) * max_worker_processes);
 	n = DtxSagaWorkerList(workers, max_worker_processes);
 	s->nworkers = 0;
@@ -204,6 +206,7 @@ DtxPlacementServe(DtxScheduler *s, List *work)
 	bool		place_needed = false;
 	int			nroles = 0;
 
+	DtxAssertInWorker();
 	/* A role's share of the workers; and who has waited longest comes first. */
 	foreach(lc, work)
 	{

@@ -14,6 +14,7 @@
 #include "access/xact.h"
 #include "base/backoff.h"
 #include "base/fault.h"
+#include "base/process.h"
 #include "catalog/pg_type.h"
 #include "datatype/timestamp.h"
 #include "fmgr.h"
@@ -68,6 +69,7 @@ DtxStepTake(int64 only, bool careful, bool *more)
 	Datum		taken;
 	bool		isnull;
 
+	DtxAssertInWorker();
 	args[0] = ObjectIdGetDatum(GetSessionUserId());
 	args[1] = Int64GetDatum(only);
 	nulls[1] = only == 0;
@@ -216,6 +218,7 @@ DtxStepDone(DtxStep *step, Datum result, bool isnull)
 	bool		nothing;
 	int			nestlevel;
 
+	DtxAssertInWorker();
 	args[0] = Int64GetDatum(step->saga);
 	args[1] = Int16GetDatum(step->step);
 	args[2] = Int32GetDatum(step->attempt);
@@ -260,6 +263,7 @@ DtxStepGiveBack(DtxStep *step, const char *why, int most)
 	};
 	bool		must_die = ProcDiePending;
 
+	DtxAssertInWorker();
 	PG_TRY();
 	{
 		Datum		args[lengthof(types)];

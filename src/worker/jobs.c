@@ -15,6 +15,7 @@
 #include "access/xact.h"
 #include "base/backoff.h"
 #include "base/compat.h"
+#include "base/process.h"
 #include "base/settings.h"
 #include "catalog/pg_database.h"
 #include "nodes/pg_list.h"
@@ -50,6 +51,7 @@ DtxJobsInit(void)
 {
 	HASHCTL		info;
 
+	DtxAssertInWorker();
 	memset(&info, 0, sizeof(info));
 	info.keysize = sizeof(Oid);
 	info.entrysize = sizeof(DtxJobDatabase);
@@ -70,6 +72,7 @@ DtxJobsFindDatabases(void)
 	HeapTuple	tuple;
 	MemoryContext old = CurrentMemoryContext;
 
+	DtxAssertInWorker();
 	hash_seq_init(&seq, databases);
 	while ((db = hash_seq_search(&seq)) != NULL)
 		db->seen = false;
@@ -140,6 +143,7 @@ DtxJobsNoteExits(void)
 	HASH_SEQ_STATUS seq;
 	DtxJobDatabase *db;
 
+	DtxAssertInWorker();
 	/* Those that were attached have left a note. */
 	LWLockAcquire(&DtxWorkers->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < DtxWorkers->nworkers; i++)
@@ -239,6 +243,7 @@ DtxJobsTakeWoken(void)
 	int			nwoken;
 	bool		all;
 
+	DtxAssertInWorker();
 	LWLockAcquire(&DtxWorkers->lock, LW_EXCLUSIVE);
 	nwoken = DtxWorkers->nwoken;
 	memcpy(woken, DtxWorkers->woken, sizeof(DtxWokenWorker) * nwoken);

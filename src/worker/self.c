@@ -10,6 +10,7 @@
 
 #include "base/backoff.h"
 #include "base/compat.h"
+#include "base/process.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
@@ -114,6 +115,7 @@ DtxWorkerAttach(DtxWorkerKind kind, Oid dbid)
 	DtxWorkerSlot *entry;
 	bool		ok = false;
 
+	DtxAssertInWorker();
 	if (reserved_key.generation != 0)
 		key = reserved_key;
 	else
@@ -201,6 +203,7 @@ DtxWorkerMustStop(void)
 {
 	bool		stop;
 
+	DtxAssertInWorker();
 	LWLockAcquire(&DtxWorkers->lock, LW_SHARED);
 	stop = my_entry->stop;
 	LWLockRelease(&DtxWorkers->lock);
@@ -216,6 +219,7 @@ DtxWorkerTakeWork(void)
 {
 	bool		work;
 
+	DtxAssertInWorker();
 	LWLockAcquire(&DtxWorkers->lock, LW_EXCLUSIVE);
 	work = my_entry->work;
 	my_entry->work = false;
@@ -250,6 +254,7 @@ DtxWorkerTakePass(void)
 {
 	bool		pass;
 
+	DtxAssertInWorker();
 	LWLockAcquire(&DtxWorkers->lock, LW_EXCLUSIVE);
 	pass = my_entry->pass;
 	my_entry->pass = false;
@@ -264,6 +269,7 @@ DtxWorkerTakePass(void)
 void
 DtxWorkerNotNeeded(void)
 {
+	DtxAssertInWorker();
 	LWLockAcquire(&DtxWorkers->lock, LW_EXCLUSIVE);
 	my_entry->not_needed = true;
 	LWLockRelease(&DtxWorkers->lock);
@@ -295,6 +301,7 @@ DtxWorkerRole(void)
 void
 DtxWorkerSetIdle(bool idle, bool had_work)
 {
+	DtxAssertInWorker();
 	LWLockAcquire(&DtxWorkers->lock, LW_EXCLUSIVE);
 	my_entry->idle = idle;
 	if (my_entry->kind == DTX_WORKER_RESOLVER)
@@ -323,6 +330,7 @@ DtxWorkerSetIdle(bool idle, bool had_work)
 void
 DtxSchedulerWakeWhenIdle(bool idle_worker)
 {
+	DtxAssertInWorker();
 	LWLockAcquire(&DtxWorkers->lock, LW_EXCLUSIVE);
 	my_entry->idle = idle_worker;
 	LWLockRelease(&DtxWorkers->lock);

@@ -20,6 +20,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "base/process.h"
 #include "catalog/pg_authid.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -76,6 +77,7 @@ override(const Setting *settings, int n)
 void
 DtxWorkerBegin(pqsigfunc sigterm)
 {
+	DtxAssertInWorker();
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, sigterm);
 	BackgroundWorkerUnblockSignals();
@@ -110,6 +112,7 @@ DtxWorkerConnect(Oid dbid, Oid role, uint32 flags, const char *name)
 {
 	Oid			user = OidIsValid(role) ? role : BOOTSTRAP_SUPERUSERID;
 
+	DtxAssertInWorker();
 	override(everywhere, lengthof(everywhere));
 	if (!OidIsValid(role))
 		override(for_all, lengthof(for_all));
