@@ -69,7 +69,7 @@ cmp_ok($plain->{flushes_coordinator}, '<', 0.1,
 cmp_ok($dtx->{flushes_coordinator}, '>', 0.2, 'that of pg_dtx its decision');
 
 like($output, qr/COMMIT PREPARED/, 'steps of a transaction are shown');
-like($output, qr/rows of dtx\.decision/, 'and what stays on the coordinator');
+like($output, qr/rows of dtx_internal\.decision/, 'and what stays on the coordinator');
 like(slurp_file("$dir/results/waits.csv"), qr/^event,.*\n\w+/, 'and what 64 clients wait for');
 
 SKIP:
