@@ -10,6 +10,7 @@ my @folders = qw(base state net worker commit exec saga resolve sql);
 my %level = map { $folders[$_] => $_ } 0 .. $#folders;
 
 # A module is a .c file and the header beside it.
+
 my $src = "$FindBin::RealBin/../src";
 chdir $src or die "cannot go to $src: $!";
 
@@ -65,5 +66,11 @@ is(join("\n", @circles), '', 'modules use each other in no circle');
 my ($objects) = content('../Makefile') =~ /^OBJS = \\\n((?:\t\S+ \\\n)*\t\S+\n)/m;
 is_deeply([ sort map { s/\.o$/.c/r } $objects =~ /(\S+\.o)/g ], [ sort map { "src/$_" } glob('*.c'), glob('*/*.c') ],
 	'the Makefile names every file');
+
+# What a newcomer finds.
+my $page = content('../docs/architecture.md');
+is(join(' ', grep { index($page, '| `' . s/\.c$//r . '` |') < 0 } glob('*.c'), glob('*/*.c')), '',
+	'docs/architecture.md says what each file is for');
+is(join(' ', grep { !-e "$_.c" && !-e $_ } $page =~ /^\| `([a-z_]+\/[a-z_.]+)` \|/mg), '', '... and names none that is not there');
 
 done_testing();
