@@ -242,7 +242,7 @@ LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   server_name name;
-  wrapper name;
+  handler text;
 BEGIN
   IF coalesce(cardinality(s."execute"), 0) NOT BETWEEN 1 AND 100 OR array_ndims(s."execute") <> 1 THEN
     RAISE EXCEPTION USING
@@ -272,15 +272,15 @@ BEGIN
     END IF;
     server_name := s.servers[j];
     IF server_name IS NOT NULL THEN
-      SELECT w.fdwname INTO wrapper
-        FROM pg_foreign_server f JOIN pg_foreign_data_wrapper w ON w.oid = f.srvfdw
+      SELECT h.prosrc INTO handler
+        FROM pg_foreign_server f JOIN pg_foreign_data_wrapper w ON w.oid = f.srvfdw LEFT JOIN pg_proc h ON h.oid = w.fdwhandler
        WHERE f.srvname = server_name;
       IF NOT FOUND THEN
         RAISE EXCEPTION USING
           ERRCODE = 'undefined_object',
           MESSAGE = format('server "%s" does not exist', server_name),
           DETAIL = format('It is named in step "%s".', s.name);
-      ELSIF wrapper <> 'postgres_fdw' THEN
+      ELSIF handler IS DISTINCT FROM 'postgres_fdw_handler' THEN
         RAISE EXCEPTION USING
           ERRCODE = 'wrong_object_type',
           MESSAGE = format('server "%s" is not a server of postgres_fdw', server_name),

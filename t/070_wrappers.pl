@@ -90,6 +90,10 @@ COMMIT;});
 like($err, qr/refused/, 'a copy and the original: refused by one');
 $dtx->balances_are('100 90 110', 'rolled back on both');
 
+$dtx->sql(q{SELECT dtx.define_saga('other', dtx.step('only', server => 'other_s1', execute => 'SELECT 1'))});
+my $saga = $dtx->sql(q{SELECT dtx.start_saga('other')});
+is($dtx->sql(qq{SELECT dtx.wait_saga($saga)}), 'completed', 'a step of a saga there');
+
 is( $dtx->sql(
 		q{SELECT ok, detail FROM dtx.check_server('other_s1') WHERE "check" = 'interposition'}
 	),
