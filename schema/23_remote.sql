@@ -1,5 +1,5 @@
 --
--- Remote SQL in the distributed transaction (src/exec/remote_exec.c).
+-- Remote SQL in the distributed transaction (src/exec/api.c).
 --
 
 CREATE OR REPLACE FUNCTION dtx.exec(
@@ -22,7 +22,7 @@ AS 'MODULE_PATHNAME', 'dtx_sql_exec_all'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10 COST 10000;
 
 COMMENT ON FUNCTION dtx.exec_all(name[], text, text[]) IS
-  'runs SQL on several foreign servers at the same time as part of the current transaction, and returns the number of rows affected on each';
+  'runs SQL on several foreign servers (null: all that the caller may use) at the same time as part of the current transaction, and returns the number of rows affected on each';
 
 CREATE OR REPLACE FUNCTION dtx.query(
   server name,
@@ -44,7 +44,7 @@ AS 'MODULE_PATHNAME', 'dtx_sql_query_all'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE COST 10000;
 
 COMMENT ON FUNCTION dtx.query_all(name[], text, text[]) IS
-  'runs SQL on several foreign servers at the same time as part of the current transaction, and returns the rows of all of them; needs a column definition list, whose first column takes the name of the server';
+  'runs SQL on several foreign servers (null: all that the caller may use) at the same time as part of the current transaction, and returns the rows of all of them; needs a column definition list, whose first column takes the name of the server';
 
 CREATE OR REPLACE FUNCTION dtx.query_json(
   server name,

@@ -35,6 +35,8 @@ PG_FUNCTION_INFO_V1(dtx_sql_query_json);
 static void get_command(FunctionCallInfo fcinfo, DtxRemoteCommand *command);
 static DtxExecution *get_server(FunctionCallInfo fcinfo);
 static DtxExecution *get_servers(FunctionCallInfo fcinfo, int *n);
+static DtxExecution *all_servers(int *n);
+static int	compare_servers(const ListCell *a, const ListCell *b);
 static void find_server(DtxExecution *e, const char *name);
 
 /*
@@ -232,8 +234,41 @@ get_server(FunctionCallInfo fcinfo)
 	return e;
 }
 
+/* Orders servers by name. */
+static int
+compare_servers(const ListCell *a, const ListCell *b)
+{
+	return strcmp(((ForeignServer *) lfirst(a))->servername,
+				  ((ForeignServer *) lfirst(b))->servername);
+}
+
 /*
- * The servers whose names are in the array that is the first argument.
+ * All servers of postgres_fdw that the caller may use, by name.
+ */
+static DtxExecution *
+all_servers(int *n)
+{
+	List	   *servers = DtxPostgresFdwServers();
+	DtxExecution *executions = palloc0(sizeof(DtxExecution) *
+									   Max(list_length(servers), 1));
+	ListCell   *lc;
+
+	list_sort(servers, compare_servers);
+	*n = 0;
+	foreach(lc, servers)
+	{
+		ForeignServer *server = (ForeignServer *) lfirst(lc);
+
+		if (DtxForeignServerAclcheck(server->serverid, GetUserId(),
+									 ACL_USAGE) == ACLCHECK_OK)
+			find_server(&executions[(*n)++], server->servername);
+	}
+	return executions;
+}
+
+/*
+ * The servers whose names are in the array that is the first argument; null: all
+ * that the caller may use.
  */
 static DtxExecution *
 get_servers(FunctionCallInfo fcinfo, int *n)
@@ -243,9 +278,7 @@ get_servers(FunctionCallInfo fcinfo, int *n)
 	DtxExecution  *executions;
 
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("array of server names must not be null")));
+		return all_servers(n);
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), NAMEOID, NAMEDATALEN, false,
 					  TYPALIGN_CHAR, &names, &nulls, n);
 	executions = palloc0(sizeof(DtxExecution) * Max(*n, 1));
