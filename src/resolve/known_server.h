@@ -25,9 +25,9 @@
 typedef enum DtxQueued
 {
 	DTX_QUEUED_NOT = 0,
-	DTX_QUEUED_ORDINARY,		/* in Resolver.ordinary */
-	DTX_QUEUED_URGENT			/* in Resolver.urgent, maybe in the other one,
-								 * too */
+	DTX_QUEUED_ORDINARY,		/* in DtxResolver.ordinary */
+	DTX_QUEUED_URGENT			/* in DtxResolver.urgent, maybe in the other
+								 * one, too */
 } DtxQueued;
 
 /* What the worker remembers of a server between visits. */

@@ -46,8 +46,8 @@ DtxResolverCreate(MemoryContext parent, bool worker)
 	r->cxt = cxt;
 	r->step_cxt = AllocSetContextCreate(cxt, "pg_dtx resolver step",
 										ALLOCSET_DEFAULT_SIZES);
-	r->notes_cxt = AllocSetContextCreate(cxt, "pg_dtx decision rows",
-										 ALLOCSET_DEFAULT_SIZES);
+	r->unconfirmed_cxt = AllocSetContextCreate(cxt, "pg_dtx decision rows",
+											   ALLOCSET_DEFAULT_SIZES);
 	r->routes_cxt = AllocSetContextCreate(cxt, "pg_dtx routes",
 										  ALLOCSET_DEFAULT_SIZES);
 	r->look = true;
@@ -77,7 +77,7 @@ DtxResolverIdentify(DtxResolver *r)
 
 	/* What was read of an extension dropped since is not ours any more. */
 	r->coordinator_id = coordinator_id;
-	r->notes = NIL;
+	r->unconfirmed = NIL;
 	r->prunable = false;
 	DtxGidFormatPrefix(r->coordinator_id, MyDatabaseId, r->prefix);
 	return true;

@@ -49,11 +49,11 @@ struct DtxResolver
 	DtxRemoteSet *set;
 	uint64		coordinator_id;
 	char		prefix[DTX_GID_SIZE];	/* of all our gids */
-	uint64		serial;			/* a clock for visits and notes */
+	uint64		serial;			/* a clock for visits and rows */
 	int			nvisits;		/* running */
 	int			nin_pass;		/* those of full passes, running or to come */
-	int			nordinary;		/* running ones with Visit.ordinary ... */
-	int			nfailing;		/* ... and with Visit.failing */
+	int			nordinary;		/* running ones with DtxVisit.ordinary ... */
+	int			nfailing;		/* ... and with DtxVisit.failing */
 	struct DtxVisit *ended;		/* over, not freed yet */
 	MemoryContext result_cxt;	/* backend: where the results go */
 	List	   *results;		/* backend: DtxResolved */
@@ -77,8 +77,8 @@ struct DtxResolver
 	DtxMoment	swept_at;		/* when the routes were put in order */
 	uint64		seen_overflows; /* DtxInDoubtOverflows() at the last pass */
 	bool		overflowed;		/* was it another one at the pass before? */
-	MemoryContext notes_cxt;
-	List	   *notes;			/* Note */
+	MemoryContext unconfirmed_cxt;
+	List	   *unconfirmed;	/* DtxUnconfirmed */
 	bool		prunable;		/* is any of them confirmed? */
 	bool		report_activity;	/* has what we do changed? */
 	bool		suspect;		/* is another server with this database alive?

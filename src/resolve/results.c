@@ -424,7 +424,7 @@ DtxVisitFailed(DtxVisit *v)
 			DtxBackoffFailed(&state->backoff, DTX_RETRY_MIN_MS, DtxRetryPauseMax());
 			state->hurry_after = DtxIn(DTX_RETRY_MIN_MS);
 
-			foreach(lc, v->resolver->notes)
+			foreach(lc, v->resolver->unconfirmed)
 			{
 				DtxUnconfirmed *note = (DtxUnconfirmed *) lfirst(lc);
 
@@ -537,7 +537,7 @@ confirm_rows(DtxVisit *v)
 	DtxResolver *r = v->resolver;
 	ListCell   *lc;
 
-	foreach(lc, r->notes)
+	foreach(lc, r->unconfirmed)
 	{
 		DtxUnconfirmed *note = (DtxUnconfirmed *) lfirst(lc);
 

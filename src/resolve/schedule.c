@@ -329,7 +329,7 @@ begin_pass(DtxResolver *r)
 	r->overflowed = r->seen_overflows != DtxInDoubtOverflows();
 	r->seen_overflows = DtxInDoubtOverflows();
 
-	foreach(lc, r->notes)
+	foreach(lc, r->unconfirmed)
 	{
 		DtxUnconfirmed *note = (DtxUnconfirmed *) lfirst(lc);
 
@@ -372,7 +372,7 @@ begin_pass(DtxResolver *r)
 		}
 	}
 
-	if (r->pass_began != 0 && quiet && r->notes == NIL &&
+	if (r->pass_began != 0 && quiet && r->unconfirmed == NIL &&
 		now > r->swept_at + SWEEP_PASSES * (int64) dtx_resolve_interval)
 	{
 		DtxRouteTidy();
@@ -505,7 +505,7 @@ start_visit(DtxResolver *r, DtxKnownServer *state)
 
 	/* Users known to have business there first, then the one who got in. */
 	old = MemoryContextSwitchTo(v->cxt);
-	foreach(lc, r->notes)
+	foreach(lc, r->unconfirmed)
 	{
 		DtxUnconfirmed *note = (DtxUnconfirmed *) lfirst(lc);
 

@@ -43,9 +43,9 @@ DtxUnconfirmedNext(DtxResolver *r, uint64 serial, DtxUnconfirmedCursor *cursor)
 	{
 		if (cursor->row == NULL || cursor->next_index >= cursor->row->row.nparticipants)
 		{
-			if (cursor->next_row >= list_length(r->notes))
+			if (cursor->next_row >= list_length(r->unconfirmed))
 				return false;
-			cursor->row = (DtxUnconfirmed *) list_nth(r->notes, cursor->next_row++);
+			cursor->row = (DtxUnconfirmed *) list_nth(r->unconfirmed, cursor->next_row++);
 			cursor->next_index = cursor->row->serial < serial ? 0 :
 				cursor->row->row.nparticipants;
 			continue;
@@ -179,7 +179,7 @@ DtxUnconfirmedRead(DtxResolver *r)
 	info.hcxt = r->step_cxt;
 	known = hash_create("pg_dtx known decision rows", 64, &info,
 						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	foreach(lc, r->notes)
+	foreach(lc, r->unconfirmed)
 	{
 		DtxUnconfirmed *note = (DtxUnconfirmed *) lfirst(lc);
 		uint64		key[2] = {note->row.boot_id, note->row.xid};
@@ -246,9 +246,9 @@ DtxUnconfirmedRead(DtxResolver *r)
 	}
 	MemoryContextSwitchTo(old);
 
-	MemoryContextDelete(r->notes_cxt);
-	r->notes_cxt = cxt;
-	r->notes = notes;
+	MemoryContextDelete(r->unconfirmed_cxt);
+	r->unconfirmed_cxt = cxt;
+	r->unconfirmed = notes;
 }
 
 /*
@@ -305,7 +305,7 @@ DtxUnconfirmedDeleteDone(DtxResolver *r)
 	DtxResolverXactBegin(r);
 	if (DtxExtensionInstalled() && DtxCoordinatorId() == r->coordinator_id)
 	{
-		foreach(lc, r->notes)
+		foreach(lc, r->unconfirmed)
 		{
 			DtxUnconfirmed *note = (DtxUnconfirmed *) lfirst(lc);
 
@@ -317,7 +317,7 @@ DtxUnconfirmedDeleteDone(DtxResolver *r)
 			 * its owner since (activity.c, DtxActivitySetRow).
 			 */
 			(void) DtxDecisionDelete(&note->row);
-			r->notes = foreach_delete_current(r->notes, lc);
+			r->unconfirmed = foreach_delete_current(r->unconfirmed, lc);
 		}
 	}
 	DtxResolverXactEnd(r);

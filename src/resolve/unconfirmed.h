@@ -17,7 +17,7 @@
 typedef struct DtxUnconfirmed
 {
 	DtxDecisionRow row;
-	uint64		serial;			/* Resolver.serial when it was first read */
+	uint64		serial;			/* DtxResolver.serial when it was first read */
 	int			nconfirmed;
 	bool	   *confirmed;		/* per participant */
 	uint64	   *seals;			/* of their gids, likewise */
@@ -26,7 +26,7 @@ typedef struct DtxUnconfirmed
 /* Where DtxUnconfirmedNext() has got to; all zero at first. */
 typedef struct DtxUnconfirmedCursor
 {
-	int			next_row;		/* in DtxResolver.notes */
+	int			next_row;		/* in DtxResolver.unconfirmed */
 	int			next_index;		/* in the row before that */
 	DtxUnconfirmed *row;
 	int			index;			/* the participant, from 0 */

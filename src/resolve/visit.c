@@ -22,11 +22,11 @@
 #include "utils/memutils.h"
 #include "utils/palloc.h"
 
-/* Entry of Visit.entry_hash. */
+/* Entry of DtxVisit.entry_hash. */
 typedef struct EntryRef
 {
 	DtxGid		gid;			/* hash key */
-	DtxInDoubt *entry;			/* in Visit.entries */
+	DtxInDoubt *entry;			/* in DtxVisit.entries */
 } EntryRef;
 
 DtxVisit *

@@ -129,8 +129,8 @@ typedef struct DtxVisit
 	DtxVisitPurpose purpose;
 	Oid			serverid;
 	char	   *name;			/* of the server */
-	uint64		serial;			/* Resolver.serial when it began */
-	uint64		coordinator_id; /* Resolver.coordinator_id when it began */
+	uint64		serial;			/* DtxResolver.serial when it began */
+	uint64		coordinator_id; /* DtxResolver.coordinator_id when it began */
 	DtxMoment	began_at;
 	int			failures;		/* failed visits before this one */
 	int			turn;			/* visits before this one, modulo a lot */
@@ -211,14 +211,16 @@ typedef struct DtxVisit
 	int			slots_total;	/* -1 unknown */
 	bool		pooled;			/* the backend is not the one that was
 								 * connected to */
-	HTAB	   *found_hash;		/* Found */
+	HTAB	   *found_hash;		/* DtxListedGid */
 	List	   *found;			/* the same, in the order of the lists */
 	bool		suspicious;		/* has something of it to be listed once more? */
-	List	   *in_flight;		/* InFlight of the current list */
-	List	   *seen_in_flight; /* InFlight of all lists of this visit */
-	List	   *todo;			/* Found, to be finished on this connection */
+	List	   *in_flight;		/* DtxRunningPrepare of the current list */
+	List	   *seen_in_flight; /* DtxRunningPrepare of all lists of this
+								 * visit */
+	List	   *todo;			/* DtxListedGid, to be finished on this
+								 * connection */
 	DtxListedGid *current;		/* of them, the one being finished */
-	List	   *cancels;		/* InFlight, to be canceled */
+	List	   *cancels;		/* DtxRunningPrepare, to be canceled */
 	HTAB	   *outcome_hash;	/* Outcome: asked for, NULL if none was */
 	List	   *asked;			/* Outcome, those of the current question */
 	List	   *covered;		/* Oids of mappings whose PREPAREs we saw */
@@ -228,7 +230,7 @@ typedef struct DtxVisit
 	char	   *error;			/* why the visit failed, or NULL */
 	Oid			error_umid;		/* user mapping whose options that may show */
 	int			nadded;			/* entries added to the in-doubt table */
-	struct DtxVisit *next_ended;	/* in Resolver.ended */
+	struct DtxVisit *next_ended;	/* in DtxResolver.ended */
 } DtxVisit;
 
 extern DtxVisit *DtxVisitCreate(DtxResolver *r, DtxVisitPurpose purpose,

@@ -185,7 +185,7 @@ dtx_resolver_main(Datum arg)
 			if (!leave)
 			{
 				bool		now_idle = r == NULL ||
-					(r->nvisits == 0 && !r->pass_open && r->notes == NIL);
+					(r->nvisits == 0 && !r->pass_open && r->unconfirmed == NIL);
 
 				DtxWorkerStarted();
 				if (idle != now_idle)

@@ -25,7 +25,7 @@ typedef struct DtxRoleWork
 {
 	Oid			role;
 	int64		due;			/* steps that are due and that nobody executes */
-	DtxMoment	waiting_since;	/* RoleState.waiting_since, DTX_NEVER if 0 */
+	DtxMoment	waiting_since;	/* DtxRoleState.waiting_since, DTX_NEVER if 0 */
 	TimestampTz next_due;		/* when the next one will be, DT_NOEND: none */
 } DtxRoleWork;
 
@@ -51,8 +51,8 @@ typedef struct DtxScheduler
 {
 	MemoryContext cxt;			/* lives as long as it */
 	MemoryContext round_cxt;	/* reset in every round */
-	HTAB	   *roles;			/* RoleState */
-	List	   *started;		/* StartedWorker */
+	HTAB	   *roles;			/* DtxRoleState */
+	List	   *started;		/* DtxStartedWorker */
 	DtxSagaWorker *workers;		/* as they were at the start of the round */
 	int			nworkers;
 	DtxSagaExecution *executions;	/* what they execute; room for one each */

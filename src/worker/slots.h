@@ -38,7 +38,7 @@ typedef enum DtxSlotState
 /* Kinds that the launcher starts itself: those before DTX_WORKER_SAGA. */
 #define DTX_LAUNCHED_KINDS	DTX_WORKER_SAGA
 
-/* All fields are guarded by LauncherShared.lock. */
+/* All fields are guarded by DtxWorkersShared.lock. */
 typedef struct DtxWorkerSlot
 {
 	DtxSlotState state;
