@@ -15,6 +15,9 @@
  */
 #define DTX_ASSERT_MAY_THROW()	Assert(DtxMayThrow())
 
+/* To be asserted by what is called only then. */
+#define DTX_ASSERT_MUST_NOT_THROW()	Assert(!DtxMayThrow())
+
 extern bool DtxMayThrow(void);
 extern void DtxSetMayThrow(bool may_throw);
 extern bool DtxGuarded(void (*function) (void *arg), void *arg);

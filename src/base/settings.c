@@ -11,6 +11,7 @@
 
 #include "access/xact.h"
 #include "base/settings.h"
+#include "postmaster/bgworker.h"
 #include "utils/guc.h"
 
 bool		dtx_two_phase_commit = true;
@@ -141,6 +142,7 @@ static bool required = false;
 void
 DtxRequireTwoPhaseCommit(void)
 {
+	Assert(MyBgworkerEntry != NULL);
 	required = true;
 }
 

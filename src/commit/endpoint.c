@@ -150,7 +150,7 @@ DtxEndpointIdentify(DtxConnectionEndpoint *e,
 		bool		isnull;
 		int			score = 0;
 
-		/* Any of them may be dropped by somebody else in this moment. */
+		/* Any of them may be dropped by another session at this moment. */
 		server = GetForeignServerExtended(form->umserver, FSV_MISSING_OK);
 		if (server == NULL || !DtxWrapperIsPostgresFdw(server->fdwid))
 			continue;

@@ -319,7 +319,7 @@ DtxInterposeCheck(void)
 					 errmsg("could not find function \"%s\" of libpq",
 							wrapped[i].name)));
 
-		/* Whoever is loaded later must find the wrapper first. */
+		/* What is loaded later must find the wrapper first. */
 		if (first == NULL ||
 			!DtxFdwLibraryIsOurs(first))
 			ereport(ERROR,
@@ -443,8 +443,8 @@ start_transaction(DtxConnection *c, const char *command)
 		return other_command(c, command);
 
 	/*
-	 * An earlier transaction may still owe a reply on this connection.  The first
-	 * command need not wait for it, if it can be sent after it in the same
+	 * The confirmation of an earlier transaction may be due on this connection.  The
+	 * first command need not wait for it, if it can be sent after it in the same
 	 * pipeline.
 	 */
 	if (!(DtxFirstMayPutOff(c) && DtxLateMayBeFollowed(c)) &&
@@ -466,7 +466,7 @@ commit_transaction(DtxConnection *c, const char *command)
 {
 	if (c->put_off.start[0] != '\0')
 	{
-		/* Nothing has begun there, whatever an earlier transaction owes. */
+		/* Nothing has begun there, whatever is due of an earlier one. */
 		c->put_off.start[0] = '\0';
 		return swallow(c);
 	}
@@ -818,7 +818,7 @@ send_params(DtxConnection *c, const char *command, int nParams,
 
 	/*
 	 * libpq blocks, and no cancel reaches it, when a socket can't take all of a
-	 * command; and a server that owes us a reply may not be reading.
+	 * command; and a server whose reply is due may not be reading.
 	 */
 	if (params_size(command, nParams, paramValues) > MAX_BEHIND_LATE &&
 		DtxLateDueOn(c))

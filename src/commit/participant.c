@@ -317,7 +317,7 @@ reader_complete(void *owner, PGresult *last, const char *lost)
  * - Deferred triggers run first, as they are, so that what follows finds the session
  *	 as they have left it.
  * - The server tells its transaction id, from which it can tell later how the
- *	 transaction ended if somebody else finished it.
+ *	 transaction ended if it was finished from elsewhere.
  * - The current role is the one as which connections through this user mapping
  *	 begin.  It will be the owner of the prepared transaction, and nobody but the
  *	 owner may finish it (access/transam/twophase.c, LockGXact).  A trigger or

@@ -16,6 +16,7 @@
 #include "base/compat.h"
 #include "base/fault.h"
 #include "base/gid.h"
+#include "base/guarded.h"
 #include "base/settings.h"
 #include "base/stats.h"
 #include "commit/connection.h"
@@ -89,6 +90,7 @@ DtxPhaseOneSetCheck(void (*check) (void))
 void
 DtxPhaseOne(void)
 {
+	DTX_ASSERT_MAY_THROW();
 	if (is_switched_off())
 	{
 		DtxTransactionSetPhase(DTX_PHASE_OFF);

@@ -196,6 +196,7 @@ DtxPhaseTwoFinish(void)
 	bool		late;
 	uint64		contradictions = DtxInDoubtContradictions();
 
+	DTX_ASSERT_MUST_NOT_THROW();
 	DTX_FAULT("commit-wait", NULL);
 	if (wait)
 	{
@@ -468,6 +469,7 @@ DtxAbortFinish(void)
 	dlist_iter	iter;
 	bool		wake = false;
 
+	DTX_ASSERT_MUST_NOT_THROW();
 	DTX_FAULT("abort-wait", NULL);
 	(void) DtxRepliesWait(t->canceled ? CANCELED_WAIT_MS : ABORT_WAIT_MS, we_abort);
 	DTX_FAULT("aborted", NULL);

@@ -81,9 +81,8 @@
  * (DateStyle, IntervalStyle, extra_float_digits) stays as postgres_fdw has set
  * it: the text is read again here.
  *
- * SET takes no snapshot, unlike SELECT: whoever locks a table with the first
- * command of a REPEATABLE READ transaction wants to see what was committed until
- * he got the lock.  READ ONLY, however, is final only once there is a snapshot.
+ * SET takes no snapshot, unlike SELECT: a REPEATABLE READ transaction that locks a table with its
+ * first command is to see what was committed until it got the lock.  READ ONLY, however, is final only once there is a snapshot.
  */
 static const char *const before_command[] = {
 	"SET LOCAL search_path TO DEFAULT",

@@ -13,7 +13,7 @@
  * is due.
  *
  * Receiving: DtxWirePump() takes what is here, as far as it need not wait, up to a
- * reply that its owner reads by himself.  A result of NULL ends the reply to a
+ * reply that its owner reads (DtxWireRead).  A result of NULL ends the reply to a
  * command; in a pipeline each command has at least one result before that, so two
  * NULLs in a row are the end of everything (PQgetResult in
  * interfaces/libpq/fe-exec.c).
@@ -396,7 +396,7 @@ DtxWireMake(DtxWire *wire, PGresult *result)
 
 /*
  * Take in replies that libpq has got already, up to the first that its owner reads
- * by himself.
+ * (DTX_REPLY_READ).
  */
 void
 DtxWirePump(DtxWire *wire)
@@ -787,7 +787,7 @@ DtxWireLeaveToReader(DtxWire *wire, const void *owner)
 }
 
 /*
- * What its owner reads by himself is not wanted any more.
+ * The replies that their owner reads are thrown away from now on.
  */
 void
 DtxWireDropReplies(DtxWire *wire)
