@@ -167,7 +167,7 @@ DtxReadRunning(DtxVisit *v, const PGresult *res)
 		v->standby_waits = true;
 		return;
 	}
-	/* what ParticipantPrepare() puts in front */
+	/* what DtxParticipantPrepare() puts in front */
 	while (sscanf(query, "CLOSE c%9u; %n", &cursor, &len) == 1 && len > 0)
 	{
 		query += len;
