@@ -301,7 +301,7 @@ DtxWireSend(DtxWire *wire, const char *command, const DtxReplyHandler *handler,
 {
 	DtxPending *entry;
 
-	if (!PQsendQuery(wire->conn, command))
+	if (wire->broken || !PQsendQuery(wire->conn, command))
 	{
 		DtxWireBreak(wire, "could not send a command");
 		return false;
@@ -322,7 +322,7 @@ DtxWireSendInPipeline(DtxWire *wire, const char *command,
 {
 	DtxPending *entry;
 
-	if (!PQenterPipelineMode(wire->conn) ||
+	if (wire->broken || !PQenterPipelineMode(wire->conn) ||
 		!PQsendQueryParams(wire->conn, command, 0, NULL, NULL, NULL, NULL, 0) ||
 		!PQpipelineSync(wire->conn))
 	{
