@@ -269,13 +269,13 @@ cluster_complete(void *owner, PGresult *last, const char *lost)
 bool
 DtxConnectionIsPrepared(DtxConnection *c, const DtxGid *gid)
 {
-	char		text[DTX_GID_SIZE];
+	char		gid_text[DTX_GID_SIZE];
 	char		command[DTX_GID_SIZE + 128];
 
-	DtxGidFormat(gid, text);
+	DtxGidFormat(gid, gid_text);
 	snprintf(command, sizeof(command),
 			 "SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) '%s'",
-			 text);
+			 gid_text);
 	c->not_prepared = false;
 	if (DtxWireSend(&c->wire, command, &prepared_handler, c))
 		(void) DtxConnectionAwait(c, DTX_NEVER);

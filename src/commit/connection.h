@@ -23,17 +23,18 @@ typedef struct DtxConnection
 	DtxConnectionEndpoint endpoint;
 	DtxPutOff	put_off;
 	DtxStatements statements;
-	struct DtxParticipant *participant; /* its remote transaction in the current
-										 * local one, or NULL; participant.c */
+	struct DtxParticipant *participant; /* its remote transaction in the
+										 * current local one, or NULL;
+										 * participant.c */
 	char	   *setup;			/* what postgres_fdw has sent before the first
 								 * transaction, as one text, or NULL */
 	uint64		transactions;	/* remote transactions that have begun on it */
 	DtxMoment	last_start;		/* when the last one did, or it was made */
-	bool		extension_seen; /* was the extension there when it was made, or last
-								 * used? */
+	bool		extension_seen; /* was the extension there when it was made,
+								 * or last used? */
 	bool		cluster_asked;	/* was it asked which cluster it leads to? */
-	bool		not_prepared;	/* DtxConnectionIsPrepared(): has the server said
-								 * no? */
+	bool		not_prepared;	/* DtxConnectionIsPrepared(): has the server
+								 * said no? */
 	bool		closed_by_fdw;	/* has postgres_fdw called PQfinish? */
 } DtxConnection;
 

@@ -80,9 +80,9 @@ void
 DtxEndpointForget(DtxConnectionEndpoint *e)
 {
 	forget_parameters(e);
-	if (e->text != NULL)
-		pfree(e->text);
-	e->text = NULL;
+	if (e->options_text != NULL)
+		pfree(e->options_text);
+	e->options_text = NULL;
 }
 
 /*
@@ -174,11 +174,11 @@ DtxEndpointIdentify(DtxConnectionEndpoint *e,
 			e->serverid = server->serverid;
 			e->umid = form->oid;
 			strlcpy(e->server_name, server->servername, NAMEDATALEN);
-			if (e->text != NULL)
-				pfree(e->text);
-			e->text = MemoryContextStrdup(TopMemoryContext,
-										  DtxEndpointText(server->options,
-														  isnull ? NIL : untransformRelOptions(options)));
+			if (e->options_text != NULL)
+				pfree(e->options_text);
+			e->options_text = MemoryContextStrdup(TopMemoryContext,
+												  DtxEndpointText(server->options,
+																  isnull ? NIL : untransformRelOptions(options)));
 			e->hash_of = 0;
 		}
 	}
@@ -298,7 +298,7 @@ DtxEndpointHash(DtxConnectionEndpoint *e, uint64 coordinator_id)
 {
 	if (e->hash_of != coordinator_id)
 	{
-		e->hash = DtxEndpoint(e->text);
+		e->hash = DtxEndpoint(e->options_text);
 		e->hash_of = coordinator_id;
 	}
 	return e->hash;

@@ -12,26 +12,27 @@
 
 typedef struct DtxConnectionEndpoint
 {
-	char	  **keywords;		/* parameters as postgres_fdw gave them, with a
-								 * NULL at the end, until identified */
+	char	  **keywords;		/* parameters as postgres_fdw gave them, with
+								 * a NULL at the end, until identified */
 	char	  **values;			/* likewise */
 
 	/* found once per connection (DtxEndpointIdentify) */
 	Oid			serverid;		/* foreign server, or InvalidOid */
 	Oid			umid;			/* user mapping */
 	char		server_name[NAMEDATALEN];
-	char	   *text;			/* DtxEndpointText(), or NULL */
+	char	   *options_text;	/* DtxEndpointText(), or NULL */
 	uint64		hash;			/* DtxEndpoint() of it, as this coordinator's: */
 	uint64		hash_of;		/* its identifier, 0: not known yet */
 
 	/* told by the server (DtxEndpointTakeAnswer) */
 	uint64		system_id;		/* system identifier of the cluster, or 0 */
 	uint64		timeline;		/* of the cluster when it was asked, or 0 */
-	Oid			default_role;	/* role there as which the session begins, unless
-								 * that is the session user, or not known:
-								 * InvalidOid */
-	bool		cautious;		/* do the session's own settings hide warnings, or
-								 * have commands canceled that take long? */
+	Oid			default_role;	/* role there as which the session begins,
+								 * unless that is the session user, or not
+								 * known: InvalidOid */
+	bool		cautious;		/* do the session's own settings hide
+								 * warnings, or have commands canceled that
+								 * take long? */
 } DtxConnectionEndpoint;
 
 extern void DtxEndpointNoteParameters(DtxConnectionEndpoint *e,

@@ -76,7 +76,7 @@ static bool is_postgres_fdw(void *handle, const LoadedObject *object);
 static bool leads_to_wrappers(const struct link_map *map);
 static void check_relocations(const struct link_map *map, const char *relocs,
 							  size_t size, size_t entry_size,
-							  const ElfW(Sym) *symbols, const char *names,
+							  const ElfW(Sym) * symbols, const char *names,
 							  bool *found, bool *elsewhere);
 static void *defined_in(const void *address);
 
@@ -198,7 +198,7 @@ static int
 note_object(struct dl_phdr_info *info, size_t size, void *data)
 {
 	LoadedObjects *loaded = (LoadedObjects *) data;
-	LoadedObject object = {.start = UINTPTR_MAX, .end = 0};
+	LoadedObject object = {.start = UINTPTR_MAX,.end = 0};
 
 	if (info->dlpi_name == NULL || info->dlpi_name[0] == '\0')
 		return 0;				/* the program itself */
@@ -300,7 +300,7 @@ is_postgres_fdw(void *handle, const LoadedObject *object)
 static bool
 leads_to_wrappers(const struct link_map *map)
 {
-	const ElfW(Sym) *symbols = NULL;
+	const		ElfW(Sym) * symbols = NULL;
 	const char *names = NULL;
 	const char *jump_relocs = NULL;
 	const char *relocs[2] = {NULL, NULL};	/* with and without addends */
@@ -316,7 +316,7 @@ leads_to_wrappers(const struct link_map *map)
 
 	if (map->l_ld == NULL)
 		return false;
-	for (const ElfW(Dyn) *dyn = map->l_ld; dyn->d_tag != DT_NULL; dyn++)
+	for (const ElfW(Dyn) * dyn = map->l_ld; dyn->d_tag != DT_NULL; dyn++)
 	{
 		uintptr_t	address = dyn->d_un.d_ptr;
 
@@ -392,7 +392,7 @@ leads_to_wrappers(const struct link_map *map)
  */
 static void
 check_relocations(const struct link_map *map, const char *relocs, size_t size,
-				  size_t entry_size, const ElfW(Sym) *symbols,
+				  size_t entry_size, const ElfW(Sym) * symbols,
 				  const char *names, bool *found, bool *elsewhere)
 {
 	void	   *us = defined_in((const void *) DtxFdwLibraryInit);
@@ -400,9 +400,9 @@ check_relocations(const struct link_map *map, const char *relocs, size_t size,
 	for (size_t at = 0; at + entry_size <= size; at += entry_size)
 	{
 		/* ElfW(Rela) begins as ElfW(Rel) does */
-		const ElfW(Rel) *reloc = (const ElfW(Rel) *) (relocs + at);
+		const		ElfW(Rel) * reloc = (const ElfW(Rel) *) (relocs + at);
 		size_t		index = sizeof(ElfW(Addr)) == 8 ?
-			(size_t) ((uint64) reloc->r_info >> 32) : (size_t) reloc->r_info >> 8;
+		(size_t) ((uint64) reloc->r_info >> 32) : (size_t) reloc->r_info >> 8;
 		const char *name;
 		const void *target;
 		const FdwObject *other;

@@ -23,8 +23,8 @@ typedef struct DtxHandedOver
 	uint64		system_id;		/* of the cluster, 0 if not known */
 	char		server_name[NAMEDATALEN];	/* for the error */
 	bool		recorded;		/* does in_doubt.c know of it? */
-	DtxMoment	wait_until;		/* it is not waited for any longer; 0: it was not
-								 * waited for yet */
+	DtxMoment	wait_until;		/* it is not waited for any longer; 0: it was
+								 * not waited for yet */
 } DtxHandedOver;
 
 extern void DtxHandOverReserve(int n);

@@ -261,7 +261,8 @@ static bool has_own_reply(const DtxConnection *c);
 static const struct
 {
 	const char *text;
-	bool		whole;			/* is that all of the command, or its beginning? */
+	bool		whole;			/* is that all of the command, or its
+								 * beginning? */
 	Verdict		(*handler) (DtxConnection *c, const char *command);
 }			commands[] =
 
@@ -443,9 +444,9 @@ start_transaction(DtxConnection *c, const char *command)
 		return other_command(c, command);
 
 	/*
-	 * The confirmation of an earlier transaction may be due on this connection.  The
-	 * first command need not wait for it, if it can be sent after it in the same
-	 * pipeline.
+	 * The confirmation of an earlier transaction may be due on this
+	 * connection.  The first command need not wait for it, if it can be sent
+	 * after it in the same pipeline.
 	 */
 	if (!(DtxFirstMayPutOff(c) && DtxLateMayBeFollowed(c)) &&
 		make_usable(c) == REFUSE)
@@ -477,8 +478,8 @@ commit_transaction(DtxConnection *c, const char *command)
 	check_runs_no_remote_sql(c);
 
 	/*
-	 * It closes the cursors, though if it wrote they had better be closed before its
-	 * deferred triggers run.
+	 * It closes the cursors, though if it wrote they had better be closed
+	 * before its deferred triggers run.
 	 */
 	if (c->participant != NULL && c->participant->writes == DTX_READ)
 		c->put_off.ncloses = 0;
@@ -533,9 +534,10 @@ deallocate_all(DtxConnection *c, const char *command)
 	DtxStatementForgetAll(&c->statements);
 
 	/*
-	 * Put off while we are busy on the connection: postgres_fdw would wait for the
-	 * reply inside libpq, where neither a timeout nor a cancel reaches, while
-	 * everything is prepared.  Likewise while it is in a pipeline.
+	 * Put off while we are busy on the connection: postgres_fdw would wait
+	 * for the reply inside libpq, where neither a timeout nor a cancel
+	 * reaches, while everything is prepared.  Likewise while it is in a
+	 * pipeline.
 	 */
 	if (is_taken_over(c) ||
 		(DtxLateDueOn(c) && !DtxWireStartIsDue(&c->wire) &&
@@ -817,8 +819,8 @@ send_params(DtxConnection *c, const char *command, int nParams,
 	int			sent = 1;
 
 	/*
-	 * libpq blocks, and no cancel reaches it, when a socket can't take all of a
-	 * command; and a server whose reply is due may not be reading.
+	 * libpq blocks, and no cancel reaches it, when a socket can't take all of
+	 * a command; and a server whose reply is due may not be reading.
 	 */
 	if (params_size(command, nParams, paramValues) > MAX_BEHIND_LATE &&
 		DtxLateDueOn(c))
@@ -1155,7 +1157,7 @@ PQsendQueryParams(PGconn *conn, const char *command, int nParams,
 				  int resultFormat)
 {
 	DtxConnection *c = CALLED_BY_FDW() ?
-		before_data_command(conn, command, false) : NULL;
+	before_data_command(conn, command, false) : NULL;
 	bool		joined;
 
 	if (c == NULL)
@@ -1181,7 +1183,7 @@ PQsendPrepare(PGconn *conn, const char *stmtName, const char *query,
 			  int nParams, const Oid *paramTypes)
 {
 	DtxConnection *c = CALLED_BY_FDW() ?
-		before_data_command(conn, NULL, false) : NULL;
+	before_data_command(conn, NULL, false) : NULL;
 	bool		joined;
 
 	if (c == NULL)
@@ -1204,7 +1206,7 @@ PQsendQueryPrepared(PGconn *conn, const char *stmtName, int nParams,
 					const int *paramFormats, int resultFormat)
 {
 	DtxConnection *c = CALLED_BY_FDW() ?
-		before_data_command(conn, NULL, true) : NULL;
+	before_data_command(conn, NULL, true) : NULL;
 	bool		joined;
 
 	if (c == NULL)
@@ -1255,8 +1257,8 @@ PQgetResult(PGconn *conn)
 		return real_PQgetResult(conn);
 
 	/*
-	 * What is not here is waited for as postgres_fdw does it, which has asked before,
-	 * and in cleanup goes on when it is here.
+	 * What is not here is waited for as postgres_fdw does it, which has asked
+	 * before, and in cleanup goes on when it is here.
 	 */
 	if (DtxWireExpects(&c->wire, DTX_REPLY_JOINED) && is_busy(c))
 	{

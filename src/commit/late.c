@@ -47,7 +47,7 @@ static struct
 	ItemPointerData row;		/* its decision row */
 	bool		handed_over;	/* has the resolver got a part of it? */
 	DtxMoment	takeover_at;	/* from then on the resolver may finish it */
-}			late;
+} late;
 
 /* What DtxLateAwaitFor() is to wait for. */
 typedef struct AwaitFor
@@ -73,10 +73,10 @@ void
 DtxLateBegin(uint64 xid, ItemPointer row, bool handed_over, DtxMoment takeover_at)
 {
 	Assert(late.xid == 0);
-	late.xid = xid;
-	late.row = *row;
-	late.handed_over = handed_over;
-	late.takeover_at = takeover_at;
+	late.		xid = xid;
+	late.		row = *row;
+	late.		handed_over = handed_over;
+	late.		takeover_at = takeover_at;
 }
 
 /*
@@ -183,7 +183,8 @@ confirmation_came(DtxParticipant *p)
 
 	if (late.xid != 0 && late.xid == gid.xid)
 	{
-		late.handed_over |= !confirmed;
+		late.		handed_over |= !confirmed;
+
 		if (!any_of_current())
 		{
 			if (late.handed_over)
@@ -191,7 +192,7 @@ confirmation_came(DtxParticipant *p)
 			else
 				DtxActivitySetRow(late.xid, &late.row);
 			DtxActivityRelease(late.xid);
-			late.xid = 0;
+			late.		xid = 0;
 		}
 	}
 	else if (confirmed)
@@ -273,7 +274,7 @@ DtxLateAwait(DtxConnection *c)
 void
 DtxLateAwaitFor(DtxConnection *c, bool all)
 {
-	AwaitFor	what = {.connection = c, .all = all};
+	AwaitFor	what = {.connection = c,.all = all};
 
 	if (!dlist_is_empty(&due))
 		DtxConnectionForEach(await_for, &what);
@@ -319,7 +320,8 @@ DtxLateLeave(void)
 		return;
 	DtxActivityForgetRow();
 	DtxActivityRelease(late.xid);
-	late.xid = 0;
+	late.		xid = 0;
+
 	DtxLauncherWakeResolver(MyDatabaseId);
 }
 
@@ -340,7 +342,7 @@ leave(DtxConnection *c, void *arg)
 	if (p != NULL && p->gid.xid == late.xid)
 	{
 		DtxHandOver(p, InvalidXLogRecPtr);
-		late.handed_over = true;
+		late.		handed_over = true;
 	}
 
 	/* Nobody will ever come for the reply. */

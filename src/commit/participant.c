@@ -236,9 +236,9 @@ DtxParticipantAsk(DtxParticipant *p)
 	/*
 	 * The name that all versions since 10 know.
 	 *
-	 * A server that is a coordinator itself has no transaction id if it wrote on
-	 * other servers only.  It counts as a writer, and PREPARE will fail: better
-	 * than to commit there before the others have prepared.
+	 * A server that is a coordinator itself has no transaction id if it wrote
+	 * on other servers only.  It counts as a writer, and PREPARE will fail:
+	 * better than to commit there before the others have prepared.
 	 */
 	if (send_command(p, DTX_PARTICIPANT_ASKED,
 					 "SELECT pg_catalog.txid_current_if_assigned() IS NOT NULL OR"
@@ -292,8 +292,8 @@ reader_complete(void *owner, PGresult *last, const char *lost)
 	take_result(p, last);
 
 	/*
-	 * The server answers COMMIT in a failed transaction with success and the tag
-	 * ROLLBACK.
+	 * The server answers COMMIT in a failed transaction with success and the
+	 * tag ROLLBACK.
 	 */
 	if (lost == NULL && PQresultStatus(last) == PGRES_COMMAND_OK &&
 		strcmp(PQcmdStatus(last), "COMMIT") == 0)
@@ -418,8 +418,9 @@ prepare_complete(void *owner, PGresult *last, const char *lost)
 		change_state(p, DTX_PARTICIPANT_NOT_PREPARED);
 
 		/*
-		 * If the command before PREPARE failed, the aborted transaction is still
-		 * open.  Nobody is going to end it, so the connection can't be used again.
+		 * If the command before PREPARE failed, the aborted transaction is
+		 * still open.  Nobody is going to end it, so the connection can't be
+		 * used again.
 		 */
 		if (PQtransactionStatus(wire->conn) != PQTRANS_IDLE)
 			DtxWireBreak(wire, "transaction was rolled back by the server");
@@ -427,8 +428,9 @@ prepare_complete(void *owner, PGresult *last, const char *lost)
 	else if (p->not_replicated)
 	{
 		/*
-		 * What a failover would lose must not be committed.  ROLLBACK PREPARED would
-		 * wait for the same standby: the resolver knows how to do without.
+		 * What a failover would lose must not be committed.  ROLLBACK
+		 * PREPARED would wait for the same standby: the resolver knows how to
+		 * do without.
 		 */
 		set_error(p, PREPARE_NOT_REPLICATED);
 		change_state(p, DTX_PARTICIPANT_UNKNOWN);

@@ -29,7 +29,8 @@ typedef enum DtxParticipantState
 	DTX_PARTICIPANT_FAILED,		/* one of these was not answered as it should */
 	DTX_PARTICIPANT_PREPARING,	/* PREPARE TRANSACTION sent */
 	DTX_PARTICIPANT_PREPARED,
-	DTX_PARTICIPANT_NOT_PREPARED,	/* the server has refused: it is gone there */
+	DTX_PARTICIPANT_NOT_PREPARED,	/* the server has refused: it is gone
+									 * there */
 	DTX_PARTICIPANT_UNKNOWN,	/* connection lost, prepared or not */
 	DTX_PARTICIPANT_FINISHING,	/* COMMIT or ROLLBACK PREPARED sent */
 	DTX_PARTICIPANT_FINISHED,	/* confirmed */
@@ -64,16 +65,18 @@ typedef struct DtxParticipant
 	DtxGid		gid;			/* valid from PREPARING on */
 	uint64		remote_xid;		/* full transaction id there, 0 if not known;
 								 * valid from PREPARED on */
-	DtxDecision decision;		/* valid from FINISHING on, and when handed over */
-	bool		not_replicated; /* since the last PREPARE TRANSACTION or COMMIT
-								 * PREPARED: has the server said that what it
-								 * answers may not be replicated? */
-	PGresult   *result;			/* last result of the last command of ours, or NULL */
-	char		error[DTX_ERROR_SIZE];	/* why FAILED, UNKNOWN, NOT_PREPARED or
-										 * UNFINISHED */
-	void		(*replied) (struct DtxParticipant *p);	/* called when the reply to a
-														 * command of ours is
-														 * complete, or lost */
+	DtxDecision decision;		/* valid from FINISHING on, and when handed
+								 * over */
+	bool		not_replicated; /* since the last PREPARE TRANSACTION or
+								 * COMMIT PREPARED: has the server said that
+								 * what it answers may not be replicated? */
+	PGresult   *result;			/* last result of the last command of ours, or
+								 * NULL */
+	char		error[DTX_ERROR_SIZE];	/* why FAILED, UNKNOWN, NOT_PREPARED
+										 * or UNFINISHED */
+	void		(*replied) (struct DtxParticipant *p);	/* called when the reply
+														 * to a command of ours
+														 * is complete, or lost */
 } DtxParticipant;
 
 extern DtxParticipant *DtxParticipantBegin(DtxConnection *c, int index,

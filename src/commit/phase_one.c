@@ -203,7 +203,7 @@ static void
 commit_in_one_phase(void)
 {
 	bool		remote_writer = count_local_writer() == 0 &&
-		(count_writers() > 0 || DtxTransactionParticipants() == 1);
+	(count_writers() > 0 || DtxTransactionParticipants() == 1);
 
 	if (remote_writer && DtxTransactionParticipants() > 1)
 		commit_readers();

@@ -140,9 +140,9 @@ DtxPhaseTwoBegin(void)
 	DtxActivitySetState(DTX_COMMITTING, t->committing_since + dtx_commit_timeout);
 
 	/*
-	 * If the wait for a synchronous standby was cut short, a failover may still
-	 * lose the decision.  Nobody is told to commit then: the resolver does that
-	 * when the standby has it.
+	 * If the wait for a synchronous standby was cut short, a failover may
+	 * still lose the decision.  Nobody is told to commit then: the resolver
+	 * does that when the standby has it.
 	 */
 	t->decision_durable = DtxStandbyHas(XactLastCommitEnd, synchronous_commit);
 
@@ -193,7 +193,7 @@ DtxPhaseTwoFinish(void)
 	DtxWaitEnd	end = DTX_WAIT_DONE;
 	bool		wait = must_wait();
 	int			handed_over;
-	bool		late;
+	bool late;
 	uint64		contradictions = DtxInDoubtContradictions();
 
 	DTX_ASSERT_MUST_NOT_THROW();
@@ -209,6 +209,7 @@ DtxPhaseTwoFinish(void)
 	DtxStatsAdd(DTX_STAT_COMMIT_USEC, phase_usec());
 
 	late = leave_late(handed_over > 0);
+
 	if (!late)
 	{
 		keep_decision_row(handed_over > 0);
@@ -434,8 +435,8 @@ DtxAbortBegin(void)
 	if (!prepared)
 	{
 		/*
-		 * A server that has not answered by now is not waited for by postgres_fdw,
-		 * either, if that is what the client has canceled.
+		 * A server that has not answered by now is not waited for by
+		 * postgres_fdw, either, if that is what the client has canceled.
 		 */
 		if (t->canceled)
 			DtxRepliesGiveUp();

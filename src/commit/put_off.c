@@ -95,13 +95,13 @@ DtxPutOffEndJoined(DtxWire *wire, int sent)
  * Does not throw.
  */
 int
-DtxPutOffCloses(DtxPutOff *put_off, char *text, size_t size)
+DtxPutOffCloses(DtxPutOff *put_off, char *commands, size_t size)
 {
 	int			len = 0;
 
-	text[0] = '\0';
+	commands[0] = '\0';
 	for (int i = 0; i < put_off->ncloses; i++)
-		len += snprintf(text + len, size - len, "CLOSE c%u; ", put_off->closes[i]);
+		len += snprintf(commands + len, size - len, "CLOSE c%u; ", put_off->closes[i]);
 	put_off->ncloses = 0;
 	return len;
 }

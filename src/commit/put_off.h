@@ -30,8 +30,8 @@
 typedef struct DtxFirstCommand
 {
 	char		start[DTX_START_SIZE];
-	char	   *prepare;		/* name of the statement that it prepares, or NULL:
-								 * it is executed */
+	char	   *prepare;		/* name of the statement that it prepares, or
+								 * NULL: it is executed */
 	char	   *command;		/* its text, or NULL: there was none */
 	int			nparams;
 	char	  **values;			/* of parameters, as text, or NULL for null */
@@ -41,8 +41,8 @@ typedef struct DtxFirstCommand
 typedef struct DtxPutOff
 {
 	char		start[DTX_START_SIZE];	/* START TRANSACTION, or "" */
-	DtxFirstCommand *first;		/* to be sent again if the connection turns out to be
-								 * dead, or NULL */
+	DtxFirstCommand *first;		/* to be sent again if the connection turns
+								 * out to be dead, or NULL */
 	int			ncloses;		/* entries of the next one */
 	uint32		closes[DTX_MAX_CLOSES]; /* numbers of the cursors to be closed */
 	bool		deallocate;		/* DEALLOCATE ALL? */
@@ -53,7 +53,7 @@ typedef struct DtxPutOff
 extern int	DtxPutOffSend(DtxPutOff *put_off, DtxWire *wire);
 extern bool DtxPutOffBeginJoined(DtxPutOff *put_off, DtxWire *wire, bool more);
 extern int	DtxPutOffEndJoined(DtxWire *wire, int sent);
-extern int	DtxPutOffCloses(DtxPutOff *put_off, char *text, size_t size);
+extern int	DtxPutOffCloses(DtxPutOff *put_off, char *commands, size_t size);
 extern void DtxPutOffKeepFirst(DtxPutOff *put_off, const char *prepare,
 							   const char *command, int nparams,
 							   const char *const *values);

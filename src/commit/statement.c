@@ -138,8 +138,8 @@ DtxStatementDone(DtxStatements *s, const PGresult *result)
 		return;
 
 	/*
-	 * Was it prepared at all?  If it was, may it be out of date?  Not if it was
-	 * the data that it did not like, or other transactions.
+	 * Was it prepared at all?  If it was, may it be out of date?  Not if it
+	 * was the data that it did not like, or other transactions.
 	 */
 	sqlstate = result ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
 	if (!cache->preparing && sqlstate != NULL &&

@@ -38,27 +38,27 @@ typedef struct DtxTransaction
 {
 	DtxPhase	phase;
 	dlist_head	participants;	/* in order of appearance */
-	int			nbegun;			/* remote transactions that have begun in it, of
-								 * these: */
+	int			nbegun;			/* remote transactions that have begun in it,
+								 * of these: */
 	int			nunused;		/* left */
 	int			nlost;			/* lost */
-	char		lost_server[NAMEDATALEN];	/* the first that is lost, or "" if its
-											 * name is not known */
+	char		lost_server[NAMEDATALEN];	/* the first that is lost, or ""
+											 * if its name is not known */
 
 	/* for the wait */
 	DtxWire   **wires;			/* those of the participants; kept for later
 								 * transactions */
 	int			max_wires;		/* room in it */
-	bool		canceled;		/* has a cancel or termination ended the wait before
-								 * the local commit? */
+	bool		canceled;		/* has a cancel or termination ended the wait
+								 * before the local commit? */
 
 	/* from DTX_PHASE_PREPARE on */
 	uint64		xid;			/* full xid under which gids were made, or 0 */
 	ItemPointerData row;		/* its decision row */
 	instr_time	phase_start;
 	DtxMoment	committing_since;
-	bool		decision_durable;	/* is the decision as durable as this cluster's
-									 * commits are? */
+	bool		decision_durable;	/* is the decision as durable as this
+									 * cluster's commits are? */
 } DtxTransaction;
 
 extern DtxTransaction dtx_transaction;

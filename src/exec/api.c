@@ -46,7 +46,7 @@ Datum
 dtx_sql_exec(PG_FUNCTION_ARGS)
 {
 	DtxRemoteCommand command;
-	DtxExecution  *e;
+	DtxExecution *e;
 
 	get_command(fcinfo, &command);
 	e = get_server(fcinfo);
@@ -62,7 +62,7 @@ dtx_sql_exec_all(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	DtxRemoteCommand command;
-	DtxExecution  *executions;
+	DtxExecution *executions;
 	int			n;
 
 	get_command(fcinfo, &command);
@@ -91,7 +91,7 @@ Datum
 dtx_sql_query(PG_FUNCTION_ARGS)
 {
 	DtxRemoteCommand command;
-	DtxExecution  *e;
+	DtxExecution *e;
 	DtxRowSink	sink;
 
 	get_command(fcinfo, &command);
@@ -109,7 +109,7 @@ Datum
 dtx_sql_query_all(PG_FUNCTION_ARGS)
 {
 	DtxRemoteCommand command;
-	DtxExecution  *executions;
+	DtxExecution *executions;
 	int			n;
 	DtxRowSink	sink;
 
@@ -128,7 +128,7 @@ Datum
 dtx_sql_query_json(PG_FUNCTION_ARGS)
 {
 	DtxRemoteCommand command;
-	DtxExecution  *e;
+	DtxExecution *e;
 	DtxRowSink	sink;
 
 	get_command(fcinfo, &command);
@@ -151,7 +151,7 @@ DtxRemoteExecute(const char *server, const char *text, int nparams,
 				 bool *isnull)
 {
 	DtxRemoteCommand command;
-	DtxExecution  *e = palloc0(sizeof(DtxExecution));
+	DtxExecution *e = palloc0(sizeof(DtxExecution));
 	DtxRowSink	sink;
 
 	command.statements = DtxSplitStatements(text);
@@ -224,7 +224,7 @@ get_command(FunctionCallInfo fcinfo, DtxRemoteCommand *command)
 static DtxExecution *
 get_server(FunctionCallInfo fcinfo)
 {
-	DtxExecution  *e = palloc0(sizeof(DtxExecution));
+	DtxExecution *e = palloc0(sizeof(DtxExecution));
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
@@ -275,7 +275,7 @@ get_servers(FunctionCallInfo fcinfo, int *n)
 {
 	Datum	   *names;
 	bool	   *nulls;
-	DtxExecution  *executions;
+	DtxExecution *executions;
 
 	if (PG_ARGISNULL(0))
 		return all_servers(n);

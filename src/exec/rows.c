@@ -182,7 +182,7 @@ make_json(DtxRowSink *sink, DtxRowSource *source, PGresult *res, int row)
 {
 	HeapTuple	tuple = make_row(sink, source, res, row);
 	MemoryContext old = MemoryContextSwitchTo(sink->row_context);
-	ValuePosition position = {.source = source, .res = res, .column = -1};
+	ValuePosition position = {.source = source,.res = res,.column = -1};
 	ErrorContextCallback callback = {
 		.previous = error_context_stack,
 		.callback = value_context,

@@ -164,7 +164,7 @@ void
 DtxRun(const DtxRemoteCommand *command, DtxExecution *executions, int n,
 	   DtxRowSink *sink)
 {
-	Waiting		w = {.executions = executions, .n = n};
+	Waiting		w = {.executions = executions,.n = n};
 
 	if (we_remote_exec == 0)
 		we_remote_exec = DtxWaitEvent("DtxRemoteExec");
@@ -292,8 +292,8 @@ quiesce(const Waiting *w)
 		DtxWireDropReplies(wire);
 
 		/*
-		 * Interrupted in the middle of a message: the server waits for the rest
-		 * of it, and no cancel would reach it.
+		 * Interrupted in the middle of a message: the server waits for the
+		 * rest of it, and no cancel would reach it.
 		 */
 		if (DtxWireExpects(wire, DTX_REPLY_DROPPED) && PQflush(wire->conn) != 0)
 			DtxWireBreak(wire, "interrupted in the middle of a command");

@@ -27,8 +27,9 @@ typedef struct DtxRemoteCommand
 typedef enum DtxProblem
 {
 	DTX_NO_PROBLEM = 0,
-	DTX_TRANSACTION_CONTROL,		/* a command tag that must not be */
-	DTX_NO_RESULT_SET				/* rows wanted, but the last statement has none */
+	DTX_TRANSACTION_CONTROL,	/* a command tag that must not be */
+	DTX_NO_RESULT_SET			/* rows wanted, but the last statement has
+								 * none */
 } DtxProblem;
 
 /* The command on one server. */
@@ -37,17 +38,17 @@ typedef struct DtxExecution
 	DtxRowSource source;		/* its name, and the rows that have come */
 	Oid			serverid;
 	DtxConnection *c;			/* its connection */
-	int			step;			/* which results are due: up to 0 START TRANSACTION
-								 * and settings, 1 to n statements, then
-								 * settings and the Sync */
-	char		start_command[DTX_START_SIZE];	/* START TRANSACTION that was sent
-												 * with it, or "" */
+	int			step;			/* which results are due: up to 0 START
+								 * TRANSACTION and settings, 1 to n
+								 * statements, then settings and the Sync */
+	char		start_command[DTX_START_SIZE];	/* START TRANSACTION that was
+												 * sent with it, or "" */
 	bool		anew;			/* was it sent again? */
 	bool		done;			/* Sync seen, and pipeline mode left */
 	PGresult   *result;			/* the one that is being looked at, or NULL */
 	PGresult   *error;			/* the first error, or NULL */
 	int			error_step;		/* its step */
-	DtxProblem		problem;		/* the first one */
+	DtxProblem	problem;		/* the first one */
 	int64		affected;		/* rows, all statements together */
 	int64		affected_last;	/* rows of the last statement with a result */
 } DtxExecution;

@@ -15,8 +15,8 @@
 #include "utils/palloc.h"
 
 static void check_statement(Node *stmt);
-static void check_unknown(const char *text);
-static const char *next_word(const char *text, char *word, int size);
+static void check_unknown(const char *command);
+static const char *next_word(const char *command, char *word, int size);
 static void refuse_transaction_control(const char *what);
 static void refuse_copy(void);
 
@@ -24,12 +24,12 @@ static void refuse_copy(void);
  * Divide a command into its statements, and refuse what must not be in it.  Returns
  * texts (char *), at least one, in the current memory context.
  *
- * Our parser may be of another version than the server.  A text that it does
+ * Our parser may be of another version than the server.  A command that it does
  * not understand is sent as one statement, and if it is more than one, or really
  * wrong, the server says so.
  */
 List *
-DtxSplitStatements(const char *text)
+DtxSplitStatements(const char *command)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	List	   *raw = NIL;
@@ -38,12 +38,12 @@ DtxSplitStatements(const char *text)
 	ListCell   *lc;
 
 	/*
-	 * Nothing but memory is at stake in the parser's grammar, so the error can
-	 * be dropped without a subtransaction.
+	 * Nothing but memory is at stake in the parser's grammar, so the error
+	 * can be dropped without a subtransaction.
 	 */
 	PG_TRY();
 	{
-		raw = raw_parser(text, RAW_PARSE_DEFAULT);
+		raw = raw_parser(command, RAW_PARSE_DEFAULT);
 	}
 	PG_CATCH();
 	{
@@ -64,8 +64,8 @@ DtxSplitStatements(const char *text)
 
 	if (!understood)
 	{
-		check_unknown(text);
-		return list_make1(pstrdup(text));
+		check_unknown(command);
+		return list_make1(pstrdup(command));
 	}
 
 	if (raw == NIL)
@@ -75,9 +75,9 @@ DtxSplitStatements(const char *text)
 	foreach(lc, raw)
 	{
 		RawStmt    *stmt = lfirst_node(RawStmt, lc);
-		const char *begin = text + stmt->stmt_location;
+		const char *begin = command + stmt->stmt_location;
 		const char *end = stmt->stmt_len > 0 ? begin + stmt->stmt_len :
-			begin + strlen(begin);
+		begin + strlen(begin);
 
 		check_statement(stmt->stmt);
 		while (begin < end && scanner_isspace(*begin))
@@ -160,11 +160,11 @@ check_statement(Node *stmt)
 }
 
 /*
- * The same for a text that our parser does not understand: look at the first
+ * The same for a command that our parser does not understand: look at the first
  * word of the one statement that it can be.
  */
 static void
-check_unknown(const char *text)
+check_unknown(const char *command)
 {
 	static const char *const control[] = {
 		"BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT",
@@ -172,7 +172,7 @@ check_unknown(const char *text)
 	};
 	char		word[16];
 	char		second[16];
-	const char *rest = next_word(text, word, sizeof(word));
+	const char *rest = next_word(command, word, sizeof(word));
 
 	for (int i = 0; i < lengthof(control); i++)
 	{
@@ -188,47 +188,47 @@ check_unknown(const char *text)
 }
 
 /*
- * The word that a text begins with, behind white space, comments and semicolons,
- * or as much of it as there is room for.  Returns the text behind it.
+ * The word that a command begins with, behind white space, comments and semicolons,
+ * or as much of it as there is room for.  Returns the command behind it.
  */
 static const char *
-next_word(const char *text, char *word, int size)
+next_word(const char *command, char *word, int size)
 {
 	int			depth = 0;
 	int			len = 0;
 
 	for (;;)
 	{
-		if (text[0] == '/' && text[1] == '*')
+		if (command[0] == '/' && command[1] == '*')
 		{
 			depth++;
-			text += 2;
+			command += 2;
 		}
-		else if (depth > 0 && text[0] == '*' && text[1] == '/')
+		else if (depth > 0 && command[0] == '*' && command[1] == '/')
 		{
 			depth--;
-			text += 2;
+			command += 2;
 		}
-		else if (depth == 0 && text[0] == '-' && text[1] == '-')
+		else if (depth == 0 && command[0] == '-' && command[1] == '-')
 		{
-			while (*text != '\0' && *text != '\n' && *text != '\r')
-				text++;
+			while (*command != '\0' && *command != '\n' && *command != '\r')
+				command++;
 		}
-		else if (*text != '\0' &&
-				 (depth > 0 || *text == ';' || scanner_isspace(*text)))
-			text++;
+		else if (*command != '\0' &&
+				 (depth > 0 || *command == ';' || scanner_isspace(*command)))
+			command++;
 		else
 			break;
 	}
-	while ((text[0] >= 'a' && text[0] <= 'z') ||
-		   (text[0] >= 'A' && text[0] <= 'Z') || text[0] == '_')
+	while ((command[0] >= 'a' && command[0] <= 'z') ||
+		   (command[0] >= 'A' && command[0] <= 'Z') || command[0] == '_')
 	{
 		if (len < size - 1)
-			word[len++] = *text;
-		text++;
+			word[len++] = *command;
+		command++;
 	}
 	word[len] = '\0';
-	return text;
+	return command;
 }
 
 static void

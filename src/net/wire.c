@@ -347,7 +347,7 @@ bool
 DtxWireSendStep(DtxWire *wire, const char *command, DtxReplyKind kind)
 {
 	DtxPending *last = wire->npending > 0 ?
-		&wire->pending[wire->npending - 1] : NULL;
+	&wire->pending[wire->npending - 1] : NULL;
 
 	Assert(kind == DTX_REPLY_START || kind == DTX_REPLY_STEP);
 	if (last != NULL && kind == DTX_REPLY_STEP && last->kind == kind)

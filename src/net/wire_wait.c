@@ -335,7 +335,7 @@ DtxWireReconnect(DtxWire *wire, uint32 wait_event)
 	{
 		long		timeout = deadline == 0 ? -1 : DtxUntil(deadline);
 		int			events = status == PGRES_POLLING_READING ?
-			WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
+		WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
 		int			happened;
 
 		if (timeout == 0 || PQsocket(conn) < 0)
