@@ -66,7 +66,20 @@ ALTER SYSTEM RESET pg_dtx.resolve_interval;
 SELECT pg_reload_conf();
 -- what the tests of sagas have made
 DROP FUNCTION done(bigint, text, jsonb), error(bigint, text, text, text);
-DROP EXTENSION pg_dtx;
+-- (as soon as the resolver has found that all is done)
+\set SHOW_CONTEXT never
+DO $$
+BEGIN
+	FOR i IN 1 .. 600 LOOP
+		BEGIN
+			DROP EXTENSION pg_dtx;
+			RETURN;
+		EXCEPTION WHEN object_in_use OR object_not_in_prerequisite_state THEN
+			PERFORM pg_sleep(0.1);
+		END;
+	END LOOP;
+	RAISE 'the extension cannot be dropped';
+END $$;
 SET client_min_messages = warning;
 DROP SERVER one CASCADE;
 DROP SERVER two CASCADE;
