@@ -1,5 +1,5 @@
 --
--- What C offers to the functions of sagas (src/saga/saga.c).
+-- What C offers to the functions of sagas (src/saga/).
 --
 
 CREATE OR REPLACE FUNCTION dtx_internal.saga_caller() RETURNS oid

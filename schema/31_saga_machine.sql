@@ -1,7 +1,7 @@
 --
 -- The state machine of sagas, and what all functions of sagas use.
 --
--- What users call are C functions (dtx_sql_saga_call in src/saga/saga.c): each notes
+-- What users call are C functions (dtx_sql_saga_call in src/saga/call.c): each notes
 -- who calls, and then calls the function of the same name in dtx_internal as its
 -- owner.  saga_caller() tells who it was.
 --

@@ -1,5 +1,5 @@
 --
--- What workers and the scheduler of sagas call (src/saga/saga_worker.c).  Workers ask
+-- What workers and the scheduler of sagas call (src/saga/step.c, src/saga/scheduler.c).  Workers ask
 -- saga_take() what to do, run the SQL of a step, and report with saga_done() in the
 -- step's own transaction, or with saga_error() in another one.  They decide nothing.
 --

@@ -90,7 +90,7 @@ CREATE VIEW prepared AS
 CREATE PROCEDURE change_decisions(command text) LANGUAGE plpgsql AS $$
 BEGIN
 	UPDATE pg_class SET relkind = 'r', relhasrules = false WHERE oid = 'dtx_internal.decision'::regclass;
-	-- with another file, or nobody would look for what we write (src/decision_map.c)
+	-- with another file, or nobody would look for what we write (src/state/decision_map.c)
 	CREATE TEMP TABLE kept AS TABLE dtx_internal.decision;
 	TRUNCATE dtx_internal.decision;
 	INSERT INTO dtx_internal.decision TABLE kept;

@@ -66,14 +66,14 @@ sub start_load
 	return;
 }
 
-# pgbench ends at once, and says what failed, when it is interrupted between two of its
-# transactions: so the sessions that are at it are let finish.
+# pgbench says at once what has failed.  It does not listen to everything in every
+# phase, but it ends when it is told to terminate.
 sub stop_load
 {
 	my $what = shift;
 
-	$load->{handle}->signal('INT');
-	$load->{handle}->finish;
+	$load->{handle}->signal('TERM');
+	eval { $load->{handle}->finish; };
 	unlike(${ $load->{out} }, qr/error|fatal|aborted/i, "$what: no transaction has failed");
 	return;
 }
