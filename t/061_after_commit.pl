@@ -203,6 +203,33 @@ $s->run('BEGIN; UPDATE acct1 SET bal = bal; INSERT INTO uniq VALUES (1), (1); CO
 like($s->stderr, qr/ERROR:  23505: could not prepare transaction on server "s2".*SCHEMA NAME:  public\nTABLE NAME:  uniq\nCONSTRAINT NAME:  only_one/s, 'an error of COMMIT names the constraint');
 $s->run(q{SELECT dtx.exec('s2', 'INSERT INTO acct VALUES (1, 1)')});
 like($s->stderr, qr/ERROR:  23505: .*TABLE NAME:  acct\nCONSTRAINT NAME:  acct_pkey/s, '... and so does one of remote SQL');
+
+# ----------------------------------------------------------------
+# A confirmation on a closed connection comes together with a request to cancel the
+# wait for it: nothing is ever going to happen on that connection again.
+# ----------------------------------------------------------------
+
+my @pids = map { [ $dtx->remote_pids($_) ] } 1, 2;
+$s->run('SELECT count(postgres_fdw_disconnect_all()); SET pg_dtx.commit_wait = off; SELECT count(*) FROM acct1, acct2');
+my @mine = map { my $i = $_; my %other = map { $_ => 1 } @{ $pids[ $i - 1 ] }; grep { !$other{$_} } $dtx->remote_pids($i) } 1, 2;
+is(scalar(@mine), 2, 'two new connections');
+$proxy->rule(hold => 'COMMIT PREPARED');
+$offset = -s $coord->logfile;
+$s->run('BEGIN; UPDATE acct1 SET bal = bal WHERE id = 1; UPDATE acct2 SET bal = bal WHERE id = 1; COMMIT');
+$proxy->wait_for('hold');
+$s->run(q{SET pg_dtx.fault = 'settled:delay:2:10000'; SELECT count(postgres_fdw_disconnect_all())});
+$s->start('SELECT count(*) FROM acct1, acct2');
+$proxy->clear;
+$deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+usleep(10_000) until slurp_file($coord->logfile, $offset) =~ /fault point "settled" reached/ || time > $deadline;
+$dtx->sql('SELECT pg_cancel_backend(' . $s->pid . ')');
+$s->finish;
+like($s->stderr, qr/ERROR:  57014/, 'canceled when the confirmation is here');
+$s->run(q{SET pg_dtx.fault = ''; SELECT count(*) FROM acct1, acct2});
+is($s->stderr, '', '... the session goes on');
+$dtx->poll($dtx->p($_), "SELECT count(*) FROM pg_stat_activity WHERE pid = $mine[$_ - 1]", 0, "... and that connection to s$_ is closed")
+  for 1, 2;
+$dtx->clean('canceled when the confirmation is here');
 $s->close;
 unlike(slurp_file($coord->logfile), qr/after the local commit|was terminated by signal/, 'nothing was reported after any commit');
 done_testing();

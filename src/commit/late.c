@@ -251,16 +251,23 @@ DtxLateMayBeFollowed(DtxConnection *c)
 void
 DtxLateAwait(DtxConnection *c)
 {
-	DtxMoment	deadline = DTX_NEVER;
+	bool		late_due = late_on(c) != NULL;
+	const DtxMoment deadline = late_due ?
+		DtxIn(Max(dtx_commit_timeout, DTX_LATE_WAIT_MS)) : DTX_NEVER;
 
-	if (late_on(c) != NULL)
-	{
-		deadline = DtxIn(Max(dtx_commit_timeout, DTX_LATE_WAIT_MS));
+	if (late_due)
 		DTX_FAULT("settle-wait", c->wire.conn);
+	PG_TRY();
+	{
+		if (!DtxConnectionAwait(c, deadline))
+			DtxWireBreak(&c->wire, "no reply");
 	}
-	if (!DtxConnectionAwait(c, deadline))
-		DtxWireBreak(&c->wire, "no reply");
-	release_if_closed(c);
+	PG_FINALLY();
+	{
+		/* The confirmation may have come together with the interrupt. */
+		release_if_closed(c);
+	}
+	PG_END_TRY();
 }
 
 /*
