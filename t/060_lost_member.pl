@@ -69,5 +69,38 @@ $dtx->balances_are('100 40 160', '... in two phases');
 $s->run("SET pg_dtx.two_phase_commit = off; BEGIN; $take; $lose $give; COMMIT");
 unlike($s->stderr, qr/closed it/, 'switched off: as without pg_dtx');
 $dtx->balances_are('100 40 190', '... half of it is lost');
+
+# Remote SQL is under way on the connection that is closed, or has been in the same
+# call, by a function that looks at what it returns.
+$s->run('RESET pg_dtx.two_phase_commit');
+$dtx->sql(q{
+CREATE FUNCTION use_twice(i int) RETURNS bool LANGUAGE plpgsql AS $$
+BEGIN
+	FOR n IN 1 .. CASE i WHEN 0 THEN 2 ELSE 0 END LOOP
+		BEGIN
+			PERFORM old.run('o1', 'SELECT pg_terminate_backend(pg_backend_pid())');
+		EXCEPTION WHEN OTHERS THEN NULL;
+		END;
+	END LOOP;
+	RETURN true;
+END $$;
+CREATE DOMAIN closes AS int CHECK (use_twice(VALUE));
+});
+my $port = $dtx->p(2)->port;
+for my $case (
+	[ 'under way', q{dtx.query('o1', 'SELECT 0 FROM generate_series(1, 3)') AS a(i closes)} ],
+	[ 'done on one of two servers', qq{dtx.query_all('{o1,o2}',
+	'SELECT CASE current_setting(\$\$port\$\$) WHEN \$\$$port\$\$ THEN length(pg_sleep(0.2)::text) ELSE 1 END'
+) AS a(server name, i closes)} ])
+{
+	my ($name, $rows) = @$case;
+	my $began = time;
+	$s->run("BEGIN; $give; SELECT count(*) FROM $rows; COMMIT");
+	like($s->stderr, qr/ERROR:  08006: connection to server "[so]1" was lost/, "remote SQL, $name: an error");
+	cmp_ok(time - $began, '<', 4, '... at once');
+	$dtx->balances_are('100 40 190', '... and nothing is left');
+	is($s->run("SELECT old.run('o1', 'SELECT 2')"), '2', '... and the session goes on');
+	is(scalar(grep { $_ } $dtx->remote_pids(1)), 1, '... with one connection');
+}
 $s->close;
 done_testing();

@@ -203,6 +203,28 @@ DtxConnectionRelease(DtxConnection *c)
 		DtxPutOffTidy(&c->put_off, &c->wire);
 }
 
+/*
+ * A remote command of ours begins to use a connection of the current transaction: it
+ * stays in memory until DtxConnectionLetGo(), even if postgres_fdw closes it, whom a
+ * function that looks at the results may bring to that.  Calls nest.
+ */
+void
+DtxConnectionHold(DtxConnection *c)
+{
+	c->holds++;
+}
+
+/*
+ * The remote command is over.  Does not throw.
+ */
+void
+DtxConnectionLetGo(DtxConnection *c)
+{
+	Assert(c->holds > 0);
+	if (--c->holds == 0 && c->closed_by_fdw && c->participant == NULL)
+		DtxConnectionRelease(c);
+}
+
 /* ----------------------------------------------------------------
  * Where they lead
  * ----------------------------------------------------------------

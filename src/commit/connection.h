@@ -36,6 +36,8 @@ typedef struct DtxConnection
 	bool		not_prepared;	/* DtxConnectionIsPrepared(): has the server
 								 * said no? */
 	bool		closed_by_fdw;	/* has postgres_fdw called PQfinish? */
+	int			holds;			/* remote commands that need it until they are
+								 * over (DtxConnectionHold) */
 } DtxConnection;
 
 extern DtxConnection *DtxConnectionFind(PGconn *conn);
@@ -55,6 +57,8 @@ extern bool DtxConnectionAwait(DtxConnection *c, DtxMoment deadline);
 extern bool DtxConnectionRenew(DtxConnection *c);
 extern void DtxConnectionKeep(DtxConnection *c);
 extern void DtxConnectionRelease(DtxConnection *c);
+extern void DtxConnectionHold(DtxConnection *c);
+extern void DtxConnectionLetGo(DtxConnection *c);
 
 extern uint32 DtxConnectionWaitEvent(void);
 

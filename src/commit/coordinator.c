@@ -114,14 +114,17 @@ DtxCoordinatorJoin(DtxConnection *c)
 
 /*
  * postgres_fdw closes a connection.  Returns true if it is still needed: then it is
- * closed when it is not.  Does not throw.
+ * closed when it is not.  A remote command that uses it finds it broken.  Does not
+ * throw.
  */
 bool
 DtxCoordinatorKeepsConnection(DtxConnection *c)
 {
 	if (c->participant != NULL && !DtxParticipantIsOurs(c->participant))
 		DtxTransactionLoseConnection(c->participant);
-	if (c->participant == NULL && !DtxLateNeedsConnection(c))
+	if (c->holds > 0)
+		DtxWireBreak(&c->wire, "connection lost");
+	else if (c->participant == NULL && !DtxLateNeedsConnection(c))
 		return false;
 	DtxConnectionKeep(c);
 	return true;

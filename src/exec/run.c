@@ -141,6 +141,7 @@ static void server_context(void *arg);
 static bool start(DtxExecution *e, const DtxRemoteCommand *command);
 static void begin_anew(DtxExecution *e);
 static void release_results(const Waiting *w);
+static void let_go(const Waiting *w);
 static void quiesce(const Waiting *w);
 static bool nothing_runs(void *arg);
 static DtxExecution *wait_for_results(const DtxRemoteCommand *command,
@@ -189,6 +190,10 @@ DtxRun(const DtxRemoteCommand *command, DtxExecution *executions, int n,
 		}
 	}
 
+	/* A function that looks at the rows may have postgres_fdw close one. */
+	for (int i = 0; i < n; i++)
+		DtxConnectionHold(executions[i].c);
+
 	PG_TRY();
 	{
 		DtxExecution *lost = NULL;
@@ -220,11 +225,11 @@ DtxRun(const DtxRemoteCommand *command, DtxExecution *executions, int n,
 	{
 		release_results(&w);
 		quiesce(&w);
-		DtxWaitSetRelease();
+		let_go(&w);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	DtxWaitSetRelease();
+	let_go(&w);
 }
 
 /*
@@ -264,6 +269,17 @@ release_results(const Waiting *w)
 		PQclear(w->executions[i].error);
 		w->executions[i].result = w->executions[i].error = NULL;
 	}
+}
+
+/*
+ * The command is over on all servers.
+ */
+static void
+let_go(const Waiting *w)
+{
+	DtxWaitSetRelease();
+	for (int i = 0; i < w->n; i++)
+		DtxConnectionLetGo(w->executions[i].c);
 }
 
 /*
@@ -577,6 +593,7 @@ take_tag(DtxExecution *e)
 	static const char *const writes[] = {
 		"INSERT ", "UPDATE ", "DELETE ", "MERGE "
 	};
+	DtxParticipant *p = e->c->participant;	/* NULL if postgres_fdw has closed it */
 	const char *tag = PQcmdStatus(e->result);
 	char	   *tuples = PQcmdTuples(e->result);
 	int64		count = tuples[0] != '\0' ? strtoll(tuples, NULL, 10) : 0;
@@ -588,8 +605,9 @@ take_tag(DtxExecution *e)
 	}
 	for (int i = 0; i < lengthof(writes); i++)
 	{
-		if (strncmp(tag, writes[i], strlen(writes[i])) == 0 && count > 0)
-			DtxParticipantNoteUse(e->c->participant, true);
+		if (p != NULL && count > 0 &&
+			strncmp(tag, writes[i], strlen(writes[i])) == 0)
+			DtxParticipantNoteUse(p, true);
 	}
 	/* For all else the server is asked when the transaction commits. */
 
