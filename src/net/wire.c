@@ -797,6 +797,10 @@ DtxWireDropReplies(DtxWire *wire)
 		if (wire->pending[i].kind == DTX_REPLY_READ)
 			wire->pending[i].kind = DTX_REPLY_DROPPED;
 	}
+
+	/* On a broken one nothing more is going to come. */
+	if (wire->broken)
+		DtxWireBreak(wire, "connection lost");
 }
 
 /*
