@@ -29,9 +29,9 @@
 /* A wire in a set, and how it is waited for. */
 typedef struct WaitedFor
 {
-	uint64		serial;			/* the wire's */
+	uint64		serial;			/* the wire's; 0: it is forgotten */
 	pgsocket	socket;			/* and its socket, or PGINVALID_SOCKET */
-	int			position;		/* in the WaitEventSet */
+	int			position;		/* in the WaitEventSet, or -1 */
 	uint32		events;			/* what the WaitEventSet looks for */
 } WaitedFor;
 
@@ -174,11 +174,26 @@ DtxWaitSetWantWrite(DtxWaitSet *set, const DtxWire *wire, bool want)
 	w->events = wanted;
 }
 
-/* For WaitEventSetWait(); the user data of an event of a socket is its wire. */
+/* For WaitEventSetWait(). */
 WaitEventSet *
 DtxWaitSetEvents(DtxWaitSet *set)
 {
 	return set->set;
+}
+
+/*
+ * The wire of an event of a socket.  NULL if it is forgotten: where the kernel is asked
+ * by poll(), which knows nothing but numbers, it still reports a closed socket.
+ */
+DtxWire *
+DtxWaitSetWire(DtxWaitSet *set, const WaitEvent *event)
+{
+	for (int i = 0; i < set->nwires; i++)
+	{
+		if (set->wires[i].position == event->pos && set->wires[i].serial != 0)
+			return (DtxWire *) event->user_data;
+	}
+	return NULL;
 }
 
 /* An unused entry, or that of the set that was not used for the longest time. */
@@ -234,6 +249,7 @@ make_wait_set(DtxWire **wires, int nwires)
 			w->serial = wires[i]->serial;
 			w->socket = PQsocket(wires[i]->conn);
 			w->events = WL_SOCKET_READABLE;
+			w->position = -1;
 			if (w->socket >= 0)
 				w->position = AddWaitEventToSet(set->set, WL_SOCKET_READABLE,
 												w->socket, NULL, wires[i]);
@@ -273,7 +289,12 @@ DtxWaitSetForget(uint64 serial)
 		bool		in_it = false;
 
 		for (int j = 0; set->set != NULL && j < set->nwires; j++)
-			in_it |= set->wires[j].serial == serial;
+		{
+			if (set->wires[j].serial != serial)
+				continue;
+			in_it = true;
+			set->wires[j].serial = 0;
+		}
 		if (in_it && set != kept)
 			free_wait_set(set);
 	}

@@ -18,6 +18,7 @@ extern void DtxWaitSetRelease(void);
 extern DtxWaitSet *DtxWaitSetFind(DtxWire **wires, int nwires);
 extern void DtxWaitSetWantWrite(DtxWaitSet *set, const DtxWire *wire, bool want);
 extern WaitEventSet *DtxWaitSetEvents(DtxWaitSet *set);
+extern DtxWire *DtxWaitSetWire(DtxWaitSet *set, const WaitEvent *event);
 extern void DtxWaitSetForget(uint64 serial);
 
 #endif							/* PG_DTX_WAIT_SET_H */

@@ -197,7 +197,12 @@ wait_on_set(const DtxWait *wait, DtxWaitSet *set, long timeout)
 		else if (events[i].events & WL_LATCH_SET)
 			ResetLatch(MyLatch);
 		else if (events[i].events & WL_SOCKET_READABLE)
-			DtxWireTakeInput((DtxWire *) events[i].user_data);
+		{
+			DtxWire    *wire = DtxWaitSetWire(set, &events[i]);
+
+			if (wire != NULL)
+				DtxWireTakeInput(wire);
+		}
 	}
 }
 
