@@ -73,8 +73,6 @@ DtxOwnWritesAwait(DtxConnection *c)
 			continue;
 		}
 		ask = h->wait_until == 0 || !h->recorded || !same || now >= h->wait_until;
-		if (h->wait_until == 0)
-			h->wait_until = now + Max(dtx_commit_timeout, DTX_LATE_WAIT_MS);
 
 		/* The question has to wait for what is due on the connection. */
 		if (ask && DtxLateDueOn(c))
@@ -82,6 +80,8 @@ DtxOwnWritesAwait(DtxConnection *c)
 			DtxLateAwait(c);
 			continue;
 		}
+		if (h->wait_until == 0)
+			h->wait_until = now + Max(dtx_commit_timeout, DTX_LATE_WAIT_MS);
 		if (ask && !DtxConnectionIsPrepared(c, &gid))
 		{
 			/* What a server that is another one does not know proves nothing. */

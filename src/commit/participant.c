@@ -541,19 +541,6 @@ confirms(const DtxParticipant *p, const PGresult *result)
 }
 
 /*
- * The confirmation of what DtxParticipantFinish() has sent has not come, but another
- * reply: is the outcome visible on the server all the same?  It is if another process
- * has finished it, and if the server has not waited for its standby.
- */
-bool
-DtxParticipantOutcomeVisible(const DtxParticipant *p)
-{
-	return p->state == DTX_PARTICIPANT_UNFINISHED && !p->connection->wire.broken &&
-		(is_gone(p->result) ||
-		 (p->not_replicated && PQresultStatus(p->result) == PGRES_COMMAND_OK));
-}
-
-/*
  * Before anything was prepared the transaction aborts: a command of ours that is still
  * unanswered becomes one that postgres_fdw cancels and reads, as it would one of its
  * own.  Does not throw.

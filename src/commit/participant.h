@@ -97,7 +97,6 @@ extern bool DtxParticipantFinish(DtxParticipant *p, DtxDecision decision,
 								 bool followed);
 extern void DtxParticipantLeaveUnfinished(DtxParticipant *p, DtxDecision decision,
 										  const char *why);
-extern bool DtxParticipantOutcomeVisible(const DtxParticipant *p);
 extern void DtxParticipantGiveBack(DtxParticipant *p);
 
 #endif							/* PG_DTX_PARTICIPANT_H */

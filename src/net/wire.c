@@ -737,8 +737,11 @@ DtxWireReadMade(DtxWire *wire, bool *received)
 		}
 		entry->result = NULL;
 		*received = entry->answered;
+
+		/* Without memory for the result of the server it is no success. */
 		return result != NULL ? result :
-			PQmakeEmptyPGresult(wire->conn, PGRES_COMMAND_OK);
+			PQmakeEmptyPGresult(wire->conn, *received ? PGRES_FATAL_ERROR :
+								PGRES_COMMAND_OK);
 	}
 	return NULL;
 }

@@ -68,8 +68,8 @@ typedef struct DtxPending
 	int			reads;			/* times that it was read from, if HANDLED */
 	const DtxReplyHandler *handler; /* if HANDLED, with the next one */
 	void	   *owner;
-	PGresult   *result;			/* the last one; of MADE: NULL stands for
-								 * success */
+	PGresult   *result;			/* the last one; of MADE, and not from the server:
+								 * NULL stands for success */
 } DtxPending;
 
 /* What precedes a command in a pipeline, and others in front of that. */
