@@ -65,7 +65,7 @@ SELECT * FROM dtx.exec_all('{one,two,one}', 'SELECT 1');
 SELECT * FROM dtx.exec_all('{one,NULL}', 'SELECT 1');
 -- all of them, that is those that one may use
 SELECT * FROM dtx.exec_all(NULL, 'SELECT 1');
-SELECT * FROM dtx.query_all(NULL, 'SELECT 1') AS t(server name, n int);
+SELECT * FROM dtx.query_all(NULL, 'SELECT 1') AS t(server name, n int) ORDER BY server;
 SELECT * FROM dtx.exec_all('{one,three}', 'SELECT 1');
 -- at the same time: each waits until both have got there
 SELECT dtx.exec_all('{one,two}', $$CREATE FUNCTION meet() RETURNS int LANGUAGE plpgsql AS
