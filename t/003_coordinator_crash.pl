@@ -108,4 +108,18 @@ $dtx->continue_process(@remote);
 $dtx->clean('in phase two');
 $dtx->balances_are('100 100 100 100', 'committed everywhere');
 
+# After phase two.  An UPDATE that finds no row takes part in the transaction, too, and
+# the server can tell what became of that.
+$s = $dtx->session;
+$s->run('BEGIN; UPDATE acct1 SET bal = bal; UPDATE acct2 SET bal = 0 WHERE id < 0; COMMIT');
+is($s->stderr, '', 'an UPDATE that finds no row');
+is($dtx->sql('SELECT count(*) FROM dtx_internal.decision WHERE 0 = ANY (remote_xids)'),
+	'0', '... has a transaction id');
+$dtx->crash($dtx->coord);
+$s->close;
+$dtx->coord->start;
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx_internal.decision', '0',
+	'... and is known to have committed after a crash');
+$dtx->clean('after phase two');
+
 done_testing();

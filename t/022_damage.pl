@@ -211,7 +211,7 @@ for my $how ('COMMIT', 'ROLLBACK')
 $dtx->p(1)->safe_psql('postgres', q{
 CREATE ROLE plain LOGIN;
 GRANT ALL ON acct TO plain;
-REVOKE EXECUTE ON FUNCTION pg_catalog.txid_current_if_assigned() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.txid_current() FROM PUBLIC;
 });
 $dtx->sql(q{ALTER USER MAPPING FOR CURRENT_USER SERVER s1 OPTIONS (user 'plain', password_required 'false')});
 $s = $dtx->session;
@@ -220,7 +220,7 @@ like($s->stderr, qr/ERROR:  42501: could not prepare transaction on server "s1"/
 	'a server that does not tell its transaction id');
 $dtx->balances_are('100 100 100', '... nothing is done');
 $dtx->p(1)->safe_psql('postgres',
-	'GRANT EXECUTE ON FUNCTION pg_catalog.txid_current_if_assigned() TO PUBLIC');
+	'GRANT EXECUTE ON FUNCTION pg_catalog.txid_current() TO PUBLIC');
 $s->run($dtx->transfer(10, 1, 0, 2));
 is($s->stderr, '', '... and the session goes on');
 $s->close;

@@ -317,7 +317,8 @@ reader_complete(void *owner, PGresult *last, const char *lost)
  * - Deferred triggers run first, as they are, so that what follows finds the session
  *	 as they have left it.
  * - The server tells its transaction id, from which it can tell later how the
- *	 transaction ended if it was finished from elsewhere.
+ *	 transaction ended if it was finished from elsewhere.  One that has none yet, after
+ *	 an UPDATE that found no row, gets it now rather than in PREPARE.
  * - The current role is the one as which connections through this user mapping
  *	 begin.  It will be the owner of the prepared transaction, and nobody but the
  *	 owner may finish it (access/transam/twophase.c, LockGXact).  A trigger or
@@ -355,7 +356,7 @@ DtxParticipantPrepare(DtxParticipant *p, const DtxGid *gid)
 			 DTX_PREPARE_HEAD "%s */ %s, %s, %s; PREPARE TRANSACTION '%s'",
 			 gid_text,
 			 PQserverVersion(c->wire.conn) >= 100000 ?
-			 "pg_catalog.txid_current_if_assigned()" : "NULL",
+			 "pg_catalog.txid_current()" : "NULL",
 			 role, c->endpoint.cautious ? CAUTIOUS_SETTINGS : SETTINGS, gid_text);
 
 	if (send_command(p, DTX_PARTICIPANT_PREPARING, command, &prepare_handler))
