@@ -22,7 +22,8 @@
  * The same route may be recorded twice, by two sessions at the same time; that does
  * no harm, and is put in order by the resolver.  A session remembers which ones it
  * has seen in the table, so that later commits look no further.  It may: a row is
- * deleted when its mapping does not exist any more, or with all others when the
+ * deleted when its mapping does not exist any more (unless a human has decided about
+ * something that was prepared through a server that is gone), or with all others when the
  * database gets another identity, whose endpoints are different
  * (remote.c, DtxEndpoint), or because it tells of an address that the mapping has
  * left.  Before the last the resolver makes all sessions look again, see DtxRouteTidy().
@@ -73,6 +74,7 @@
 #include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
 #include "state/activity.h"
+#include "state/damage.h"
 #include "state/decision.h"
 #include "state/in_doubt.h"
 #include "state/tables.h"
@@ -499,6 +501,8 @@ DtxRouteTidy(void)
 	HTAB	   *latest;
 	HASHCTL		info;
 	bool		all;
+	List	   *forgotten_commits;
+	List	   *forgotten_rollbacks;
 	List	   *kept = NIL;
 	TupleTableSlot *slot;
 	TableScanDesc scan;
@@ -530,6 +534,13 @@ DtxRouteTidy(void)
 	latest = hash_create("pg_dtx latest routes", 32, &info,
 						 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	PushActiveSnapshot(GetLatestSnapshot());
+
+	/*
+	 * What a human has decided without a server is carried out if a server leads
+	 * there again, and only a route tells the resolver to look.
+	 */
+	DtxForced(GetActiveSnapshot(), &forgotten_commits, &forgotten_rollbacks);
+
 	slot = table_slot_create(rel, NULL);
 	scan = DtxTableBeginScan(rel, GetActiveSnapshot());
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
@@ -574,6 +585,8 @@ DtxRouteTidy(void)
 				MemoryContextSwitchTo(old);
 			}
 		}
+		else if (forgotten_commits != NIL || forgotten_rollbacks != NIL)
+			continue;
 		simple_heap_delete(rel, &slot->tts_tid);
 	}
 	table_endscan(scan);
