@@ -1,6 +1,6 @@
 #!/bin/bash
 #
-# The part of dev/test-upgrade that runs servers, in an empty directory.
+# The part of "make test-upgrade" that runs servers, in an empty directory.
 #
 set -euo pipefail
 

@@ -1,5 +1,5 @@
 # From one SQL version to the next, with data, sagas, and a transaction in doubt; and
-# what a dump keeps.  (pg_upgrade: dev/test-upgrade.)
+# what a dump keeps.  (pg_upgrade: "make test-upgrade".)
 #
 # The next version is made of this tree: a table has one more column, a view too,
 # there is one more function, and one has another body (see updates/README.md).

@@ -7,7 +7,7 @@
  * A resolver connects though nobody has asked it to, with passwords that are not its
  * own.  So it goes only where their owners have gone before, in a transaction that was
  * prepared: the first one through a user mapping, to where its options lead then,
- * leaves a row here.  resolver.c lets nobody else's mapping be used, and this one
+ * leaves a row here.  resolve/mapping.c lets no other mapping be used, and this one
  * only as long as it leads to the same place, unless the owner of the server is a
  * superuser, who can read all passwords anyway.
  *
@@ -25,7 +25,7 @@
  * deleted when its mapping does not exist any more (unless a human has decided about
  * something that was prepared through a server that is gone), or with all others when the
  * database gets another identity, whose endpoints are different
- * (remote.c, DtxEndpoint), or because it tells of an address that the mapping has
+ * (target.c, DtxEndpoint), or because it tells of an address that the mapping has
  * left.  Before the last the resolver makes all sessions look again, see DtxRouteTidy().
  *
  * Where a mapping led once is forgotten, when nothing is in doubt, as soon as something

@@ -4,7 +4,7 @@
  *		What was finished against its decision by others: recorded in a table,
  *		so that it stays visible until a human acknowledges it.
  *
- * The resolver finds it (resolver.c) and records it in a transaction of its
+ * The resolver finds it (resolve/gone.c) and records it in a transaction of its
  * own, before it forgets what it has found it by.  Rows are never deleted.
  *
  * Whatever dtx.force_in_doubt() did on the word of a human is no damage: it is on record

@@ -25,7 +25,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 # An abort leaves to the resolver what its servers do not answer to within this
-# many seconds (ABORT_WAIT_MS in coordinator.c).
+# many seconds (ABORT_WAIT_MS in commit/phase_two.c).
 my $abort_wait = 2;
 
 # Shapes.  wrote: nodes, 0 is the coordinator; before: SQL in the transaction,
