@@ -1,18 +1,21 @@
 # The files for prometheus-postgres-exporter: their queries return what they say,
-# and what the alarms are about changes when it should.  "make test-examples"
-# runs the exporter itself.
+# and what the alarms are about changes when it should.  Those for sql_exporter say the
+# same; alarms and dashboard name metrics that there are.  "make test-examples" runs
+# postgres_exporter itself.
 use strict;
 use warnings FATAL => 'all';
 
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use DtxTest;
+use JSON::PP;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $dir = "$FindBin::RealBin/../monitoring";
 
-# Only as much YAML as is needed: name => { query, metrics => { name => usage } }.
+# Only as much YAML as is needed:
+# name => { query, metrics => { name => usage }, help => { name => text }, columns => [ name ] }.
 sub queries
 {
 	my $file = shift;
@@ -24,9 +27,9 @@ sub queries
 		if ($line =~ /^(\w+):$/) { $query = $queries{$1} = {}; }
 		elsif ($line =~ /^  query: "(.*)"$/) { $query->{query} = $1; }
 		elsif ($line =~ /^  metrics:$/) { }
-		elsif ($line =~ /^    - (\w+):$/) { $metric = $1; }
+		elsif ($line =~ /^    - (\w+):$/) { $metric = $1; push @{ $query->{columns} }, $metric; }
 		elsif ($line =~ /^        usage: "(LABEL|GAUGE|COUNTER)"$/) { $query->{metrics}{$metric} = $1; }
-		elsif ($line =~ /^        description: "[^"]+"$/) { }
+		elsif ($line =~ /^        description: "([^"]+)"$/) { $query->{help}{$metric} = $1; }
 		else { die "$file: what is $line\n"; }
 	}
 	return \%queries;
@@ -83,7 +86,7 @@ cmp_ok($m->{pg_dtx_stat_prepare_seconds_total}, '>', 0, '... took some time');
 is($m->{'pg_dtx_in_doubt_current{foreign_server="s1"}'}, 0, 'nothing in doubt');
 is($m->{'pg_dtx_in_doubt_current{foreign_server=""}'}, 0, '... nor on servers that were dropped');
 is($m->{'pg_dtx_server_reachable{foreign_server="s1"}'}, 1, 's1 is reachable');
-is($m->{'pg_dtx_server_slots_total{foreign_server="s1"}'}, 20, '... and has 20 slots');
+is($m->{'pg_dtx_server_slots_limit{foreign_server="s1"}'}, 20, '... and has 20 slots');
 my $saga = 'name="monitored",owner="' . $dtx->sql('SELECT current_user') . '"';
 is($m->{"pg_dtx_saga_pending{$saga}"} + $m->{"pg_dtx_saga_running{$saga}"}, 1, 'one saga is not finished');
 is($m->{"pg_dtx_saga_failed{$saga}"}, 0, '... and none has failed');
@@ -92,7 +95,7 @@ is($m->{pg_dtx_resolver_running}, 1, 'the resolver runs');
 cmp_ok($m->{pg_dtx_resolver_silent_seconds}, '<', 60, '... and is not silent');
 is($m->{'pg_dtx_transactions_current{state="active"}'}, 0, 'no transaction');
 $m = metrics($dtx->p(1), $participant);
-is("$m->{pg_dtx_prepared_current} $m->{pg_dtx_prepared_oldest_xmin_age} $m->{pg_dtx_prepared_slots_total}", '0 0 20',
+is("$m->{pg_dtx_prepared_current} $m->{pg_dtx_prepared_oldest_xmin_age} $m->{pg_dtx_prepared_slots_limit}", '0 0 20',
 	'nothing prepared');
 
 # In doubt on s1, which is there; its resolver is off.
@@ -142,12 +145,99 @@ for my $anchor (slurp_file("$dir/alerts.yaml") =~ /runbook: docs\/monitoring\.md
 	my %anchors = map { my $a = lc; $a =~ s/[^\w\s-]//g; $a =~ s/\s/-/g; $a => 1 } slurp_file("$dir/../docs/monitoring.md") =~ /^#+ (.*)$/mg;
 	ok($anchors{$anchor}, "... $anchor is there");
 }
-SKIP:
+my $promtool = system('command -v promtool >/dev/null 2>&1') == 0;
+sub promtool
 {
-	skip 'promtool is not installed', 1 if system('command -v promtool >/dev/null') != 0;
-	my $out = `cd '$dir' && promtool test rules alerts_test.yaml 2>&1`;
-	is($?, 0, 'promtool: they fire when they should, and only then') or diag $out;
+	my ($what, $command) = @_;
+  SKIP:
+	{
+		skip 'promtool is not installed', 1 unless $promtool;
+		my $out = `cd '$dir' && promtool $command 2>&1`;
+		is($?, 0, "promtool: $what") or diag $out;
+	}
+	return;
 }
+promtool('alarms fire when they should, and only then', 'test rules alerts_test.yaml');
+promtool('prometheus.yml is valid', 'check config prometheus.yml');
+
+# Counters end in _total, and nothing else does.
+my %type = map { my $n = $_; my $q = { %$coordinator, %$participant }->{$n};
+	map { ("${n}_$_" => $q->{metrics}{$_}) } grep { $q->{metrics}{$_} ne 'LABEL' } keys %{ $q->{metrics} } } keys %$coordinator, keys %$participant;
+is(join(' ', grep { ($type{$_} eq 'COUNTER') != /_total$/ } sort keys %type), '', 'counters end in _total, gauges do not');
+
+# The collectors of sql_exporter: the same queries, metrics, labels, types and words.
+sub collector
+{
+	my $file = shift;
+	my (%queries, @metrics, $query);
+	my ($name) = slurp_file("$dir/$file") =~ /^collector_name: (\w+)$/m;
+
+	for my $line (split /\n/, slurp_file("$dir/$file"))
+	{
+		if ($line =~ /^(?:#|collector_name:|metrics:$|queries:$|$)/) { }
+		elsif ($line =~ /^  - metric_name: (\w+)$/) { push @metrics, { name => $1 }; }
+		elsif ($line =~ /^    type: (gauge|counter)$/) { $metrics[-1]{type} = uc $1; }
+		elsif ($line =~ /^    help: "([^"]+)"$/) { $metrics[-1]{help} = $1; }
+		elsif ($line =~ /^    key_labels: \[([\w, ]+)\]$/) { $metrics[-1]{labels} = $1; }
+		elsif ($line =~ /^    values: \[(\w+)\]$/) { $metrics[-1]{value} = $1; }
+		elsif ($line =~ /^    query_ref: (\w+)$/) { $metrics[-1]{query} = $1; }
+		elsif ($line =~ /^  - query_name: (\w+)$/) { $query = $1; $queries{$query} = ''; }
+		elsif ($line =~ /^    query: \|$/) { }
+		elsif ($line =~ /^      (\S.*)$/) { $queries{$query} .= ($queries{$query} eq '' ? '' : ' ') . $1; }
+		else { die "$file: what is $line\n"; }
+	}
+	return ($name, \%queries, \@metrics);
+}
+my %collectors;
+for my $pair ([ 'coordinator', $coordinator ], [ 'participant', $participant ])
+{
+	my ($file, $expected) = @$pair;
+	my ($name, $queries, $metrics) = collector("$file.collector.yml");
+
+	$collectors{$name} = 1;
+	is_deeply($queries, { map { $_ => $expected->{$_}{query} } keys %$expected }, "$file.collector.yml: the same queries");
+	is_deeply(
+		[ sort map { "$_->{name} $_->{type} $_->{query} $_->{value} " . ($_->{labels} // '') . ": $_->{help}" } @$metrics ],
+		[
+			sort map {
+				my $q = $_;
+				my %m = %{ $expected->{$q}{metrics} };
+				my $labels = join ', ', grep { $m{$_} eq 'LABEL' } @{ $expected->{$q}{columns} };
+				map { "${q}_$_ $m{$_} $q $_ $labels: $expected->{$q}{help}{$_}" } grep { $m{$_} ne 'LABEL' } keys %m
+			} keys %$expected
+		],
+		'... metrics, with their types, labels and texts');
+}
+my $config = slurp_file("$dir/sql_exporter.yml");
+is(join(' ', sort $config =~ /^    collectors: \[(\w+)\]$/mg), join(' ', sort keys %collectors), 'sql_exporter.yml uses both');
+
+# The dashboard: JSON, without what Grafana would not take, and metrics that there are.
+my $dashboard = JSON::PP->new->decode(slurp_file("$dir/grafana.json"));
+my @panels = @{ $dashboard->{panels} };
+my (%ids, %taken, @expr);
+for my $panel (@panels)
+{
+	my ($x, $y, $w, $h) = @{ $panel->{gridPos} }{qw(x y w h)};
+
+	ok(!$ids{ $panel->{id} }++, "panel \"$panel->{title}\": its id is its own");
+	my @clash = grep { $taken{$_}++ } map { my $c = $_; map { "$c/$_" } $y .. $y + $h - 1 } $x .. $x + $w - 1;
+	ok(!@clash && $x + $w <= 24, '... it has its place');
+	next if $panel->{type} eq 'row';
+	like($panel->{type}, qr/^(?:stat|timeseries)$/, '... its type is known');
+	ok($panel->{description} && @{ $panel->{targets} }, '... it says what it shows');
+	is($_->{datasource}{uid}, '${datasource}', '... from the chosen data source') for $panel, @{ $panel->{targets} };
+	push @expr, map { $_->{expr} } @{ $panel->{targets} };
+}
+my @variables = @{ $dashboard->{templating}{list} };
+is(join(' ', map { $_->{name} } @variables), 'datasource database', 'variables of the dashboard');
+my %shown = map { $_ => 1 } map { /\b(pg_dtx_\w+)/g } @expr, map { $_->{definition} // () } @variables;
+is(join(' ', grep { !$exists{$_} } sort keys %shown), '', 'the dashboard shows metrics that exist');
+is(join(' ', grep { !$shown{$_} } sort keys %exists), '', '... all of them');
+my $rules = "$PostgreSQL::Test::Utils::tmp_check/dashboard.yaml";
+append_to_file($rules, join "\n", 'groups:', '  - name: dashboard', '    rules:',
+	map { my $e = $expr[$_]; $e =~ s/\$__rate_interval/5m/g; $e =~ s/\$database/.*/g; $e =~ s/'/''/g; "      - {record: 'panel:$_', expr: '$e'}" } 0 .. $#expr);
+promtool('the expressions of the dashboard are valid', "check rules '$rules'");
+
 my @docs = slurp_file("$dir/../docs/monitoring.md") =~ /\b(pg_dtx_[a-z]\w+)/g;
 is(join(' ', grep { !$exists{$_} } @docs), '', 'docs/monitoring.md names metrics that exist');
 
