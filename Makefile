@@ -27,10 +27,12 @@ OBJS = \
 	src/base/settings.o \
 	src/base/stats.o \
 	src/base/wakeup.o \
+	src/commit/commands.o \
 	src/commit/connection.o \
 	src/commit/coordinator.o \
 	src/commit/endpoint.o \
 	src/commit/fdw_library.o \
+	src/commit/fdw_session.o \
 	src/commit/first.o \
 	src/commit/handover.o \
 	src/commit/interpose.o \
@@ -42,7 +44,10 @@ OBJS = \
 	src/commit/phase_two.o \
 	src/commit/protection.o \
 	src/commit/put_off.o \
+	src/commit/reading.o \
+	src/commit/real_libpq.o \
 	src/commit/replies.o \
+	src/commit/sending.o \
 	src/commit/standby.o \
 	src/commit/statement.o \
 	src/commit/transaction.o \

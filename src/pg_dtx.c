@@ -12,9 +12,9 @@
 #include "base/settings.h"
 #include "base/stats.h"
 #include "commit/coordinator.h"
-#include "commit/interpose.h"
 #include "commit/passed_by.h"
 #include "commit/protection.h"
+#include "commit/real_libpq.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "net/remote.h"
@@ -55,7 +55,7 @@ _PG_init(void)
 				 errhint("Add pg_dtx to \"shared_preload_libraries\", before any other library that uses libpq, and restart the server.")));
 
 	/* Refuse to start half-armed rather than to lose atomicity silently. */
-	DtxInterposeCheck();
+	DtxRealLibpqFind();
 
 	DtxSettingsDefine();
 	DtxCoordinatorDefineSettings();
@@ -78,10 +78,10 @@ dtx_shmem_request(void)
 		prev_shmem_request_hook();
 
 	/*
-	 * All libraries have been loaded (postmaster/postmaster.c, PostmasterMain, and
-	 * tcop/postgres.c, PostgresSingleUserMain).  Not before: pg_dtx has to be
-	 * loaded first, and others, like Citus, refuse to be loaded after a library
-	 * that has set these hooks.
+	 * All libraries have been loaded (postmaster/postmaster.c,
+	 * PostmasterMain, and tcop/postgres.c, PostgresSingleUserMain).  Not
+	 * before: pg_dtx has to be loaded first, and others, like Citus, refuse
+	 * to be loaded after a library that has set these hooks.
 	 */
 	DtxLauncherInstallHooks();
 	DtxSagaInstallHooks();

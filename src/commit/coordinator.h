@@ -14,7 +14,7 @@
 
 extern void DtxCoordinatorDefineSettings(void);
 
-/* for interpose.c */
+/* for the wrappers */
 extern void DtxCoordinatorPrepareBackend(void);
 extern void DtxCoordinatorJoin(DtxConnection *c);
 extern bool DtxCoordinatorKeepsConnection(DtxConnection *c);

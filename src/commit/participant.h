@@ -99,4 +99,11 @@ extern void DtxParticipantLeaveUnfinished(DtxParticipant *p, DtxDecision decisio
 										  const char *why);
 extern void DtxParticipantGiveBack(DtxParticipant *p);
 
+/* Is the remote transaction of a connection out of postgres_fdw's hands? */
+static inline bool
+DtxParticipantTookOver(const DtxConnection *c)
+{
+	return c->participant != NULL && DtxParticipantIsOurs(c->participant);
+}
+
 #endif							/* PG_DTX_PARTICIPANT_H */

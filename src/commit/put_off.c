@@ -9,7 +9,7 @@
  * postgres_fdw sends when it has committed, waits until the connection is not busy
  * with commands of ours any more.
  *
- * Which command is put off is decided where commands are seen (interpose.c, first.c);
+ * Which command is put off is decided where commands are seen (commands.c, first.c);
  * without these decisions nothing here has anything to do.
  *
  *-------------------------------------------------------------------------

@@ -7,7 +7,7 @@
  * postgres_fdw has the server parse and plan every UPDATE and DELETE that it
  * pushes down anew, with the same text each time (execute_dml_stmt in
  * contrib/postgres_fdw/postgres_fdw.c).  From its third use on, such a statement
- * is prepared and executed by name; interpose.c sends the two in one pipeline, so
+ * is prepared and executed by name; sending.c sends the two in one pipeline, so
  * that no round trip is added.
  *
  * Nobody shall notice.  So only statements that return no rows are prepared:

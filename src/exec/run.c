@@ -5,7 +5,7 @@
  *		once.
  *
  * The commands run in the sessions of postgres_fdw, which stays the only owner
- * of connections: DtxInterposeOpen() has it open one, begin the remote
+ * of connections: DtxFdwSessionOpen() has it open one, begin the remote
  * transaction, and go to the current level of subtransactions.  So what is done
  * here and what is done through foreign tables is one remote transaction, and
  * it ends as all others do (coordinator.c).
@@ -46,7 +46,7 @@
 #include "base/backoff.h"
 #include "base/compat.h"
 #include "commit/connection.h"
-#include "commit/interpose.h"
+#include "commit/fdw_session.h"
 #include "commit/own_writes.h"
 #include "commit/participant.h"
 #include "commit/put_off.h"
@@ -246,7 +246,7 @@ open_session(DtxExecution *e)
 	DtxConnection *c;
 
 	error_context_stack = &callback;
-	c = DtxInterposeOpen(e->serverid);
+	c = DtxFdwSessionOpen(e->serverid);
 	error_context_stack = callback.previous;
 	return c;
 }
@@ -593,7 +593,8 @@ take_tag(DtxExecution *e)
 	static const char *const writes[] = {
 		"INSERT ", "UPDATE ", "DELETE ", "MERGE "
 	};
-	DtxParticipant *p = e->c->participant;	/* NULL if postgres_fdw has closed it */
+	DtxParticipant *p = e->c->participant;	/* NULL if postgres_fdw has closed
+											 * it */
 	const char *tag = PQcmdStatus(e->result);
 	char	   *tuples = PQcmdTuples(e->result);
 	int64		count = tuples[0] != '\0' ? strtoll(tuples, NULL, 10) : 0;

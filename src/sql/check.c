@@ -14,7 +14,7 @@
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
 #include "commit/fdw_library.h"
-#include "commit/interpose.h"
+#include "commit/fdw_session.h"
 #include "fmgr.h"
 #include "foreign/foreign.h"
 #include "funcapi.h"
@@ -322,7 +322,7 @@ session_seen(ForeignServer *server, const char **error)
 	MemoryContextSwitchTo(cxt);
 	PG_TRY();
 	{
-		(void) DtxInterposeOpen(server->serverid);
+		(void) DtxFdwSessionOpen(server->serverid);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();

@@ -1,0 +1,122 @@
+/*-------------------------------------------------------------------------
+ *
+ * reading.c
+ *		What postgres_fdw may read on a connection, and when it is here.
+ *
+ * When postgres_fdw asks whether it has to wait for a result, we wait, in a cheaper
+ * way (DtxWireWait), so that the answer is no.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/compat.h"
+#include "base/guarded.h"
+#include "commit/connection.h"
+#include "commit/first.h"
+#include "commit/put_off.h"
+#include "commit/reading.h"
+#include "commit/real_libpq.h"
+#include "libpq-fe.h"
+#include "net/wire.h"
+#include "net/wire_wait.h"
+
+/* Wait event, see DtxWaitEvent(). */
+static uint32 we_result = 0;
+
+static bool reply_is_here(void *arg);
+
+/*
+ * Once in each backend that uses postgres_fdw, before anything is awaited.  May throw.
+ */
+void
+DtxReadingPrepareBackend(void)
+{
+	if (we_result == 0)
+		we_result = DtxWaitEvent("PostgresFdwGetResult");	/* as in postgres_fdw */
+}
+
+/*
+ * Does postgres_fdw have to wait for a result?  Normally this waits until it has
+ * not.  Cleanup waits itself, with deadlines of its own.
+ *
+ * Throws on interrupts, at the very place where postgres_fdw would
+ * (pgfdw_get_result in contrib/postgres_fdw/connection.c, libpqsrv_get_result in
+ * libpq/libpq-be-fe-helpers.h).
+ */
+bool
+DtxReadingIsBusy(DtxConnection *c)
+{
+	DtxWire    *wire = &c->wire;
+	DtxWait		wait = {
+		.wires = &wire,
+		.nwires = 1,
+		.deadline = DTX_NEVER,
+		.wait_event = we_result,
+		.interrupts = DTX_INTERRUPTS_THROW,
+		.done = reply_is_here,
+		.arg = c
+	};
+
+	do
+	{
+		if (IsTransactionState())
+			(void) DtxWireWait(&wait);
+		else
+			DtxWirePump(wire);
+	} while (DtxFirstStartAgainIfLost(c));
+
+	if (wire->broken)
+		DtxWireFailJoined(wire);
+	if (!DtxWireStartIsDue(wire))
+		DtxPutOffForgetFirst(&c->put_off);
+	return !reply_is_here(c);
+}
+
+/*
+ * Is there, or will there be, a reply that postgres_fdw may take, rather than one that
+ * is ours?
+ */
+bool
+DtxReadingHasReply(const DtxConnection *c)
+{
+	return DtxWireExpects(&c->wire, DTX_REPLY_MADE) ||
+		DtxWireExpects(&c->wire, DTX_REPLY_JOINED) ||
+		!DtxWireExpects(&c->wire, DTX_REPLY_HANDLED);
+}
+
+/* Are results of remote SQL due (exec/run.c), or has it left some? */
+bool
+DtxReadingIsRemoteSql(const DtxConnection *c)
+{
+	return DtxWireExpects(&c->wire, DTX_REPLY_DROPPED) ||
+		(DtxWireExpects(&c->wire, DTX_REPLY_READ) &&
+		 PQpipelineStatus(c->wire.conn) != PQ_PIPELINE_OFF);
+}
+
+/*
+ * A value that dtx.query() receives may need a function that uses the very
+ * connection on which it is received, say in a check constraint of a domain.
+ */
+void
+DtxReadingCheckNoRemoteSql(const DtxConnection *c)
+{
+	if (DtxReadingIsRemoteSql(c))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("connection to server \"%s\" is in use by an active remote command",
+						c->endpoint.server_name)));
+}
+
+/* Can postgres_fdw go on without waiting? */
+static bool
+reply_is_here(void *arg)
+{
+	DtxConnection *c = (DtxConnection *) arg;
+
+	return c->wire.broken || PQsocket(c->wire.conn) < 0 ||
+		DtxWireExpects(&c->wire, DTX_REPLY_MADE) ||
+		(!DtxWireExpects(&c->wire, DTX_REPLY_JOINED) &&
+		 !dtx_real.PQisBusy(c->wire.conn));
+}
