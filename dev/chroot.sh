@@ -517,7 +517,7 @@ for release in $(chosen_releases "${VERSIONS:-17}"); do
 	chroot_layer "$release" test "" "$(setup_script)"
 	chroot_layer "$release" examples test 'apt-get update
 apt-get install -y --no-install-recommends \
-	golang-go golang-github-lib-pq-dev python3-psycopg2 default-jdk-headless \
+	golang-go golang-github-lib-pq-dev python3-psycopg2 python3-psycopg default-jdk-headless \
 	libpostgresql-jdbc-java pgbouncer prometheus-postgres-exporter prometheus curl'
 	echo "Testing on $release"
 	chroot_run --bind "$work/source" /source "$release" "examples test" "$work/$release.run" \

@@ -89,7 +89,8 @@ sub run_client
 	return;
 }
 
-run_client('Python', 'python3', "$examples/python/transfer.py");
+run_client('Python, psycopg2', 'python3', "$examples/python/transfer.py");
+run_client('Python, psycopg 3', 'python3', "$examples/python/transfer_psycopg3.py");
 run_client('Go', "$bin/transfer");
 run_client('Java', 'java', '-cp', "$bin:/usr/share/java/postgresql.jar", 'Transfer');
 

@@ -70,7 +70,8 @@ sub run_client
 	return;
 }
 
-run_client('Python', 60, 'python3', "$examples/python/saga.py", 60);
+run_client('Python, psycopg2', 60, 'python3', "$examples/python/saga.py", 60);
+run_client('Python, psycopg 3', 60, 'python3', "$examples/python/saga_psycopg3.py", 60);
 run_client('Go', 60, "$bin/saga", 60);
 run_client('Java', 60, 'java', '-cp', "$bin:/usr/share/java/postgresql.jar", 'Saga', 60);
 run_client('pgbench', 60, 'pgbench', '-n', '-f', "$examples/pgbench/saga.sql", '-c', 4, '-t', 15);
