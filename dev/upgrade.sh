@@ -16,7 +16,14 @@ die() {
 	find "$dir" -name '*.log' -path '*pg_upgrade_output*' -exec tail -n 20 {} + >&2 || true
 	exit 1
 }
-trap 'for d in "$dir"/*.data; do "$new/pg_ctl" -D "$d" -m immediate -s stop >/dev/null 2>&1 || true; done' EXIT
+stop_all() {
+	local data
+
+	for data in "$dir"/*.data; do
+		"$new/pg_ctl" -D "$data" -m immediate -s stop >/dev/null 2>&1 || true
+	done
+}
+trap stop_all EXIT
 
 value() { psql -XAtq -v ON_ERROR_STOP=1 -p "$1" -c "$2"; }
 ok() { passed=$((passed + 1)); echo "ok $passed - $1"; }

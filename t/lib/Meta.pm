@@ -78,13 +78,41 @@ sub errors
 
 	# All of these are to be changed together.
 	my ($default) = slurp("$top/pg_dtx.control") =~ /^default_version = '(.*)'$/m;
-	my ($packaged) = slurp("$top/debian/changelog") =~ /^pg-dtx \((\S+)\)/;
-	my ($noted) = slurp("$top/CHANGELOG.md") =~ /^## (\d+\.\d+\.\d+)/m;
+	my ($packaged, $distribution) = slurp("$top/debian/changelog") =~ /^pg-dtx \((\S+)\) (\S+);/;
+	my ($noted, $date) = slurp("$top/CHANGELOG.md") =~ /^## (\d+\.\d+\.\d+) - (unreleased|\d{4}-\d\d-\d\d)$/m;
+	my ($spec) = slurp("$top/rpm/pg_dtx.spec") =~ /^Version:\s+(\S+)$/m;
+	$noted //= 'none, or without a date';
 	$need->($default eq $meta->{version}, "pg_dtx.control says version $default, META.json $meta->{version}");
 	$need->($meta->{provides}{pg_dtx}{version} eq $meta->{version}, 'META.json: versions differ');
 	$need->($packaged eq $meta->{version}, "debian/changelog says version $packaged, META.json $meta->{version}");
 	$need->($noted eq $meta->{version}, "CHANGELOG.md says version $noted, META.json $meta->{version}");
+	$need->($spec eq $meta->{version}, "rpm/pg_dtx.spec says version $spec, META.json $meta->{version}");
+
+	# A version has a date when it is released, and not before.
+	my $released = ($date // '') ne 'unreleased';
+	$need->(($distribution ne 'UNRELEASED') == $released, "CHANGELOG.md says $date, debian/changelog $distribution");
+	$need->((($meta->{release_status} // 'stable') eq 'stable') == $released,
+		"CHANGELOG.md says $date, release_status of META.json $meta->{release_status}");
 	$need->($default eq '1.0.0' || -f "$top/updates/$default/$_.sql", "updates/$default/$_.sql is missing") for qw(tables privileges);
+	push @errors, resources($meta->{resources} // {});
+	return @errors;
+}
+
+# Where the project is; a host in ".invalid" is to be replaced when it has a home.
+sub resources
+{
+	my $resources = shift;
+	my @errors;
+	my $url = qr{^https?://[^\s/]+(?:/\S*)?$};
+	my $need = sub { my ($ok, $what) = @_; push @errors, "META.json: resources: $what" unless $ok; };
+
+	$need->(/^(?:homepage|license|bugtracker|repository)$/ || /^x_/i, $_) for sort keys %$resources;
+	$need->(($resources->{homepage} // '') =~ $url, 'homepage');
+	$need->($_ =~ $url, 'license') for @{ $resources->{license} // [] };
+	$need->(($resources->{bugtracker}{web} // '') =~ $url, 'bugtracker, web');
+	$need->(($resources->{bugtracker}{mailto} // '') =~ /^[^\s@]+@[^\s@]+$/, 'bugtracker, mailto');
+	$need->(($resources->{repository}{$_} // '') =~ $url, "repository, $_") for qw(url web);
+	$need->(($resources->{repository}{type} // '') =~ /^[a-z]+$/, 'repository, type');
 	return @errors;
 }
 
