@@ -368,7 +368,7 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION dtx_internal.saga_no_return(dtx_internal.saga_record, boolean) IS
-  'internal: the step that has been done, or may have been, and can''t be undone';
+  'internal: the step that has been done, or may have been, and cannot be undone';
 
 -- The deadline has passed.  Returns whether the saga has turned back.
 --
@@ -397,7 +397,7 @@ BEGIN
   DELETE FROM dtx_internal.saga_step_record WHERE saga = sg.id AND step = 0;
   INSERT INTO dtx_internal.saga_history_record (saga, action, outcome, message, started_at, finished_at)
   VALUES (sg.id, 'deadline', CASE WHEN blocker IS NULL THEN 'compensating' ELSE sg.state::text END,
-          CASE WHEN blocker IS NOT NULL THEN format('step "%s" can''t be undone, so the saga goes on', blocker) END,
+          CASE WHEN blocker IS NOT NULL THEN format('step "%s" cannot be undone, so the saga goes on', blocker) END,
           now_at, now_at);
   IF blocker IS NULL THEN
     PERFORM dtx_internal.saga_stop_steps(sg);

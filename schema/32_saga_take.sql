@@ -308,14 +308,14 @@ BEGIN
           saga_postpone.sqlstate, left(saga_postpone.message, 8000), now_at, now_at, retry_at);
   PERFORM dtx_internal.wake_sagas();
   RAISE WARNING USING
-    MESSAGE = format('saga %s can''t go on: %s', sg.id, left(saga_postpone.message, 8000)),
+    MESSAGE = format('saga %s cannot go on: %s', sg.id, left(saga_postpone.message, 8000)),
     DETAIL = format('It is looked at again at %s.', retry_at),
     HINT = 'If that does not help, end the saga with dtx.force_saga().';
 END
 $$;
 
 COMMENT ON FUNCTION dtx_internal.saga_postpone(bigint, smallint, text, text) IS
-  'internal: leaves for later a step that can''t be looked at because of an error';
+  'internal: leaves for later a step that cannot be looked at because of an error';
 
 -- careful: an error is no reason to stop (see above); costs a subtransaction.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_take(role oid, of_saga bigint DEFAULT NULL, careful boolean DEFAULT false,
@@ -727,7 +727,7 @@ BEGIN
       SELECT d.name INTO what
         FROM dtx_internal.saga_step_record s JOIN dtx_internal.saga_definition_step_record d ON d.definition = sg.definition AND d.step = s.step
        WHERE s.saga = sg.id AND s.state = 'failed' ORDER BY s.since DESC LIMIT 1;
-      PERFORM dtx_internal.saga_end(sg, 'failed', format('step "%s" can''t be executed: the role that has started the saga does not exist', what));
+      PERFORM dtx_internal.saga_end(sg, 'failed', format('step "%s" cannot be executed: the role that has started the saga does not exist', what));
     END IF;
   END LOOP;
 END

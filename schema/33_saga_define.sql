@@ -364,7 +364,7 @@ BEGIN
      AND (array_remove(s.compensate, NULL) <> '{}' OR s.compensate_queue IS NOT NULL) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
-      MESSAGE = format('step "%s" of kind %s can''t have a compensation', s.name, s.kind),
+      MESSAGE = format('step "%s" of kind %s cannot have a compensation', s.name, s.kind),
       DETAIL = 'Only compensatable steps are compensated.';
   END IF;
 END
@@ -704,7 +704,8 @@ BEGIN
   IF n > 0 THEN
     RAISE EXCEPTION USING
       ERRCODE = 'object_in_use',
-      MESSAGE = format('cannot drop definition "%s", because %s of its sagas have not ended', drop_saga_definition.name, n),
+      MESSAGE = format('cannot drop definition "%s"', drop_saga_definition.name),
+      DETAIL = format('Sagas of it that have not ended: %s.', n),
       HINT = 'Wait for them, or end them with dtx.cancel_saga() or dtx.force_saga().';
   END IF;
   DELETE FROM dtx_internal.saga_definition_grant x

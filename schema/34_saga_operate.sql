@@ -30,7 +30,7 @@ BEGIN
     AND (dtx_internal.saga_own_xid(sg.made_by) OR dtx_internal.saga_own_xid(sg.locked_by)) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'object_not_in_prerequisite_state',
-      MESSAGE = format('can''t wait for saga %s in the transaction that has started or changed it', saga_look.saga),
+      MESSAGE = format('cannot wait for saga %s in the transaction that has started or changed it', saga_look.saga),
       HINT = 'Commit first.';
   END IF;
   RETURN sg.state;
@@ -156,8 +156,8 @@ BEGIN
     IF blocker IS NOT NULL THEN
       RAISE EXCEPTION USING
         ERRCODE = 'object_not_in_prerequisite_state',
-        MESSAGE = format('saga %s can''t be canceled any more', sg.id),
-        DETAIL = format('Step "%s" has begun and can''t be undone.', blocker);
+        MESSAGE = format('saga %s cannot be canceled any more', sg.id),
+        DETAIL = format('Step "%s" has begun and cannot be undone.', blocker);
     END IF;
     PERFORM dtx_internal.saga_audit(sg, NULL, 'cancel', 'compensating', reason);
     PERFORM dtx_internal.saga_stop_steps(sg);

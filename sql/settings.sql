@@ -4,6 +4,7 @@
 SELECT name, boot_val, unit, vartype, context, min_val, max_val
 FROM pg_settings WHERE name LIKE 'pg\_dtx.%' ORDER BY name;
 SELECT name, short_desc FROM pg_settings WHERE name LIKE 'pg\_dtx.%' ORDER BY name;
+SELECT name, short_desc FROM pg_settings WHERE name LIKE 'pg\_dtx.%' AND short_desc !~ '^(Sets|Enables|Makes) .*\.$';
 -- units
 SET pg_dtx.prepare_timeout = '2min';
 SHOW pg_dtx.prepare_timeout;

@@ -336,7 +336,7 @@ $dtx->poll($dtx->coord, q{SELECT count(*) FROM pg_stat_activity
 WHERE datname = 'other' AND backend_type = 'client backend'}, '0', 'the session has gone');
 ($ret, $out, $err) = $dtx->coord->psql('postgres', 'DROP DATABASE other');
 isnt($ret, 0, 'DROP DATABASE is refused while something is in doubt');
-like($err, qr/cannot drop database "other", because transactions of pg_dtx are in doubt/, '... with an error');
+like($err, qr/cannot drop database "other"\n.*DETAIL:  Transactions of pg_dtx are in doubt/, '... with an error');
 ($ret, $out, $err) = $dtx->coord->psql('postgres', 'DROP DATABASE other WITH (FORCE)');
 is($ret, 0, '... and done with FORCE');
 # nobody else can finish this now

@@ -243,7 +243,7 @@ $p1->safe_psql('postgres', 'REVOKE EXECUTE ON FUNCTION pg_control_system() FROM 
 my $gid = $dtx->gid(1);
 my ($ret, undef, $err) = $dtx->coord->psql('postgres', "SELECT dtx.force_in_doubt('$gid', 'commit', 'test')");
 isnt($ret, 0, 'dtx.force_in_doubt() where the cluster can not be identified: an error');
-like($err, qr/can't tell about prepared transaction/, '... that says why');
+like($err, qr/cannot tell about prepared transaction/, '... that says why');
 $dtx->prepared_is(1, 1, '... and it has done nothing');
 $dtx->sql(q{
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no room on record'; END $$;

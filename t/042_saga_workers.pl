@@ -374,11 +374,11 @@ $dtx->sql('ALTER ROLE r3 CONNECTION LIMIT 0');
 setting('pg_dtx.saga_workers', 4);
 $books->ended($books->start('move'), 'completed', 'saga of a role that is all right');
 ok($coord->poll_query_until('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga scheduler'}, 1), 'scheduler is there');
-ok(pump_log($log, qr/sagas of role "r1" wait because it is not permitted to log in/), 'the log says who may not log in');
-my @said = log_since($log) =~ /wait because/g;
+ok(pump_log($log, qr/sagas of role "r1" wait\n.*DETAIL:  The role is not permitted to log in/), 'the log says who may not log in');
+my @said = log_since($log) =~ /sagas of role "r1" wait/g;
 is(scalar @said, 1, '... once');
 $dtx->poll($coord, q{SELECT state || ' ' || reason FROM dtx.sagas WHERE role IS NULL AND state = 'failed'},
-	'failed step "local" can\'t be executed: the role that has started the saga does not exist', 'sagas of a role that was dropped fail');
+	'failed step "local" cannot be executed: the role that has started the saga does not exist', 'sagas of a role that was dropped fail');
 cmp_ok(scalar(() = log_since($log) =~ /too many connections for role/g), '<', 8, 'who can not connect is not tried in a loop');
 $dtx->sql('ALTER ROLE r3 CONNECTION LIMIT -1');
 $dtx->poll($coord, q{SELECT count(*) FROM dtx.sagas WHERE name = 'who' AND role = 'r3' AND state = 'completed'},
@@ -483,7 +483,7 @@ $dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg
 	1, 'a saga hangs');
 my ($status, undef, $stderr) = $coord->psql('postgres', 'DROP EXTENSION pg_dtx CASCADE');
 isnt($status, 0, 'DROP EXTENSION is refused while a saga has not ended');
-like($stderr, qr/cannot drop the sagas of "pg_dtx", because some have not ended.*HINT:  .*dtx\.force_saga/s, '... and why');
+like($stderr, qr/cannot drop the sagas of "pg_dtx"\n.*DETAIL:  Some have not ended.*HINT:  .*dtx\.force_saga/s, '... and why');
 is($dtx->sql("SELECT state FROM dtx.sagas WHERE id = $id"), 'running', '... and it is all there');
 $dtx->sql(q{SELECT dtx.force_saga(id, 'compensated', 'test') FROM dtx.sagas WHERE finished_at IS NULL});
 $dtx->sql('DROP EXTENSION pg_dtx CASCADE');

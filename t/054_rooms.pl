@@ -1,4 +1,4 @@
-# src/: who includes whom, who is built, and who knows PostgreSQL's version.
+# src/: who includes whom, who is built, who knows PostgreSQL's version, and how errors are worded.
 use strict;
 use warnings FATAL => 'all';
 
@@ -66,6 +66,23 @@ is(join("\n", @circles), '', 'modules use each other in no circle');
 my ($objects) = content('../Makefile') =~ /^OBJS = \\\n((?:\t\S+ \\\n)*\t\S+\n)/m;
 is_deeply([ sort map { s/\.o$/.c/r } $objects =~ /(\S+\.o)/g ], [ sort map { "src/$_" } glob('*.c'), glob('*/*.c') ],
 	'the Makefile names every file');
+
+# The primary message says what, DETAIL says why: "because" is not for the former.
+my @because;
+for my $file (glob('*/*.c'))
+{
+	my $text = content($file);
+	while ($text =~ /\b(?:errmsg|errmsg_plural)\(((?:[^()"]|"(?:[^"\\]|\\.)*"|\([^()]*\))*)\)/g)
+	{
+		my $message = $1;
+		push @because, "$file: $message" if $message =~ /\bbecause\b|can't/;
+	}
+}
+for my $file (glob('../schema/*.sql'))
+{
+	push @because, map { "$file: $_" } grep { /\bbecause\b|can''t/ } content($file) =~ /(?:\bMESSAGE = |\bRAISE \w+ ').*/g;
+}
+is(join("\n", @because), '', 'primary error messages give no reasons');
 
 # What a newcomer finds.
 my $page = content('../docs/architecture.md');

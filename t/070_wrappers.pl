@@ -139,7 +139,7 @@ CREATE FOREIGN TABLE parts1 PARTITION OF parts FOR VALUES IN (7) SERVER past_s1
 	OPTIONS (table_name 'acct');
 });
 
-my $cant = qr/ERROR:  .*server "(past_s1|s2)" can't take part in an atomic commit/;
+my $cant = qr/ERROR:  .*server "(past_s1|s2)" cannot take part in an atomic commit/;
 
 sub refused
 {

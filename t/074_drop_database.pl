@@ -31,11 +31,11 @@ leave();
 $dtx->sql('ALTER SYSTEM SET pg_dtx.resolver = off');
 $coord->restart;
 my ($ret, $out, $err) = $coord->psql('postgres', 'DROP DATABASE other');
-like($err, qr/cannot drop database "other", because transactions of pg_dtx may be in doubt.*HINT.*FORCE/s,
+like($err, qr/cannot drop database "other"\n.*DETAIL:  Transactions of pg_dtx may be in doubt.*HINT.*FORCE/s,
 	'resolver off after a restart: refused');
 $coord->safe_psql('postgres', 'ALTER DATABASE other ALLOW_CONNECTIONS false');
 ($ret, $out, $err) = $coord->psql('postgres', 'DROP DATABASE other');
-like($err, qr/cannot drop database "other", because transactions of pg_dtx may be in doubt/,
+like($err, qr/cannot drop database "other"\n.*DETAIL:  Transactions of pg_dtx may be in doubt/,
 	'... also where nobody may connect');
 is($coord->safe_psql('postgres', 'SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE $$%drop guard$$'),
 	'0', 'whoever has looked is gone');
@@ -61,7 +61,7 @@ $coord->restart;
 $dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx launcher'}, '1',
 	'PostgreSQL\'s own launcher and ours take all workers');
 ($ret, $out, $err) = $coord->psql('postgres', 'DROP DATABASE other');
-like($err, qr/cannot drop database "other", because it is not known whether transactions of pg_dtx are in doubt.*HINT.*max_worker_processes/s,
+like($err, qr/cannot drop database "other"\n.*DETAIL:  It is not known whether transactions of pg_dtx are in doubt.*HINT.*max_worker_processes/s,
 	'no worker: refused');
 ($ret, $out, $err) = $coord->psql('postgres', 'DROP DATABASE other WITH (FORCE)');
 is($err, '', '... unless it is forced');

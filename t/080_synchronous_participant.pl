@@ -88,7 +88,7 @@ for my $how ('prepare_timeout', 'cancel')
 	like($s->stderr,
 		$how eq 'cancel' ?
 		qr/ERROR:  40000: could not prepare transaction on server "s1": it is prepared, but the server has not waited/ :
-		qr/ERROR:  57014: canceling COMMIT because servers did not answer in time: "s1"/,
+		qr/ERROR:  57014: canceling COMMIT due to timeout waiting for servers: "s1"/,
 		"PREPARE, $how: refused");
 
 	# The rollback does not wait for the standby either.

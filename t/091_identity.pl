@@ -61,7 +61,7 @@ ok(passes($copy), 'base backup: its resolver works');
 like($copy->safe_psql('postgres', $suspended), qr/recovered from a backup/, '... and knows what it is');
 $dtx->prepared_is($_, 1, "... nothing is touched on s$_") for 1, 2;
 is(reasons($copy), $waits, '... and it is said why');
-ok($copy->log_contains(qr/resolution of earlier transactions is suspended.*recovered from a backup/), '... also in the log');
+ok($copy->log_contains(qr/resolution of earlier transactions is suspended\n.*recovered from a backup/), '... also in the log');
 my ($ret, $out, $err) = $copy->psql('postgres', q{SELECT dtx.adopt_identity(' ')});
 like($err, qr/a reason must be given/, 'a reason is needed');
 

@@ -191,7 +191,7 @@ for my $what (sort keys %hangs)
 		cmp_ok(time - $begin, '<', 10, '... at once');
 		is($books->state($id), $call =~ /completed/ ? 'completed' : 'compensated', '... and the saga is what it was to be');
 		like($dtx->sql("SELECT state FROM dtx.saga_steps WHERE saga = $bystander"), qr/running/, '... and the other one goes on');
-		is(history($id, 'message'), $call =~ /completed/ ? 'enough' : "enough\ncanceling saga step because its saga was canceled",
+		is(history($id, 'message'), $call =~ /completed/ ? 'enough' : "enough\ncanceling saga step due to cancellation of its saga",
 			'... which its history tells');
 		$dtx->sql("SELECT dtx.force_saga($bystander, 'completed', 'test')");
 		$dtx->poll($node // $coord, $hanging, 0, '... until it is stopped, too');

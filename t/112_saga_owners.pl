@@ -43,7 +43,7 @@ is($dtx->sql("SELECT result FROM dtx.saga_steps WHERE saga = $renamed AND step =
 cmp_ok(as('bob', q{SELECT dtx.start_saga('al-ice.note')}), '>', 0, '... whose definitions have moved with it');
 is($dtx->sql("SELECT dtx.wait_saga($orphan, '60 s')"), 'failed', 'a saga of a role that was dropped fails');
 is($dtx->sql("SELECT concat_ws('|', coalesce(role, '(null)'), coalesce(owner, '(null)'), reason) FROM dtx.sagas WHERE id = $orphan"),
-	q{(null)|(null)|step "who" can't be executed: the role that has started the saga does not exist}, '... and says why');
+	q{(null)|(null)|step "who" cannot be executed: the role that has started the saga does not exist}, '... and says why');
 is($dtx->sql("SELECT result FROM dtx.saga_steps WHERE saga = $orphan AND step = 'who'"), '', '... and nobody else has done its step');
 $dtx->sql("SELECT dtx.retry_saga($orphan)");
 is($dtx->sql("SELECT dtx.wait_saga($orphan, '60 s')"), 'failed', '... nor does anybody if it is tried again');
@@ -157,7 +157,7 @@ $coord->reload;
 $dtx->poll($coord, q{SELECT current_setting('pg_dtx.saga_workers')}, '0', 'no workers');
 $mallory->run('COMMIT');
 $bob->finish;
-like($bob->stderr, qr/cannot drop definition "quick", because 1 of its sagas have not ended/, '... and is refused');
+like($bob->stderr, qr/cannot drop definition "quick"\n.*DETAIL:  Sagas of it that have not ended: 1/, '... and is refused');
 $dtx->sql(q{SELECT dtx.force_saga(id, 'completed', 'test') FROM dtx.sagas WHERE name = 'quick' AND finished_at IS NULL});
 $bob->run(q{BEGIN; SELECT dtx.drop_saga_definition('quick')});
 $mallory->start(q{SELECT dtx.start_saga('quick')});

@@ -98,7 +98,7 @@ DtxOwnWritesAwait(DtxConnection *c)
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("server \"%s\" has not confirmed an earlier transaction of this session yet",
 							h->server_name),
-					 errdetail("That transaction has committed, but what it did on this server can't be seen there before it is confirmed."),
+					 errdetail("That transaction has committed, but what it did on this server cannot be seen there before it is confirmed."),
 					 errhint("Try again later.  The resolver goes on until it is confirmed; view \"dtx.in_doubt\" shows what is left.")));
 
 		/* As long as we are responsible, the resolver keeps away from it. */

@@ -185,7 +185,7 @@ check_not_passed_by(void)
 	server = GetForeignServer(linitial_oid(servers));
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("server \"%s\" can't take part in an atomic commit",
+			 errmsg("server \"%s\" cannot take part in an atomic commit",
 					server->servername),
 			 errdetail("Its foreign-data wrapper \"%s\" does not call libpq through pg_dtx.",
 					   GetForeignDataWrapper(server->fdwid)->fdwname),

@@ -116,7 +116,7 @@ is_switched_off(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("extension \"%s\" was dropped while the transaction ran",
 						"pg_dtx"),
-				 errdetail("The transaction can't be committed atomically on all servers."),
+				 errdetail("The transaction cannot be committed atomically on all servers."),
 				 errhint("Try it again, or set \"pg_dtx.two_phase_commit\" to off.")));
 	DtxProtectionMissing(count_local_writer() + count_writers());
 	return true;
@@ -500,7 +500,7 @@ throw_timeout(void)
 	DtxRepliesGiveUp();
 	ereport(ERROR,
 			(errcode(ERRCODE_QUERY_CANCELED),
-			 errmsg("canceling COMMIT because servers did not answer in time: %s",
+			 errmsg("canceling COMMIT due to timeout waiting for servers: %s",
 					DtxRepliesNames()),
 			 errdetail("There was no answer within %d ms (\"pg_dtx.prepare_timeout\").",
 					   dtx_prepare_timeout),

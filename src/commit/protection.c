@@ -79,7 +79,7 @@ DtxProtectionMissing(int nodes)
 			(errcode(error ? ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE :
 					 ERRCODE_WARNING),
 			 error ?
-			 errmsg("transaction wrote on several servers, but can't be committed atomically") :
+			 errmsg("transaction wrote on several servers, but cannot be committed atomically") :
 			 errmsg("transaction wrote on several servers, but is not committed atomically"),
 			 dtx_two_phase_commit ?
 			 errdetail("Extension \"%s\" is not installed in this database.",
@@ -144,8 +144,8 @@ check_statement(Node *stmt)
 					 strcmp(rename->subname, DTX_INTERNAL_SCHEMA) == 0))
 					ereport(ERROR,
 							(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-							 errmsg("cannot rename schema \"%s\", because extension \"%s\" needs it",
-									rename->subname, DTX_EXTENSION)));
+							 errmsg("cannot rename schema \"%s\"", rename->subname),
+							 errdetail("Extension \"%s\" needs it.", DTX_EXTENSION)));
 				refuse_relation(member_relation(rename->relation));
 				break;
 			}
@@ -161,8 +161,9 @@ check_statement(Node *stmt)
 				if (alter->action < 0 && strcmp(alter->extname, DTX_EXTENSION) == 0)
 					ereport(ERROR,
 							(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-							 errmsg("cannot take objects out of extension \"%s\", because it needs them",
-									DTX_EXTENSION)));
+							 errmsg("cannot take objects out of extension \"%s\"",
+									DTX_EXTENSION),
+							 errdetail("It needs them.")));
 				break;
 			}
 
@@ -253,7 +254,8 @@ refuse_relation(Oid relid)
 	if (OidIsValid(relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot change \"%s.%s\", because extension \"%s\" needs it as it is",
+				 errmsg("cannot change \"%s.%s\"",
 						get_namespace_name(get_rel_namespace(relid)),
-						get_rel_name(relid), DTX_EXTENSION)));
+						get_rel_name(relid)),
+				 errdetail("Extension \"%s\" needs it as it is.", DTX_EXTENSION)));
 }

@@ -219,7 +219,7 @@ check_committable(DtxParticipant *p)
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("connection to server \"%s\" was lost",
 						c->endpoint.server_name),
-				 errdetail("The transaction on that server can't be committed.")));
+				 errdetail("The transaction on that server cannot be committed.")));
 	if (status == PQTRANS_INTRANS)
 		return;
 
@@ -238,10 +238,10 @@ check_committable(DtxParticipant *p)
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("connection to server \"%s\" was lost",
 						c->endpoint.server_name),
-				 errdetail("The transaction on that server can't be committed.")));
+				 errdetail("The transaction on that server cannot be committed.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_IN_FAILED_SQL_TRANSACTION),
-			 errmsg("transaction on server \"%s\" can't be committed",
+			 errmsg("transaction on server \"%s\" cannot be committed",
 					c->endpoint.server_name),
 			 status == PQTRANS_INERROR ?
 			 errdetail("A command failed there, and the remote transaction was aborted.") :

@@ -233,7 +233,7 @@ DtxFinishGid(Oid serverid, Oid umid, const char *gid, DtxDecision decision,
 		if (DtxVisitLeadsElsewhere(v, system_id))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("server \"%s\" can't tell about prepared transaction \"%s\"",
+					 errmsg("server \"%s\" cannot tell about prepared transaction \"%s\"",
 							server->servername, gid),
 					 errdetail_internal("%s.", DTX_GONE_LEADS_ELSEWHERE)));
 		if (f == NULL || f->state == DTX_LISTED_GONE)

@@ -117,7 +117,7 @@ DtxGoneStandbyAway(DtxVisit *v)
 	if (v->no_witness == NULL)
 		return STANDBY_AWAY;
 	old = MemoryContextSwitchTo(v->cxt);
-	text = psprintf("whether its server's synchronous standby has it can't be found out: %s",
+	text = psprintf("whether its server's synchronous standby has it cannot be found out: %s",
 					v->no_witness);
 
 	MemoryContextSwitchTo(old);

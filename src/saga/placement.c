@@ -174,8 +174,8 @@ role_may_connect(DtxScheduler *s, Oid role)
 	if (!state->refused && name != NULL)
 		ereport(WARNING,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-				 errmsg("sagas of role \"%s\" wait because it is not permitted to log in",
-						name),
+				 errmsg("sagas of role \"%s\" wait", name),
+				 errdetail("The role is not permitted to log in."),
 				 errhint("Use ALTER ROLE ... LOGIN, or end its sagas with dtx.force_saga().")));
 	else if (name == NULL)
 	{
@@ -459,8 +459,7 @@ stop_one(DtxScheduler *s, Oid for_role, int share)
 	victim_worker->stop = true;
 	DtxSagaWorkerDismiss(victim_worker);
 	ereport(LOG,
-			(errmsg("stopping a step of saga " INT64_FORMAT " because sagas of another role have no worker",
-					victim->saga),
-			 errdetail("It is tried again, and this was no attempt."),
+			(errmsg("stopping a step of saga " INT64_FORMAT, victim->saga),
+			 errdetail("Sagas of another role have no worker. The step is tried again, and this was no attempt."),
 			 errhint("You might need to increase \"%s\".", "pg_dtx.saga_workers")));
 }

@@ -333,7 +333,7 @@ DtxStepFailed(DtxStep *step, ErrorData *edata)
 				message = "canceling saga step due to \"pg_dtx.saga_step_timeout\"";
 				break;
 			case DTX_SAGA_STOP_ENDED:
-				message = "canceling saga step because its saga was canceled";
+				message = "canceling saga step due to cancellation of its saga";
 				break;
 			default:
 				break;

@@ -253,7 +253,7 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 				  "A pooler works in session mode only. In other modes the settings of postgres_fdw's sessions get lost, and with them the meaning of values that are exchanged.");
 		add_check(rsinfo, "version", probe.version >= OLDEST_REMOTE_VERSION,
 				  psprintf("PostgreSQL %s", DtxVersionText(probe.version)),
-				  "A server older than PostgreSQL 10 can't tell whether a transaction wrote there, so that even readers are prepared.");
+				  "A server older than PostgreSQL 10 cannot tell whether a transaction wrote there, so that even readers are prepared.");
 		add_check(rsinfo, "identity",
 				  probe.system_id != 0 && probe.timeline != 0,
 				  probe.system_id == 0 ?
@@ -293,7 +293,7 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 
 	if (dtx_resolver && probe.resolver_error != NULL)
 		add_check(rsinfo, "resolver", 0, probe.resolver_error,
-				  "The resolver can't finish through this user mapping what is in doubt. Add a password to it, or let a superuser set \"password_required\" to \"false\" in it.");
+				  "The resolver cannot finish what is in doubt through this user mapping. Add a password to it, or let a superuser set \"password_required\" to \"false\" in it.");
 	else
 		add_check(rsinfo, "resolver", dtx_resolver,
 				  psprintf("pg_dtx.resolver is %s",

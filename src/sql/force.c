@@ -355,16 +355,14 @@ check_contradiction(const char *gid, DtxDecision decision, DtxDecision decided,
 	if (decided == DTX_COMMIT)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("prepared transaction \"%s\" must not be rolled back, because its transaction has committed",
-						gid),
-				 errdetail("Rolling it back on one server would leave the transaction half done."),
+				 errmsg("prepared transaction \"%s\" must not be rolled back", gid),
+				 errdetail("Its transaction has committed. Rolling it back on one server would leave the transaction half done."),
 				 errhint("Pass override => true to do it nevertheless.")));
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("prepared transaction \"%s\" must not be committed, because its transaction has been rolled back",
-						gid),
-				 errdetail("No decision to commit is recorded. Committing it on one server would leave the transaction half done."),
+				 errmsg("prepared transaction \"%s\" must not be committed", gid),
+				 errdetail("Its transaction has been rolled back: no decision to commit is recorded. Committing it on one server would leave the transaction half done."),
 				 errhint("Pass override => true to do it nevertheless.")));
 }
 
@@ -459,15 +457,14 @@ forget_dropped(const DtxGid *gid, DtxDecision decision,
 		DtxGidFormat(&which, text);
 		audit(text, NULL, decision, decided, reason, by_user);
 		ereport(NOTICE,
-				(errmsg("prepared transaction \"%s\" is forgotten, because it is not to be found",
-						text),
+				(errmsg("prepared transaction \"%s\" is forgotten", text),
 				 decision == DTX_COMMIT ?
-				 errdetail("If a foreign server ever leads to where it is prepared, it is committed there.") :
-				 errdetail("If a foreign server ever leads to where it is prepared, it is rolled back there.")));
+				 errdetail("It is not to be found. If a foreign server ever leads to where it is prepared, it is committed there.") :
+				 errdetail("It is not to be found. If a foreign server ever leads to where it is prepared, it is rolled back there.")));
 		ereport(LOG,
-				(errmsg("user \"%s\" forced prepared transaction \"%s\" to be forgotten, because it is not to be found",
+				(errmsg("user \"%s\" forced prepared transaction \"%s\" to be forgotten",
 						by_user, text),
-				 errdetail("The recorded decision is %s. Reason: %s",
+				 errdetail("It is not to be found. The recorded decision is %s. Reason: %s",
 						   DtxDecisionName(decided), reason)));
 	}
 
@@ -503,9 +500,9 @@ confirm_commit(Oid serverid, const char *gid, uint64 system_id)
 		(error->sqlerrcode != ERRCODE_UNDEFINED_OBJECT || system_id == 0))
 		ereport(ERROR,
 				(errcode(error->sqlerrcode),
-				 errmsg("the decision to commit can't be forgotten yet, because \"%s\" on server \"%s\" could not be committed",
-						gid, DtxServerName(serverid)),
-				 errdetail_internal("%s", error->message),
+				 errmsg("the decision to commit cannot be forgotten yet"),
+				 errdetail("Prepared transaction \"%s\" on server \"%s\" could not be committed: %s",
+						   gid, DtxServerName(serverid), error->message),
 				 errhint("Try again when that server can be reached.")));
 }
 

@@ -65,9 +65,8 @@ dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,
 		objectId == DtxSagaTable() && DtxSagaUnfinished())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("cannot drop the sagas of \"%s\", because some have not ended",
-						"pg_dtx"),
-				 errdetail("What they have done so far would neither be completed nor compensated."),
+				 errmsg("cannot drop the sagas of \"%s\"", "pg_dtx"),
+				 errdetail("Some have not ended. What they have done so far would neither be completed nor compensated."),
 				 errhint("Wait until view \"dtx.sagas\" shows no others than completed and compensated ones, or end them with dtx.force_saga().")));
 
 	/*
@@ -140,9 +139,8 @@ DtxCheckNothingInDoubt(bool current_boot_only)
 	if (pid != 0 || in_doubt || decisions)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("cannot drop the decisions of \"%s\", because transactions may be in doubt",
-						"pg_dtx"),
-				 errdetail("Not all prepared foreign transactions are known to be finished, and the record of what is to become of them would be lost."),
+				 errmsg("cannot drop the decisions of \"%s\"", "pg_dtx"),
+				 errdetail("Transactions may be in doubt: not all prepared foreign transactions are known to be finished, and the record of what is to become of them would be lost."),
 				 pid != 0 ?
 				 errhint("Wait for the session with process ID %d. If it is idle, its COMMIT has not waited for the servers (\"%s\" is off); its next command on each of them will, or its end.",
 						 pid, "pg_dtx.commit_wait") :

@@ -287,9 +287,9 @@ DtxBootRecord(void)
 	if (why != NULL)
 		ereport(WARNING,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("resolution of earlier transactions is suspended, because %s",
-						why),
-				 errdetail("Another server may be alive that is this database, too, or this one may have forgotten what it has decided."),
+				 errmsg("resolution of earlier transactions is suspended"),
+				 errdetail("It seems that %s. Another server may be alive that is this database, too, or this one may have forgotten what it has decided.",
+						   why),
 				 errhint("Call dtx.adopt_identity() if this is the only one, or dtx.change_identity() if it is a copy.")));
 }
 
@@ -413,8 +413,8 @@ DtxBootSuspend(const char *why)
 	update_boot(values, nulls, replaces);
 	ereport(WARNING,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("resolution of earlier transactions is suspended, because %s",
-					why),
+			 errmsg("resolution of earlier transactions is suspended"),
+			 errdetail("It seems that %s.", why),
 			 errhint("Call dtx.adopt_identity() if this is the only server with this database, after the other one was stopped for good, or dtx.change_identity() if it is a copy.")));
 }
 

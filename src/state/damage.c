@@ -227,7 +227,7 @@ DtxDamageRecord(const DtxGid *gid, const char *server, DtxDecision decided,
 				 found == DTX_FOUND_REAPPEARED ?
 				 errmsg("prepared transaction \"%s\" is there again on server \"%s\", which had committed it",
 						text, server) :
-				 errmsg("prepared transaction \"%s\" was finished on server \"%s\", and it can't be found out how",
+				 errmsg("prepared transaction \"%s\" was finished on server \"%s\", and it cannot be found out how",
 						text, server),
 				 errdetail_internal("%s", found_detail(decided, found)),
 				 errhint("Compare the data and repair it by hand, then call dtx.acknowledge_damage(). View \"dtx.damage\" shows the transaction until then.")));

@@ -101,7 +101,7 @@ DtxTableOid(DtxTable *table)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s.%s\" of extension \"%s\" is missing",
 						DTX_INTERNAL_SCHEMA, table->name, DTX_EXTENSION),
-				 errdetail("It, or its schema, was renamed, moved, or taken out of the extension. Without it, transactions can't be committed atomically."),
+				 errdetail("It, or its schema, was renamed, moved, or taken out of the extension. Without it, transactions cannot be committed atomically."),
 				 errhint("Undo that, or drop the extension and create it again.")));
 	return relid;
 }

@@ -128,17 +128,15 @@ DtxDropGuardCheck(Oid dbid, const char *name)
 		case ANSWER_DECISIONS:
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_IN_USE),
-					 errmsg("cannot drop database \"%s\", because transactions of pg_dtx may be in doubt",
-							name),
-					 errdetail("Its table dtx_internal.decision has decisions that are not known to be carried out on all servers, and they would be lost."),
+					 errmsg("cannot drop database \"%s\"", name),
+					 errdetail("Transactions of pg_dtx may be in doubt: its table dtx_internal.decision has decisions that are not known to be carried out on all servers, and they would be lost."),
 					 errhint("Wait until the resolver of that database (\"pg_dtx.resolver\") has deleted them, or use WITH (FORCE).")));
 			break;
 		case ANSWER_UNKNOWN:
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("cannot drop database \"%s\", because it is not known whether transactions of pg_dtx are in doubt",
-							name),
-					 errdetail("No background worker could look into its table dtx_internal.decision."),
+					 errmsg("cannot drop database \"%s\"", name),
+					 errdetail("It is not known whether transactions of pg_dtx are in doubt: no background worker could look into its table dtx_internal.decision."),
 					 errhint("See the server log, increase \"%s\" if there are too few of them, or use WITH (FORCE).",
 							 "max_worker_processes")));
 	}

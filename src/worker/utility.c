@@ -89,9 +89,8 @@ refuse_while_in_doubt(DropdbStmt *stmt, Oid dbid)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_IN_USE),
-			 errmsg("cannot drop database \"%s\", because transactions of pg_dtx are in doubt",
-					stmt->dbname),
-			 errdetail("What they have prepared on other servers would stay locked there, and the record of what is to become of it would be lost."),
+			 errmsg("cannot drop database \"%s\"", stmt->dbname),
+			 errdetail("Transactions of pg_dtx are in doubt. What they have prepared on other servers would stay locked there, and the record of what is to become of it would be lost."),
 			 errhint("Wait until view \"dtx.in_doubt\" in that database is empty, finish them with dtx.force_in_doubt(), or use WITH (FORCE).")));
 }
 
