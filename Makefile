@@ -56,8 +56,14 @@ OBJS = \
 	src/exec/run.o \
 	src/exec/statements.o \
 	src/net/cancel.o \
+	src/net/hosts.o \
 	src/net/names.o \
 	src/net/remote.o \
+	src/net/remote_command.o \
+	src/net/remote_connect.o \
+	src/net/remote_park.o \
+	src/net/remote_set.o \
+	src/net/remote_wait.o \
 	src/net/route.o \
 	src/net/target.o \
 	src/net/text.o \

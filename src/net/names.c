@@ -6,7 +6,7 @@
  * libpq looks host names up with getaddrinfo(), which returns when a name server
  * has answered or all of them have been waited for, and cannot be interrupted.  One
  * name that is never answered would stop all that a resolver does, for minutes.  So
- * libpq gets addresses from us (remote.c), and this file finds them with c-ares,
+ * libpq gets addresses from us (hosts.c), and this file finds them with c-ares,
  * whose lookups are sockets and timers in the caller's own loop: no thread, no other
  * process.
  *
@@ -169,7 +169,7 @@ static void begin_queued(void);
 static void make_room(void);
 
 /* ----------------------------------------------------------------
- * For remote.c
+ * For remote_wait.c and remote_set.c
  * ----------------------------------------------------------------
  */
 

@@ -16,6 +16,8 @@
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "net/remote.h"
+#include "net/remote_set.h"
+#include "net/remote_wait.h"
 #include "net/route.h"
 #include "net/target.h"
 #include "net/wrapper.h"

@@ -37,6 +37,7 @@
 #include "libpq-fe.h"
 #include "miscadmin.h"
 #include "net/remote.h"
+#include "net/remote_command.h"
 #include "net/text.h"
 #include "nodes/pg_list.h"
 #include "resolve/gone.h"

@@ -24,6 +24,7 @@
 #include "miscadmin.h"
 #include "net/protocol.h"
 #include "net/remote.h"
+#include "net/remote_command.h"
 #include "net/text.h"
 #include "nodes/pg_list.h"
 #include "resolve/questions.h"

@@ -21,6 +21,7 @@
 #include "base/settings.h"
 #include "miscadmin.h"
 #include "net/remote.h"
+#include "net/remote_set.h"
 #include "nodes/pg_list.h"
 #include "resolve/resolver.h"
 #include "state/boot.h"

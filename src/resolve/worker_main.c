@@ -13,6 +13,7 @@
 #include "base/settings.h"
 #include "miscadmin.h"
 #include "net/remote.h"
+#include "net/remote_wait.h"
 #include "nodes/pg_list.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
