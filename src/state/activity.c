@@ -38,6 +38,7 @@
 #include "base/backoff.h"
 #include "base/compat.h"
 #include "base/gid.h"
+#include "base/process.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "state/activity.h"
@@ -74,6 +75,8 @@ static ActivitySlot *my_slot = NULL;
 
 static void activity_attach(void);
 static void activity_detach(int code, Datum arg);
+static bool next_slot(ActivitySlot **slot, LWLockMode mode);
+static void end_slots(ActivitySlot *slot);
 
 Size
 DtxActivityShmemSize(void)
@@ -129,6 +132,7 @@ activity_attach(void)
 static void
 activity_detach(int code, Datum arg)
 {
+	DtxAssertExiting();
 	LWLockAcquire(&my_slot->lock, LW_EXCLUSIVE);
 	my_slot->pub.pid = 0;
 	my_slot->pub.state = DTX_IDLE;
@@ -308,6 +312,31 @@ DtxActivityForgetRow(void)
 }
 
 /*
+ * A walk over all slots: begins with *slot NULL, and goes from the slot that it is at
+ * and holds the lock of to the next one.  Returns false at the end, with *slot NULL.  Who
+ * ends it before calls end_slots(); nothing that throws may come between.
+ */
+static bool
+next_slot(ActivitySlot **slot, LWLockMode mode)
+{
+	int			next = *slot == NULL ? 0 : *slot - activity->slots + 1;
+
+	end_slots(*slot);
+	*slot = next < activity->nslots ? &activity->slots[next] : NULL;
+	if (*slot != NULL)
+		LWLockAcquire(&(*slot)->lock, mode);
+	return *slot != NULL;
+}
+
+/* Let go of where a walk is; NULL: it has come to its end. */
+static void
+end_slots(ActivitySlot *slot)
+{
+	if (slot != NULL)
+		LWLockRelease(&slot->lock);
+}
+
+/*
  * Is a live backend of this boot taking care of this gid?
  *
  * "false" is final for a gid of this boot: a backend answers for a transaction
@@ -321,23 +350,18 @@ DtxActivityForgetRow(void)
 bool
 DtxActivityResponsible(const DtxGid *gid)
 {
+	ActivitySlot *slot = NULL;
 	bool		responsible = false;
 
 	/* Gids of an earlier life, or of another machine, have nobody here. */
 	if (gid->boot_id != DtxBootId())
 		return false;
 
-	for (int i = 0; i < activity->nslots && !responsible; i++)
-	{
-		ActivitySlot *slot = &activity->slots[i];
-
-		LWLockAcquire(&slot->lock, LW_SHARED);
-		if (slot->pub.pid != 0 && slot->pub.dbid == gid->dbid &&
+	while (!responsible && next_slot(&slot, LW_SHARED))
+		responsible = slot->pub.pid != 0 && slot->pub.dbid == gid->dbid &&
 			slot->committing_xid == gid->xid &&
-			(slot->takeover_at == 0 || !DtxIsDue(slot->takeover_at)))
-			responsible = true;
-		LWLockRelease(&slot->lock);
-	}
+			(slot->takeover_at == 0 || !DtxIsDue(slot->takeover_at));
+	end_slots(slot);
 
 	/*
 	 * The second witness is the proc array: a transaction that PostgreSQL
@@ -365,22 +389,17 @@ DtxActivityResponsible(const DtxGid *gid)
 bool
 DtxActivityOwnsRow(uint64 boot_id, uint64 xid)
 {
+	ActivitySlot *slot = NULL;
 	bool		owned = false;
 
 	if (boot_id != DtxBootId())
 		return false;
 
-	for (int i = 0; i < activity->nslots && !owned; i++)
-	{
-		ActivitySlot *slot = &activity->slots[i];
-
-		LWLockAcquire(&slot->lock, LW_SHARED);
-		if ((slot->row_dbid == MyDatabaseId && slot->row_xid == xid) ||
+	while (!owned && next_slot(&slot, LW_SHARED))
+		owned = (slot->row_dbid == MyDatabaseId && slot->row_xid == xid) ||
 			(slot->pub.pid != 0 && slot->pub.dbid == MyDatabaseId &&
-			 slot->committing_xid == xid))
-			owned = true;
-		LWLockRelease(&slot->lock);
-	}
+			 slot->committing_xid == xid);
+	end_slots(slot);
 	return owned;
 }
 
@@ -391,19 +410,15 @@ DtxActivityOwnsRow(uint64 boot_id, uint64 xid)
 bool
 DtxActivityConfirmed(uint64 boot_id, uint64 xid)
 {
+	ActivitySlot *slot = NULL;
 	bool		confirmed = false;
 
 	if (boot_id != DtxBootId())
 		return false;
 
-	for (int i = 0; i < activity->nslots && !confirmed; i++)
-	{
-		ActivitySlot *slot = &activity->slots[i];
-
-		LWLockAcquire(&slot->lock, LW_SHARED);
+	while (!confirmed && next_slot(&slot, LW_SHARED))
 		confirmed = slot->row_dbid == MyDatabaseId && slot->row_xid == xid;
-		LWLockRelease(&slot->lock);
-	}
+	end_slots(slot);
 	return confirmed;
 }
 
@@ -418,24 +433,22 @@ DtxActivityConfirmed(uint64 boot_id, uint64 xid)
 bool
 DtxActivityAdoptRow(uint64 boot_id, uint64 xid)
 {
+	ActivitySlot *slot = NULL;
 	bool		adopted = false;
 
 	if (boot_id != DtxBootId())
 		return false;
 
-	for (int i = 0; i < activity->nslots && !adopted; i++)
+	while (!adopted && next_slot(&slot, LW_EXCLUSIVE))
 	{
-		ActivitySlot *slot = &activity->slots[i];
-
-		LWLockAcquire(&slot->lock, LW_EXCLUSIVE);
 		if (slot->pub.pid == 0 && slot->row_dbid == MyDatabaseId &&
 			slot->row_xid == xid)
 		{
 			slot->row_xid = 0;
 			adopted = true;
 		}
-		LWLockRelease(&slot->lock);
 	}
+	end_slots(slot);
 	return adopted;
 }
 
@@ -446,18 +459,16 @@ DtxActivityAdoptRow(uint64 boot_id, uint64 xid)
 int
 DtxActivityAnyCommitting(void)
 {
+	ActivitySlot *slot = NULL;
 	int			pid = 0;
 
-	for (int i = 0; i < activity->nslots && pid == 0; i++)
+	while (pid == 0 && next_slot(&slot, LW_SHARED))
 	{
-		ActivitySlot *slot = &activity->slots[i];
-
-		LWLockAcquire(&slot->lock, LW_SHARED);
 		if (slot->pub.pid != MyProcPid && slot->pub.dbid == MyDatabaseId &&
 			slot->committing_xid != 0)
 			pid = slot->pub.pid;
-		LWLockRelease(&slot->lock);
 	}
+	end_slots(slot);
 	return pid;
 }
 

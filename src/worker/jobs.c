@@ -140,22 +140,23 @@ DtxJobsFindDatabases(void)
 void
 DtxJobsNoteExits(void)
 {
+	DtxSlotScan scan = {
+		.states = DTX_SLOT_BIT(DTX_SLOT_STARTING) | DTX_SLOT_BIT(DTX_SLOT_EXITED)
+	};
+	DtxWorkerSlot *entry;
 	HASH_SEQ_STATUS seq;
 	DtxJobDatabase *db;
 
 	DtxAssertInWorker();
+
 	/* Those that were attached have left a note. */
 	LWLockAcquire(&DtxWorkers->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < DtxWorkers->nworkers; i++)
+	while ((entry = DtxSlotNext(&scan)) != NULL)
 	{
-		DtxWorkerSlot *entry = &DtxWorkers->workers[i];
-
 		/* Workers of sagas are for their scheduler to collect, if it lives. */
 		if (entry->kind == DTX_WORKER_SAGA)
 		{
-			if ((entry->state == DTX_SLOT_EXITED ||
-				 entry->state == DTX_SLOT_STARTING) &&
-				DtxSlotFind(DTX_WORKER_SCHEDULER, entry->dbid,
+			if (DtxSlotFind(DTX_WORKER_SCHEDULER, entry->dbid,
 							DTX_SLOT_RUNNING, DTX_SLOT_RUNNING) == NULL)
 				DtxSlotGiveBack(entry);
 			continue;

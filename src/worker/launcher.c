@@ -22,6 +22,7 @@
 #include "access/twophase.h"
 #include "base/backoff.h"
 #include "base/compat.h"
+#include "base/process.h"
 #include "base/settings.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
@@ -70,6 +71,11 @@ static bool start_reserved(DtxJobDatabase *db);
 void
 dtx_launcher_main(Datum arg)
 {
+	DtxSlotScan scan = {
+		.kinds = DTX_SLOT_LAUNCHED,
+		.states = DTX_SLOT_BIT(DTX_SLOT_STARTING) | DTX_SLOT_BIT(DTX_SLOT_EXITED)
+	};
+	DtxWorkerSlot *entry;
 	MemoryContext loop_cxt;
 	DtxMoment	next_scan = 0;
 	DtxMoment	no_slot_logged_at = 0;
@@ -113,21 +119,15 @@ dtx_launcher_main(Datum arg)
 	 * Those that an earlier launcher was starting: we have no handle to learn
 	 * of their fate, so do not let them in any more.
 	 */
-	for (int i = 0; i < DtxWorkers->nworkers; i++)
-	{
-		DtxWorkerSlot *entry = &DtxWorkers->workers[i];
-
-		if (entry->kind != DTX_WORKER_SAGA &&
-			(entry->state == DTX_SLOT_STARTING || entry->state == DTX_SLOT_EXITED))
-			DtxSlotGiveBack(entry);
-	}
+	while ((entry = DtxSlotNext(&scan)) != NULL)
+		DtxSlotGiveBack(entry);
 	LWLockRelease(&DtxWorkers->lock);
 
 	for (;;)
 	{
 		long		timeout;
 		long		left;
-		bool		scan;
+		bool		look;
 
 		ResetLatch(MyLatch);
 
@@ -141,13 +141,13 @@ dtx_launcher_main(Datum arg)
 		DtxInDoubtReport();
 
 		LWLockAcquire(&DtxWorkers->lock, LW_EXCLUSIVE);
-		scan = DtxWorkers->scan;
+		look = DtxWorkers->scan;
 		DtxWorkers->scan = false;
 		LWLockRelease(&DtxWorkers->lock);
 
 		timeout = Max(MIN_SCAN_INTERVAL,
 					  Min(MAX_SCAN_INTERVAL, dtx_resolve_interval));
-		if (scan || DtxIsDue(next_scan))
+		if (look || DtxIsDue(next_scan))
 		{
 			next_scan = DtxIn(timeout);
 			DtxJobsFindDatabases();
@@ -169,6 +169,7 @@ dtx_launcher_main(Datum arg)
 static void
 launcher_exit(int code, Datum arg)
 {
+	DtxAssertExiting();
 	LWLockAcquire(&DtxWorkers->lock, LW_EXCLUSIVE);
 	DtxWorkers->launcher_pid = 0;
 	DtxWorkers->launcher_latch = NULL;
@@ -181,16 +182,17 @@ launcher_exit(int code, Datum arg)
 static int
 count_starting(void)
 {
+	DtxSlotScan scan = {
+		.kinds = DTX_SLOT_LAUNCHED,
+		.states = DTX_SLOT_BIT(DTX_SLOT_STARTING) | DTX_SLOT_BIT(DTX_SLOT_RUNNING)
+	};
+	DtxWorkerSlot *entry;
 	int			starting = 0;
 
 	LWLockAcquire(&DtxWorkers->lock, LW_SHARED);
-	for (int i = 0; i < DtxWorkers->nworkers; i++)
+	while ((entry = DtxSlotNext(&scan)) != NULL)
 	{
-		DtxWorkerSlot *entry = &DtxWorkers->workers[i];
-
-		if (entry->kind < DTX_LAUNCHED_KINDS &&
-			(entry->state == DTX_SLOT_STARTING ||
-			 (entry->state == DTX_SLOT_RUNNING && !entry->started)))
+		if (entry->state == DTX_SLOT_STARTING || !entry->started)
 			starting++;
 	}
 	LWLockRelease(&DtxWorkers->lock);

@@ -74,7 +74,11 @@ DtxWorkerRegister(DtxWorkerKind kind, Oid dbid, Oid role, DtxWorkerKey *key,
 		"dtx_resolver_main", "dtx_saga_scheduler_main", "dtx_saga_worker_main"
 	};
 	BackgroundWorker worker;
-	DtxWorkerSlot *entry = NULL;
+	DtxSlotScan scan = {
+		.states = DTX_SLOT_BIT(DTX_SLOT_FREE),
+		.next = DTX_RESERVED_SLOT + 1
+	};
+	DtxWorkerSlot *entry;
 	MemoryContext old;
 	bool		first_saga;
 	bool		ok;
@@ -89,14 +93,9 @@ DtxWorkerRegister(DtxWorkerKind kind, Oid dbid, Oid role, DtxWorkerKey *key,
 		LWLockRelease(&DtxWorkers->lock);
 		return DTX_BLOCKED;
 	}
-	for (int i = DTX_RESERVED_SLOT + 1; i < DtxWorkers->nworkers && entry == NULL; i++)
-	{
-		if (DtxWorkers->workers[i].state == DTX_SLOT_FREE)
-		{
-			entry = &DtxWorkers->workers[i];
-			key->index = i;
-		}
-	}
+	entry = DtxSlotNext(&scan);
+	if (entry != NULL)
+		key->index = DtxSlotIndex(entry);
 
 	/*
 	 * Sagas come after resolvers, but for the first worker of a database:

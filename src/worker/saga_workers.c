@@ -27,18 +27,21 @@ static DtxWorkerSlot *saga_entry(const DtxSagaWorker *worker);
 int
 DtxSagaWorkerList(DtxSagaWorker *workers, int max)
 {
+	DtxSlotScan scan = {
+		.kinds = DTX_SLOT_BIT(DTX_WORKER_SAGA),
+		.states = DTX_SLOT_BIT(DTX_SLOT_STARTING) |
+		DTX_SLOT_BIT(DTX_SLOT_RUNNING) | DTX_SLOT_BIT(DTX_SLOT_EXITED),
+		.dbid = MyDatabaseId
+	};
+	DtxWorkerSlot *entry;
 	int			n = 0;
 
 	LWLockAcquire(&DtxWorkers->lock, LW_SHARED);
-	for (int i = 0; i < DtxWorkers->nworkers && n < max; i++)
+	while (n < max && (entry = DtxSlotNext(&scan)) != NULL)
 	{
-		DtxWorkerSlot *entry = &DtxWorkers->workers[i];
 		DtxSagaWorker *worker = &workers[n];
 
-		if (entry->state == DTX_SLOT_FREE || entry->kind != DTX_WORKER_SAGA ||
-			entry->dbid != MyDatabaseId)
-			continue;
-		worker->index = i;
+		worker->index = DtxSlotIndex(entry);
 		worker->generation = entry->generation;
 		worker->role = entry->role;
 		worker->starting = entry->state == DTX_SLOT_STARTING;
@@ -131,16 +134,17 @@ DtxSagaWorkerDismiss(const DtxSagaWorker *worker)
 bool
 DtxSagaWorkersPoke(void)
 {
+	DtxSlotScan scan = {
+		.kinds = DTX_SLOT_BIT(DTX_WORKER_SAGA),
+		.states = DTX_SLOT_BIT(DTX_SLOT_STARTING) | DTX_SLOT_BIT(DTX_SLOT_RUNNING),
+		.dbid = MyDatabaseId
+	};
+	DtxWorkerSlot *entry;
 	bool		any = false;
 
 	LWLockAcquire(&DtxWorkers->lock, LW_SHARED);
-	for (int i = 0; i < DtxWorkers->nworkers; i++)
+	while ((entry = DtxSlotNext(&scan)) != NULL)
 	{
-		DtxWorkerSlot *entry = &DtxWorkers->workers[i];
-
-		if (entry->kind != DTX_WORKER_SAGA || entry->dbid != MyDatabaseId ||
-			(entry->state != DTX_SLOT_STARTING && entry->state != DTX_SLOT_RUNNING))
-			continue;
 		any = true;
 
 		/* It cannot detach while we hold the lock, so the pid is right. */

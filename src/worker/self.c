@@ -41,6 +41,7 @@ reserved_exit(int code, Datum arg)
 {
 	DtxWorkerSlot *entry = &DtxWorkers->workers[DTX_RESERVED_SLOT];
 
+	DtxAssertExiting();
 	LWLockAcquire(&DtxWorkers->lock, LW_EXCLUSIVE);
 	if (entry->pid == MyProcPid &&
 		(entry->state == DTX_SLOT_WAITING || entry->state == DTX_SLOT_STARTING))
@@ -162,7 +163,13 @@ static void
 worker_detach(int code, Datum arg)
 {
 	Oid			dbid = my_entry->dbid;
+	DtxSlotScan schedulers = {
+		.kinds = DTX_SLOT_BIT(DTX_WORKER_SCHEDULER),
+		.states = DTX_SLOT_BIT(DTX_SLOT_RUNNING)
+	};
+	DtxWorkerSlot *entry;
 
+	DtxAssertExiting();
 	LWLockAcquire(&DtxWorkers->lock, LW_EXCLUSIVE);
 	my_entry->state = DTX_SLOT_EXITED;
 	my_entry->pid = 0;
@@ -174,14 +181,10 @@ worker_detach(int code, Datum arg)
 	else if (!DtxIsDue(DtxWorkers->guest_until))
 	{
 		/* The place may be meant for the sagas of any database. */
-		for (int i = 0; i < DtxWorkers->nworkers; i++)
+		while ((entry = DtxSlotNext(&schedulers)) != NULL)
 		{
-			if (DtxWorkers->workers[i].kind == DTX_WORKER_SCHEDULER &&
-				DtxWorkers->workers[i].state == DTX_SLOT_RUNNING)
-			{
-				DtxWorkers->workers[i].work = true;
-				SetLatch(DtxWorkers->workers[i].latch);
-			}
+			entry->work = true;
+			SetLatch(entry->latch);
 		}
 	}
 

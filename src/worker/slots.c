@@ -97,21 +97,46 @@ DtxSlotGiveBack(DtxWorkerSlot *entry)
 }
 
 /*
+ * The next entry of a scan, or NULL at its end.  The caller holds the lock from the
+ * first call to the last, and may change what it gets.
+ */
+DtxWorkerSlot *
+DtxSlotNext(DtxSlotScan *scan)
+{
+	Assert(LWLockHeldByMe(&DtxWorkers->lock));
+
+	while (scan->next < DtxWorkers->nworkers)
+	{
+		DtxWorkerSlot *entry = &DtxWorkers->workers[scan->next++];
+
+		if ((scan->kinds == 0 || (scan->kinds & DTX_SLOT_BIT(entry->kind)) != 0) &&
+			(scan->states == 0 || (scan->states & DTX_SLOT_BIT(entry->state)) != 0) &&
+			(!OidIsValid(scan->dbid) || scan->dbid == entry->dbid))
+			return entry;
+	}
+	return NULL;
+}
+
+/* Its number, from 0. */
+int
+DtxSlotIndex(const DtxWorkerSlot *entry)
+{
+	return entry - DtxWorkers->workers;
+}
+
+/*
  * The first entry of a worker whose state is one of first to last, or
  * NULL.  The caller holds the lock.
  */
 DtxWorkerSlot *
 DtxSlotFind(DtxWorkerKind kind, Oid dbid, DtxSlotState first, DtxSlotState last)
 {
-	for (int i = 0; i < DtxWorkers->nworkers; i++)
-	{
-		DtxWorkerSlot *entry = &DtxWorkers->workers[i];
+	DtxSlotScan scan = {.kinds = DTX_SLOT_BIT(kind),.dbid = dbid};
 
-		if (entry->kind == kind && entry->dbid == dbid &&
-			entry->state >= first && entry->state <= last)
-			return entry;
-	}
-	return NULL;
+	Assert(OidIsValid(dbid));
+	for (int state = first; state <= last; state++)
+		scan.states |= DTX_SLOT_BIT(state);
+	return DtxSlotNext(&scan);
 }
 
 /* Has a database a worker of sagas?  The caller holds the lock. */

@@ -61,6 +61,23 @@ typedef struct DtxWorkerSlot
 	DtxMoment	attached_at;	/* running since */
 } DtxWorkerSlot;
 
+/*
+ * A walk over the entries, in their order: those of one of these kinds, in one of these
+ * states and in this database; 0 each: in any.  Begins at entry number "next".
+ */
+typedef struct DtxSlotScan
+{
+	uint32		kinds;			/* DTX_SLOT_BIT() of each, or'ed */
+	uint32		states;			/* likewise */
+	Oid			dbid;
+	int			next;
+} DtxSlotScan;
+
+#define DTX_SLOT_BIT(value)	((uint32) 1 << (value))
+
+/* Those kinds that the launcher starts itself. */
+#define DTX_SLOT_LAUNCHED	(DTX_SLOT_BIT(DTX_LAUNCHED_KINDS) - 1)
+
 /* A worker that is asked for. */
 typedef struct DtxWokenWorker
 {
@@ -103,6 +120,8 @@ typedef struct DtxWorkerKey
 extern void DtxSlotTake(DtxWorkerSlot *entry, DtxWorkerKind kind, Oid dbid,
 						Oid role);
 extern void DtxSlotGiveBack(DtxWorkerSlot *entry);
+extern DtxWorkerSlot *DtxSlotNext(DtxSlotScan *scan);
+extern int	DtxSlotIndex(const DtxWorkerSlot *entry);
 extern DtxWorkerSlot *DtxSlotFind(DtxWorkerKind kind, Oid dbid,
 								  DtxSlotState first, DtxSlotState last);
 extern bool DtxSlotOfSagas(Oid dbid);

@@ -37,29 +37,33 @@
 long
 DtxTurnsEndSome(int waiting, bool dynamic, bool reserved)
 {
+	const DtxSlotScan resolvers = {
+		.kinds = DTX_SLOT_BIT(DTX_WORKER_RESOLVER),
+		.states = DTX_SLOT_BIT(DTX_SLOT_RUNNING) | DTX_SLOT_BIT(DTX_SLOT_EXITED)
+	};
+	DtxSlotScan scan = resolvers;
+	DtxWorkerSlot *entry;
 	long		timeout = DTX_NO_SLOT_PAUSE_MS;
 	int			leaving = 0;
 
-#define ASKED(i)	((i) == DTX_RESERVED_SLOT ? reserved : dynamic)
-	for (int i = 0; i < DtxWorkers->nworkers; i++)
+#define ASKED(entry) \
+	(DtxSlotIndex(entry) == DTX_RESERVED_SLOT ? reserved : dynamic)
+	while ((entry = DtxSlotNext(&scan)) != NULL)
 	{
-		DtxWorkerSlot *entry = &DtxWorkers->workers[i];
-
-		if (ASKED(i) && entry->kind == DTX_WORKER_RESOLVER &&
-			(entry->state == DTX_SLOT_RUNNING ? entry->stop : entry->state == DTX_SLOT_EXITED))
+		if (ASKED(entry) && (entry->stop || entry->state == DTX_SLOT_EXITED))
 			leaving++;
 	}
 	while (leaving < waiting)
 	{
 		DtxWorkerSlot *oldest = NULL;
 
-		for (int i = 0; i < DtxWorkers->nworkers; i++)
+		scan = resolvers;
+		while ((entry = DtxSlotNext(&scan)) != NULL)
 		{
-			DtxWorkerSlot *entry = &DtxWorkers->workers[i];
 			long		left;
 
-			if (!ASKED(i) || entry->state != DTX_SLOT_RUNNING || entry->stop ||
-				entry->kind != DTX_WORKER_RESOLVER || !entry->started)
+			if (!ASKED(entry) || entry->state != DTX_SLOT_RUNNING || entry->stop ||
+				!entry->started)
 				continue;
 			left = DtxUntil(entry->attached_at +
 							(entry->idle ? DTX_TURN_MIN_MS : TURN_MAX_MS));
@@ -87,15 +91,17 @@ DtxTurnsEndSome(int waiting, bool dynamic, bool reserved)
 void
 DtxTurnsEndScheduler(void)
 {
+	DtxSlotScan scan = {
+		.kinds = DTX_SLOT_BIT(DTX_WORKER_SCHEDULER),
+		.states = DTX_SLOT_BIT(DTX_SLOT_RUNNING)
+	};
+	DtxWorkerSlot *entry;
 	DtxWorkerSlot *oldest = NULL;
 	int			n = 0;
 
-	for (int i = 0; i < DtxWorkers->nworkers; i++)
+	while ((entry = DtxSlotNext(&scan)) != NULL)
 	{
-		DtxWorkerSlot *entry = &DtxWorkers->workers[i];
-
-		if (entry->kind != DTX_WORKER_SCHEDULER ||
-			entry->state != DTX_SLOT_RUNNING || DtxSlotOfSagas(entry->dbid))
+		if (DtxSlotOfSagas(entry->dbid))
 			continue;
 		if (entry->stop)
 			return;

@@ -19,6 +19,7 @@
 #include "access/xact.h"
 #include "base/backoff.h"
 #include "base/compat.h"
+#include "base/process.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
@@ -166,36 +167,36 @@ DtxVacateBlock(Oid dbid)
 	{
 		for (;;)
 		{
+			DtxSlotScan scan = {
+				.states = DTX_SLOT_BIT(DTX_SLOT_STARTING) | DTX_SLOT_BIT(DTX_SLOT_RUNNING),
+				.dbid = dbid
+			};
+			DtxWorkerSlot *entry;
 			bool		running = false;
 			long		left;
 
 			LWLockAcquire(&DtxWorkers->lock, LW_EXCLUSIVE);
 			DtxWorkers->blocked[DtxMyProcNumber()] = dbid;
-			for (int i = 0; i < DtxWorkers->nworkers; i++)
+			while ((entry = DtxSlotNext(&scan)) != NULL)
 			{
-				DtxWorkerSlot *entry = &DtxWorkers->workers[i];
-
-				if (entry->dbid != dbid)
-					continue;
-
 				/* One that has not attached yet is not let in any more. */
 				if (entry->state == DTX_SLOT_STARTING)
+				{
 					DtxSlotGiveBack(entry);
+					continue;
+				}
 
 				/*
 				 * The entry cannot be given back while we hold the lock, so
 				 * the pid is right.
 				 */
-				if (entry->state == DTX_SLOT_RUNNING)
+				running = true;
+				if (!signaled[DtxSlotIndex(entry)])
 				{
-					running = true;
-					if (!signaled[i])
-					{
-						signaled[i] = true;
-						entry->stop = true;
-						SetLatch(entry->latch);
-						(void) kill(entry->pid, SIGTERM);
-					}
+					signaled[DtxSlotIndex(entry)] = true;
+					entry->stop = true;
+					SetLatch(entry->latch);
+					(void) kill(entry->pid, SIGTERM);
 				}
 			}
 			LWLockRelease(&DtxWorkers->lock);
@@ -242,6 +243,7 @@ DtxVacateUnblock(void)
 static void
 unblock_at_exit(int code, Datum arg)
 {
+	DtxAssertExiting();
 	DtxVacateUnblock();
 }
 
