@@ -12,6 +12,11 @@
 #include "miscadmin.h"
 #include "utils/palloc.h"
 
+#ifdef USE_ASSERT_CHECKING
+/* How many handlers of signals are running, one within the other? */
+volatile sig_atomic_t dtx_handlers = 0;
+#endif
+
 /* Does an ERROR do no more harm than it does anywhere else? */
 static bool may_throw_now = true;
 

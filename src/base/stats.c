@@ -17,6 +17,7 @@
 
 #include <unistd.h>
 
+#include "base/process.h"
 #include "base/stats.h"
 #include "datatype/timestamp.h"
 #include "miscadmin.h"
@@ -185,6 +186,7 @@ save_stats(int code, Datum arg)
 	FILE	   *fp;
 	StatsFile	file;
 
+	DtxAssertExiting();
 	/* Not in a crash: shared memory may be damaged. */
 	if (code != 0 || stats == NULL)
 		return;

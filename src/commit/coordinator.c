@@ -39,6 +39,7 @@
 
 #include "access/xact.h"
 #include "base/fault.h"
+#include "base/process.h"
 #include "base/quiet.h"
 #include "base/settings.h"
 #include "commit/connection.h"
@@ -100,6 +101,7 @@ DtxCoordinatorPrepareBackend(void)
 static void
 dtx_before_exit(int code, Datum arg)
 {
+	DtxAssertExiting();
 	DtxLateLeave();
 }
 

@@ -24,6 +24,7 @@
 #include "access/xlogdefs.h"
 #include "base/backoff.h"
 #include "base/fault.h"
+#include "base/guarded.h"
 #include "base/settings.h"
 #include "commit/connection.h"
 #include "commit/handover.h"
@@ -72,6 +73,7 @@ static void leave(DtxConnection *c, void *arg);
 void
 DtxLateBegin(uint64 xid, ItemPointer row, bool handed_over, DtxMoment takeover_at)
 {
+	DTX_ASSERT_MUST_NOT_THROW();
 	Assert(late.xid == 0);
 	late.		xid = xid;
 	late.		row = *row;
@@ -86,6 +88,7 @@ DtxLateBegin(uint64 xid, ItemPointer row, bool handed_over, DtxMoment takeover_a
 void
 DtxLateAdd(DtxParticipant *p)
 {
+	DTX_ASSERT_MUST_NOT_THROW();
 	Assert(p->state == DTX_PARTICIPANT_FINISHING && p->gid.xid == late.xid);
 	p->replied = confirmation_came;
 	p->connection->participant = NULL;

@@ -414,13 +414,14 @@ DtxSagaMakeRoom(const DtxSagaExecution *execution)
 
 /*
  * By a worker, of the step that it executes (DtxSagaKeepClaim): is it to be
- * stopped?  May be called in a signal handler.
+ * stopped?  Only for handlers of signals and timeouts.
  */
 DtxSagaStop
 DtxSagaStopAsked(void)
 {
 	SagaClaim  *claim = my_claim;
 
+	DtxAssertInHandler();
 	return claim == NULL ? DTX_SAGA_GO_ON : (DtxSagaStop) claim->stop;
 }
 
@@ -463,6 +464,7 @@ drop_claims(bool provisional_only, int64 saga, int16 step, bool keep)
 static void
 drop_claims_at_exit(int code, Datum arg)
 {
+	DtxAssertExiting();
 	drop_claims(false, 0, 0, false);
 }
 

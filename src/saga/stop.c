@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "base/backoff.h"
+#include "base/process.h"
 #include "base/settings.h"
 #include "miscadmin.h"
 #include "saga/claims.h"
@@ -50,6 +51,7 @@ static TimeoutId watch_timer;
 
 static void ask_to_stop(int reason);
 static void limit_over(void);
+static void look(void);
 static void watch_step(void);
 
 /*
@@ -59,7 +61,7 @@ void
 DtxSagaStopInit(void)
 {
 	limit_timer = RegisterTimeout(USER_TIMEOUT, limit_over);
-	watch_timer = RegisterTimeout(USER_TIMEOUT, watch_step);
+	watch_timer = RegisterTimeout(USER_TIMEOUT, look);
 }
 
 /*
@@ -70,6 +72,7 @@ DtxSagaHandleSigterm(SIGNAL_ARGS)
 {
 	int			save_errno = errno;
 
+	DTX_HANDLER_BEGIN();
 	if (executing && DtxSagaStopReason != DTX_SAGA_STOP_LEAVE)
 		ask_to_stop(DTX_SAGA_STOP_LEAVE);
 	else
@@ -78,6 +81,7 @@ DtxSagaHandleSigterm(SIGNAL_ARGS)
 		InterruptPending = true;
 	}
 	SetLatch(MyLatch);
+	DTX_HANDLER_END();
 	errno = save_errno;
 }
 
@@ -89,13 +93,14 @@ DtxSagaHandleSigusr2(SIGNAL_ARGS)
 {
 	int			save_errno = errno;
 
-	watch_step();
+	look();
 	errno = save_errno;
 }
 
 static void
 ask_to_stop(int reason)
 {
+	DtxAssertInHandler();
 	if (DtxSagaStopReason == DTX_SAGA_GO_ON || reason == DTX_SAGA_STOP_LEAVE)
 	{
 		stop_since = DtxNow();
@@ -111,20 +116,33 @@ ask_to_stop(int reason)
 static void
 limit_over(void)
 {
+	DTX_HANDLER_BEGIN();
 	if (executing)
 		ask_to_stop(limit_reason);
 	SetLatch(MyLatch);
+	DTX_HANDLER_END();
 }
 
 /*
- * Every now and then while a step is executed.  A step may catch that it is
+ * Every now and then while a step is executed, and when the scheduler says so.
+ */
+static void
+look(void)
+{
+	DTX_HANDLER_BEGIN();
+	if (executing)
+		watch_step();
+	DTX_HANDLER_END();
+}
+
+/*
+ * Is the step that is executed to be stopped, and has it?  A step may catch that it is
  * canceled, so it is canceled again, and in the end the worker dies.
  */
 static void
 watch_step(void)
 {
-	if (!executing)
-		return;
+	DtxAssertInHandler();
 	if (DtxSagaStopReason == DTX_SAGA_GO_ON)
 	{
 		int			stop = DtxSagaStopAsked();
