@@ -20,7 +20,9 @@ CREATE MATERIALIZED VIEW dtx_internal.decision USING heap WITH (fillfactor = 20)
          NULL::pg_catalog.int8[] AS system_ids,
          NULL::pg_catalog.int8[] AS remote_xids,
          NULL::pg_catalog.int8[] AS timelines,
-         NULL::pg_catalog.int8[] AS endpoints
+         NULL::pg_catalog.int8[] AS endpoints,
+         NULL::pg_catalog.timestamptz AS started,
+         NULL::pg_catalog.text AS application_name
    WHERE false;
 
 COMMENT ON MATERIALIZED VIEW dtx_internal.decision IS
@@ -47,6 +49,10 @@ COMMENT ON COLUMN dtx_internal.decision.timelines IS
   'timeline of the cluster of each participant, in the same order; 0 if not known';
 COMMENT ON COLUMN dtx_internal.decision.endpoints IS
   'hash of the connection options of each participant, without passwords, in the same order';
+COMMENT ON COLUMN dtx_internal.decision.started IS
+  'start of the transaction';
+COMMENT ON COLUMN dtx_internal.decision.application_name IS
+  'application_name of its session';
 
 --
 -- Through which user mappings something was prepared, and where.  Written and read

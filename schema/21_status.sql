@@ -51,7 +51,7 @@ COMMENT ON COLUMN dtx.forced.at IS
   'when';
 
 CREATE OR REPLACE FUNCTION dtx_internal.transactions(
-  OUT gid text,
+  OUT transaction text,
   OUT pid integer,
   OUT usename name,
   OUT xid xid8,
@@ -66,13 +66,13 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10;
 COMMENT ON FUNCTION dtx_internal.transactions() IS 'internal: rows of dtx.transactions';
 
 CREATE OR REPLACE VIEW dtx.transactions AS
-  SELECT t.gid, t.pid, t.usename, t.xid, t.state, t.started, t.servers, t.waiting_for
+  SELECT t.transaction, t.pid, t.usename, t.xid, t.state, t.started, t.servers, t.waiting_for
     FROM dtx_internal.transactions() AS t;
 
 COMMENT ON VIEW dtx.transactions IS
   'distributed transactions of this database in progress; members of pg_monitor see all, others their own';
-COMMENT ON COLUMN dtx.transactions.gid IS
-  'what the names of its prepared transactions begin with; null until the commit begins';
+COMMENT ON COLUMN dtx.transactions.transaction IS
+  'what the names of its prepared transactions begin with, as in dtx.in_doubt; null until the commit begins';
 COMMENT ON COLUMN dtx.transactions.pid IS
   'process of the session';
 COMMENT ON COLUMN dtx.transactions.usename IS
@@ -80,7 +80,7 @@ COMMENT ON COLUMN dtx.transactions.usename IS
 COMMENT ON COLUMN dtx.transactions.xid IS
   'identifier of the local transaction; null until the commit begins';
 COMMENT ON COLUMN dtx.transactions.state IS
-  'active, preparing (phase one), committing (phase two), or aborting';
+  'active; preparing (phase one); deciding: all servers have prepared, and the local commit is under way; committing (phase two); or aborting';
 COMMENT ON COLUMN dtx.transactions.started IS
   'start of the local transaction';
 COMMENT ON COLUMN dtx.transactions.servers IS
@@ -89,9 +89,14 @@ COMMENT ON COLUMN dtx.transactions.waiting_for IS
   'those whose replies the session waits for';
 
 CREATE OR REPLACE FUNCTION dtx_internal.in_doubt(
+  OUT transaction text,
   OUT gid text,
   OUT server name,
   OUT remote_user text,
+  OUT role name,
+  OUT application_name text,
+  OUT database name,
+  OUT started timestamptz,
   OUT decision text,
   OUT since timestamptz,
   OUT attempts integer,
@@ -104,17 +109,28 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10;
 COMMENT ON FUNCTION dtx_internal.in_doubt() IS 'internal: rows of dtx.in_doubt';
 
 CREATE OR REPLACE VIEW dtx.in_doubt AS
-  SELECT d.gid, d.server, d.remote_user, d.decision, d.since, d.attempts, d.last_error, d.next_attempt
+  SELECT d.transaction, d.gid, d.server, d.remote_user, d.role, d.application_name, d.database, d.started,
+         d.decision, d.since, d.attempts, d.last_error, d.next_attempt
     FROM dtx_internal.in_doubt() AS d;
 
 COMMENT ON VIEW dtx.in_doubt IS
   'prepared foreign transactions of this database that wait for the resolver; members of pg_monitor see all, others their own';
+COMMENT ON COLUMN dtx.in_doubt.transaction IS
+  'what the names of all prepared transactions of one distributed transaction begin with; rows of one transaction come together, the oldest first';
 COMMENT ON COLUMN dtx.in_doubt.gid IS
   'name of the prepared transaction';
 COMMENT ON COLUMN dtx.in_doubt.server IS
   'foreign server on which it is prepared; null if the server was dropped';
 COMMENT ON COLUMN dtx.in_doubt.remote_user IS
   'its owner on that server; null if not known';
+COMMENT ON COLUMN dtx.in_doubt.role IS
+  'session user of the transaction; null if not known, because the coordinator crashed before it had decided, or if the role was dropped';
+COMMENT ON COLUMN dtx.in_doubt.application_name IS
+  'application_name of its session; null if not known';
+COMMENT ON COLUMN dtx.in_doubt.database IS
+  'database of the coordinator in which it ran: this one';
+COMMENT ON COLUMN dtx.in_doubt.started IS
+  'start of the transaction; null if not known';
 COMMENT ON COLUMN dtx.in_doubt.decision IS
   'what is to become of it: commit or rollback; null: that is not known, or it is not for this server to say, see last_error';
 COMMENT ON COLUMN dtx.in_doubt.since IS

@@ -64,7 +64,7 @@ BEGIN
   FOR item, value IN
     SELECT w.state, count(t.pid)::text
            || coalesce(', oldest ' || dtx_internal.age(min(t.started)), '')
-      FROM (VALUES (1, 'active'), (2, 'preparing'), (3, 'committing'), (4, 'aborting')) AS w (n, state)
+      FROM (VALUES (1, 'active'), (2, 'preparing'), (3, 'deciding'), (4, 'committing'), (5, 'aborting')) AS w (n, state)
       LEFT JOIN dtx.transactions AS t ON t.state = w.state
      GROUP BY w.n, w.state
      ORDER BY w.n

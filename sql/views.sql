@@ -14,7 +14,7 @@ SELECT count(*) FROM dtx.in_doubt;
 BEGIN;
 SELECT count(*) FROM dtx.transactions;
 UPDATE acct1 SET bal = 1 WHERE id = 1;
-SELECT pid = pg_backend_pid() AS pid, usename = current_user AS usename, gid, xid,
+SELECT pid = pg_backend_pid() AS pid, usename = current_user AS usename, transaction, xid,
 	state, started = now() AS started, servers, waiting_for
 FROM dtx.transactions;
 UPDATE acct2 SET bal = 1 WHERE id = 1;

@@ -108,8 +108,7 @@ $s->start($dtx->transfer(1, 1, 0, 2));
 $dtx->wait_held($s);
 $dtx->prepared_is($_, 1) for 1, 2;
 $m = metrics($dtx->coord, $coordinator);
-is($m->{'pg_dtx_transactions_current{state="committing"}'} + $m->{'pg_dtx_transactions_current{state="preparing"}'},
-	1, 'a transaction that commits');
+is($m->{'pg_dtx_transactions_current{state="deciding"}'}, 1, 'a transaction that commits');
 is($m->{pg_dtx_resolver_enabled}, 0, 'the resolver is off');
 $dtx->p(1)->safe_psql('postgres', 'SELECT txid_current()') for 1 .. 3;
 $m = metrics($dtx->p(1), $participant);

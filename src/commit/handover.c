@@ -16,7 +16,9 @@
 #include "commit/participant.h"
 #include "libpq-fe.h"
 #include "miscadmin.h"
+#include "state/activity.h"
 #include "state/in_doubt.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/palloc.h"
 #include "utils/timestamp.h"
@@ -83,6 +85,8 @@ DtxHandOver(DtxParticipant *p, XLogRecPtr commit_lsn)
 	entry.remote_xid = p->remote_xid;
 	entry.xid_system_id = e->system_id;
 	entry.userid = GetSessionUserId();
+	strlcpy(entry.application_name, application_name, NAMEDATALEN);
+	entry.started = DtxActivityStarted(p->gid.xid);
 	if (user != NULL)
 		strlcpy(entry.remote_user, user, NAMEDATALEN);
 	entry.decision = p->decision;

@@ -439,6 +439,7 @@ write_decision(DtxPrepared *prepared, int n)
 			prepared[i++].remote_xid = p->remote_xid;
 	}
 	Assert(i == n);
+	DtxActivitySetState(DTX_DECIDING, 0);
 	DTX_FAULT("decision-before", NULL);
 	DtxDecisionWrite(t->xid, n, prepared, &t->row);
 	ForceSyncCommit();

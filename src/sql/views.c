@@ -16,6 +16,7 @@
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "catalog/pg_user_mapping.h"
+#include "commands/dbcommands.h"
 #include "fmgr.h"
 #include "foreign/foreign.h"
 #include "funcapi.h"
@@ -48,6 +49,8 @@ static bool may_see_options(Oid umid);
 static const char *state_name(DtxState state);
 static Datum name_array(const DtxActivity *a, bool waiting_only);
 static List *recorded_in_doubt(void);
+static void complete_in_doubt(List *entries);
+static int	compare_in_doubt(const ListCell *a, const ListCell *b);
 
 /*
  * May the current user see what belongs to the transactions of "userid"?  The
@@ -98,6 +101,8 @@ state_name(DtxState state)
 			return "active";
 		case DTX_PREPARING:
 			return "preparing";
+		case DTX_DECIDING:
+			return "deciding";
 		case DTX_COMMITTING:
 			return "committing";
 		case DTX_ABORTING:
@@ -222,6 +227,8 @@ recorded_in_doubt(void)
 			entry->serverid = row->prepared[i].serverid;
 			entry->umid = row->prepared[i].umid;
 			entry->userid = row->userid;
+			entry->started = row->started;
+			strlcpy(entry->application_name, row->application_name, NAMEDATALEN);
 			entry->decision = DTX_COMMIT;
 			entry->since = row->decided_at;
 			strlcpy(entry->last_error, "not looked for, because \"pg_dtx.resolver\" is off",
@@ -232,16 +239,93 @@ recorded_in_doubt(void)
 	return entries;
 }
 
+/*
+ * Add what the decision table knows to those of a list of DtxInDoubt of which no session
+ * has said whose they are: it was lost in a crash.
+ */
+static void
+complete_in_doubt(List *entries)
+{
+	HTAB	   *rows = NULL;
+	ListCell   *lc;
+
+	foreach(lc, entries)
+	{
+		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
+		const DtxDecisionRow *row;
+
+		if ((OidIsValid(entry->userid) && entry->started != 0) ||
+			entry->gid.coordinator_id != DtxCoordinatorId())
+			continue;
+		if (rows == NULL)
+		{
+			Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+			rows = DtxDecisionIndex(DtxDecisionScan(snapshot), CurrentMemoryContext);
+			UnregisterSnapshot(snapshot);
+		}
+		row = DtxDecisionLookup(rows, entry->gid.boot_id, entry->gid.xid);
+
+		/* Others can prepare something under a name that looks like ours. */
+		if (row == NULL || row->inherited || !DtxSealed(&entry->gid))
+			continue;
+		entry->userid = row->userid;
+		entry->started = row->started;
+		strlcpy(entry->application_name, row->application_name, NAMEDATALEN);
+	}
+}
+
+/*
+ * The oldest transaction first, because transaction identifiers are given in that order,
+ * and its participants by their numbers.
+ */
+static int
+compare_in_doubt(const ListCell *a, const ListCell *b)
+{
+	const DtxGid *gid1 = &((const DtxInDoubt *) lfirst(a))->gid;
+	const DtxGid *gid2 = &((const DtxInDoubt *) lfirst(b))->gid;
+	const uint64 keys[][2] = {
+		{gid1->xid, gid2->xid}, {gid1->boot_id, gid2->boot_id},
+		{gid1->coordinator_id, gid2->coordinator_id}, {gid1->n, gid2->n},
+		{gid1->seal, gid2->seal}
+	};
+
+	for (int i = 0; i < lengthof(keys); i++)
+	{
+		if (keys[i][0] != keys[i][1])
+			return keys[i][0] < keys[i][1] ? -1 : 1;
+	}
+	return 0;
+}
+
 PG_FUNCTION_INFO_V1(dtx_sql_in_doubt);
 
 /*
  * dtx_internal.in_doubt(): prepared transactions of this database that wait for its
- * resolver.
+ * resolver, those of one transaction together, the oldest first.
  */
 Datum
 dtx_sql_in_doubt(PG_FUNCTION_ARGS)
 {
+	enum
+	{
+		Anum_transaction = 1,
+		Anum_gid,
+		Anum_server,
+		Anum_remote_user,
+		Anum_role,
+		Anum_application_name,
+		Anum_database,
+		Anum_started,
+		Anum_decision,
+		Anum_since,
+		Anum_attempts,
+		Anum_last_error,
+		Anum_next_attempt,
+		Natts_in_doubt = Anum_next_attempt
+	};
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	char	   *database = get_database_name(MyDatabaseId);
 	List	   *entries;
 	ListCell   *lc;
 
@@ -252,44 +336,53 @@ dtx_sql_in_doubt(PG_FUNCTION_ARGS)
 	/* Nobody tells shared memory what a restart has left if nobody looks. */
 	if (!dtx_resolver)
 		entries = list_concat(entries, recorded_in_doubt());
+	complete_in_doubt(entries);
+	list_sort(entries, compare_in_doubt);
 
 	foreach(lc, entries)
 	{
 		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
-		Datum		values[8];
-		bool		nulls[8] = {0};
+		Datum		values[Natts_in_doubt] = {0};
+		bool		nulls[Natts_in_doubt];
 		char		gid[DTX_GID_SIZE];
-		char	   *server;
+		char	   *name;
 
 		if (!may_see(entry->userid))
 			continue;
+		memset(nulls, true, sizeof(nulls));
+#define VALUE(column, value) \
+		(values[(column) - 1] = (value), nulls[(column) - 1] = false)
 
+		DtxGidFormatStem(&entry->gid, gid);
+		VALUE(Anum_transaction, CStringGetTextDatum(gid));
 		DtxGidFormat(&entry->gid, gid);
-		values[0] = CStringGetTextDatum(gid);
-		server = DtxServerName(entry->serverid);
-		if (server != NULL)
-			values[1] = DtxNameValue(server);
-		else
-			nulls[1] = true;
+		VALUE(Anum_gid, CStringGetTextDatum(gid));
+		if ((name = DtxServerName(entry->serverid)) != NULL)
+			VALUE(Anum_server, DtxNameValue(name));
 		if (entry->remote_user[0] != '\0')
-			values[2] = DtxTextValue(entry->remote_user);
-		else
-			nulls[2] = true;
+			VALUE(Anum_remote_user, DtxTextValue(entry->remote_user));
+		if (OidIsValid(entry->userid) &&
+			(name = GetUserNameFromId(entry->userid, true)) != NULL)
+			VALUE(Anum_role, DtxNameValue(name));
+		if (entry->started != 0)
+		{
+			VALUE(Anum_application_name, DtxTextValue(entry->application_name));
+			VALUE(Anum_started, TimestampTzGetDatum(entry->started));
+		}
+		if (database != NULL)
+			VALUE(Anum_database, DtxNameValue(database));
 		if (entry->decision != DTX_UNDECIDED)
-			values[3] = CStringGetTextDatum(DtxDecisionName(entry->decision));
-		else
-			nulls[3] = true;
-		values[4] = TimestampTzGetDatum(entry->since);
-		values[5] = Int32GetDatum(entry->attempts);
+			VALUE(Anum_decision, CStringGetTextDatum(DtxDecisionName(entry->decision)));
+		VALUE(Anum_since, TimestampTzGetDatum(entry->since));
+		VALUE(Anum_attempts, Int32GetDatum(entry->attempts));
 		if (entry->last_error[0] != '\0')
-			values[6] = DtxTextValue(may_see_options(entry->error_umid) ?
-									 entry->last_error : HIDDEN_ERROR);
-		else
-			nulls[6] = true;
+			VALUE(Anum_last_error,
+				  DtxTextValue(may_see_options(entry->error_umid) ?
+							   entry->last_error : HIDDEN_ERROR));
 		if (entry->next_attempt != 0)
-			values[7] = TimestampTzGetDatum(DtxMomentToTimestamp(entry->next_attempt));
-		else
-			nulls[7] = true;
+			VALUE(Anum_next_attempt,
+				  TimestampTzGetDatum(DtxMomentToTimestamp(entry->next_attempt)));
+#undef VALUE
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 

@@ -55,6 +55,7 @@ typedef struct ActivitySlot
 	LWLock		lock;			/* guards everything below */
 	DtxActivity pub;			/* what the views show; pid 0: slot unused */
 	uint64		committing_xid; /* transaction this backend answers for, or 0 */
+	TimestampTz committing_start;	/* start of that transaction */
 	DtxMoment	takeover_at;	/* when resolvers may help, 0: never */
 	Oid			row_dbid;		/* database of the decision row, or invalid */
 	uint64		row_xid;		/* xid in that row, 0: no row to use again */
@@ -192,8 +193,26 @@ DtxActivityPublish(uint64 xid)
 	my_slot->pub.state = DTX_PREPARING;
 	my_slot->pub.xid = xid;
 	my_slot->committing_xid = xid;
+	my_slot->committing_start = my_slot->pub.start;
 	my_slot->takeover_at = 0;
 	LWLockRelease(&my_slot->lock);
+}
+
+/*
+ * The start of the transaction "xid", if this backend is responsible for it; else 0.
+ */
+TimestampTz
+DtxActivityStarted(uint64 xid)
+{
+	TimestampTz result = 0;
+
+	if (my_slot == NULL)
+		return 0;
+	LWLockAcquire(&my_slot->lock, LW_SHARED);
+	if (my_slot->committing_xid == xid)
+		result = my_slot->committing_start;
+	LWLockRelease(&my_slot->lock);
+	return result;
 }
 
 /*

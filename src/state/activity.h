@@ -20,7 +20,8 @@ typedef enum DtxState
 {
 	DTX_IDLE = 0,				/* no distributed transaction */
 	DTX_ACTIVE,					/* has participants, not in COMMIT yet */
-	DTX_PREPARING,				/* phase one, up to the local commit */
+	DTX_PREPARING,				/* phase one, until all have prepared */
+	DTX_DECIDING,				/* from there to the local commit */
 	DTX_COMMITTING,				/* phase two after the local commit */
 	DTX_ABORTING				/* rolling back after phase one began */
 } DtxState;
@@ -48,6 +49,7 @@ extern void DtxActivityAddServer(int index, Oid serverid);
 extern void DtxActivityPublish(uint64 xid);
 extern void DtxActivitySetState(DtxState state, DtxMoment takeover_at);
 extern void DtxActivitySetWaiting(int index, bool waiting);
+extern TimestampTz DtxActivityStarted(uint64 xid);
 extern void DtxActivityEnd(uint64 xid);
 extern void DtxActivityRelease(uint64 xid);
 extern bool DtxActivityGetRow(uint64 *xid, ItemPointer tid);

@@ -41,6 +41,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "base/compat.h"
 #include "catalog/pg_type.h"
@@ -56,6 +57,8 @@
 #include "storage/itemptr.h"
 #include "storage/lockdefs.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/palloc.h"
 #include "utils/rel.h"
@@ -78,7 +81,9 @@ enum
 	Anum_remote_xids,
 	Anum_timelines,
 	Anum_endpoints,
-	Natts_decision = Anum_endpoints
+	Anum_started,
+	Anum_application_name,
+	Natts_decision = Anum_application_name
 };
 
 static const DtxColumn decision_columns[] = {
@@ -92,7 +97,9 @@ static const DtxColumn decision_columns[] = {
 	{"system_ids", INT8ARRAYOID},
 	{"remote_xids", INT8ARRAYOID},
 	{"timelines", INT8ARRAYOID},
-	{"endpoints", INT8ARRAYOID}
+	{"endpoints", INT8ARRAYOID},
+	{"started", TIMESTAMPTZOID},
+	{"application_name", TEXTOID}
 };
 
 StaticAssertDecl(lengthof(decision_columns) == Natts_decision,
@@ -226,6 +233,8 @@ DtxDecisionWrite(uint64 xid, int nparticipants, const DtxPrepared *prepared,
 	values[Anum_remote_xids - 1] = PointerGetDatum(int8_array(prepared, nparticipants, FIELD(remote_xid)));
 	values[Anum_timelines - 1] = PointerGetDatum(int8_array(prepared, nparticipants, FIELD(timeline)));
 	values[Anum_endpoints - 1] = PointerGetDatum(int8_array(prepared, nparticipants, FIELD(endpoint)));
+	values[Anum_started - 1] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
+	values[Anum_application_name - 1] = CStringGetTextDatum(application_name);
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 
 	/* If the table was rewritten (VACUUM FULL), the old row is elsewhere. */
@@ -321,6 +330,10 @@ DtxDecisionScan(Snapshot snapshot)
 		read_array(slot, Anum_remote_xids, INT8OID, row, FIELD(remote_xid));
 		read_array(slot, Anum_timelines, INT8OID, row, FIELD(timeline));
 		read_array(slot, Anum_endpoints, INT8OID, row, FIELD(endpoint));
+		if (!slot->tts_isnull[Anum_started - 1])
+			row->started = DatumGetTimestampTz(slot->tts_values[Anum_started - 1]);
+		row->application_name = slot->tts_isnull[Anum_application_name - 1] ? "" :
+			TextDatumGetCString(slot->tts_values[Anum_application_name - 1]);
 		row->tid = slot->tts_tid;
 		rows = lappend(rows, row);
 	}

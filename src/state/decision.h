@@ -38,6 +38,8 @@ typedef struct DtxDecisionRow
 								 * template: nothing here can carry it out */
 	Oid			userid;			/* local user who committed */
 	TimestampTz decided_at;
+	TimestampTz started;		/* start of the transaction, 0 if not known */
+	char	   *application_name;	/* of the session, "" if not known */
 	int			nparticipants;
 	DtxPrepared *prepared;		/* of participant n = 1, 2, ... */
 	ItemPointerData tid;		/* where the row was read */

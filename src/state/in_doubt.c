@@ -212,6 +212,12 @@ add_entry(const DtxInDoubt *entry, bool seen, uint64 seen_on)
 		}
 		if (!OidIsValid(old->userid))
 			old->userid = entry->userid;
+		if (old->started == 0)
+		{
+			old->started = entry->started;
+			strlcpy(old->application_name, entry->application_name,
+					sizeof(old->application_name));
+		}
 		if (old->commit_lsn == InvalidXLogRecPtr)
 		{
 			old->commit_lsn = entry->commit_lsn;
@@ -241,7 +247,7 @@ static bool
 may_be_seen(const DtxInDoubt *entry, Oid serverid, uint64 seen_on)
 {
 	uint64		home = entry->system_id != 0 ? entry->system_id :
-		entry->xid_system_id;
+	entry->xid_system_id;
 
 	return entry->serverid == serverid || home == 0 || home == seen_on;
 }

@@ -30,6 +30,10 @@ typedef struct DtxInDoubt
 								 * known */
 	uint64		xid_system_id;	/* cluster whose id that is, 0 if not known */
 	Oid			userid;			/* local user, InvalidOid if not known */
+	char		application_name[NAMEDATALEN];	/* of the session, "" if not
+												 * known */
+	TimestampTz started;		/* start of the local transaction, 0 if not
+								 * known */
 	char		remote_user[NAMEDATALEN];	/* owner there, "" if not known */
 	XLogRecPtr	commit_lsn;		/* end of the record of the local commit, if
 								 * the session has told it; else invalid */
