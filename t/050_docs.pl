@@ -373,7 +373,7 @@ SELECT relname FROM pg_class WHERE relnamespace = 'dtx'::regnamespace AND relkin
 SELECT proname FROM pg_proc WHERE pronamespace = 'dtx'::regnamespace
 UNION SELECT relname FROM pg_class WHERE relnamespace = 'dtx'::regnamespace
 UNION SELECT typname FROM pg_type WHERE typnamespace = 'dtx'::regnamespace});
-	my %mentioned = map { $_ => 1 } $all =~ /\bdtx\.([a-z]\w+)/g;
+	my %mentioned = map { $_ => 1 } $all =~ /(?<!-)\bdtx\.([a-z]\w+)/g;
 	is(join(' ', grep { !$exists{$_} } sort keys %mentioned), '', 'everything that is mentioned exists');
 	my %internal = map { $_ => 1 } split /\n/, $dtx->sql(q{
 SELECT proname FROM pg_proc WHERE pronamespace = 'dtx_internal'::regnamespace
