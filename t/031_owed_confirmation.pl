@@ -484,7 +484,7 @@ for my $forced (0, 1)
 	if ($forced)
 	{
 		(undef, undef, $error) = $dtx->coord->psql('postgres', "SELECT dtx.force_in_doubt('$gid', 'commit', 'lost')");
-		like($error, qr/NOTICE:.*is forgotten.*DETAIL:  If a foreign server ever leads to where it is prepared, it is committed there/s, '... forgotten');
+		like($error, qr/NOTICE:.*is forgotten.*DETAIL:  It is not to be found. If a foreign server ever leads to where it is prepared, it is committed there/s, '... forgotten');
 		is($dtx->sql('SELECT count(*) FROM dtx.in_doubt'), 0, '... and not in doubt');
 	}
 	$dtx->p(2)->start;
