@@ -29,6 +29,40 @@ SELECT * FROM dtx.query('two', 'SELECT id, name, tags FROM item WHERE id = ANY (
 SELECT dtx.exec('two', 'SELECT $1::int', '1', '2');
 SELECT dtx.exec('two', 'SELECT $1::int', 'x');
 SELECT dtx.exec('two', 'SELECT 1; SELECT $1', '1');
+-- ... of any type: as it is here
+SELECT dtx.exec('two', 'UPDATE item SET id = $1, name = $2, tags = $3 WHERE id = $4', 7, 'seven', ARRAY['a', NULL], 2);
+SELECT * FROM dtx.query('two', 'SELECT id, name, tags FROM item WHERE id = ANY ($1)', ARRAY[7, 8])
+	AS t(id int, name text, tags text[]);
+SELECT dtx.exec('two', 'UPDATE item SET id = $1 WHERE id = $2', VARIADIC ARRAY[2, 7]);
+SET DateStyle = 'SQL, DMY';
+SET IntervalStyle = 'sql_standard';
+SET extra_float_digits = -10;
+SELECT * FROM dtx.query_json('two', $$SELECT $1 - interval '1 day' AS day, $2 * 2 AS n, $3 AS json, $4 = 0.1::float8 + 0.2 AS f, $5 AS nothing,
+	pg_typeof($5) AS type, $6 AS flag, $7 AS class, $8 AS some, $9::text AS span$$,
+	date '2020-02-03', 1.50, '{"a": 1}'::jsonb, float8 '0.1' + 0.2, NULL::int8, true, 'pg_class'::regclass, 'x'::varchar,
+	interval '-1 year 2 days');
+RESET DateStyle;
+RESET IntervalStyle;
+RESET extra_float_digits;
+-- a type that the server need not know, and strings, are what is wanted there
+SELECT dtx.exec('two', 'CREATE TYPE mood AS ENUM (''low'', ''high''); CREATE TABLE various (m mood, j jsonb, p point[], c "char")');
+CREATE TYPE mood AS ENUM ('high', 'low');
+SELECT dtx.exec('two', 'INSERT INTO various VALUES ($1, $2, $3, $4)', mood 'low', varchar '{"k": [1]}', ARRAY[point '(1,2)'], 'c'::"char");
+SELECT * FROM dtx.query('two', 'SELECT * FROM various WHERE m > $1', mood 'high') AS t(m mood, j jsonb, p point[], c "char");
+SELECT * FROM dtx.query('two', 'SELECT * FROM various WHERE m = $1', mood 'low') AS t(m mood, j jsonb, p point[], c "char");
+SELECT dtx.exec('two', 'DROP TABLE various; DROP TYPE mood');
+DROP TYPE mood;
+SELECT * FROM dtx.query_all('{one,two}', 'SELECT $1 + 1', 1) AS t(server name, n int) ORDER BY 1;
+SELECT * FROM dtx.exec_all('{one,two}', 'SELECT generate_series(1, $1)', 3);
+-- what the server says of a type
+\set VERBOSITY terse
+SELECT dtx.exec('two', 'SELECT upper($1)', 7);
+\set VERBOSITY default
+SELECT dtx.exec('two', 'SELECT $2', 1);
+-- drivers that do not tell types get text
+PREPARE untold AS SELECT dtx.exec('two', 'SELECT $1::int', $1);
+EXECUTE untold(7);
+DEALLOCATE untold;
 
 -- types are converted by the input functions here
 CREATE TYPE pair AS (a int, b text);
@@ -210,7 +244,13 @@ SELECT dtx.exec('one', '');
 SELECT dtx.exec('one', '-- nothing');
 SELECT dtx.exec('one', NULL);
 SELECT dtx.exec(NULL, 'SELECT 1');
+\set VERBOSITY terse
 SELECT dtx.exec('one', 'SELECT 1', VARIADIC NULL);
+\set VERBOSITY default
+SELECT dtx.exec('one', 'SELECT 1', VARIADIC NULL::text[]);
+SELECT dtx.exec('one', 'SELECT 1', VARIADIC NULL::int[]);
+SELECT dtx.exec('one', 'SELECT 1', VARIADIC 7);
+SELECT dtx.exec('one', 'SELECT $1', pg_sleep(0));
 SELECT dtx.exec('nowhere', 'SELECT 1');
 -- not even where the parser here does not understand the text
 SELECT dtx.exec('one', ' ; /* /* */ ; */ -- x' || E'\n' || 'commit with unknown words');

@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "base/compat.h"
 #include "catalog/pg_type.h"
 #include "exec/api.h"
@@ -23,6 +24,8 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/palloc.h"
 #include "utils/tuplestore.h"
 
@@ -33,6 +36,13 @@ PG_FUNCTION_INFO_V1(dtx_sql_query_all);
 PG_FUNCTION_INFO_V1(dtx_sql_query_json);
 
 static void get_command(FunctionCallInfo fcinfo, DtxRemoteCommand *command);
+static void get_params(FunctionCallInfo fcinfo, DtxRemoteCommand *command);
+static void read_array(FunctionCallInfo fcinfo, Oid *element, Datum **values,
+					   bool **nulls, int *n);
+static int	set_transmission_modes(void);
+static bool has_text(Oid type);
+static char *to_text(Oid type, Datum value);
+static Oid	type_to_send(Oid type);
 static DtxExecution *get_server(FunctionCallInfo fcinfo);
 static DtxExecution *get_servers(FunctionCallInfo fcinfo, int *n);
 static DtxExecution *all_servers(int *n);
@@ -176,46 +186,162 @@ DtxRemoteExecute(const char *server, const char *text, int nparams,
  */
 
 /*
- * The command and its parameters, the second and third argument.
+ * The command, which is the second argument, and its parameters.
  */
 static void
 get_command(FunctionCallInfo fcinfo, DtxRemoteCommand *command)
 {
-	ArrayType  *array;
-	Datum	   *values;
-	bool	   *nulls;
-
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("remote command must not be null")));
-	if (PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("array of parameters must not be null"),
-				 errhint("An element of the array can be null.")));
-
 	command->tidy = false;
-	array = PG_GETARG_ARRAYTYPE_P(2);
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT,
-					  &values, &nulls, &command->nparams);
-	if (command->nparams > PG_UINT16_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_TOO_MANY_ARGUMENTS),
-				 errmsg("remote command has too many parameters: %d",
-						command->nparams),
-				 errdetail("The limit is %d.", PG_UINT16_MAX)));
-	command->types = NULL;
-	command->params = palloc(sizeof(char *) * Max(command->nparams, 1));
-	for (int i = 0; i < command->nparams; i++)
-		command->params[i] = nulls[i] ? NULL : TextDatumGetCString(values[i]);
-
+	get_params(fcinfo, command);
 	command->statements = DtxSplitStatements(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	if (command->nparams > 0 && list_length(command->statements) > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("cannot pass parameters to more than one statement"),
 				 errhint("Call the function once for each statement.")));
+}
+
+/*
+ * The parameters: one array, or, of the functions that are VARIADIC "any", the
+ * arguments from the third one on.
+ *
+ * All are sent as text, of "any" written so that settings here do not matter, and with
+ * those types that servers know, too: what the command makes of such a value is what it
+ * would be here.  All else is read as what the command wants in that place.
+ */
+static void
+get_params(FunctionCallInfo fcinfo, DtxRemoteCommand *command)
+{
+	bool		any = get_func_variadictype(fcinfo->flinfo->fn_oid) == ANYOID;
+	bool		is_array = !any || get_fn_expr_variadic(fcinfo->flinfo);
+	int			nparams = PG_NARGS() - 2;
+	Datum	   *values = NULL;
+	bool	   *nulls = NULL;
+	Oid			element = InvalidOid;
+	Oid		   *types;
+	bool		typed = false;
+	int			nestlevel;
+
+	if (is_array)
+		read_array(fcinfo, &element, &values, &nulls, &nparams);
+	if (nparams > PG_UINT16_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_TOO_MANY_ARGUMENTS),
+				 errmsg("remote command has too many parameters: %d", nparams),
+				 errdetail("The limit is %d.", PG_UINT16_MAX)));
+	types = palloc0(sizeof(Oid) * Max(nparams, 1));
+	command->nparams = nparams;
+	command->params = palloc(sizeof(char *) * Max(nparams, 1));
+
+	nestlevel = any ? set_transmission_modes() : NewGUCNestLevel();
+	for (int i = 0; i < nparams; i++)
+	{
+		Oid			type = is_array ? element : get_fn_expr_argtype(fcinfo->flinfo, i + 2);
+		bool		isnull = is_array ? nulls[i] : PG_ARGISNULL(i + 2);
+
+		if (!has_text(type))
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("parameter $%d of a remote command must not be of type %s",
+							i + 1, format_type_be(type))));
+		command->params[i] = NULL;
+		if (!isnull)
+			command->params[i] = to_text(type, is_array ? values[i] : PG_GETARG_DATUM(i + 2));
+		if (any)
+			types[i] = type_to_send(type);
+		typed |= OidIsValid(types[i]);
+	}
+	AtEOXact_GUC(true, nestlevel);
+
+	/* Without types the server counts the parameters, too. */
+	command->types = typed ? types : NULL;
+}
+
+/*
+ * The array of parameters, taken to pieces in the current memory context.
+ */
+static void
+read_array(FunctionCallInfo fcinfo, Oid *element, Datum **values, bool **nulls, int *n)
+{
+	ArrayType  *array;
+	int16		typlen;
+	bool		typbyval;
+	char		typalign;
+
+	if (PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("array of parameters must not be null"),
+				 errhint("An element of the array can be null.")));
+	if (!OidIsValid(get_base_element_type(get_fn_expr_argtype(fcinfo->flinfo, 2))))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("VARIADIC argument must be an array")));
+	array = PG_GETARG_ARRAYTYPE_P(2);
+	*element = ARR_ELEMTYPE(array);
+	get_typlenbyvalalign(*element, &typlen, &typbyval, &typalign);
+	deconstruct_array(array, *element, typlen, typbyval, typalign, values, nulls, n);
+}
+
+/*
+ * Settings under which values are written so that they can be read anywhere, as
+ * postgres_fdw and pg_dump do.  To be undone by AtEOXact_GUC().
+ */
+static int
+set_transmission_modes(void)
+{
+	static const char *const modes[][2] = {
+		{"DateStyle", "ISO"}, {"IntervalStyle", "postgres"}, {"extra_float_digits", "3"},
+
+		/* Names of objects are written with their schemas. */
+		{"search_path", "pg_catalog"}
+	};
+	int			nestlevel = NewGUCNestLevel();
+
+	for (int i = 0; i < lengthof(modes); i++)
+		(void) set_config_option(modes[i][0], modes[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	return nestlevel;
+}
+
+/* Can a value of this type, a literal's included, be written as text? */
+static bool
+has_text(Oid type)
+{
+	return get_typtype(type) != TYPTYPE_PSEUDO || type == UNKNOWNOID ||
+		type == RECORDOID || type == RECORDARRAYOID;
+}
+
+static char *
+to_text(Oid type, Datum value)
+{
+	Oid			output;
+	bool		is_varlena;
+
+	getTypeOutputInfo(type, &output, &is_varlena);
+	return OidOutputFunctionCall(output, value);
+}
+
+/*
+ * The type with which a parameter goes: its own, if all servers have it under the same
+ * OID.  0, which leaves it to the server to find out: others, and strings, which are what
+ * everything else is written in ('2020-02-03', '{"a": 1}').
+ */
+static Oid
+type_to_send(Oid type)
+{
+	Oid			element = get_element_type(type);
+	char		category;
+	bool		preferred;
+
+	if (type >= FirstGenbkiObjectId || get_typtype(type) == TYPTYPE_PSEUDO)
+		return InvalidOid;
+	get_type_category_preferred(OidIsValid(element) ? element : type, &category, &preferred);
+	return category == TYPCATEGORY_STRING ? InvalidOid : type;
 }
 
 /*
