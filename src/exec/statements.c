@@ -34,7 +34,7 @@ DtxSplitStatements(const char *command)
 	MemoryContext cxt = CurrentMemoryContext;
 	List	   *raw = NIL;
 	bool		understood = true;
-	List	   *statements = NIL;
+	List	   *statements;
 	ListCell   *lc;
 
 	/*
@@ -72,6 +72,7 @@ DtxSplitStatements(const char *command)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("remote command is empty")));
+	statements = NIL;
 	foreach(lc, raw)
 	{
 		RawStmt    *stmt = lfirst_node(RawStmt, lc);
