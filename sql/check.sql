@@ -24,7 +24,7 @@ GRANT USAGE ON FOREIGN SERVER one TO regress_dtx_app;
 CREATE USER MAPPING FOR regress_dtx_app SERVER one OPTIONS (user 'regress_dtx_app');
 CREATE USER MAPPING FOR regress_dtx_batch SERVER one OPTIONS (user 'regress_dtx_batch');
 CALL make_server('three', 'dtx_one');
-SELECT server, array_replace(roles, current_user::name, '(me)') AS roles, "check", detail FROM dtx.check() WHERE server <> 'three' OR "check" <> 'one server per database' ORDER BY 1, 3, 2;
+SELECT server, (SELECT array_agg(r ORDER BY r) FROM unnest(array_replace(roles, current_user::name, '(me)')) AS r) AS roles, "check", detail FROM dtx.check() WHERE server <> 'three' OR "check" <> 'one server per database' ORDER BY 1, 3, 2;
 -- a role sees what concerns it
 SET ROLE regress_dtx_app;
 SELECT server, roles, "check", detail FROM dtx.check();
