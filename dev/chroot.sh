@@ -526,66 +526,76 @@ apt-get install -y --no-install-recommends \
 done
 }
 
-# Debian packages, built, checked with lintian, installed and tested; RESULTS=directory
-# is where they go (default: debs/ in the source tree).
+# Debian packages: built as sbuild does, with what Build-Depends names and nothing else;
+# then lintian, piuparts (install, purge, compare) and autopkgtest (debian/tests).  RESULTS=
+# directory is where they go (default: debs/ in the source tree).
 verb_deb() {
 need_root
 keep_failed=1
 make_work_dir
 before_end() {
-	rm -rf "$work"/*.run "$work"/*.installed
+	rm -rf "$work"/*.run
 }
 
 results=${RESULTS:-$top/debs}
 copy_source "$work/source"
 rm -rf "$work/source/debs"
 
-# What a build daemon has, and what the tests need, each on its own.
-build_packages='apt-get update
-apt-get install -y --no-install-recommends build-essential debhelper libc-ares-dev libpq-dev postgresql-server-dev-all lintian'
-test_packages='apt-get update
-apt-get install -y --no-install-recommends make postgresql postgresql-server-dev-all'
-
 build='set -eu
 mkdir /build
 cp -r /source /build/pg-dtx
 cd /build/pg-dtx
+apt-get update
+apt-get build-dep -y --no-install-recommends ./
 pg_buildext updatecontrol
 dpkg-buildpackage -us -uc
 lintian --version
-lintian --display-info --fail-on error,warning ../*.changes
-rm -f ../*dbgsym*
-cp ../*.deb ../*.dsc ../*.tar.* ../*.changes /out/'
+# what is not released yet says so
+lintian --display-info --fail-on error,warning --suppress-tags unreleased-changes ../*.changes
+cp ../*.deb ../*.dsc ../*.tar.* ../*.changes /out/
+rm -f /out/*dbgsym*'
 
-# As autopkgtest does it: the packages, then debian/tests.
+purge='set -eu
+piuparts --existing-chroot=/base --keep-sources-list --distribution="$1" --no-eatmydata \
+	--no-upgrade-test --install-purge-install --warn-on-others /out/*.deb'
+
+# The tests run as a user, who may not write to the installed PostgreSQL.
 check='set -eu
-dpkg -i /out/*.deb
-cp -r /source /tmp/pg-dtx
-chown -R postgres: /tmp/pg-dtx
-cd /tmp/pg-dtx
-setpriv --reuid=postgres --regid=postgres --init-groups env HOME=/tmp USER=postgres debian/tests/installcheck'
+useradd -m tester
+autopkgtest --no-built-binaries --user=tester --output-dir=/out/autopkgtest /out/*.deb /out/*.dsc -- null'
 
 for release in $(chosen_releases "${VERSIONS:-}"); do
 	version=$(release_version "$release")
+	out=$work/out/$release
 	chroot_base "$release"
-	chroot_layer "$release" deb-build "" "$build_packages"
-	chroot_layer "$release" deb-test "" "$test_packages"
+	chroot_layer "$release" deb-build "" 'apt-get update
+apt-get install -y --no-install-recommends build-essential debhelper fakeroot lintian'
+	chroot_layer "$release" deb-purge "" 'apt-get update
+apt-get install -y --no-install-recommends piuparts'
+	chroot_layer "$release" deb-test "" 'apt-get update
+apt-get install -y --no-install-recommends autopkgtest'
+	mkdir -p "$out"
+
+	# NAME LAYER SCRIPT: run a script in the release, with its output in a file.
+	step() {
+		chroot_run --net --bind "$work/source" /source --bind "$out" /out --bind "$cache/$release" /base \
+			"$release" "$2" "$work/$release-$1.run" sh -c "$3" sh "$release" >"$work/$release-$1.log" 2>&1 ||
+			{ tail -n 60 "$work/$release-$1.log"; die "$release: $1 failed"; }
+		rm -rf "$work/$release-$1.run"
+	}
 
 	echo "Building for PostgreSQL $version ($release)"
-	mkdir -p "$work/out/$release"
-	chroot_run --bind "$work/source" /source --bind "$work/out/$release" /out \
-		"$release" deb-build "$work/$release.run" sh -c "$build" >"$work/$release-build.log" 2>&1 ||
-		{ tail -n 50 "$work/$release-build.log"; die "the build failed"; }
-	[ -e "$work/out/$release/postgresql-$version-pg-dtx_"*.deb ] || die "no package for PostgreSQL $version"
-
-	echo "Testing the package"
-	chroot_run --bind "$work/source" /source --bind "$work/out/$release" /out \
-		"$release" deb-test "$work/$release.installed" sh -c "$check" >"$work/$release-test.log" 2>&1 ||
-		{ tail -n 80 "$work/$release-test.log"; die "the tests failed"; }
-	grep -E '^#? ?All [0-9]+ tests passed' "$work/$release-test.log" || die "no tests ran"
-	rm -rf "$work/$release.run" "$work/$release.installed"
+	step build deb-build "$build"
+	[ -n "$(find "$out" -name "postgresql-$version-pg-dtx_*.deb")" ] || die "no package for PostgreSQL $version"
+	grep -E '^(E|W|I|N: [0-9]+ tag)' "$work/$release-build.log" || true
+	echo "Installing and purging (piuparts)"
+	step purge deb-purge "$purge"
+	grep -E 'PASS|WARN' "$work/$release-purge.log" || true
+	echo "Testing (autopkgtest)"
+	step test deb-test "$check"
+	cat "$out/autopkgtest/summary"
 	mkdir -p "$results/$release"
-	cp "$work/out/$release"/* "$results/$release/"
+	cp -r "$out"/* "$results/$release/"
 	echo "Packages: $results/$release"
 done
 }
