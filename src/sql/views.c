@@ -33,6 +33,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
+#include "utils/lsyscache.h"
 #include "utils/palloc.h"
 #include "utils/snapmgr.h"
 #include "utils/snapshot.h"

@@ -193,7 +193,6 @@ DtxJobsNoteExits(void)
 		for (int kind = 0; kind < DTX_LAUNCHED_KINDS; kind++)
 		{
 			DtxJob	   *job = &db->jobs[kind];
-			DtxWorkerSlot *entry;
 			pid_t		pid;
 			bool		stopped;
 
