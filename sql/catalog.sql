@@ -60,8 +60,10 @@ SELECT dtx_internal.wake_resolver();
 SELECT * FROM dtx_internal.in_doubt();
 SELECT NULL::dtx_internal.saga_role;
 SET search_path = dtx_internal, public;
+\set VERBOSITY terse
 SELECT wake_resolver();
 TABLE decision;
+\set VERBOSITY default
 RESET search_path;
 CREATE VIEW public.stolen AS SELECT * FROM dtx_internal.in_doubt();
 CREATE FUNCTION public.stolen() RETURNS SETOF record LANGUAGE sql BEGIN ATOMIC SELECT * FROM dtx_internal.in_doubt(); END;
