@@ -238,7 +238,7 @@ sub make_nodes
 	return;
 }
 
-# Settings are those of a server that somebody relies on, and what keeps noise
+# Settings are those of a server that is relied on, and what keeps noise
 # away: no checkpoint in a measurement, and no walwriter that flushes what a
 # session would have flushed.
 sub start_node
@@ -323,7 +323,7 @@ sub fill_nodes
 {
 	for my $i (1 .. $nservers)
 	{
-		# space for versions of a row on its own page, as somebody would set it
+		# space for versions of a row on its own page, as one would set it
 		# who updates that often
 		sql("s$i", qq{
 CREATE TABLE account (id int PRIMARY KEY, bal bigint NOT NULL)
@@ -1081,7 +1081,7 @@ sub write_chart
 	my @bars = grep { $_ ne 'plain' && $_ ne 'committed' } qw(parallel dtx nowait off absent client);
 	my (@panels, $data);
 	my %at = map { ("$_->{delay}|$_->{shape}{name}|$_->{clients}|$_->{mode}" => $_) } @table;
-	my %colour = (
+	my %color = (
 		parallel => '#9aa5b1', dtx => '#1f6feb', nowait => '#79b8ff',
 		off => '#d0d7de', absent => '#8c959f', client => '#e69f00');
 
@@ -1129,7 +1129,7 @@ sub write_chart
 	}
 	my ($width, $height) = (max(700, 460 * @clients), 280 * @delays + 130);
 
-	# room for the title and, below, for what the colours mean; for labels between
+	# room for the title and, below, for what the colors mean; for labels between
 	my ($top, $bottom) = (1 - 60 / $height, 110 / $height);
 	my ($across, $down) = (60 / $width, 85 / $height);
 	my $script = "$work/chart.gp";
@@ -1164,7 +1164,7 @@ GP
 				  . ($_ + 2)
 				  . ($_ == 0 ? ':xtic(1)' : '')
 				  . " title \"" . $modes{ $bars[$_] }{label}
-				  . "\" lc rgb '$colour{ $bars[$_] }'"
+				  . "\" lc rgb '$color{ $bars[$_] }'"
 			} 0 .. $#bars), "\n";
 	}
 	print $fh "unset multiplot\n";

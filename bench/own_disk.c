@@ -38,7 +38,7 @@ flush(void)
 
 	/*
 	 * A sleep may last as much longer as the slack of the thread's timers, which
-	 * is 50 microseconds unless somebody says otherwise.
+	 * is 50 microseconds unless it is told otherwise.
 	 */
 	prctl(PR_SET_TIMERSLACK, 1UL);
 	while (nanosleep(&left, &left) != 0 && errno == EINTR)

@@ -11,7 +11,7 @@
  * its standard input does.
  *
  * FILE of -s holds an array of struct Counters, one per pair, always up to date:
- * whoever measures reads it before and after.  FILE of -t gets a line for each
+ * read before and after a measurement.  FILE of -t gets a line for each
  * chunk that comes in: microseconds, number of the pair, number of the
  * connection, '>' (to the server) or '<', the time at which it is passed on, and
  * what the chunk says, as far as it is text of a message to be shown.

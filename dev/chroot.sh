@@ -4,7 +4,7 @@
 # but the cache.
 #
 # A release is a directory in the cache, made once with debootstrap and never
-# changed.  On top of it come layers, directories with what somebody has installed,
+# changed.  On top of it come layers, directories with what was installed,
 # and for each run a throw-away layer: overlay mounts in a mount namespace of the
 # run's own.  It has its own processes and its own network (loopback only), too,
 # so whatever it leaves behind is gone when it ends.
@@ -324,7 +324,7 @@ wait_until() {
 	local deadline=$((SECONDS + 120))
 
 	until [ "$(value "$1" "$2" 2>/dev/null)" = t ]; do
-		[ $SECONDS -lt $deadline ] || die "waited in vain on $1 for: $2"
+		[ $SECONDS -lt $deadline ] || die "timed out on $1 waiting for: $2"
 		sleep 0.1
 	done
 }
@@ -333,7 +333,7 @@ wait_file() {
 	local deadline=$((SECONDS + 1200))
 
 	until [ -e "$1" ]; do
-		[ $SECONDS -lt $deadline ] || die "waited in vain for $1"
+		[ $SECONDS -lt $deadline ] || die "timed out waiting for $1"
 		kill -0 "${running[@]}" 2>/dev/null || die "a server is not running"
 		sleep 0.1
 	done

@@ -14,7 +14,7 @@ export PATH LC_ALL=C PSQLRC=/dev/null PAGER=cat PGUSER=postgres
 unset PGHOST PGPORT PGDATABASE PGSERVICE PGOPTIONS PGSSLMODE
 
 bold='' dim='' green='' red='' plain=''
-if [ "$COLOUR" = 1 ]; then
+if [ "$COLOR" = 1 ]; then
 	bold=$'\e[1m' dim=$'\e[2m' green=$'\e[32m' red=$'\e[31m' plain=$'\e[0m'
 fi
 
@@ -71,7 +71,7 @@ wait_until() {
 	local server=$1 sql=$2 deadline=$((SECONDS + 30))
 
 	until [ "$(value "$server" "$sql" 2>/dev/null)" = t ]; do
-		[ $SECONDS -lt $deadline ] || die "waited in vain on $server for: $sql"
+		[ $SECONDS -lt $deadline ] || die "timed out on $server waiting for: $sql"
 		sleep 0.1
 	done
 }
@@ -259,7 +259,7 @@ good "in doubt on Lima, decided: commit"
 # ----------------------------------------------------------------
 heading "5. The server comes back, the resolver finishes the transaction"
 
-# Until somebody has reaped the dead postmaster, its number is in use.
+# Until the dead postmaster was reaped, its number is in use.
 rm -f "$work/lima/data/postmaster.pid" "$work"/lima/.s.PGSQL.*.lock
 say "Starting Lima"
 start_server lima

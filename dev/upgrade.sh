@@ -32,7 +32,7 @@ poll() {
 	local deadline=$((SECONDS + 120))
 
 	until [ "$(value "$1" "$2" 2>/dev/null)" = "$3" ]; do
-		[ $SECONDS -lt $deadline ] || die "waited in vain for: $2"
+		[ $SECONDS -lt $deadline ] || die "timed out waiting for: $2"
 		sleep 0.1
 	done
 }

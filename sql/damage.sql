@@ -1,5 +1,5 @@
 --
--- What somebody has finished against its decision is found and stays visible.
+-- What was finished by hand against its decision is found and stays visible.
 --
 CALL begin_test();
 \set SHOW_CONTEXT never
@@ -72,7 +72,7 @@ SELECT try_ack(gid('2', 1), 'read only');
 COMMIT;
 SELECT try_ack(gid('2', 1), 'booked again');
 SELECT try_ack(gid('2', 1), 'booked again');
--- whoever is granted EXECUTE may, and it is he who did it
+-- a role that is granted EXECUTE may, and is noted
 GRANT EXECUTE ON FUNCTION dtx.acknowledge_damage(text, text) TO regress_dtx_user;
 SET SESSION AUTHORIZATION regress_dtx_user;
 SELECT dtx.acknowledge_damage(:'gid32', 'known to all');

@@ -45,7 +45,7 @@ SET ROLE regress_dtx_monitor;
 SELECT * FROM dtx.resolve_in_doubt();
 SELECT dtx.reset_stat();
 RESET ROLE;
--- whoever is granted EXECUTE may
+-- a role that is granted EXECUTE may
 GRANT USAGE ON SCHEMA dtx TO regress_dtx_operator;
 GRANT EXECUTE ON FUNCTION dtx.resolve_in_doubt() TO regress_dtx_operator;
 SET ROLE regress_dtx_operator;
@@ -65,7 +65,7 @@ SET LOCAL ROLE regress_dtx_other;
 SELECT count(*) FROM dtx.transactions;
 RESET ROLE;
 ROLLBACK;
--- the same with somebody's session of his own
+-- the same with a session of a role's own
 SET SESSION AUTHORIZATION regress_dtx_user;
 BEGIN;
 SELECT count(*) FROM acct1;

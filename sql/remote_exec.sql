@@ -123,7 +123,7 @@ COMMIT;
 SELECT * FROM dtx.query_all('{one,two}', 'SELECT id FROM item WHERE id = 88') AS t(server name, id int);
 TABLE prepared;
 
--- one session for functions and foreign tables, whoever comes first
+-- one session for functions and foreign tables, in whatever order
 BEGIN;
 SELECT dtx.exec('one', 'UPDATE acct SET bal = 1 WHERE id = 1');
 SELECT bal FROM acct1 WHERE id = 1;

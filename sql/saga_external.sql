@@ -91,7 +91,7 @@ SELECT dtx.complete_step(:'token');
 SELECT dtx.fail_step(:'token', 'x');
 SELECT dtx.heartbeat_step(:'token');
 SELECT * FROM steps(:id) WHERE step = 'print';
--- the next one can have it at once, whoever looks first: he himself, ...
+-- the next one can have it at once: the same worker, ...
 SELECT attempt, worker, lease_until > now() AS lease FROM dtx.claim_step('printer', 'quick') c JOIN dtx.saga_steps s USING (saga, step);
 SELECT dtx.complete_step(:'token');
 SELECT * FROM history(:id) WHERE step = 'print';
@@ -191,7 +191,7 @@ SELECT dtx.cancel_saga(:id, 'test');
 SELECT count(*) FROM dtx.claim_step('printer', 'w');
 SELECT step, direction FROM take();
 SELECT done(:id, 'pack');
--- while somebody has it: he may complete, and it is undone then
+-- while a worker has it: it may complete, and that is undone then
 SELECT parcel('print') AS id \gset
 SELECT token FROM dtx.claim_step('printer', 'w') \gset
 SELECT dtx.cancel_saga(:id, 'test');

@@ -120,7 +120,7 @@ SELECT step, attempt FROM take();
 SELECT dtx.retry_saga(:id);
 SELECT dtx.skip_step(:id, 'd', 'it runs');
 SELECT error(:id, 'd', '42P01', 'no such table');
--- the operator has done it himself
+-- the operator has done it by hand
 SELECT dtx.skip_step(:id, 'c', 'mistake');
 SELECT dtx.skip_step(:id, 'd', 'ticket 4711', '{"by": "hand"}');
 SELECT * FROM steps(:id);

@@ -132,7 +132,7 @@ BEGIN
 		PERFORM pg_sleep(0.1);
 		COMMIT;
 	END LOOP;
-	RAISE EXCEPTION 'waited in vain for: %', query;
+	RAISE EXCEPTION 'timed out waiting for: %', query;
 END
 $$;
 CALL begin_test();

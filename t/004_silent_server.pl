@@ -1,5 +1,5 @@
 # A server that stops answering without closing its connections: every wait is
-# bounded, and can be cancelled.
+# bounded, and can be canceled.
 use strict;
 use warnings FATAL => 'all';
 

@@ -103,7 +103,7 @@ ALTER SERVER s2 OPTIONS (SET host '$new_host', SET port '$new_port'); COMMIT;");
 	$dtx->sql($dtx->transfer(10, 2, 0, 1));
 }
 
-# ALTER SERVER by somebody else while a connection is being made: postgres_fdw
+# ALTER SERVER by another session while a connection is being made: postgres_fdw
 # hears of it at the next look at a catalog.
 for my $what ('ALTER SERVER s1 OPTIONS (ADD fetch_size $$50$$)',
 	'ALTER SERVER s1 OPTIONS (DROP fetch_size)')
@@ -213,7 +213,7 @@ COMMIT;});
 	is($dtx->p($_)->safe_psql('postgres', 'SELECT count(*) FROM acct'), '2', "s$_ has the row") for 1, 2;
 }
 
-# Somebody prepares a transaction of his own under the gid of another server's
+# A user prepares a transaction of his own under the gid of another server's
 # participant.  That it can be committed confirms nothing.
 {
 	my $before = $dtx->balances;

@@ -25,7 +25,7 @@ for (my $round = 0; $good && ($round < 2 || time < $end - $seconds / 2); $round+
 	$good = $races->round($seconds);
 }
 
-ok($good, 'nothing was decided twice, differently, or by the wrong hand')
+ok($good, 'nothing was decided twice, differently, or by a process that was not to decide')
   or diag(join "\n", $races->problems);
 my $few = 10 * $duration;
 cmp_ok($races->interleavings, '>', $few, 'resolvers looked at live commits');

@@ -1,4 +1,4 @@
-# Somebody finishes prepared transactions by hand, wrongly or rightly: what was
+# An operator finishes prepared transactions by hand, wrongly or rightly: what was
 # done wrongly is found and stays visible, nothing else is reported.
 use strict;
 use warnings FATAL => 'all';
@@ -80,7 +80,7 @@ is($dtx->sql('SELECT count(*) FROM dtx_internal.decision WHERE remote_xids[1] > 
 $s->close;
 repair();
 
-# Committed; while the session waits for its standby, somebody rolls back.  What
+# Committed; while the session waits for its standby, an operator rolls back.  What
 # is the default of others in this database does not bind the resolver.
 $s = $dtx->session;
 $dtx->arm;
@@ -119,7 +119,7 @@ is( $dtx->sql('SELECT acknowledged_by = session_user, reason FROM dtx_internal.d
 	't|ticket 12: booked again', '... but on record');
 repair();
 
-# The coordinator is down, the locks hurt, and somebody guesses: once wrongly,
+# The coordinator is down, the locks hurt, and an operator guesses: once wrongly,
 # once rightly.
 make_doubt();
 $dtx->p(1)->safe_psql('postgres', "ROLLBACK PREPARED '" . $dtx->gid(1) . "'");
@@ -162,7 +162,7 @@ damage_is('', 'forced: no damage');
 is($dtx->sql('SELECT contradicted FROM dtx.forced'), 't', '... but on record');
 repair();
 
-# To be rolled back, and somebody commits: COMMIT waits for s2 in phase one.
+# To be rolled back, and an operator commits: COMMIT waits for s2 in phase one.
 for my $how ('COMMIT', 'ROLLBACK')
 {
 	$s = $dtx->session;

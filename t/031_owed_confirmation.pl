@@ -291,14 +291,14 @@ for my $piece ('COMMIT PREPARED', 'does not exist')
 	is($s->stderr, '', '... without a word');
 }
 
-# Somebody else has finished it.
+# It was finished by hand.
 session();
 $s->start('UPDATE acct2 SET bal = bal + 1');
 behind(qr/UPDATE/, 'sent before the confirmation is here');
 $dtx->p(2)->safe_psql('postgres', "COMMIT PREPARED '" . $dtx->gid(2) . "'");
 $proxy->clear;
 $s->finish;
-is($s->stderr, '', 'finished by somebody else: the command goes on');
+is($s->stderr, '', 'finished by hand: the command goes on');
 $dtx->sql('SELECT dtx.resolve_in_doubt()');
 $dtx->clean('committed by hand');
 is($dtx->sql('SELECT count(*) FROM dtx.damage'), 0, '... rightly');
@@ -310,7 +310,7 @@ waits('it waits');
 $dtx->p(2)->safe_psql('postgres', "COMMIT PREPARED '" . $dtx->gid(2) . "'");
 $proxy->clear;
 $s->finish;
-is($s->stderr, '', 'finished by somebody else, and waited for: the command goes on');
+is($s->stderr, '', 'finished by hand, and waited for: the command goes on');
 is($s->run('SELECT bal FROM acct2'), '102', '... and has seen what was committed');
 $s->run('ROLLBACK');
 is($s->stderr, '', '... without a word');

@@ -107,7 +107,7 @@ $dtx->coord->start;
 $dtx->clean('after a crash');
 $dtx->balances_are('100 90 110', '... what was decided is committed');
 
-# A server that sends a row of hundreds of megabytes to a simple question: somebody
+# A server that sends a row of hundreds of megabytes to a simple question: an intruder
 # has replaced a function there.  The other server is served.
 $dtx->p(2)->safe_psql('postgres', q{
 ALTER FUNCTION pg_catalog.pg_control_system() RENAME TO honest;

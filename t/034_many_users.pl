@@ -85,13 +85,13 @@ prepared_by('stranger', $orphans[1]);
 prepared_by('u20', $orphans[2]);
 is($p1->safe_psql('postgres', 'SELECT gid FROM pg_prepared_xacts LIMIT 1'), $orphans[1], 'that of a stranger is listed first');
 resolver('on');
-$dtx->prepared_is(1, 1, 'what a user can finish is finished, whoever comes before him');
+$dtx->prepared_is(1, 1, 'what a user can finish is finished, whatever user comes before');
 $dtx->poll($dtx->coord, 'SELECT gid, server, remote_user, last_error FROM dtx.in_doubt',
 	qq{$orphans[1]|many|stranger|no user mapping leads to its owner "stranger" in database "postgres"}, '... and what nobody can is told');
 $p1->safe_psql('postgres', "ROLLBACK PREPARED '$orphans[1]'");
 $dtx->clean('finished by hand');
 
-# Five users are in doubt, and are not let in any more.  There is somebody who may
+# Five users are in doubt, and are not let in any more.  There is a user who may
 # finish everything.
 $dtx->sql(join '', map { qq{
 GRANT USAGE ON FOREIGN SERVER many TO $_;
@@ -217,7 +217,7 @@ $p1->safe_psql($os_user, "BEGIN; PREPARE TRANSACTION '$orphans[5]'");
 $dtx->clean('another user leads to another database');
 $dtx->sql('DROP SERVER nodb CASCADE');
 
-# Somebody who is no superuser makes a server, and a mapping for a superuser that
+# A role that is no superuser makes a server, and a mapping for a superuser that
 # has no password.  The resolver lends him nobody's identity.
 $dtx->sql(q{CREATE ROLE owner LOGIN; GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO owner});
 $dtx->sql(qq{SET ROLE owner;
@@ -227,7 +227,7 @@ my $log = -s $p1->logfile;
 $dtx->sql(q{SELECT dtx.confirm_server('evil', all_mappings => true)});
 $dtx->poll($dtx->coord, q{SELECT reachable, last_error FROM dtx.servers WHERE server = 'evil'},
 	'f|password is required: a user mapping of a server whose owner is not a superuser must contain a password',
-	"a superuser's mapping without a password, on a server of somebody else");
+	"a superuser's mapping without a password, on a server of another role");
 $dtx->wait_passes(2);
 unlike(slurp_file($p1->logfile, $log), qr/evil/, '... nobody has connected there');
 is($dtx->sql(q{SELECT ok, detail FROM dtx.check_server('evil') WHERE "check" = 'resolver'}),

@@ -1,5 +1,5 @@
 # The scheduler and the workers of sagas: who is there when, for whom they work,
-# and what happens when somebody is in the way.
+# and what happens when something is in the way.
 use strict;
 use warnings FATAL => 'all';
 
@@ -216,7 +216,7 @@ for my $name (qw(slow slow_here))
 is($dtx->p(1)->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND state = 'active' AND pid <> pg_backend_pid()}),
 	0, 'nothing of it runs on the server');
 
-# Somebody has locked the saga, and wants on the server what its step has locked
+# A session has locked the saga, and wants on the server what its step has locked
 # there.  Nobody sees that deadlock, so the step gives way: after its timeout, or
 # else after a while.
 for my $case ([ "timeout => '5 s', ", '57014' ], [ '', '55P03' ])

@@ -54,7 +54,7 @@ is(db('old', "SELECT dtx.wait_saga($id, '60 s')"), 'completed', 'completed');
 is(db('old', 'SELECT bal FROM acct0'), '101', '... once');
 
 # ----------------------------------------------------------------
-# Whoever listens is told what there is to claim
+# Those who listen are told what there is to claim
 # ----------------------------------------------------------------
 
 my $out = $coord->safe_psql(

@@ -26,7 +26,7 @@ for my $server (qw(stock bank depot airline tokyo berlin))
 sub wait_for
 {
 	my ($query) = @_;
-	$coord->poll_query_until('postgres', $query) or die "waited in vain: $query\n";
+	$coord->poll_query_until('postgres', $query) or die "timed out waiting for: $query\n";
 	return;
 }
 

@@ -185,7 +185,7 @@ cmp_ok($dtx->sql("SELECT max(length(l)) FROM dtx.explain_saga($id) AS l"), '<', 
 cmp_ok($dtx->sql("SELECT length(payload::text) FROM dtx_internal.saga_outbox WHERE saga = $id"), '<', 10000, '... in the event, too');
 
 # ----------------------------------------------------------------
-# Errors that come again and again: whoever pauses for that is not deaf
+# Errors that come again and again: a process that pauses for that is not deaf
 # ----------------------------------------------------------------
 
 # Waits until a process has said so seven times: then it pauses for 12.8 seconds.

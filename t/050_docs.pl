@@ -143,7 +143,7 @@ my %setup = (
 		$dtx->clean('docs');
 	},
 
-	# somebody has rolled back by hand what was to be committed
+	# an operator has rolled back by hand what was to be committed
 	'damage' => sub {
 		my $run = held_commit();
 		my $wrong = $server{tokyo}->safe_psql('postgres', 'SELECT gid FROM pg_prepared_xacts');

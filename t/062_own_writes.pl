@@ -101,7 +101,7 @@ for my $i (1 .. 15)
 is($old, 0, '15 sessions see what they have committed');
 $dtx->clean('15 sessions');
 
-# In vain: an error, and no further wait.
+# It does not help: an error, and no further wait.
 $s->run(q{SET pg_dtx.commit_timeout = '2s'});
 unconfirmed();
 my $late = qr/ERROR:  40001: server "s2" has not confirmed an earlier transaction of this session yet\nDETAIL:.*\nHINT:  Try again later\./;
@@ -121,12 +121,12 @@ cmp_ok($fastest, '<', 1, '... and at once');
 is($s->run('SELECT bal FROM acct1'), 82, '... but not on another server');
 is($s->stderr, '', '... without a word');
 
-# Somebody else commits it: the server itself is asked, and knows.
+# An operator commits it: the server itself is asked, and knows.
 $dtx->p(2)->safe_psql('postgres', "COMMIT PREPARED '" . $dtx->gid(2) . "'");
 is($s->run('SELECT bal FROM acct2'), 119, 'the server says that it is finished');
 is($s->stderr, '', '... without a word');
 $proxy->clear;
-$dtx->clean('in vain');
+$dtx->clean('not confirmed in time');
 
 # There is no room for what is in doubt: nobody but the server knows of it.
 $proxy->rule(hold => 'COMMIT PREPARED');

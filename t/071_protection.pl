@@ -72,7 +72,7 @@ $hung->finish;
 is($hung->stderr, '', 'the hung commit comes to its end');
 $hung->close;
 
-# Whoever locks the table holds up no commit for longer than the servers may
+# A lock on the table holds up no commit for longer than the servers may
 my $locker = $dtx->session;
 $locker->run("BEGIN; UPDATE pg_class SET relkind = 'r' WHERE oid = 'dtx_internal.decision'::regclass;
 LOCK TABLE dtx_internal.decision; UPDATE pg_class SET relkind = 'm' WHERE oid = 'dtx_internal.decision'::regclass;");

@@ -38,7 +38,7 @@ $coord->safe_psql('postgres', 'ALTER DATABASE other ALLOW_CONNECTIONS false');
 like($err, qr/cannot drop database "other"\n.*DETAIL:  Transactions of pg_dtx may be in doubt/,
 	'... also where nobody may connect');
 is($coord->safe_psql('postgres', 'SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE $$%drop guard$$'),
-	'0', 'whoever has looked is gone');
+	'0', 'the process that has looked is gone');
 
 # It is resolved all the same.
 $dtx->proxy(2)->clear;

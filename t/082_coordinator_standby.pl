@@ -69,7 +69,7 @@ is($dtx->p(1)->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 1'), '90',
 is($dtx->p(2)->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 1'), '110', '... committed on s2');
 $s->close;
 
-# Whoever does not want to wait does not: a COMMIT that does not ask for it, ...
+# Sessions that do not want to wait do not: a COMMIT that does not ask for it, ...
 $dtx->arm;
 $s = $dtx->session;
 $s->run('SET synchronous_commit = local');

@@ -78,7 +78,7 @@ $p1->safe_psql('postgres', join(';', map { "ROLLBACK PREPARED '$_'" } @coming[ 0
 $dtx->clean('no harm done');
 is($dtx->sql('SELECT count(*) FROM dtx.damage'), '0', '... and no damage');
 
-# A name that was given: prepared once more by somebody else it is finished as its
+# A name that was given: prepared once more by another user it is finished as its
 # transaction was, which takes nothing from anybody.
 forge($seen);
 $dtx->prepared_is(1, 0, 'the name of a transaction that has committed');

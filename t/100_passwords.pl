@@ -21,7 +21,7 @@ sub as
 	return $coord->safe_psql('postgres', $sql, extra_params => [ '-U', $user ]);
 }
 
-# Whoever looks for prepared transactions, looks.
+# Looking for prepared transactions.
 sub look
 {
 	$dtx->wait_passes(2);
@@ -212,7 +212,7 @@ $dtx->prepared_is(1, 0, '... finishes what others have prepared');
 $dtx->sql('ALTER SERVER trap OWNER TO mallory');
 $gid = orphan('bob');
 look();
-$dtx->prepared_is(1, 1, '... but not on a server of somebody who is no superuser');
+$dtx->prepared_is(1, 1, '... but not on a server of a role that is no superuser');
 is($dtx->sql(q{SELECT dtx.confirm_server('trap', all_mappings => true)}), '4', '... unless a superuser confirms it');
 $dtx->clean('confirmed');
 $dtx->sql('ALTER SYSTEM RESET pg_dtx.resolver_role');

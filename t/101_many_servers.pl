@@ -101,7 +101,7 @@ $coord->start;
 my $start = time;
 $dtx->prepared_is($_, 0, "the first pass after a crash: s$_ is finished") for 1, 2;
 
-# whoever waits for the silent ones waits for ten seconds and more
+# those who wait for the silent ones waits for ten seconds and more
 cmp_ok(time - $start, '<', 8, '... in seconds') unless $ENV{DTX_CHECKER};
 $dtx->balances_are('100 99 101', '... committed');
 

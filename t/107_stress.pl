@@ -110,7 +110,7 @@ my $pid = $dtx->sql(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_
 $start = time;
 my $all = $dtx->poll($coord, q{SELECT count(*) FROM dtx.servers WHERE reachable}, $nmany + 2, 'all that can be reached are visited');
 $say->(sprintf 'all others visited: %.1f seconds', time - $start);
-$dtx->poll($coord, qq{SELECT count(*) FROM dtx.servers WHERE last_error LIKE '%could not translate host name "name_.test"%'}, $nnames, 'names are looked for in vain');
+$dtx->poll($coord, qq{SELECT count(*) FROM dtx.servers WHERE last_error LIKE '%could not translate host name "name_.test"%'}, $nnames, 'names that do not exist');
 hand_over('handed over afterwards');
 
 $start = time;

@@ -305,7 +305,7 @@ is($dtx->sql(q{SELECT max(attempts) FROM dtx.saga_steps p JOIN dtx.sagas s ON s.
 $dtx->sql(q{SELECT count(dtx.force_saga(id, 'completed', 'test')) FROM dtx.sagas WHERE finished_at IS NULL});
 $dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker' AND state = 'active'}, 0, 'all are stopped');
 
-# Many steps, none of which takes long, do not hold up other roles either, whoever comes
+# Many steps, none of which takes long, do not hold up other roles either, whichever comes
 # first in whatever order.
 setting('pg_dtx.saga_workers', 1);
 for my $pair ([qw(mallory bob)], [qw(bob mallory)])

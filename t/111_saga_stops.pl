@@ -160,7 +160,7 @@ is($dtx->sql("SELECT string_agg(concat_ws(' ', attempt, outcome, sqlstate), ', '
 	join(', ', ('1 stopped') x 10, '1 lost 57P01'), '... after a while');
 
 # ----------------------------------------------------------------
-# NOTIFY: somebody's COMMIT holds the lock of the queue, and does not end
+# NOTIFY: a user's COMMIT holds the lock of the queue, and does not end
 # ----------------------------------------------------------------
 
 $dtx->sql(q{

@@ -14,7 +14,7 @@
  * remote transaction (first.c).  CLOSE of a cursor is put off likewise, until the next
  * command or the end of the transaction, which closes it anyway.
  *
- * What is not recognised while the remote transaction is in the coordinator's
+ * What is not recognized while the remote transaction is in the coordinator's
  * hands is an ERROR: fail closed.
  *
  *-------------------------------------------------------------------------

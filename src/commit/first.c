@@ -130,7 +130,7 @@ DtxFirstSend(DtxConnection *c, const char *prepare, const char *command,
  * If the connection of a START TRANSACTION and the command after it, which was kept, is
  * lost, and it is not known that it was alive: send both again, on a new one, once.
  * Likewise if what they follow was not confirmed (DtxParticipantFinish).  Returns false
- * if there is nothing to be sent again.  Throws on interrupts, and if it was in vain.
+ * if there is nothing to be sent again.  Throws on interrupts, and if that failed.
  */
 bool
 DtxFirstStartAgainIfLost(DtxConnection *c)

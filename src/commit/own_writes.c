@@ -38,7 +38,7 @@ static bool never_done(void *arg);
  * connections that are closed now, or as another user.
  *
  * Waits for that, for pg_dtx.commit_timeout at most (DTX_LATE_WAIT_MS if that is
- * longer) after it was waited for first, and throws if it was in vain.  Throws on
+ * longer) after it was waited for first, and throws if that did not help.  Throws on
  * interrupts, too.  Must not look at catalogs, see DtxTransactionJoin().  May find that
  * the wire is broken.
  *
@@ -133,7 +133,7 @@ never_done(void *arg)
  * to begin anew, can't be used: make it anew, as postgres_fdw does when START
  * TRANSACTION fails (GetConnection in contrib/postgres_fdw/connection.c).  Whatever
  * this session has committed on that server is visible then.  Throws on interrupts,
- * and if it was in vain.
+ * and if that did not help.
  */
 void
 DtxOwnWritesReconnect(DtxConnection *c)

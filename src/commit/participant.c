@@ -372,7 +372,7 @@ DtxParticipantPrepare(DtxParticipant *p, const DtxGid *gid)
  * time-out or a termination, says so in a WARNING and then reports success
  * (replication/syncrep.c, SyncRepWaitForLSN).  Its text may be translated, and one
  * of its two SQLSTATEs is that of every warning.  PREPARE may bring warnings of
- * triggers as well, so it is recognised by the function that it comes from, which is
+ * triggers as well, so it is recognized by the function that it comes from, which is
  * not translated.
  */
 static bool

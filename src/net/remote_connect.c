@@ -144,7 +144,7 @@ connected(DtxRemote *remote)
 		!PQconnectionUsedPassword(remote->conn))
 	{
 		DtxRemoteFail(remote, DTX_REMOTE_REFUSED,
-					  "password is required: the server did not ask for the password of a user mapping of somebody who is not a superuser");
+					  "password is required: the server did not ask for the password of a user mapping whose role is not a superuser");
 		return;
 	}
 

@@ -378,7 +378,7 @@ DtxTargetMake(Oid serverid, Oid umid, int attempt, Oid on_behalf_of)
 	if (target->need_password && !have_password)
 		target->error = OidIsValid(um_userid) && superuser_arg(um_userid) ?
 			pstrdup("password is required: a user mapping of a server whose owner is not a superuser must contain a password") :
-			pstrdup("password is required: a user mapping of somebody who is not a superuser must contain a password");
+			pstrdup("password is required: a user mapping of a role that is not a superuser must contain a password");
 
 	/*
 	 * How a resolver proves who it is, if neither server nor mapping say so;

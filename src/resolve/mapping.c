@@ -9,7 +9,7 @@
  * owner of a server would otherwise be told the passwords of all its users by moving
  * it to a place of his own.  A mapping of pg_dtx.resolver_role is there for the
  * resolver, and may be used at once on servers of superusers.  (A user who asks for
- * himself, with dtx.check_server(), uses his own mapping, wherever it leads.)
+ * for itself, with dtx.check_server(), uses its own mapping, wherever that leads.)
  *
  *-------------------------------------------------------------------------
  */

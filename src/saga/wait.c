@@ -28,7 +28,7 @@
 /* Longest sleep of a session that waits for a saga, milliseconds. */
 #define MAX_WAIT_SLEEP	10000
 
-/* ... where nobody wakes him: on a standby. */
+/* ... where nothing wakes it: on a standby. */
 #define STANDBY_WAIT_SLEEP	1000
 
 typedef struct WaitShared

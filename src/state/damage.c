@@ -147,9 +147,9 @@ found_detail(DtxDecision decided, DtxFound found)
 	switch (found)
 	{
 		case DTX_FOUND_COMMITTED:
-			return "The transaction has been rolled back, but its changes on this server were committed by somebody else.";
+			return "The transaction has been rolled back, but its changes on this server were committed by hand or by another program.";
 		case DTX_FOUND_ROLLED_BACK:
-			return "The transaction has committed, but its changes on this server were rolled back by somebody else and are lost.";
+			return "The transaction has committed, but its changes on this server were rolled back by hand or by another program, and are lost.";
 		case DTX_FOUND_LOST:
 			return "The transaction has committed, but this server has never seen it: it was restored to an earlier time, or is a standby that was promoted without it.";
 		case DTX_FOUND_REAPPEARED:

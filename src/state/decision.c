@@ -509,7 +509,7 @@ prune_map(Relation rel, const DtxDecisionPlace *places, int n,
 	for (int i = 0; i < n; i++)
 		in_progress[i] = DtxDecisionMapInProgress(&places[i]);
 
-	/* First that, then the snapshot, as with every judgement. */
+	/* First that, then the snapshot, as with every judgment. */
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	for (int i = 0; i < n; i++)
 	{

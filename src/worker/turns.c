@@ -118,7 +118,7 @@ DtxTurnsEndScheduler(void)
 }
 
 /*
- * The caller has found no slot for a background worker of his own, and tries again in
+ * The caller has found no slot for a background worker of its own, and tries again in
  * less than DTX_GUEST_MS: resolvers are to make room for it meanwhile.  Never throws.
  */
 void

@@ -109,7 +109,7 @@ DtxVacateTarget(Node *stmt)
 /*
  * May the user create a database from this one?  commands/dbcommands.c,
  * createdb(): with the right to create databases, from a template or from a
- * database of his own.
+ * database of its own.
  */
 static bool
 may_use_as_template(Oid dbid)

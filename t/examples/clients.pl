@@ -64,7 +64,7 @@ sub run_client
 		my ($pattern) = @_;
 		until ($out =~ $pattern)
 		{
-			die "$name: waited in vain for $pattern: $err" if time > $deadline || !$client->pumpable;
+			die "$name: timed out waiting for $pattern: $err" if time > $deadline || !$client->pumpable;
 			$client->pump_nb;
 			usleep(10_000);
 		}

@@ -452,7 +452,7 @@ include_if_exists 'fault.conf'
 
 	for my $i (1 .. 3)
 	{
-		# A number in "next" is logged by whoever reads "put".  A row that is
+		# A number in "next" is logged by those who read "put".  A row that is
 		# to be refused is, when its transaction is prepared or committed; a
 		# slow one takes longer for that.
 		$dtx->p($i)->safe_psql(
@@ -847,7 +847,7 @@ sub _do
 		$self->{down}{0} = 1;
 		if ($name eq 'both down')
 		{
-			# The coordinator comes first, and looks for the other in vain.
+			# The coordinator comes first, and does not find the other.
 			$dtx->crash($node);
 			$self->{down}{$victim} = 1;
 		}

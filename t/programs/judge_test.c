@@ -74,7 +74,7 @@ static Rule rules[] = {
 	{"committed, and no other transaction had that id", YES, ANY, ANY, ANY, ANY, OF_BOOT, ANY, ANY, ANY, COMMITTED, DTX_VERDICT_COMMIT},
 	{"committed, or a later transaction with that id", YES, FORMER, ANY, ANY, ANY, OF_LATER, ANY, ANY, ANY, COMMITTED, DTX_VERDICT_UNKNOWN},
 	{"restored: only a commit is proof", YES, BROKEN, ANY, ANY, ANY, ANY, ANY, ANY, ANY, ANY, DTX_VERDICT_UNKNOWN},
-	{"aborted, whoever had that id", YES, CURRENT | CONTINUED, ANY, ANY, ANY, OF_BOOT | OF_LATER, ANY, ANY, ANY, ABORTED, DTX_VERDICT_ROLLBACK},
+	{"aborted, whatever had that id", YES, CURRENT | CONTINUED, ANY, ANY, ANY, OF_BOOT | OF_LATER, ANY, ANY, ANY, ABORTED, DTX_VERDICT_ROLLBACK},
 	{"not over yet", YES, CURRENT | CONTINUED, ANY, ANY, ANY, OF_BOOT | OF_LATER, ANY, ANY, ANY, PROGRESS, DTX_VERDICT_LEAVE},
 	{"too long ago", YES, CURRENT | CONTINUED, ANY, ANY, ANY, OF_BOOT | OF_LATER, ANY, ANY, ANY, TRUNCATED, DTX_VERDICT_UNKNOWN},
 };
