@@ -103,6 +103,7 @@ OBJS = \
 	src/saga/stop.o \
 	src/saga/wait.o \
 	src/sql/check.o \
+	src/sql/drop_extension.o \
 	src/sql/force.o \
 	src/sql/guards.o \
 	src/sql/identity_functions.o \

@@ -376,7 +376,9 @@ BEGIN
       IF careful THEN
         BEGIN
           t := dtx_internal.saga_try(due.saga, due.step, of_saga IS NOT NULL);
-        EXCEPTION WHEN OTHERS THEN
+        EXCEPTION WHEN deadlock_detected OR lock_not_available THEN
+          RAISE;        -- a table is locked, which is no fault of this saga
+        WHEN OTHERS THEN
           PERFORM dtx_internal.saga_postpone(due.saga, due.step, SQLSTATE, SQLERRM);
           CONTINUE;
         END;

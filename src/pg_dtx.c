@@ -21,6 +21,7 @@
 #include "saga/at_commit.h"
 #include "saga/claims.h"
 #include "saga/wait.h"
+#include "sql/drop_extension.h"
 #include "sql/guards.h"
 #include "state/activity.h"
 #include "state/boot.h"
@@ -86,6 +87,7 @@ dtx_shmem_request(void)
 	DtxLauncherInstallHooks();
 	DtxSagaInstallHooks();
 	DtxGuardsInstallHook();
+	DtxDropExtensionInstallHook();
 	DtxProtectionInstallHooks();
 	DtxPassedByInstallHooks();
 

@@ -43,6 +43,23 @@ $dtx->poll($dtx->coord, q{SELECT count(*) FROM dtx.transactions}, '0', 'nothing 
 is($ret, 0, '... and the extension can be dropped') or diag($err);
 $dtx->sql('CREATE EXTENSION pg_dtx');
 
+# DROP EXTENSION needs all tables, and others one after the other: nothing that it waits
+# for may wait for it.
+$s = $dtx->session;
+$s->run('BEGIN; SELECT count(*) FROM dtx_internal.saga_step_record');
+my $dropper = $dtx->session;
+$dropper->start('DROP EXTENSION pg_dtx');
+$dtx->poll($dtx->coord, q{SELECT count(*) FROM pg_locks WHERE NOT granted
+	AND relation = 'dtx_internal.saga_step_record'::regclass}, '1', 'DROP EXTENSION waits for a table');
+$s->run('SELECT more FROM dtx_internal.saga_take(10)');
+is($s->stderr, '', '... and a worker of sagas, which has locked it, goes on with another one');
+$s->run('SELECT count(*) FROM dtx.sagas, dtx.in_doubt; COMMIT');
+is($s->stderr, '', '... and a reader with views');
+$dropper->finish;
+unlike($dropper->stderr, qr/ERROR/, '... and then it is dropped');
+$_->close for $s, $dropper;
+$dtx->sql('CREATE EXTENSION pg_dtx');
+
 # A parallel worker commits on its own, so what it wrote could not be taken back.
 # It can write only through a SELECT.
 $dtx->p(1)->safe_psql(
@@ -142,7 +159,7 @@ $dtx->clean('the server leads back');
 is($dtx->p(2)->safe_psql('postgres', 'SELECT count(*) FROM acct WHERE id = 33'), '1',
 	'... it is committed');
 
-# Somebody's own query on a server begins like a PREPARE of ours, is long, and comes
+# A user's own query on a server begins like a PREPARE of ours, is long, and comes
 # through a slow network: the resolver does not take that for an attack.
 $dtx->p(2)->safe_psql('postgres', 'GRANT pg_read_all_stats TO looker, writer');
 my $own = join ':', (split /:/, $gid)[ 1, 2 ];

@@ -204,6 +204,15 @@ DtxRelationLockedByMe(Oid relid, LOCKMODE mode)
 	pg_database_ownercheck((dbid), (roleid))
 #endif
 
+/* Likewise of an extension. */
+#if PG_VERSION_NUM >= 160000
+#define DtxExtensionOwnercheck(extid, roleid) \
+	object_ownercheck(ExtensionRelationId, (extid), (roleid))
+#else
+#define DtxExtensionOwnercheck(extid, roleid) \
+	pg_extension_ownercheck((extid), (roleid))
+#endif
+
 /*
  * The library shows what is PGDLLEXPORT, and nothing else.  Before 16 that was not said
  * of functions that SQL calls, so every file that has some includes this one.
