@@ -38,6 +38,7 @@ typedef struct DtxKnownServer
 	struct DtxVisit *visit;		/* running now, or NULL */
 	DtxQueued	queued;
 	bool		in_pass;		/* is it queued as a part of a full pass? */
+	bool		again;			/* has an asked pass begun during its visit? */
 	bool		exists;			/* in the catalogs at the last pass or visit */
 	bool		routed;			/* has it routes, as of the last pass? */
 	bool		in_doubt;		/* has it entries, as of the last look, or

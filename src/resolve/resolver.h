@@ -52,6 +52,7 @@ struct DtxResolver
 	uint64		serial;			/* a clock for visits and rows */
 	int			nvisits;		/* running */
 	int			nin_pass;		/* those of full passes, running or to come */
+	int			nagain;			/* those to be repeated for an asked pass */
 	int			nordinary;		/* running ones with DtxVisit.ordinary ... */
 	int			nfailing;		/* ... and with DtxVisit.failing */
 	struct DtxVisit *ended;		/* over, not freed yet */

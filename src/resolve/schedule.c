@@ -56,6 +56,7 @@ static List *look_for_due(DtxResolver *r, DtxMoment now, bool *strange);
 static long until_due(DtxResolver *r);
 static void load_routes(DtxResolver *r);
 static void begin_pass(DtxResolver *r);
+static void repeat_visits(DtxResolver *r);
 static bool belongs_to_pass(DtxResolver *r, const DtxKnownServer *state,
 							DtxMoment now, bool *in_pass);
 static void enqueue(DtxResolver *r, DtxKnownServer *state, DtxQueued how,
@@ -113,6 +114,8 @@ DtxScheduleStep(DtxResolver *r, bool *leave)
 	MemoryContextReset(r->step_cxt);
 	old = MemoryContextSwitchTo(r->step_cxt);
 
+	if (r->nagain > 0)
+		repeat_visits(r);
 	need_pass = now >= next_pass(r);
 
 	if (need_pass || must_look(r, now))
@@ -179,7 +182,7 @@ DtxScheduleStep(DtxResolver *r, bool *leave)
 	if (r->prunable)
 		DtxUnconfirmedDeleteDone(r);
 
-	if (r->pass_open && r->nin_pass == 0)
+	if (r->pass_open && r->nin_pass == 0 && r->nagain == 0)
 	{
 		r->pass_open = false;
 		DtxStatsAdd(DTX_STAT_PASSES, 1);
@@ -305,7 +308,6 @@ begin_pass(DtxResolver *r)
 	DtxKnownServer *state;
 	List	   *servers = DtxPostgresFdwServers();
 	ListCell   *lc;
-	bool		again = false;
 	bool		quiet = true;
 
 	hash_seq_init(&seq, DtxKnownServers);
@@ -350,9 +352,20 @@ begin_pass(DtxResolver *r)
 		if (!state->routed && !state->in_doubt)
 			continue;
 
-		/* What a running visit sees is older than what this pass is to know. */
+		/*
+		 * What a running visit sees is older than what an asked pass is to
+		 * know: the server is visited once more after it.  (To repeat all of
+		 * the pass would never come to an end where one takes longer than the
+		 * pause between two.)
+		 */
 		if (state->visit != NULL)
-			again |= r->pass_asked;
+		{
+			if (r->pass_asked && !state->again)
+			{
+				state->again = true;
+				r->nagain++;
+			}
+		}
 		else if (belongs_to_pass(r, state, now, &in_pass))
 			enqueue(r, state, state->in_doubt ? DTX_QUEUED_URGENT : DTX_QUEUED_ORDINARY,
 					in_pass);
@@ -380,8 +393,31 @@ begin_pass(DtxResolver *r)
 	}
 
 	r->pass_began = now;
-	r->pass_asked = again;
+	r->pass_asked = false;
 	r->pass_open = true;
+}
+
+/*
+ * Queue the servers that an asked pass has found being visited, as soon as that visit
+ * is over.
+ */
+static void
+repeat_visits(DtxResolver *r)
+{
+	HASH_SEQ_STATUS seq;
+	DtxKnownServer *state;
+
+	hash_seq_init(&seq, DtxKnownServers);
+	while ((state = hash_seq_search(&seq)) != NULL)
+	{
+		if (!state->again || state->visit != NULL)
+			continue;
+		state->again = false;
+		r->nagain--;
+		if (state->exists)
+			enqueue(r, state, state->in_doubt ? DTX_QUEUED_URGENT : DTX_QUEUED_ORDINARY,
+					true);
+	}
 }
 
 /*
@@ -392,7 +428,7 @@ static bool
 belongs_to_pass(DtxResolver *r, const DtxKnownServer *state, DtxMoment now, bool *in_pass)
 {
 	int64		pause = (state->backoff.failures > 0 ? RETRY_PASSES : SWEEP_PASSES) *
-		(int64) dtx_resolve_interval;
+	(int64) dtx_resolve_interval;
 
 	/*
 	 * A crash may have left something anywhere, and so may those without an
@@ -480,7 +516,7 @@ start_visit(DtxResolver *r, DtxKnownServer *state)
 
 	/* Its entries are read before it begins: see review_entries(). */
 	List	   *entries = state->in_doubt ?
-		DtxInDoubtListServer(MyDatabaseId, state->serverid) : NIL;
+	DtxInDoubtListServer(MyDatabaseId, state->serverid) : NIL;
 
 	v = DtxVisitCreate(r, DTX_VISIT_RESOLVE, state->serverid, state->name);
 	state->visit = v;

@@ -65,6 +65,7 @@ give_up(DtxResolver *r)
 		state->kept = NULL;
 		state->queued = DTX_QUEUED_NOT;
 		state->in_pass = false;
+		state->again = false;
 	}
 	MemoryContextDelete(r->cxt);
 	pgstat_report_activity(STATE_IDLE, NULL);
