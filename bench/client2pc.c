@@ -274,14 +274,14 @@ transfer(Client *client)
 
 	{
 		const char *values[2] = {number, gid};
-		char		text[16];
-		const char *entry[1] = {text};
+		char		shown[16];
+		const char *entry[1] = {shown};
 
 		put_prepared(&client->coordinator, "begin", 0, NULL);
 		put_prepared(&client->coordinator, "decide", 2, values);
 		if (ledger)
 		{
-			snprintf(text, sizeof(text), "%ld", amount);
+			snprintf(shown, sizeof(shown), "%ld", amount);
 			put_prepared(&client->coordinator, "enter", 1, entry);
 		}
 		put_prepared(&client->coordinator, "commit", 0, NULL);

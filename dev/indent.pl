@@ -45,11 +45,13 @@ for my $file (@ARGV)
 	my ($out, $name) = tempfile(UNLINK => 1, SUFFIX => '.c');
 	print $out $text;
 	close $out;
-	system('pg_bsd_indent', @options, "-U$list_name", $name) == 0 or die "$file: pg_bsd_indent failed\n";
-	open $in, '<', $name or die "$name: $!\n";
-	$text = do { local $/; <$in> };
+	my $status = system('pg_bsd_indent', @options, "-U$list_name", $name);
+
 	# (it makes a backup in the current directory)
 	unlink basename($name) . '.BAK';
+	$status == 0 or die "$file: pg_bsd_indent failed\n";
+	open $in, '<', $name or die "$name: $!\n";
+	$text = do { local $/; <$in> };
 	$text =~ s{/\*---box}{/* ---}g;
 
 	# "char *" before the name of a function on a line of its own

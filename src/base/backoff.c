@@ -119,6 +119,7 @@ DtxBackoffFailed(DtxBackoff *backoff, int min_ms, int max_ms)
 	backoff->next = DtxIn(pause);
 }
 
+/* It has succeeded: no pause before the next attempt. */
 void
 DtxBackoffReset(DtxBackoff *backoff)
 {

@@ -41,6 +41,7 @@ static int	fault_hits = 0;
 
 static void assign_fault(const char *newval, void *extra);
 
+/* In _PG_init(): the setting that says where to fail. */
 void
 DtxFaultDefineSetting(void)
 {

@@ -47,18 +47,21 @@ check(const char *what)
 	abort();
 }
 
+/* See quiet.h, DTX_QUIET_BEGIN(). */
 void
 DtxQuietBegin(void)
 {
 	quiet = true;
 }
 
+/* ... DTX_QUIET_END(). */
 void
 DtxQuietEnd(void)
 {
 	quiet = false;
 }
 
+/* ... DTX_QUIET_PAUSE(), DTX_QUIET_RESUME(). */
 void
 DtxQuietPause(bool pause)
 {
@@ -71,6 +74,7 @@ report_heard(void *arg)
 	check("errfinish");
 }
 
+/* ... DTX_LISTEN_BEGIN(). */
 void
 DtxListenBegin(void)
 {
@@ -80,6 +84,7 @@ DtxListenBegin(void)
 	error_context_stack = &listener;
 }
 
+/* ... DTX_LISTEN_END(). */
 void
 DtxListenEnd(void)
 {

@@ -127,6 +127,7 @@ DtxHandedOverIsDone(const DtxHandedOver *h)
 	return h->recorded && !DtxInDoubtGet(&h->gid, &entry);
 }
 
+/* How many there are, for DtxHandedOverGet(). */
 int
 DtxHandedOverCount(void)
 {

@@ -315,6 +315,7 @@ DtxTransactionShow(void)
 	shown = true;
 }
 
+/* Does dtx.transactions show the current transaction? */
 bool
 DtxTransactionIsShown(void)
 {

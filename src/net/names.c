@@ -340,6 +340,9 @@ DtxNamesSocket(int i, pgsocket *sock, uint32 *events)
 	*events = s->events;
 }
 
+/*
+ * Changes whenever the sockets do: then a set of what is waited for has to be made anew.
+ */
 uint64
 DtxNamesSocketsVersion(void)
 {

@@ -89,6 +89,10 @@ DtxRemoteConnectStart(DtxRemote *remote)
 	remote->deadline = remote->set->clock + remote->target->connect_timeout;
 }
 
+/*
+ * The socket of a connection that is being made is ready: go on.  Calls the handler if it
+ * is made, or has failed.
+ */
 void
 DtxRemoteConnectStep(DtxRemote *remote)
 {

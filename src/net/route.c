@@ -189,6 +189,7 @@ static void throw_not_installed(void);
  * ----------------------------------------------------------------
  */
 
+/* See route.h. */
 void
 DtxRouteRecord(const DtxPrepared *prepared, int n)
 {
@@ -449,6 +450,7 @@ resolve_row(const Row *row, Row *now)
 	return true;
 }
 
+/* See route.h. */
 List *
 DtxRouteList(void)
 {
@@ -491,6 +493,7 @@ DtxRouteList(void)
  * ----------------------------------------------------------------
  */
 
+/* See route.h. */
 void
 DtxRouteTidy(void)
 {
@@ -536,8 +539,8 @@ DtxRouteTidy(void)
 	PushActiveSnapshot(GetLatestSnapshot());
 
 	/*
-	 * What a human has decided without a server is carried out if a server leads
-	 * there again, and only a route tells the resolver to look.
+	 * What a human has decided without a server is carried out if a server
+	 * leads there again, and only a route tells the resolver to look.
 	 */
 	DtxForced(GetActiveSnapshot(), &forgotten_commits, &forgotten_rollbacks);
 
@@ -664,6 +667,7 @@ writer_is_running(TupleTableSlot *slot)
 	return false;
 }
 
+/* See route.h. */
 void
 DtxRouteDeleteAll(void)
 {

@@ -84,6 +84,10 @@ DtxWaitSetKeep(DtxWire **wires, int nwires)
 		kept = make_wait_set(wires, nwires);
 }
 
+/*
+ * The kept set is for nobody any more: the next one that is asked for is looked up, or
+ * made.
+ */
 void
 DtxWaitSetRelease(void)
 {

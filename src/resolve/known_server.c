@@ -25,6 +25,9 @@
 /* By OID.  Survives errors of the worker. */
 HTAB	   *DtxKnownServers = NULL;
 
+/*
+ * Close the connection that was kept for the next visit, if there is one.  Does not throw.
+ */
 void
 DtxKnownServerDropConnection(DtxKnownServer *state)
 {

@@ -294,6 +294,10 @@ DtxAskLimits(DtxVisit *v, DtxRemote *remote)
 				  " AND pg_catalog.has_language_privilege(l.oid, 'USAGE'))::pg_catalog.text");
 }
 
+/*
+ * The answer to the question for limits of connections; what is not as expected is left
+ * as it was.
+ */
 void
 DtxReadLimits(DtxVisit *v, const PGresult *res)
 {

@@ -33,6 +33,10 @@
 /* Waiting for servers; set by DtxResolverCreate(). */
 uint32		DtxResolverWaitEvent = 0;
 
+/*
+ * Make a resolver, of the background worker or of the current backend, in a memory context
+ * of its own below "parent", with which it goes.
+ */
 DtxResolver *
 DtxResolverCreate(MemoryContext parent, bool worker)
 {
@@ -100,6 +104,7 @@ DtxResolverXactBegin(DtxResolver *r)
 	MemoryContextSwitchTo(old);
 }
 
+/* See DtxResolverXactBegin(). */
 void
 DtxResolverXactEnd(DtxResolver *r)
 {

@@ -29,6 +29,10 @@ typedef struct EntryRef
 	DtxInDoubt *entry;			/* in DtxVisit.entries */
 } EntryRef;
 
+/*
+ * Make a visit of a foreign server, in a memory context of its own below the resolver's.
+ * It is freed by DtxVisitFreeEnded() after it has ended.
+ */
 DtxVisit *
 DtxVisitCreate(DtxResolver *r, DtxVisitPurpose purpose, Oid serverid, const char *name)
 {
@@ -93,6 +97,9 @@ DtxVisitSetEntries(DtxVisit *v, List *entries)
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * The entry of this visit with that gid, or NULL: it is not known to be in doubt.
+ */
 DtxInDoubt *
 DtxVisitEntry(DtxVisit *v, const DtxGid *gid)
 {
@@ -170,6 +177,9 @@ DtxVisitEnd(DtxVisit *v)
 	r->report_activity = true;
 }
 
+/*
+ * Free the visits that have ended.  Not from within a handler of their connections.
+ */
 void
 DtxVisitFreeEnded(DtxResolver *r)
 {

@@ -229,6 +229,12 @@ dtx_sql_saga_caller(PG_FUNCTION_ARGS)
 	PG_RETURN_OID(DtxSagaCallers->caller);
 }
 
+/*
+ * Call an internal function of the extension by name, with arguments of these types, as
+ * its owner.  "argnulls" may be NULL: none is null.  The result is in the current memory
+ * context.  In a transaction, with an active snapshot; throws what the function throws, and
+ * if there is no such function of the extension.
+ */
 Datum
 DtxSagaCall(const char *name, int nargs, const Oid *types, const Datum *args,
 			const bool *argnulls, bool *isnull)

@@ -70,6 +70,10 @@ name_of_role(Oid role)
 
 PG_FUNCTION_INFO_V1(dtx_sql_saga_role_in);
 
+/*
+ * dtx_internal.saga_role: a role that is dumped by its name.  A name that does not exist is
+ * a warning and 0.
+ */
 Datum
 dtx_sql_saga_role_in(PG_FUNCTION_ARGS)
 {
@@ -78,6 +82,7 @@ dtx_sql_saga_role_in(PG_FUNCTION_ARGS)
 
 PG_FUNCTION_INFO_V1(dtx_sql_saga_role_out);
 
+/* ... as it is written. */
 Datum
 dtx_sql_saga_role_out(PG_FUNCTION_ARGS)
 {
@@ -86,6 +91,7 @@ dtx_sql_saga_role_out(PG_FUNCTION_ARGS)
 
 PG_FUNCTION_INFO_V1(dtx_sql_saga_role_recv);
 
+/* ... in binary form, which is that of an OID. */
 Datum
 dtx_sql_saga_role_recv(PG_FUNCTION_ARGS)
 {
@@ -97,6 +103,7 @@ dtx_sql_saga_role_recv(PG_FUNCTION_ARGS)
 
 PG_FUNCTION_INFO_V1(dtx_sql_saga_role_send);
 
+/* ... likewise. */
 Datum
 dtx_sql_saga_role_send(PG_FUNCTION_ARGS)
 {

@@ -30,6 +30,7 @@
 #include "utils/snapshot.h"
 #include "worker/wake.h"
 
+/* Has this database the tables of sagas?  In a transaction. */
 bool
 DtxSagaInstalled(void)
 {
@@ -38,6 +39,9 @@ DtxSagaInstalled(void)
 	return OidIsValid(DtxExtensionTable("saga_step_record", &verified));
 }
 
+/*
+ * OID of the table of sagas, InvalidOid if there is none.  In a transaction.
+ */
 Oid
 DtxSagaTable(void)
 {

@@ -200,6 +200,7 @@ read_step(Datum taken, bool *more)
 	return step;
 }
 
+/* Free a step that DtxStepTake() has returned, and what hangs off it. */
 void
 DtxStepFree(DtxStep *step)
 {

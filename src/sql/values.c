@@ -16,6 +16,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/palloc.h"
 
+/* As it is shown in views; a constant. */
 const char *
 DtxDecisionName(DtxDecision decision)
 {

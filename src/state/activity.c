@@ -79,6 +79,9 @@ static void activity_detach(int code, Datum arg);
 static bool next_slot(ActivitySlot **slot, LWLockMode mode);
 static void end_slots(ActivitySlot *slot);
 
+/*
+ * Bytes of shared memory that this module needs.  MaxBackends must be known.
+ */
 Size
 DtxActivityShmemSize(void)
 {

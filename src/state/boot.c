@@ -135,6 +135,7 @@ static void update_boot(const Datum *values, const bool *nulls,
 static bool find_boot(Relation rel, TupleTableSlot *slot, uint64 boot_id);
 static int	by_ordinal(const void *a, const void *b);
 
+/* Bytes of shared memory that this module needs. */
 Size
 DtxIdentityShmemSize(void)
 {
