@@ -10,6 +10,14 @@ CREATE TYPE dtx.server_check AS (
 );
 COMMENT ON TYPE dtx.server_check IS
   'what dtx.check_server() has looked at, and found';
+COMMENT ON COLUMN dtx.server_check."check" IS
+  'what was looked at; a name that does not change';
+COMMENT ON COLUMN dtx.server_check.ok IS
+  'true: as it should be; false: not; null: could not be found out, or cannot be told';
+COMMENT ON COLUMN dtx.server_check.detail IS
+  'what was found';
+COMMENT ON COLUMN dtx.server_check.hint IS
+  'what to do, null if nothing is to be done';
 
 CREATE TYPE dtx.resolution AS (
   server name,
@@ -20,6 +28,16 @@ CREATE TYPE dtx.resolution AS (
 );
 COMMENT ON TYPE dtx.resolution IS
   'what dtx.resolve_in_doubt() has done, or could not do';
+COMMENT ON COLUMN dtx.resolution.server IS
+  'foreign server, null: it was dropped';
+COMMENT ON COLUMN dtx.resolution.gid IS
+  'name of the prepared transaction; null: the server could not be visited';
+COMMENT ON COLUMN dtx.resolution.decision IS
+  'commit or rollback; null: not known';
+COMMENT ON COLUMN dtx.resolution.done IS
+  'was it finished now?';
+COMMENT ON COLUMN dtx.resolution.error IS
+  'why not, null if it was';
 
 CREATE TYPE dtx.claimed_step AS (
   token uuid,
@@ -35,6 +53,26 @@ CREATE TYPE dtx.claimed_step AS (
 );
 COMMENT ON TYPE dtx.claimed_step IS
   'a step that dtx.claim_step() gives an external worker';
+COMMENT ON COLUMN dtx.claimed_step.token IS
+  'what the worker shows to dtx.heartbeat_step(), dtx.complete_step() and dtx.fail_step()';
+COMMENT ON COLUMN dtx.claimed_step.saga IS
+  'number of the saga';
+COMMENT ON COLUMN dtx.claimed_step.name IS
+  'name of its definition';
+COMMENT ON COLUMN dtx.claimed_step.step IS
+  'name of the step';
+COMMENT ON COLUMN dtx.claimed_step.action IS
+  'execute or compensate';
+COMMENT ON COLUMN dtx.claimed_step.attempt IS
+  'the first one is 1';
+COMMENT ON COLUMN dtx.claimed_step.payload IS
+  'as the definition of the step says';
+COMMENT ON COLUMN dtx.claimed_step.input IS
+  'as dtx.start_saga() was given it';
+COMMENT ON COLUMN dtx.claimed_step.results IS
+  'of the steps that are done: an object with a member for each, by name';
+COMMENT ON COLUMN dtx.claimed_step.lease_until IS
+  'the token is worth nothing after that';
 
 CREATE TYPE dtx.saga_event AS (
   id bigint,
@@ -48,6 +86,22 @@ CREATE TYPE dtx.saga_event AS (
 );
 COMMENT ON TYPE dtx.saga_event IS
   'an event of a saga, from dtx.take_saga_events()';
+COMMENT ON COLUMN dtx.saga_event.id IS
+  'number of the event; they come in this order, but for those of transactions that commit later';
+COMMENT ON COLUMN dtx.saga_event.saga IS
+  'number of the saga';
+COMMENT ON COLUMN dtx.saga_event.owner IS
+  'owner of its definition';
+COMMENT ON COLUMN dtx.saga_event.name IS
+  'name of its definition';
+COMMENT ON COLUMN dtx.saga_event.role IS
+  'as which it runs';
+COMMENT ON COLUMN dtx.saga_event.event IS
+  'what has happened';
+COMMENT ON COLUMN dtx.saga_event.at IS
+  'when';
+COMMENT ON COLUMN dtx.saga_event.payload IS
+  'what belongs to it, depending on the event';
 
 CREATE TYPE dtx.finding AS (
   server name,
@@ -58,3 +112,13 @@ CREATE TYPE dtx.finding AS (
 );
 COMMENT ON TYPE dtx.finding IS
   'what dtx.check() has found wrong: at which server (null: here), through whose user mappings, and what to do';
+COMMENT ON COLUMN dtx.finding.server IS
+  'foreign server, null: this database or server';
+COMMENT ON COLUMN dtx.finding.roles IS
+  'those whose user mappings it concerns, null: all';
+COMMENT ON COLUMN dtx.finding."check" IS
+  'as in dtx.check_server()';
+COMMENT ON COLUMN dtx.finding.detail IS
+  'what was found';
+COMMENT ON COLUMN dtx.finding.hint IS
+  'what to do';

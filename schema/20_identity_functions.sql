@@ -29,7 +29,7 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION dtx.adopt_identity(text) IS
-  'says that this is the only living server with this database: prepared transactions of its earlier runs are resolved again, as far as it is proven how they ended';
+  'says that this is the only living server with this database: prepared transactions of its earlier runs are resolved again, as far as it is proven how they ended; needs a reason; an error if resolution is not suspended';
 
 CREATE OR REPLACE FUNCTION dtx.change_identity(reason text) RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_sql_new_identity'
@@ -37,4 +37,4 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION dtx.change_identity(text) IS
-  'says that this server is a copy of another one: it becomes a coordinator of its own, and leaves all prepared transactions of the original to that';
+  'says that this server is a copy of another one: it becomes a coordinator of its own, and leaves all prepared transactions of the original to that; needs a reason; COMMIT on several servers is an error in this transaction';

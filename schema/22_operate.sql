@@ -21,7 +21,7 @@ AS 'MODULE_PATHNAME', 'dtx_sql_resolve'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10 COST 10000;
 
 COMMENT ON FUNCTION dtx.resolve_in_doubt() IS
-  'finishes now what is in doubt on all servers of this database, and tells what was done; done at once, and not undone by ROLLBACK';
+  'finishes now what is in doubt on all servers of this database; a row for each prepared transaction, and for each server that could not be visited; done at once, and not undone by ROLLBACK; an error if pg_dtx.resolver is off';
 
 CREATE OR REPLACE FUNCTION dtx.confirm_server(
   server name,
@@ -56,7 +56,7 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION dtx.acknowledge_damage(text, text) IS
-  'takes a prepared foreign transaction off the view dtx.damage, and remembers in dtx_internal.damage_record who did it, when and why';
+  'takes a prepared foreign transaction off the view dtx.damage, and remembers in dtx_internal.damage_record who did it, when and why; an error if it is not there';
 
 CREATE OR REPLACE FUNCTION dtx_internal.wake_resolver() RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_sql_wake_resolver'

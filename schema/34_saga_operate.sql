@@ -135,7 +135,7 @@ AS 'MODULE_PATHNAME', 'dtx_sql_wait_saga'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE COST 10000;
 
 COMMENT ON FUNCTION dtx.wait_saga(bigint, interval) IS
-  'waits until a saga is completed or compensated or has failed, not longer than the timeout, and returns its state';
+  'waits until a saga is completed or compensated or has failed, not longer than the timeout (null: without limit), and returns its state then; an error in the transaction that has started or changed it, and in a step of a saga';
 
 CREATE OR REPLACE FUNCTION dtx_internal.cancel_saga(saga bigint, reason text) RETURNS dtx.saga_state
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp

@@ -112,7 +112,7 @@ AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 1;
 
 COMMENT ON FUNCTION dtx.claim_step(text, text, interval, integer) IS
-  'gives an external worker up to n steps, or compensations, from a queue, for the time of the lease';
+  'gives an external worker up to n steps, or compensations, from a queue, for the time of the lease; never waits for others; no rows if there is none';
 
 -- What a token stands for, locked, if its lease still lasts.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_token(token uuid, OUT sg dtx_internal.saga_record, OUT st dtx_internal.saga_step_record, OUT e dtx_internal.saga_external)
