@@ -49,7 +49,7 @@ COMMENT ON FUNCTION dtx_internal.saga_results(bigint, bigint) IS
   'internal: results of the steps of a saga by name';
 
 -- All results of a saga are one jsonb object, for its steps and in its last event,
--- which can't be larger than 256 MB.  A thousand steps whose results are not worth
+-- which cannot be larger than 256 MB.  A thousand steps whose results are not worth
 -- counting have 100 MB at most.  A signal is the result of a step later.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_check_result(sg dtx_internal.saga_record, result jsonb) RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -115,7 +115,7 @@ AS $$
 DECLARE
   sg dtx_internal.saga_record;
 BEGIN
-  -- rights first, so that others can't hold it up
+  -- rights first, so that others cannot hold it up
   SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = saga_lock.saga;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING

@@ -327,7 +327,7 @@ SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
-  -- What is in the hands of workers is left out; what else can't be taken is
+  -- What is in the hands of workers is left out; what else cannot be taken is
   -- locked by others, mostly a few for a moment, but a transaction may hold many.
   -- Rows are read as they are needed, so this costs nothing where none is locked.
   bound constant integer := 5000;

@@ -19,7 +19,7 @@
  *		Sync
  *
  * Statements go out by the extended protocol, which takes one at a time.  So a
- * text can't smuggle in a COMMIT that we did not see, even if the server would
+ * text cannot smuggle in a COMMIT that we did not see, even if the server would
  * divide the text in another way than our parser.
  *
  * If a statement fails, its settings need not be put back: the transaction or
@@ -29,7 +29,7 @@
  * dead before, as one that postgres_fdw replaces without a word: it is made anew, and
  * everything is sent again, once.
  *
- * An error that is thrown while results are due (a cancel, a value that can't be
+ * An error that is thrown while results are due (a cancel, a value that cannot be
  * converted, a failure on another server) has to get the other servers out of
  * their commands.  A cancel request is lost on a server that is just between two
  * commands, and a pipeline has many such moments, so it is repeated (quiesce).
@@ -81,8 +81,9 @@
  * (DateStyle, IntervalStyle, extra_float_digits) stays as postgres_fdw has set
  * it: the text is read again here.
  *
- * SET takes no snapshot, unlike SELECT: a REPEATABLE READ transaction that locks a table with its
- * first command is to see what was committed until it got the lock.  READ ONLY, however, is final only once there is a snapshot.
+ * SET takes no snapshot, unlike SELECT: a REPEATABLE READ transaction that locks a table
+ * with its first command is to see what was committed until it got the lock.  READ ONLY,
+ * however, is final only once there is a snapshot.
  */
 static const char *const before_command[] = {
 	"SET LOCAL search_path TO DEFAULT",

@@ -89,7 +89,7 @@ DtxSplitStatements(const char *command)
 }
 
 /*
- * Refuse a statement that can't be part of the distributed transaction, or that
+ * Refuse a statement that cannot be part of the distributed transaction, or that
  * takes away what postgres_fdw keeps in the session.
  */
 static void

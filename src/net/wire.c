@@ -413,7 +413,7 @@ DtxWirePump(DtxWire *wire)
  *
  * What could be read of a reply has been read before, so if there is nothing but the
  * end of the connection, that is the reply.  (PQgetResult() would add to libpq's
- * message that it can't wait for more.)
+ * message that it cannot wait for more.)
  */
 void
 DtxWireTakeInput(DtxWire *wire)

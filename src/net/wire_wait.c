@@ -221,7 +221,7 @@ postmaster_is_dead(const DtxWait *wait)
 
 /*
  * Others wait until all processes have done something, such as to close the files
- * of a database that is to be dropped: don't let them wait as long as we do.  To be
+ * of a database that is to be dropped: do not let them wait as long as we do.  To be
  * called by DtxGuarded(); what could not be done stays pending.
  */
 static void

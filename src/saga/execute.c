@@ -75,8 +75,8 @@ static int64 run_local(const char *command, DtxStep *step, MemoryContext cxt,
 
 /*
  * Execute a step and commit it, after DtxSagaBeginExecution().  Returns the next one of its
- * saga, taken but not begun, or NULL.  The step is freed.  Throws if it cannot even be said that the
- * step has failed.
+ * saga, taken but not begun, or NULL.  The step is freed.  Throws if it cannot even be
+ * said that the step has failed.
  */
 DtxStep *
 DtxStepExecute(DtxStep *step)

@@ -199,7 +199,8 @@ DtxSagaEndExecution(void)
 }
 
 /*
- * Start the timers; "timeout" is the step's own, 0: none.  The settings are those of the session, before the step.
+ * Start the timers; "timeout" is the step's own, milliseconds, 0: none.  The settings are
+ * those of the session, before the step.
  */
 void
 DtxSagaSetLimits(int timeout)

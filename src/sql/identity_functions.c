@@ -142,8 +142,9 @@ become_another(const DtxBoots *boots)
  *
  * A new identity makes all gids of the old one another coordinator's, and decisions
  * about them useless.  So no transaction of the current boot may be under way or in
- * doubt (DtxCoordinatorConfirm sees to those that begin now).  Those of former boots are the original's if resolution is suspended; otherwise they
- * are ours, and there must be none.
+ * doubt (DtxCoordinatorConfirm sees to those that begin now).  Those of former boots are
+ * the original's if resolution is suspended; otherwise they are ours, and there must be
+ * none.
  */
 static void
 end_suspension(const char *function, text *reason_text, bool adopted)

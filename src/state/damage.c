@@ -8,9 +8,9 @@
  * own, before it forgets what it has found it by.  Rows are never deleted.
  *
  * Whatever dtx.force_in_doubt() did on the word of a human is no damage: it is on record
- * already, in dtx_internal.forced_record.  dtx.force_in_doubt() locks that table before it does anything
- * on a server (DtxDamageLockForced), so a session that locks it against writers and
- * then looks sees the row of everything that was forced before.  What it has
+ * already, in dtx_internal.forced_record.  dtx.force_in_doubt() locks that table before
+ * it does anything on a server (DtxDamageLockForced), so a session that locks it against
+ * writers and then looks sees the row of everything that was forced before.  What it has
  * forgotten is finished as the human said if it appears after all.
  *
  *-------------------------------------------------------------------------

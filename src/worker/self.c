@@ -297,9 +297,9 @@ DtxWorkerRole(void)
 }
 
 /*
- * Has this resolver or worker of sagas something to do?  If a worker of sagas has had something to do, and
- * has nothing now, its scheduler is told: another role may need its place, or
- * there was a step that it was not allowed to take.
+ * Has this resolver or worker of sagas something to do?  If a worker of sagas has had
+ * something to do, and has nothing now, its scheduler is told: another role may need its
+ * place, or there was a step that it was not allowed to take.
  */
 void
 DtxWorkerSetIdle(bool idle, bool had_work)
