@@ -107,6 +107,7 @@ OBJS = \
 	src/sql/force.o \
 	src/sql/guards.o \
 	src/sql/identity_functions.o \
+	src/sql/server_changes.o \
 	src/sql/stat.o \
 	src/sql/values.o \
 	src/sql/views.o \

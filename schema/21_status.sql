@@ -146,6 +146,7 @@ CREATE OR REPLACE FUNCTION dtx_internal.servers(
   OUT server name,
   OUT reachable boolean,
   OUT checked_at timestamptz,
+  OUT visited_at timestamptz,
   OUT version text,
   OUT slots_used integer,
   OUT slots_total integer,
@@ -158,17 +159,20 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10;
 COMMENT ON FUNCTION dtx_internal.servers() IS 'internal: rows of dtx.servers';
 
 CREATE OR REPLACE VIEW dtx.servers AS
-  SELECT s.server, s.reachable, s.checked_at, s.version, s.slots_used, s.slots_total, s.in_doubt, s.last_error
+  SELECT s.server, s.reachable, s.checked_at, s.visited_at, s.version, s.slots_used, s.slots_total, s.in_doubt,
+         s.last_error
     FROM dtx_internal.servers() AS s;
 
 COMMENT ON VIEW dtx.servers IS
-  'postgres_fdw servers of this database, as the resolver last found them';
+  'postgres_fdw servers of this database, as the resolver or dtx.check() last found them; nothing is known of a server after ALTER SERVER until the next look';
 COMMENT ON COLUMN dtx.servers.server IS
   'foreign server';
 COMMENT ON COLUMN dtx.servers.reachable IS
-  'did the last visit succeed? null if there was none';
+  'did the last look succeed? null if there was none';
 COMMENT ON COLUMN dtx.servers.checked_at IS
-  'time of the last visit';
+  'time of the last look, of the resolver or of dtx.check()';
+COMMENT ON COLUMN dtx.servers.visited_at IS
+  'time of the last visit of the resolver';
 COMMENT ON COLUMN dtx.servers.version IS
   'version of PostgreSQL there';
 COMMENT ON COLUMN dtx.servers.slots_used IS
@@ -178,7 +182,7 @@ COMMENT ON COLUMN dtx.servers.slots_total IS
 COMMENT ON COLUMN dtx.servers.in_doubt IS
   'number of rows of dtx.in_doubt for this server';
 COMMENT ON COLUMN dtx.servers.last_error IS
-  'why the last failed visit failed';
+  'why the last look failed';
 
 CREATE OR REPLACE FUNCTION dtx_internal.stat(
   OUT one_phase bigint,

@@ -23,6 +23,7 @@
 #include "saga/wait.h"
 #include "sql/drop_extension.h"
 #include "sql/guards.h"
+#include "sql/server_changes.h"
 #include "state/activity.h"
 #include "state/boot.h"
 #include "state/decision_map.h"
@@ -88,6 +89,7 @@ dtx_shmem_request(void)
 	DtxSagaInstallHooks();
 	DtxGuardsInstallHook();
 	DtxDropExtensionInstallHook();
+	DtxServerChangesInstallHooks();
 	DtxProtectionInstallHooks();
 	DtxPassedByInstallHooks();
 

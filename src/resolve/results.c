@@ -612,7 +612,8 @@ set_status(DtxVisit *v, bool reachable)
 		status.slots_total = -1;
 	}
 	status.reachable = reachable;
-	status.checked_at = GetCurrentTimestamp();
+	status.checked_at = status.visited_at = GetCurrentTimestamp();
+	status.seen_changes = v->seen_changes;
 	if (v->version != 0)
 		status.version = v->version;
 	if (reachable)

@@ -49,6 +49,7 @@ DtxVisitCreate(DtxResolver *r, DtxVisitPurpose purpose, Oid serverid, const char
 	v->serial = ++r->serial;
 	v->coordinator_id = r->coordinator_id;
 	v->began_at = DtxNow();
+	v->seen_changes = DtxServerChanges();
 	v->slots_used = -1;
 	v->slots_total = -1;
 

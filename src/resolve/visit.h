@@ -132,6 +132,7 @@ typedef struct DtxVisit
 	uint64		serial;			/* DtxResolver.serial when it began */
 	uint64		coordinator_id; /* DtxResolver.coordinator_id when it began */
 	DtxMoment	began_at;
+	uint64		seen_changes;	/* DtxServerChanges() when it began */
 	int			failures;		/* failed visits before this one */
 	int			turn;			/* visits before this one, modulo a lot */
 	bool		in_pass;		/* part of a full pass */

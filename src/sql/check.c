@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "base/compat.h"
 #include "base/settings.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
 #include "commit/fdw_library.h"
@@ -26,11 +27,13 @@
 #include "resolve/api.h"
 #include "resolve/visit.h"
 #include "sql/values.h"
+#include "state/in_doubt.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/palloc.h"
 #include "utils/resowner.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 /* Oldest server that can say whether a transaction wrote there. */
@@ -39,6 +42,8 @@
 static void add_check(ReturnSetInfo *rsinfo, const char *check, int ok,
 					  char *detail, const char *hint);
 static void check_session(ReturnSetInfo *rsinfo, const DtxProbe *probe);
+static void note_status(ForeignServer *server, Oid umid, const DtxProbe *probe,
+						uint64 seen_changes);
 static int	session_seen(ForeignServer *server, const char **error);
 static char *clashing_servers(ForeignServer *server);
 static bool same_database(List *options1, List *options2);
@@ -175,10 +180,16 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 	memset(&probe, 0, sizeof(probe));
 	if (HeapTupleIsValid(mapping))
 	{
+		Oid			umid = ((Form_pg_user_mapping) GETSTRUCT(mapping))->oid;
+		uint64		seen_changes = DtxServerChanges();
+
 		is_public = !OidIsValid(((Form_pg_user_mapping) GETSTRUCT(mapping))->umuser);
 		ReleaseSysCache(mapping);
 		if (visit)
+		{
 			DtxProbeServer(server->serverid, userid, &probe);
+			note_status(server, umid, &probe, seen_changes);
+		}
 	}
 
 	/*
@@ -301,6 +312,50 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 				  "What is in doubt is not finished until \"pg_dtx.resolver\" is on.");
 
 	return (Datum) 0;
+}
+
+/*
+ * Let dtx.servers show what was found, if the caller is one of those who may see it, or
+ * the owner of the server.  That a user mapping does not work says nothing of the server
+ * if another one has worked in the same statement.
+ */
+static void
+note_status(ForeignServer *server, Oid umid, const DtxProbe *probe, uint64 seen_changes)
+{
+	DtxServerStatus status;
+	bool		known;
+
+	if (!has_privs_of_role(GetUserId(), ROLE_PG_MONITOR) &&
+		!has_privs_of_role(GetUserId(), server->owner))
+		return;
+	memset(&status, 0, sizeof(status));
+	known = DtxServerStatusGet(MyDatabaseId, server->serverid, &status);
+	if (!probe->reachable && known && status.reachable &&
+		status.checked_at >= GetCurrentStatementStartTimestamp())
+		return;
+	if (!known)
+	{
+		status.dbid = MyDatabaseId;
+		status.serverid = server->serverid;
+		status.slots_used = status.slots_total = -1;
+	}
+	status.reachable = probe->reachable;
+	status.checked_at = GetCurrentTimestamp();
+	status.seen_changes = seen_changes;
+	if (probe->reachable)
+	{
+		status.version = probe->version;
+		status.slots_used = probe->slots_used;
+		status.slots_total = probe->slots_total;
+		status.last_error[0] = '\0';
+		status.error_umid = InvalidOid;
+	}
+	else
+	{
+		strlcpy(status.last_error, probe->error, sizeof(status.last_error));
+		status.error_umid = umid;
+	}
+	DtxServerStatusSet(&status);
 }
 
 /*

@@ -21,6 +21,7 @@
 #include "nodes/pg_list.h"
 #include "saga/saga_tables.h"
 #include "sql/guards.h"
+#include "sql/server_changes.h"
 #include "state/activity.h"
 #include "state/boot.h"
 #include "state/decision.h"
@@ -81,6 +82,9 @@ dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,
 		if (DtxServerStatusGet(MyDatabaseId, objectId, &status))
 			DtxLauncherAskPass();
 	}
+
+	if (access == OAT_POST_ALTER && classId == ForeignServerRelationId)
+		DtxServerChanged(objectId);
 
 	if (access == OAT_DROP && classId == ExtensionRelationId &&
 		objectId == get_extension_oid(DTX_EXTENSION, true) &&

@@ -430,8 +430,8 @@ dtx_sql_servers(PG_FUNCTION_ARGS)
 		ForeignServer *server = (ForeignServer *) lfirst(lc);
 		Oid			serverid = server->serverid;
 		DtxServerStatus status;
-		Datum		values[8];
-		bool		nulls[8] = {0};
+		Datum		values[9];
+		bool		nulls[9] = {0};
 		Count	   *count = hash_search(in_doubt, &serverid, HASH_FIND, NULL);
 
 		values[0] = DtxNameValue(server->servername);
@@ -443,31 +443,36 @@ dtx_sql_servers(PG_FUNCTION_ARGS)
 			nulls[1] = false;
 			values[2] = TimestampTzGetDatum(status.checked_at);
 			nulls[2] = false;
+			if (status.visited_at != 0)
+			{
+				values[3] = TimestampTzGetDatum(status.visited_at);
+				nulls[3] = false;
+			}
 			if (status.version > 0)
 			{
-				values[3] = CStringGetTextDatum(DtxVersionText(status.version));
-				nulls[3] = false;
+				values[4] = CStringGetTextDatum(DtxVersionText(status.version));
+				nulls[4] = false;
 			}
 			if (status.slots_used >= 0)
 			{
-				values[4] = Int32GetDatum(status.slots_used);
-				nulls[4] = false;
+				values[5] = Int32GetDatum(status.slots_used);
+				nulls[5] = false;
 			}
 			if (status.slots_total >= 0)
 			{
-				values[5] = Int32GetDatum(status.slots_total);
-				nulls[5] = false;
+				values[6] = Int32GetDatum(status.slots_total);
+				nulls[6] = false;
 			}
 			if (status.last_error[0] != '\0')
 			{
-				values[7] = DtxTextValue(may_see_options(status.error_umid) ?
+				values[8] = DtxTextValue(may_see_options(status.error_umid) ?
 										 status.last_error : HIDDEN_ERROR);
-				nulls[7] = false;
+				nulls[8] = false;
 			}
 		}
 
-		values[6] = Int64GetDatum(count != NULL ? count->count : 0);
-		nulls[6] = false;
+		values[7] = Int64GetDatum(count != NULL ? count->count : 0);
+		nulls[7] = false;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 

@@ -53,6 +53,8 @@ typedef struct InDoubtShared
 	pg_atomic_uint64 changes;	/* of in_doubt_hash, after which something may
 								 * be due earlier; written with the lock, read
 								 * without */
+	pg_atomic_uint64 server_changes;	/* written with server_lock, read
+										 * without */
 	LWLock		server_lock;	/* guards server_hash */
 } InDoubtShared;
 
@@ -79,6 +81,7 @@ static bool add_entry(const DtxInDoubt *entry, bool seen, uint64 seen_on);
 static bool may_be_seen(const DtxInDoubt *entry, Oid serverid, uint64 seen_on);
 static void note_change(void);
 static List *list_entries(Oid dbid, Oid serverid);
+static DtxServerStatus *server_entry(Oid dbid, Oid serverid);
 static void evict_stalest_server(void);
 
 /*
@@ -115,6 +118,7 @@ DtxInDoubtShmemInit(void)
 		pg_atomic_init_u64(&shared->overflows, 0);
 		pg_atomic_init_u64(&shared->contradictions, 0);
 		pg_atomic_init_u64(&shared->changes, 0);
+		pg_atomic_init_u64(&shared->server_changes, 0);
 	}
 
 	memset(&info, 0, sizeof(info));
@@ -495,26 +499,80 @@ DtxInDoubtOverflowsReset(void)
 }
 
 /*
- * Record what a visit of a server found.  If there is no room, the server that
- * was not visited for the longest time goes.  Never throws.
+ * Record what a visit of a server found.  A visit that began before the server was
+ * changed has not seen where it leads now, and is not recorded.  If there is no room,
+ * the server that was not visited for the longest time goes.  Never throws.
  */
 void
 DtxServerStatusSet(const DtxServerStatus *status)
 {
-	ServerKey	key = {.dbid = status->dbid,.serverid = status->serverid};
 	DtxServerStatus *entry;
 
 	LWLockAcquire(&shared->server_lock, LW_EXCLUSIVE);
-	entry = hash_search(server_hash, &key, HASH_FIND, NULL);
-	if (entry == NULL)
+	entry = server_entry(status->dbid, status->serverid);
+	if (entry != NULL && status->seen_changes >= entry->changed)
 	{
-		if (hash_get_num_entries(server_hash) >= DTX_MAX_SERVERS)
-			evict_stalest_server();
-		entry = hash_search(server_hash, &key, HASH_ENTER_NULL, NULL);
-	}
-	if (entry != NULL)
+		uint64		changed = entry->changed;
+
 		*entry = *status;
+		entry->changed = changed;
+	}
 	LWLockRelease(&shared->server_lock);
+}
+
+/*
+ * A server has other options now: nothing is known of it until the next visit.  To be
+ * called when the transaction that has changed it is committed.  Never throws.
+ */
+void
+DtxServerStatusChanged(Oid dbid, Oid serverid)
+{
+	DtxServerStatus *entry;
+
+	LWLockAcquire(&shared->server_lock, LW_EXCLUSIVE);
+	entry = server_entry(dbid, serverid);
+	if (entry != NULL)
+	{
+		memset(entry, 0, sizeof(DtxServerStatus));
+		entry->dbid = dbid;
+		entry->serverid = serverid;
+		entry->changed = pg_atomic_add_fetch_u64(&shared->server_changes, 1);
+	}
+	LWLockRelease(&shared->server_lock);
+}
+
+/*
+ * A number that grows with every change of a foreign server, in any database.  What is
+ * found at a server after it was read is true after all changes that it counts.
+ */
+uint64
+DtxServerChanges(void)
+{
+	return pg_atomic_read_u64(&shared->server_changes);
+}
+
+/*
+ * The entry of a server, made if need be.  NULL if there is no room.  The caller holds
+ * server_lock exclusively.
+ */
+static DtxServerStatus *
+server_entry(Oid dbid, Oid serverid)
+{
+	ServerKey	key = {.dbid = dbid,.serverid = serverid};
+	DtxServerStatus *entry = hash_search(server_hash, &key, HASH_FIND, NULL);
+
+	if (entry != NULL)
+		return entry;
+	if (hash_get_num_entries(server_hash) >= DTX_MAX_SERVERS)
+		evict_stalest_server();
+	entry = hash_search(server_hash, &key, HASH_ENTER_NULL, NULL);
+	if (entry != NULL)
+	{
+		memset(entry, 0, sizeof(DtxServerStatus));
+		entry->dbid = dbid;
+		entry->serverid = serverid;
+	}
+	return entry;
 }
 
 /*
@@ -543,7 +601,8 @@ evict_stalest_server(void)
 }
 
 /*
- * Copy what is known of a server.  Returns false if nothing is.  Never throws.
+ * Copy what is known of a server.  Returns false if nothing is, because it was not
+ * visited, or not since it was changed.  Never throws.
  */
 bool
 DtxServerStatusGet(Oid dbid, Oid serverid, DtxServerStatus *copy)
@@ -553,6 +612,8 @@ DtxServerStatusGet(Oid dbid, Oid serverid, DtxServerStatus *copy)
 
 	LWLockAcquire(&shared->server_lock, LW_SHARED);
 	entry = hash_search(server_hash, &key, HASH_FIND, NULL);
+	if (entry != NULL && entry->checked_at == 0)
+		entry = NULL;
 	if (entry != NULL)
 		*copy = *entry;
 	LWLockRelease(&shared->server_lock);

@@ -52,8 +52,13 @@ typedef struct DtxServerStatus
 {
 	Oid			dbid;			/* key: database of the coordinator, ... */
 	Oid			serverid;		/* ... and foreign server in it */
-	bool		reachable;		/* did the last visit succeed? */
-	TimestampTz checked_at;		/* time of the last visit */
+	bool		reachable;		/* did the last look succeed? */
+	TimestampTz checked_at;		/* time of the last look, 0: none since it was
+								 * changed */
+	TimestampTz visited_at;		/* of the last one of a resolver, 0: likewise */
+	uint64		seen_changes;	/* DtxServerChanges() when that began */
+	uint64		changed;		/* DtxServerChanges() after the options of the
+								 * server were changed last, 0: not known */
 	int			version;		/* as PQserverVersion(), 0 if not known */
 	int			slots_used;		/* prepared transactions there, -1 unknown */
 	int			slots_total;	/* its max_prepared_transactions, -1 unknown */
@@ -84,6 +89,8 @@ extern List *DtxInDoubtList(Oid dbid);
 extern void DtxServerStatusSet(const DtxServerStatus *status);
 extern bool DtxServerStatusGet(Oid dbid, Oid serverid, DtxServerStatus *copy);
 extern void DtxServerStatusRemove(Oid dbid, Oid serverid);
+extern void DtxServerStatusChanged(Oid dbid, Oid serverid);
+extern uint64 DtxServerChanges(void);
 
 /* What a resolver has to know to see when an entry is due. */
 typedef struct DtxInDoubtDue
