@@ -327,6 +327,7 @@ DtxSagaStopPrepared(void)
 {
 	bool		any = false;
 
+	DtxAssertInWorker();
 	LWLockAcquire(&shared->lock, LW_SHARED);
 	for (int i = 0; i < shared->nclaims; i++)
 		any |= shared->claims[i].used &&
@@ -392,6 +393,7 @@ DtxSagaMakeRoom(const DtxSagaExecution *execution)
 {
 	bool		found = false;
 
+	DtxAssertInWorker();
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < shared->nclaims && !found; i++)
 	{

@@ -60,6 +60,7 @@ static void watch_step(void);
 void
 DtxSagaStopInit(void)
 {
+	DtxAssertInWorker();
 	limit_timer = RegisterTimeout(USER_TIMEOUT, limit_over);
 	watch_timer = RegisterTimeout(USER_TIMEOUT, look);
 }
@@ -173,6 +174,7 @@ watch_step(void)
 void
 DtxSagaBeginExecution(void)
 {
+	DtxAssertInWorker();
 	DtxSagaStopReason = DTX_SAGA_GO_ON;
 	stop_since = 0;
 	limit_at = 0;
@@ -186,6 +188,7 @@ DtxSagaBeginExecution(void)
 void
 DtxSagaEndExecution(void)
 {
+	DtxAssertInWorker();
 	executing = false;
 	disable_timeout(limit_timer, false);
 	disable_timeout(watch_timer, false);
@@ -207,6 +210,7 @@ DtxSagaSetLimits(int timeout)
 {
 	int			limit = dtx_saga_step_timeout;
 
+	DtxAssertInWorker();
 	limit_reason = DTX_SAGA_STOP_LIMIT;
 	if (timeout > 0 && (limit == 0 || timeout < limit))
 	{

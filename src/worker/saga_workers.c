@@ -9,6 +9,7 @@
 
 #include <signal.h>
 
+#include "base/process.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "storage/latch.h"
@@ -36,6 +37,7 @@ DtxSagaWorkerList(DtxSagaWorker *workers, int max)
 	DtxWorkerSlot *entry;
 	int			n = 0;
 
+	DtxAssertInWorker();
 	LWLockAcquire(&DtxWorkers->lock, LW_SHARED);
 	while (n < max && (entry = DtxSlotNext(&scan)) != NULL)
 	{
@@ -142,6 +144,7 @@ DtxSagaWorkersPoke(void)
 	DtxWorkerSlot *entry;
 	bool		any = false;
 
+	DtxAssertInWorker();
 	LWLockAcquire(&DtxWorkers->lock, LW_SHARED);
 	while ((entry = DtxSlotNext(&scan)) != NULL)
 	{
@@ -163,6 +166,7 @@ DtxSagaWorkerRelease(const DtxSagaWorker *worker)
 {
 	DtxWorkerSlot *entry;
 
+	DtxAssertInWorker();
 	LWLockAcquire(&DtxWorkers->lock, LW_EXCLUSIVE);
 	entry = saga_entry(worker);
 	if (entry != NULL && entry->state != DTX_SLOT_RUNNING)
