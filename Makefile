@@ -42,6 +42,7 @@ OBJS = \
 	src/commit/passed_by.o \
 	src/commit/phase_one.o \
 	src/commit/phase_two.o \
+	src/commit/point.o \
 	src/commit/protection.o \
 	src/commit/put_off.o \
 	src/commit/reading.o \
@@ -55,6 +56,7 @@ OBJS = \
 	src/exec/rows.o \
 	src/exec/run.o \
 	src/exec/statements.o \
+	src/net/ask_outcome.o \
 	src/net/cancel.o \
 	src/net/hosts.o \
 	src/net/names.o \
@@ -74,6 +76,7 @@ OBJS = \
 	src/pg_dtx.o \
 	src/resolve/api.o \
 	src/resolve/course.o \
+	src/resolve/decider.o \
 	src/resolve/facts.o \
 	src/resolve/gone.o \
 	src/resolve/judge.o \
@@ -102,6 +105,7 @@ OBJS = \
 	src/saga/step_worker.o \
 	src/saga/stop.o \
 	src/saga/wait.o \
+	src/sql/adopt.o \
 	src/sql/check.o \
 	src/sql/drop_extension.o \
 	src/sql/force.o \
@@ -137,6 +141,7 @@ OBJS = \
 REGRESS = \
 	setup \
 	two_phase \
+	commit_point \
 	one_phase \
 	reader_asked \
 	errors \

@@ -80,6 +80,18 @@ my %modes = (
 		db => 'bench',
 		options => '-c pg_dtx.commit_wait=off'
 	},
+	coordinator => {
+		label => 'pg_dtx, commit_point = coordinator',
+		node => 'dtx',
+		db => 'bench',
+		options => '-c pg_dtx.commit_point=coordinator'
+	},
+	server => {
+		label => 'pg_dtx, commit_point = server',
+		node => 'dtx',
+		db => 'bench',
+		options => '-c pg_dtx.commit_point=server'
+	},
 	off => {
 		label => 'pg_dtx, two_phase_commit = off',
 		node => 'dtx',
@@ -117,7 +129,7 @@ for my $n (@servers)
 		n => $n,
 		modes => [
 			'plain', $n > 1 ? 'parallel' : (), 'dtx',
-			$n > 1 ? 'nowait' : (), 'off', $n == 2 ? 'absent' : (), 'client'
+			$n > 1 ? qw(nowait coordinator server) : (), 'off', $n == 2 ? 'absent' : (), 'client'
 		]
 	  };
 	push @shapes,

@@ -58,7 +58,8 @@ CREATE OR REPLACE FUNCTION dtx_internal.transactions(
   OUT state text,
   OUT started timestamptz,
   OUT servers name[],
-  OUT waiting_for name[]
+  OUT waiting_for name[],
+  OUT decided_by text
 ) RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'dtx_sql_transactions'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10;
@@ -66,7 +67,8 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10;
 COMMENT ON FUNCTION dtx_internal.transactions() IS 'internal: rows of dtx.transactions';
 
 CREATE OR REPLACE VIEW dtx.transactions AS
-  SELECT t.transaction, t.pid, t.usename, t.xid, t.state, t.started, t.servers, t.waiting_for
+  SELECT t.transaction, t.pid, t.usename, t.xid, t.state, t.started, t.servers, t.waiting_for,
+         t.decided_by
     FROM dtx_internal.transactions() AS t;
 
 COMMENT ON VIEW dtx.transactions IS
@@ -78,15 +80,17 @@ COMMENT ON COLUMN dtx.transactions.pid IS
 COMMENT ON COLUMN dtx.transactions.usename IS
   'session user';
 COMMENT ON COLUMN dtx.transactions.xid IS
-  'identifier of the local transaction; null until the commit begins';
+  'identifier of the local transaction; null until the commit begins, and if a server decides';
 COMMENT ON COLUMN dtx.transactions.state IS
-  'active; preparing (phase one); deciding: all servers have prepared, and the local commit is under way; committing (phase two); or aborting';
+  'active; preparing (phase one); deciding: all servers have prepared, and the commit that decides is under way; committing (phase two); or aborting';
 COMMENT ON COLUMN dtx.transactions.started IS
   'start of the local transaction';
 COMMENT ON COLUMN dtx.transactions.servers IS
   'foreign servers that take part, one element per connection';
 COMMENT ON COLUMN dtx.transactions.waiting_for IS
   'those whose replies the session waits for';
+COMMENT ON COLUMN dtx.transactions.decided_by IS
+  'server whose commit is the decision; null until the commit begins, and if the coordinator decides';
 
 CREATE OR REPLACE FUNCTION dtx_internal.in_doubt(
   OUT transaction text,
@@ -98,6 +102,7 @@ CREATE OR REPLACE FUNCTION dtx_internal.in_doubt(
   OUT database name,
   OUT started timestamptz,
   OUT decision text,
+  OUT decided_by text,
   OUT since timestamptz,
   OUT attempts integer,
   OUT last_error text,
@@ -110,7 +115,7 @@ COMMENT ON FUNCTION dtx_internal.in_doubt() IS 'internal: rows of dtx.in_doubt';
 
 CREATE OR REPLACE VIEW dtx.in_doubt AS
   SELECT d.transaction, d.gid, d.server, d.remote_user, d.role, d.application_name, d.database, d.started,
-         d.decision, d.since, d.attempts, d.last_error, d.next_attempt
+         d.decision, d.decided_by, d.since, d.attempts, d.last_error, d.next_attempt
     FROM dtx_internal.in_doubt() AS d;
 
 COMMENT ON VIEW dtx.in_doubt IS
@@ -132,7 +137,9 @@ COMMENT ON COLUMN dtx.in_doubt.database IS
 COMMENT ON COLUMN dtx.in_doubt.started IS
   'start of the transaction; null if not known';
 COMMENT ON COLUMN dtx.in_doubt.decision IS
-  'what is to become of it: commit or rollback; null: that is not known, or it is not for this server to say, see last_error';
+  'what is to become of it: commit or rollback; asked: the server in decided_by decides, and has not said yet; null: that is not known, or it is not for this server to say, see last_error';
+COMMENT ON COLUMN dtx.in_doubt.decided_by IS
+  'server that decides about it; null: this coordinator does';
 COMMENT ON COLUMN dtx.in_doubt.since IS
   'in doubt since';
 COMMENT ON COLUMN dtx.in_doubt.attempts IS
@@ -187,6 +194,7 @@ COMMENT ON COLUMN dtx.servers.last_error IS
 CREATE OR REPLACE FUNCTION dtx_internal.stat(
   OUT one_phase bigint,
   OUT two_phase bigint,
+  OUT decided_by_server bigint,
   OUT prepared bigint,
   OUT prepare_failed bigint,
   OUT unprotected bigint,
@@ -206,7 +214,7 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 1;
 COMMENT ON FUNCTION dtx_internal.stat() IS 'internal: the row of dtx.stat';
 
 CREATE OR REPLACE VIEW dtx.stat AS
-  SELECT s.one_phase, s.two_phase, s.prepared, s.prepare_failed, s.unprotected, s.handed_over,
+  SELECT s.one_phase, s.two_phase, s.decided_by_server, s.prepared, s.prepare_failed, s.unprotected, s.handed_over,
          s.resolved_commit, s.resolved_rollback, s.forced, s.passes, s.not_remembered,
          s.prepare_time, s.commit_time, s.stats_reset
     FROM dtx_internal.stat() AS s;
@@ -217,6 +225,8 @@ COMMENT ON COLUMN dtx.stat.one_phase IS
   'transactions with foreign servers for which one-phase commit was enough';
 COMMENT ON COLUMN dtx.stat.two_phase IS
   'transactions committed in two phases';
+COMMENT ON COLUMN dtx.stat.decided_by_server IS
+  'of these, those about which a server decided, because nothing was written here';
 COMMENT ON COLUMN dtx.stat.prepared IS
   'foreign transactions prepared';
 COMMENT ON COLUMN dtx.stat.prepare_failed IS

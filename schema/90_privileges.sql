@@ -73,6 +73,7 @@ REVOKE ALL ON FUNCTION dtx.adopt_identity(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION dtx.change_identity(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION dtx.reset_stat() FROM PUBLIC;
 REVOKE ALL ON FUNCTION dtx.resolve_in_doubt() FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.adopt_coordinator(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION dtx.confirm_server(name, boolean, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION dtx.force_in_doubt(text, text, text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION dtx.acknowledge_damage(text, text) FROM PUBLIC;

@@ -117,7 +117,7 @@ $proxy->clear;
 $dtx->clean('cancel');
 
 # A cancel before the decision does not wait for the server that hangs.
-for my $message (q{PREPARE TRANSACTION 'dtx}, 'txid_current_if_assigned.. IS NOT NULL')
+for my $message (q{PREPARE TRANSACTION 'dtx}, 'wrote_elsewhere')
 {
 	my $fastest = 1e9;
 	for (1 .. 3)

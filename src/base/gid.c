@@ -8,12 +8,18 @@
  *
  *		dtx:<coordinator id>:<database>:<boot id>:<xid>:<n>:<seal>
  *
+ * or, if a server decides, in which case that transaction has a number instead of
+ * an xid, and the xid is that of the deciding transaction on its server:
+ *
+ *		dtx:<coordinator id>:<database>:<boot id>:s<number>:<system identifier>:
+ *			<timeline>:<xid>:<foreign server>:<n>:<seal>
+ *
  * The coordinator id, the boot id and the seal are 16 lower-case hexadecimal
  * digits, the other fields decimal numbers without sign or leading zeros.  The
  * text comes back from another machine (pg_prepared_xacts of a participant),
  * where every role may prepare a transaction under any name, so the parser takes
  * exactly what DtxGidFormat() writes and nothing else: two different texts
- * never mean the same gid, and no text outside [0-9a-fx:dt] passes, which is
+ * never mean the same gid, and no text outside [0-9a-fstx:] passes, which is
  * why a parsed gid may be put between single quotes in a command.
  *
  * The seal is a message authentication code of all other fields under a secret
@@ -36,6 +42,7 @@
 static bool parse_hex(const char **p, uint64 *value);
 static bool parse_decimal(const char **p, uint64 max, uint64 *value);
 static bool parse_colon(const char **p);
+static bool parse_decider(const char **p, DtxGid *gid);
 
 /*
  * Write the text of a gid into buf, which has room for DTX_GID_SIZE bytes.
@@ -58,11 +65,21 @@ DtxGidFormat(const DtxGid *gid, char *buf)
 void
 DtxGidFormatStem(const DtxGid *gid, char *buf)
 {
-	snprintf(buf, DTX_GID_SIZE,
-			 GID_MAGIC "%016llx:%u:%016llx:%llu",
-			 (unsigned long long) gid->coordinator_id, gid->dbid,
-			 (unsigned long long) gid->boot_id,
-			 (unsigned long long) gid->xid);
+	const DtxDecider *d = &gid->decider;
+	int			len;
+
+	len = snprintf(buf, DTX_GID_SIZE, GID_MAGIC "%016llx:%u:%016llx:",
+				   (unsigned long long) gid->coordinator_id, gid->dbid,
+				   (unsigned long long) gid->boot_id);
+	if (!DtxGidDecidedElsewhere(gid))
+		snprintf(buf + len, DTX_GID_SIZE - len, "%llu",
+				 (unsigned long long) gid->xid);
+	else
+		snprintf(buf + len, DTX_GID_SIZE - len, "s%llu:%llu:%llu:%llu:%u",
+				 (unsigned long long) (gid->xid & ~DTX_NUMBERED),
+				 (unsigned long long) d->system_id,
+				 (unsigned long long) d->timeline,
+				 (unsigned long long) d->xid, d->serverid);
 }
 
 /*
@@ -102,8 +119,16 @@ DtxGidParse(const char *text, DtxGid *gid)
 	if (!parse_hex(&p, &gid->boot_id) || !parse_colon(&p))
 		return false;
 
-	if (!parse_decimal(&p, PG_UINT64_MAX, &gid->xid) ||
-		!TransactionIdIsNormal((TransactionId) gid->xid) || !parse_colon(&p))
+	if (*p == 's')
+	{
+		p++;
+		if (!parse_decider(&p, gid))
+			return false;
+	}
+	else if (!parse_decimal(&p, DTX_NUMBERED - 1, &gid->xid) ||
+			 !TransactionIdIsNormal((TransactionId) gid->xid))
+		return false;
+	if (!parse_colon(&p))
 		return false;
 
 	if (!parse_decimal(&p, PG_UINT32_MAX, &value) || value == 0 ||
@@ -115,6 +140,28 @@ DtxGidParse(const char *text, DtxGid *gid)
 		return false;
 
 	return *p == '\0';
+}
+
+/* The number of a transaction that is decided by a server, and what decides it. */
+static bool
+parse_decider(const char **p, DtxGid *gid)
+{
+	DtxDecider *d = &gid->decider;
+	uint64		value;
+
+	if (!parse_decimal(p, DTX_NUMBERED - 1, &gid->xid) || gid->xid == 0 ||
+		!parse_colon(p) ||
+		!parse_decimal(p, PG_UINT64_MAX, &d->system_id) || d->system_id == 0 ||
+		!parse_colon(p) ||
+		!parse_decimal(p, PG_UINT32_MAX, &d->timeline) || d->timeline == 0 ||
+		!parse_colon(p) ||
+		!parse_decimal(p, PG_INT64_MAX, &d->xid) ||
+		!TransactionIdIsNormal((TransactionId) d->xid) || !parse_colon(p) ||
+		!parse_decimal(p, PG_UINT32_MAX, &value) || value == InvalidOid)
+		return false;
+	d->serverid = (Oid) value;
+	gid->xid |= DTX_NUMBERED;
+	return true;
 }
 
 /*

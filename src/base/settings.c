@@ -15,6 +15,7 @@
 #include "utils/guc.h"
 
 bool		dtx_two_phase_commit = true;
+int			dtx_commit_point = DTX_POINT_AUTO;
 int			dtx_require = DTX_REQUIRE_WARNING;
 int			dtx_prepare_timeout = 30 * 1000;
 int			dtx_commit_timeout = 10 * 1000;
@@ -34,6 +35,13 @@ int			dtx_saga_step_timeout = 5 * 60 * 1000;
 static const struct config_enum_entry remote_isolation_options[] = {
 	{"read committed", XACT_READ_COMMITTED, false},
 	{"repeatable read", XACT_REPEATABLE_READ, false},
+	{NULL, 0, false}
+};
+
+static const struct config_enum_entry commit_point_options[] = {
+	{"auto", DTX_POINT_AUTO, false},
+	{"coordinator", DTX_POINT_COORDINATOR, false},
+	{"server", DTX_POINT_SERVER, false},
 	{NULL, 0, false}
 };
 
@@ -59,6 +67,12 @@ DtxSettingsDefine(void)
 							 &dtx_require, DTX_REQUIRE_WARNING,
 							 require_options,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("pg_dtx.commit_point",
+							 "Sets which node decides about a transaction that wrote on several servers and not here.",
+							 "With \"auto\" it is one of the servers if the network to it is fast, and otherwise the coordinator.",
+							 &dtx_commit_point, DTX_POINT_AUTO,
+							 commit_point_options,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_dtx.prepare_timeout",
 							"Sets the maximum time to wait for all servers to prepare.",
 							"When it is over, the transaction is rolled back everywhere.",

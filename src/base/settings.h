@@ -16,7 +16,16 @@ typedef enum DtxRequire
 	DTX_REQUIRE_ERROR
 } DtxRequire;
 
+/* Which node may be the commit point of a transaction that wrote on servers only. */
+typedef enum DtxCommitPoint
+{
+	DTX_POINT_AUTO,				/* a server, where that is faster */
+	DTX_POINT_COORDINATOR,
+	DTX_POINT_SERVER
+} DtxCommitPoint;
+
 extern bool dtx_two_phase_commit;
+extern int	dtx_commit_point;	/* DtxCommitPoint */
 extern int	dtx_require;		/* DtxRequire */
 extern int	dtx_prepare_timeout;	/* milliseconds */
 extern int	dtx_commit_timeout; /* milliseconds */

@@ -14,6 +14,7 @@ typedef enum DtxCounter
 {
 	DTX_STAT_ONE_PHASE,			/* transactions left to one-phase commit */
 	DTX_STAT_TWO_PHASE,			/* transactions committed in two phases */
+	DTX_STAT_AT_SERVER,			/* of them, decided by a server */
 	DTX_STAT_PREPARED,			/* participants prepared */
 	DTX_STAT_PREPARE_FAILED,	/* transactions rolled back in phase one */
 	DTX_STAT_HANDED_OVER,		/* participants handed to the resolver */

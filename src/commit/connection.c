@@ -384,13 +384,13 @@ DtxConnectionNoteSetup(DtxConnection *c, const char *command)
  * another one to the same place (DtxWireReconnect), which postgres_fdw goes on using.
  * The session is set up as postgres_fdw has set up the old one.  To be called while
  * nothing that postgres_fdw knows of exists in the session, so at the beginning of a
- * remote transaction.
+ * remote transaction, or when that is over.
  *
- * Throws on interrupts.  Returns false, and the wire is broken, if it failed;
- * PQerrorMessage() says why.
+ * Throws on interrupts.  Returns false, and the wire is broken, if it failed, or was not
+ * done at the deadline (DTX_NEVER: none); PQerrorMessage() says why.
  */
 bool
-DtxConnectionRenew(DtxConnection *c)
+DtxConnectionRenew(DtxConnection *c, DtxMoment deadline)
 {
 	DtxStatementForgetAll(&c->statements);
 	c->put_off.ncloses = 0;
@@ -398,11 +398,12 @@ DtxConnectionRenew(DtxConnection *c)
 	c->cluster_asked = false;
 	DtxEndpointForgetAnswer(&c->endpoint);
 
-	if (!DtxWireReconnect(&c->wire, DtxConnectionWaitEvent()))
+	if (!DtxWireReconnect(&c->wire, deadline, DtxConnectionWaitEvent()))
 		return false;
 	if (c->setup != NULL &&
-		DtxWireSend(&c->wire, c->setup, &setup_handler, c))
-		(void) DtxConnectionAwait(c, DTX_NEVER);
+		DtxWireSend(&c->wire, c->setup, &setup_handler, c) &&
+		!DtxConnectionAwait(c, deadline))
+		DtxWireBreak(&c->wire, "no reply");
 	return !c->wire.broken;
 }
 

@@ -54,7 +54,7 @@ extern void DtxConnectionIdentify(DtxConnection *c);
 extern void DtxConnectionAskCluster(DtxConnection *c);
 extern bool DtxConnectionIsPrepared(DtxConnection *c, const DtxGid *gid);
 extern bool DtxConnectionAwait(DtxConnection *c, DtxMoment deadline);
-extern bool DtxConnectionRenew(DtxConnection *c);
+extern bool DtxConnectionRenew(DtxConnection *c, DtxMoment deadline);
 extern void DtxConnectionKeep(DtxConnection *c);
 extern void DtxConnectionRelease(DtxConnection *c);
 extern void DtxConnectionHold(DtxConnection *c);

@@ -48,8 +48,10 @@
 #include "commit/participant.h"
 #include "commit/phase_one.h"
 #include "commit/phase_two.h"
+#include "commit/point.h"
 #include "commit/transaction.h"
 #include "libpq-fe.h"
+#include "miscadmin.h"
 #include "net/wait_set.h"
 #include "net/wire.h"
 #include "state/activity.h"
@@ -140,12 +142,15 @@ DtxCoordinatorKeepsConnection(DtxConnection *c)
 static void
 reply_came(DtxParticipant *p)
 {
-	DTX_FAULT(t->phase == DTX_PHASE_PREPARE ? "prepare-reply" :
+	DTX_FAULT(p == t->point ? "point-commit-reply" :
+			  t->phase == DTX_PHASE_PREPARE ? "prepare-reply" :
 			  t->phase == DTX_PHASE_COMMIT ? "commit-reply" :
 			  t->phase == DTX_PHASE_ABORT ? "rollback-reply" : "ask-reply",
 			  p->connection->wire.conn);
 	if (t->phase == DTX_PHASE_ABORT && p->state == DTX_PARTICIPANT_PREPARED)
 	{
+		/* The point of decision was not reached, or all had been prepared. */
+		Assert(DtxPointDecision() == DTX_ROLLBACK);
 		DTX_FAULT("rollback-late-before", p->connection->wire.conn);
 		(void) DtxParticipantFinish(p, DTX_ROLLBACK, false);
 		DTX_FAULT("rollback-late-sent", p->connection->wire.conn);
@@ -282,6 +287,8 @@ dtx_xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			if (t->phase == DTX_PHASE_PREPARE)
 			{
+				if (t->point != NULL)
+					RESUME_INTERRUPTS();	/* see DtxPointDecide() */
 				DTX_QUIET_BEGIN();
 				DTX_LISTEN_BEGIN();
 				DtxPhaseTwoBegin();

@@ -250,7 +250,7 @@ PQsendQueryParams(PGconn *conn, const char *command, int nParams,
 	if (c->put_off.start[0] != '\0')
 		DtxFirstStartAlone(c);
 	joined = DtxPutOffBeginJoined(&c->put_off, &c->wire, false);
-	return DtxSendingExpect(c, joined,
+	return DtxSendingExpect(c, joined, false,
 							dtx_real.PQsendQueryParams(conn, command, nParams, paramTypes,
 													   paramValues, paramLengths,
 													   paramFormats, resultFormat));
@@ -273,8 +273,9 @@ PQsendPrepare(PGconn *conn, const char *stmtName, const char *query,
 		DtxFirstStartAlone(c);
 	}
 	joined = DtxPutOffBeginJoined(&c->put_off, &c->wire, false);
-	return DtxSendingExpect(c, joined, dtx_real.PQsendPrepare(conn, stmtName, query,
-															  nParams, paramTypes));
+	return DtxSendingExpect(c, joined, false,
+							dtx_real.PQsendPrepare(conn, stmtName, query,
+												   nParams, paramTypes));
 }
 
 /* postgres_fdw prepares nothing but INSERT, UPDATE and DELETE. */
@@ -285,6 +286,7 @@ PQsendQueryPrepared(PGconn *conn, const char *stmtName, int nParams,
 {
 	DtxConnection *c = CALLED_BY_FDW() ?
 	DtxCommandsBeforeData(conn, NULL, true) : NULL;
+	bool		ask;
 	bool		joined;
 
 	if (c == NULL)
@@ -292,8 +294,9 @@ PQsendQueryPrepared(PGconn *conn, const char *stmtName, int nParams,
 											paramLengths, paramFormats, resultFormat);
 	if (c->put_off.start[0] != '\0')
 		DtxFirstStartAlone(c);
-	joined = DtxPutOffBeginJoined(&c->put_off, &c->wire, false);
-	return DtxSendingExpect(c, joined,
+	ask = DtxSendingWantsXid(c);
+	joined = DtxPutOffBeginJoined(&c->put_off, &c->wire, ask);
+	return DtxSendingExpect(c, joined, ask,
 							dtx_real.PQsendQueryPrepared(conn, stmtName, nParams,
 														 paramValues, paramLengths,
 														 paramFormats, resultFormat));
@@ -338,7 +341,8 @@ PQgetResult(PGconn *conn)
 	 * What is not here is waited for as postgres_fdw does it, which has asked
 	 * before, and in cleanup goes on when it is here.
 	 */
-	if (DtxWireExpects(&c->wire, DTX_REPLY_JOINED) && DtxReadingIsBusy(c))
+	if ((DtxWireExpects(&c->wire, DTX_REPLY_JOINED) || DtxReadingQuestionIsDue(c)) &&
+		DtxReadingIsBusy(c))
 	{
 		DtxWireBreak(&c->wire, "no reply");
 		DtxWireFailJoined(&c->wire);
@@ -376,6 +380,8 @@ PQisBusy(PGconn *conn)
 
 	if (c == NULL)
 		return dtx_real.PQisBusy(conn);
+	if (DtxReadingQuestionIsDue(c))
+		return DtxReadingIsBusy(c);
 	if (DtxWireExpects(&c->wire, DTX_REPLY_MADE) || !DtxReadingHasReply(c))
 		return 0;
 	if (DtxReadingIsRemoteSql(c))
@@ -393,7 +399,7 @@ PQconsumeInput(PGconn *conn)
 	{
 		DtxConnection *c = DtxConnectionFind(conn);
 
-		if (c != NULL &&
+		if (c != NULL && !DtxReadingQuestionIsDue(c) &&
 			(DtxWireExpects(&c->wire, DTX_REPLY_MADE) || !DtxReadingHasReply(c)))
 			return 1;
 	}
@@ -422,7 +428,7 @@ PQtransactionStatus(const PGconn *conn)
 
 		if (c != NULL && c->wire.broken)
 			return PQTRANS_UNKNOWN;
-		if (c != NULL && (DtxReadingIsRemoteSql(c) ||
+		if (c != NULL && (DtxReadingIsRemoteSql(c) || DtxReadingQuestionIsDue(c) ||
 						  DtxWireExpects(&c->wire, DTX_REPLY_JOINED)))
 			return PQTRANS_ACTIVE;
 		if (c != NULL && (DtxParticipantTookOver(c) ||

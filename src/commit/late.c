@@ -76,7 +76,7 @@ DtxLateBegin(uint64 xid, ItemPointer row, bool handed_over, DtxMoment takeover_a
 	DTX_ASSERT_MUST_NOT_THROW();
 	Assert(late.xid == 0);
 	late.		xid = xid;
-	late.		row = *row;
+	late.		row = *row;			/* invalid if a server has decided */
 	late.		handed_over = handed_over;
 	late.		takeover_at = takeover_at;
 }
@@ -190,7 +190,9 @@ confirmation_came(DtxParticipant *p)
 
 		if (!any_of_current())
 		{
-			if (late.handed_over)
+			if (!ItemPointerIsValid(&late.row))
+				;
+			else if (late.handed_over)
 				DtxActivityForgetRow();
 			else
 				DtxActivitySetRow(late.xid, &late.row);
@@ -328,7 +330,8 @@ DtxLateLeave(void)
 	DtxConnectionForEach(leave, NULL);
 	if (late.xid == 0)
 		return;
-	DtxActivityForgetRow();
+	if (ItemPointerIsValid(&late.row))
+		DtxActivityForgetRow();
 	DtxActivityRelease(late.xid);
 	late.		xid = 0;
 

@@ -140,7 +140,7 @@ DtxOwnWritesReconnect(DtxConnection *c)
 {
 	PG_TRY();
 	{
-		if (DtxConnectionRenew(c))
+		if (DtxConnectionRenew(c, DTX_NEVER))
 		{
 			if (c->extension_seen && DtxTwoPhaseCommit())
 				DtxConnectionAskCluster(c);

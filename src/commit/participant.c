@@ -67,14 +67,31 @@
 /* Columns of the answer to the question in DtxParticipantPrepare(). */
 #define PREPARE_COLUMNS	4
 
+/* The name that all versions since 10 know. */
+#define ASSIGNED_XID	"pg_catalog.txid_current_if_assigned()"
+#define ASK_XID	"SELECT " ASSIGNED_XID
+
+/*
+ * What DtxParticipantDecide() sends.
+ */
+#define DECIDE \
+	"SET CONSTRAINTS ALL IMMEDIATE; SELECT " \
+	"CASE WHEN " SETTING "('synchronous_commit') OPERATOR(pg_catalog.=) 'off'" \
+	" THEN " SET_CONFIG "('synchronous_commit', 'local', true) END, " \
+	"CASE WHEN " SETTING "('client_min_messages') OPERATOR(pg_catalog.=) 'error'" \
+	" THEN " SET_CONFIG "('client_min_messages', 'warning', true) END; " \
+	"COMMIT TRANSACTION"
+
 /* Which states may follow each state.  (Back to OPEN: DtxParticipantGiveBack.) */
 #define TO(state)	(1 << DTX_PARTICIPANT_##state)
 
 static const uint32 next_states[] PG_USED_FOR_ASSERTS_ONLY = {
-	[DTX_PARTICIPANT_OPEN] = TO(ASKED) | TO(ENDING) | TO(PREPARING),
+	[DTX_PARTICIPANT_OPEN] = TO(ASKED) | TO(ENDING) | TO(DECIDING) | TO(PREPARING),
 	[DTX_PARTICIPANT_ASKED] = TO(OPEN) | TO(FAILED),
 	[DTX_PARTICIPANT_ENDING] = TO(ENDED) | TO(FAILED) | TO(OPEN),
 	[DTX_PARTICIPANT_ENDED] = 0,
+	[DTX_PARTICIPANT_DECIDING] = TO(DECIDED) | TO(FAILED),
+	[DTX_PARTICIPANT_DECIDED] = 0,
 	[DTX_PARTICIPANT_FAILED] = TO(OPEN),
 	[DTX_PARTICIPANT_PREPARING] = TO(PREPARED) | TO(NOT_PREPARED) | TO(UNKNOWN),
 	[DTX_PARTICIPANT_PREPARED] = TO(FINISHING) | TO(UNFINISHED),
@@ -89,8 +106,11 @@ static void change_state(DtxParticipant *p, DtxParticipantState state);
 static bool send_command(DtxParticipant *p, DtxParticipantState next,
 						 const char *command, const DtxReplyHandler *handler);
 static void take_result(DtxParticipant *p, PGresult *last);
+static void xid_result(void *owner, const PGresult *result);
+static void xid_complete(void *owner, PGresult *last, const char *lost);
 static void question_complete(void *owner, PGresult *last, const char *lost);
 static void reader_complete(void *owner, PGresult *last, const char *lost);
+static void decide_complete(void *owner, PGresult *last, const char *lost);
 static bool prepare_notice(void *owner, const PGresult *notice);
 static void prepare_result(void *owner, const PGresult *result);
 static void prepare_complete(void *owner, PGresult *last, const char *lost);
@@ -103,8 +123,16 @@ static bool is_gone(const PGresult *result);
 static bool is_row(const PGresult *result, int columns);
 static void set_error(DtxParticipant *p, const char *fallback);
 
+static const DtxReplyHandler xid_handler = {
+	.result = xid_result,
+	.complete = xid_complete
+};
 static const DtxReplyHandler question_handler = {.complete = question_complete};
 static const DtxReplyHandler reader_handler = {.complete = reader_complete};
+static const DtxReplyHandler decide_handler = {
+	.notice = prepare_notice,
+	.complete = decide_complete
+};
 static const DtxReplyHandler prepare_handler = {
 	.notice = prepare_notice,
 	.result = prepare_result,
@@ -221,6 +249,33 @@ send_command(DtxParticipant *p, DtxParticipantState next, const char *command,
 }
 
 /*
+ * In a pipeline, behind a command of postgres_fdw that writes, and in front of the Sync:
+ * ask for the id of the remote transaction.  It is that of the topmost level, which
+ * stays when a subtransaction is rolled back.  Returns false if it could not be sent.
+ */
+bool
+DtxParticipantAskXidBehind(DtxParticipant *p)
+{
+	p->xid_asked = true;
+	return DtxWireSendBehind(&p->connection->wire, ASK_XID, &xid_handler, p);
+}
+
+static void
+xid_result(void *owner, const PGresult *result)
+{
+	if (is_row(result, 1))
+		((DtxParticipant *) owner)->remote_xid =
+			DtxNumberParse(PQgetvalue(result, 0, 0), PG_INT64_MAX);
+}
+
+/* If the command has failed there is no answer, and none is needed. */
+static void
+xid_complete(void *owner, PGresult *last, const char *lost)
+{
+	PQclear(last);
+}
+
+/*
  * Ask an open remote transaction whether it wrote.  A server that can't tell
  * counts as a writer, and nothing is sent.  Returns false if sending failed.
  */
@@ -234,15 +289,12 @@ DtxParticipantAsk(DtxParticipant *p)
 	}
 
 	/*
-	 * The name that all versions since 10 know.
-	 *
 	 * A server that is a coordinator itself has no transaction id if it wrote
 	 * on other servers only.  It counts as a writer, and PREPARE will fail:
 	 * better than to commit there before the others have prepared.
 	 */
 	if (send_command(p, DTX_PARTICIPANT_ASKED,
-					 "SELECT pg_catalog.txid_current_if_assigned() IS NOT NULL OR"
-					 " COALESCE(pg_catalog.current_setting('pg_dtx.wrote_elsewhere', true), '')"
+					 ASK_XID ", COALESCE(" SETTING "('pg_dtx.wrote_elsewhere', true), '')"
 					 " OPERATOR(pg_catalog.=) 'on'", &question_handler))
 		return true;
 	change_state(p, DTX_PARTICIPANT_FAILED);
@@ -255,11 +307,13 @@ question_complete(void *owner, PGresult *last, const char *lost)
 	DtxParticipant *p = (DtxParticipant *) owner;
 
 	take_result(p, last);
-	if (lost == NULL && is_row(last, 1))
+	if (lost == NULL && is_row(last, 2))
 	{
 		/* anything but a clear no */
-		p->writes = strcmp(PQgetvalue(last, 0, 0), "f") != 0 ?
-			DTX_WROTE : DTX_READ;
+		p->remote_xid = DtxNumberParse(PQgetvalue(last, 0, 0), PG_INT64_MAX);
+		if (p->writes != DTX_WROTE)
+			p->writes = !PQgetisnull(last, 0, 0) ||
+				strcmp(PQgetvalue(last, 0, 1), "f") != 0 ? DTX_WROTE : DTX_READ;
 		change_state(p, DTX_PARTICIPANT_OPEN);
 	}
 	else
@@ -304,6 +358,70 @@ reader_complete(void *owner, PGresult *last, const char *lost)
 		change_state(p, DTX_PARTICIPANT_FAILED);
 	}
 	p->replied(p);
+}
+
+/*
+ * The remote transaction is the commit point, and all others are prepared: commit it.
+ * Its commit record is the decision, so it has to be on disk when the server answers,
+ * whatever synchronous_commit is there; and if the server does not wait until its
+ * synchronous standby has it, it has to say so (prepare_notice).  Both is seen to in the
+ * same message, when deferred triggers have run, which may change settings.
+ *
+ * Returns false if the command could not be sent; part of it may have reached the
+ * server.
+ */
+bool
+DtxParticipantDecide(DtxParticipant *p)
+{
+	DtxConnection *c = p->connection;
+	char		command[DTX_CLOSES_SIZE + sizeof(DECIDE)];
+	int			len;
+
+	p->not_replicated = false;
+	len = DtxPutOffCloses(&c->put_off, command, sizeof(command));
+	strlcpy(command + len, DECIDE, sizeof(command) - len);
+	return send_command(p, DTX_PARTICIPANT_DECIDING, command, &decide_handler);
+}
+
+/*
+ * An error is a refusal only if the server goes on afterwards.  A pooler in between may
+ * send errors of its own when it has lost the server.
+ */
+static void
+decide_complete(void *owner, PGresult *last, const char *lost)
+{
+	DtxParticipant *p = (DtxParticipant *) owner;
+	PGconn	   *conn = p->connection->wire.conn;
+	bool		over;
+
+	take_result(p, last);
+	over = lost == NULL && PQstatus(conn) == CONNECTION_OK &&
+		(PQtransactionStatus(conn) == PQTRANS_IDLE ||
+		 PQtransactionStatus(conn) == PQTRANS_INERROR);
+	if (over && PQresultStatus(last) == PGRES_COMMAND_OK &&
+		strcmp(PQcmdStatus(last), "COMMIT") == 0)
+		DtxParticipantDecided(p, true, !p->not_replicated);
+	else if (over && (PQresultErrorField(last, PG_DIAG_SQLSTATE) != NULL ||
+					  (PQresultStatus(last) == PGRES_COMMAND_OK &&
+					   strcmp(PQcmdStatus(last), "ROLLBACK") == 0)))
+	{
+		set_error(p, "transaction was rolled back by the server");
+		DtxParticipantDecided(p, false, true);
+	}
+	else
+		set_error(p, lost ? lost : "unexpected reply");
+	p->replied(p);
+}
+
+/*
+ * It is known whether the commit point has committed.  "replicated": as far as its
+ * server waits for that?  Does not throw.
+ */
+void
+DtxParticipantDecided(DtxParticipant *p, bool committed, bool replicated)
+{
+	p->not_replicated = !replicated;
+	change_state(p, committed ? DTX_PARTICIPANT_DECIDED : DTX_PARTICIPANT_FAILED);
 }
 
 /*
@@ -542,9 +660,9 @@ confirms(const DtxParticipant *p, const PGresult *result)
 }
 
 /*
- * Before anything was prepared the transaction aborts: a command of ours that is still
- * unanswered becomes one that postgres_fdw cancels and reads, as it would one of its
- * own.  Does not throw.
+ * The transaction aborts before anything was prepared, or this one was refused as the
+ * commit point: a command of ours that is still unanswered becomes one that
+ * postgres_fdw cancels and reads, as it would one of its own.  Does not throw.
  */
 void
 DtxParticipantGiveBack(DtxParticipant *p)

@@ -26,7 +26,12 @@ typedef enum DtxParticipantState
 	DTX_PARTICIPANT_ASKED,		/* asked whether it wrote */
 	DTX_PARTICIPANT_ENDING,		/* reader: COMMIT TRANSACTION sent */
 	DTX_PARTICIPANT_ENDED,		/* reader: committed in one phase */
-	DTX_PARTICIPANT_FAILED,		/* one of these was not answered as it should */
+	DTX_PARTICIPANT_DECIDING,	/* commit point: COMMIT TRANSACTION sent; if no
+								 * reply is due, what became of it is not
+								 * known */
+	DTX_PARTICIPANT_DECIDED,	/* commit point: committed */
+	DTX_PARTICIPANT_FAILED,		/* one of these was not answered as it should:
+								 * it is not committed */
 	DTX_PARTICIPANT_PREPARING,	/* PREPARE TRANSACTION sent */
 	DTX_PARTICIPANT_PREPARED,
 	DTX_PARTICIPANT_NOT_PREPARED,	/* the server has refused: it is gone
@@ -63,13 +68,14 @@ typedef struct DtxParticipant
 	DtxParticipantUse use;
 	DtxWrites	writes;
 	DtxGid		gid;			/* valid from PREPARING on */
-	uint64		remote_xid;		/* full transaction id there, 0 if not known;
-								 * valid from PREPARED on */
+	uint64		remote_xid;		/* full transaction id there, 0 if not known */
+	bool		xid_asked;		/* was it asked for, behind a command of
+								 * postgres_fdw's? */
 	DtxDecision decision;		/* valid from FINISHING on, and when handed
 								 * over */
-	bool		not_replicated; /* since the last PREPARE TRANSACTION or
-								 * COMMIT PREPARED: has the server said that
-								 * what it answers may not be replicated? */
+	bool		not_replicated; /* of the last PREPARE TRANSACTION, COMMIT
+								 * PREPARED, or COMMIT that decides: may what
+								 * the server has answered not be replicated? */
 	PGresult   *result;			/* last result of the last command of ours, or
 								 * NULL */
 	char		error[DTX_ERROR_SIZE];	/* why FAILED, UNKNOWN, NOT_PREPARED
@@ -85,11 +91,14 @@ extern void DtxParticipantFree(DtxParticipant *p);
 extern bool DtxParticipantIsOurs(const DtxParticipant *p);
 extern bool DtxParticipantReplyDue(const DtxParticipant *p);
 extern void DtxParticipantNoteUse(DtxParticipant *p, bool writes);
+extern bool DtxParticipantAskXidBehind(DtxParticipant *p);
 
 /* before the local commit */
 extern bool DtxParticipantAsk(DtxParticipant *p);
 extern bool DtxParticipantCommitReader(DtxParticipant *p);
 extern bool DtxParticipantPrepare(DtxParticipant *p, const DtxGid *gid);
+extern bool DtxParticipantDecide(DtxParticipant *p);
+extern void DtxParticipantDecided(DtxParticipant *p, bool committed, bool replicated);
 extern void DtxParticipantThrow(DtxParticipant *p, const char *what);
 
 /* at any time */

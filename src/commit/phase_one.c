@@ -24,6 +24,7 @@
 #include "commit/late.h"
 #include "commit/participant.h"
 #include "commit/phase_one.h"
+#include "commit/point.h"
 #include "commit/protection.h"
 #include "commit/replies.h"
 #include "commit/transaction.h"
@@ -49,6 +50,7 @@ static void check_participants(void);
 static void decide_how(void);
 static void commit_in_one_phase(void);
 static void commit_in_two_phases(void);
+static DtxParticipant *choose_point(void);
 static int	count_writers(void);
 static int	count_local_writer(void);
 static int	count_unknown(void);
@@ -282,8 +284,9 @@ commit_readers(void)
 }
 
 /*
- * Phase one.  On return every participant that wrote is prepared, every other
- * one has ended, and everything that phase two needs exists.
+ * Phase one.  On return every participant that wrote is prepared, or has committed if it
+ * is the one that decides, every other one has ended, and everything that phase two
+ * needs exists.
  */
 static void
 commit_in_two_phases(void)
@@ -292,6 +295,7 @@ commit_in_two_phases(void)
 	DtxPrepared *prepared;
 	int			n;
 
+	t->point = choose_point();
 	check_can_prepare();
 	gid = new_gid();
 	prepared = describe_writers(&gid, &n);
@@ -302,10 +306,38 @@ commit_in_two_phases(void)
 	publish(&gid, prepared, n);
 	send_prepares(&gid);
 	wait_for_all(NULL);
-	DtxStatsAdd(DTX_STAT_PREPARED, n);
-	write_decision(prepared, n);
+	DtxStatsAdd(DTX_STAT_PREPARED, t->point != NULL ? n - 1 : n);
+	if (t->point != NULL)
+		DtxPointDecide(&gid.decider);
+	else
+		write_decision(prepared, n);
 	pfree(prepared);
 	DTX_FAULT("prepared", NULL);
+}
+
+/*
+ * The participant that is to decide; NULL: the coordinator.  That it is if something was
+ * written here, because then the local commit is needed anyway; and in a serializable
+ * transaction, which may fail at its commit, after a server would have decided.
+ */
+static DtxParticipant *
+choose_point(void)
+{
+	DtxParticipant *point;
+	DtxParticipant *ask;
+
+	if (count_local_writer() > 0 || IsolationIsSerializable())
+		return NULL;
+	point = DtxPointChoose(&ask);
+	if (point == NULL && ask != NULL)
+	{
+		DtxTransactionMakeWaitSet();
+		if (!DtxParticipantAsk(ask))
+			DtxParticipantThrow(ask, "end transaction");
+		wait_for_all("end transaction");
+		point = DtxPointChoose(&ask);
+	}
+	return point;
 }
 
 /*
@@ -319,7 +351,8 @@ check_can_prepare(void)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot commit a transaction that wrote on several servers during recovery"),
 				 errhint("Run it on the primary server.")));
-	DtxDecisionCheck();
+	if (t->point == NULL)
+		DtxDecisionCheck();
 	DtxBootRequire(DtxPrepareWaitEvent());
 }
 
@@ -335,7 +368,13 @@ new_gid(void)
 	gid.coordinator_id = DtxCoordinatorId();
 	gid.boot_id = DtxBootId();
 	gid.dbid = MyDatabaseId;
-	gid.xid = U64FromFullTransactionId(GetTopFullTransactionId());
+	if (t->point != NULL)
+	{
+		gid.decider = DtxPointDecider(t->point);
+		gid.xid = DtxActivityNextNumber();
+	}
+	else
+		gid.xid = U64FromFullTransactionId(GetTopFullTransactionId());
 	return gid;
 }
 
@@ -389,13 +428,13 @@ publish(const DtxGid *gid, const DtxPrepared *prepared, int n)
 	t->xid = gid->xid;
 	DtxTransactionSetPhase(DTX_PHASE_PREPARE);
 	INSTR_TIME_SET_CURRENT(t->phase_start);
-	DtxActivityPublish(gid->xid);
+	DtxActivityPublish(gid);
 	DtxCoordinatorConfirm(gid->coordinator_id);
 	DtxRouteRecord(prepared, n);
 }
 
 /*
- * Prepare those who wrote, and commit the others.
+ * Prepare those who wrote, but for the one that decides, and commit the others.
  */
 static void
 send_prepares(DtxGid *gid)
@@ -406,6 +445,8 @@ send_prepares(DtxGid *gid)
 	{
 		DtxParticipant *p = DTX_PARTICIPANT(iter);
 
+		if (p == t->point)
+			continue;
 		if (p->writes == DTX_WROTE)
 		{
 			gid->n++;

@@ -24,6 +24,7 @@
 #include "commit/late.h"
 #include "commit/participant.h"
 #include "commit/phase_two.h"
+#include "commit/point.h"
 #include "commit/replies.h"
 #include "commit/standby.h"
 #include "commit/transaction.h"
@@ -72,6 +73,7 @@ static void warn_unconfirmed(void *arg);
 static DtxWaitEnd wait_resolver(void);
 static bool resolver_is_through(void *arg);
 static bool name_unconfirmed(bool contradicted);
+static void warn_committed_elsewhere(void *arg);
 
 /*
  * Before the first transaction of a process.  May throw.
@@ -144,7 +146,8 @@ DtxPhaseTwoBegin(void)
 	 * still lose the decision.  Nobody is told to commit then: the resolver
 	 * does that when the standby has it.
 	 */
-	t->decision_durable = DtxStandbyHas(XactLastCommitEnd, synchronous_commit);
+	t->decision_durable = t->point != NULL ? !t->point->not_replicated :
+		DtxStandbyHas(XactLastCommitEnd, synchronous_commit);
 
 	dlist_foreach(iter, &t->participants)
 	{
@@ -154,7 +157,9 @@ DtxPhaseTwoBegin(void)
 			continue;
 		if (!t->decision_durable)
 		{
-			DtxParticipantLeaveUnfinished(p, DTX_COMMIT, DTX_DECISION_NOT_REPLICATED);
+			DtxParticipantLeaveUnfinished(p, DTX_COMMIT, t->point != NULL ?
+										  DTX_DECIDER_NOT_REPLICATED :
+										  DTX_DECISION_NOT_REPLICATED);
 			continue;
 		}
 		DTX_FAULT("commit-before", p->connection->wire.conn);
@@ -247,7 +252,7 @@ hand_over_unfinished(void)
 
 		if (p->state != DTX_PARTICIPANT_UNFINISHED)
 			continue;
-		DtxHandOver(p, XactLastCommitEnd);
+		DtxHandOver(p, t->point != NULL ? InvalidXLogRecPtr : XactLastCommitEnd);
 		n++;
 	}
 	return n;
@@ -277,7 +282,7 @@ leave_late(bool handed_over)
 		dlist_delete(&p->node);
 		DtxLateAdd(p);
 	}
-	if (any && handed_over)
+	if (any && handed_over && ItemPointerIsValid(&t->row))
 		DtxActivityForgetRow();
 	if (any)
 		DtxTransactionKeepShown();
@@ -291,6 +296,8 @@ leave_late(bool handed_over)
 static void
 keep_decision_row(bool needed)
 {
+	if (!ItemPointerIsValid(&t->row))
+		return;					/* decided by a server */
 	if (needed)
 		DtxActivityForgetRow();
 	else
@@ -420,12 +427,15 @@ warn_unconfirmed(void *arg)
  */
 
 /*
- * The local transaction aborts: roll back what is prepared.
+ * The local transaction aborts: roll back what is prepared.  If a server decides and has
+ * committed already, commit it; if it is not known whether it has, leave it to the
+ * resolver.
  */
 void
 DtxAbortBegin(void)
 {
 	dlist_iter	iter;
+	DtxDecision decision;
 	bool		prepared = t->phase == DTX_PHASE_PREPARE;
 
 	if (t->phase == DTX_PHASE_ABORT || t->phase == DTX_PHASE_PLAIN_ABORT)
@@ -445,19 +455,30 @@ DtxAbortBegin(void)
 		return;
 	}
 
-	DtxStatsAdd(DTX_STAT_PREPARE_FAILED, 1);
+	decision = DtxPointDecision();
+	DtxStatsAdd(decision == DTX_COMMIT ? DTX_STAT_TWO_PHASE : DTX_STAT_PREPARE_FAILED, 1);
 	DtxActivitySetState(DTX_ABORTING, 0);
 
 	dlist_foreach(iter, &t->participants)
 	{
 		DtxParticipant *p = DTX_PARTICIPANT(iter);
 
-		if (p->state == DTX_PARTICIPANT_PREPARED)
+		/* Its transaction may be open there, in an error: postgres_fdw ends it. */
+		if (p == t->point && p->state == DTX_PARTICIPANT_FAILED &&
+			PQtransactionStatus(p->connection->wire.conn) != PQTRANS_IDLE)
+			DtxParticipantGiveBack(p);
+		if (p->state != DTX_PARTICIPANT_PREPARED)
+			continue;
+		if (decision == DTX_UNDECIDED || (decision == DTX_COMMIT && t->point->not_replicated))
 		{
-			DTX_FAULT("rollback-before", p->connection->wire.conn);
-			(void) DtxParticipantFinish(p, DTX_ROLLBACK, false);
-			DTX_FAULT("rollback-sent", p->connection->wire.conn);
+			DtxParticipantLeaveUnfinished(p, decision,
+										  decision == DTX_COMMIT ? DTX_DECIDER_NOT_REPLICATED :
+										  DTX_DECIDER_NOT_ASKED);
+			continue;
 		}
+		DTX_FAULT("rollback-before", p->connection->wire.conn);
+		(void) DtxParticipantFinish(p, decision, false);
+		DTX_FAULT("rollback-sent", p->connection->wire.conn);
 	}
 }
 
@@ -468,6 +489,7 @@ void
 DtxAbortFinish(void)
 {
 	dlist_iter	iter;
+	DtxDecision decision = DtxPointDecision();
 	bool		wake = false;
 
 	DTX_ASSERT_MUST_NOT_THROW();
@@ -483,7 +505,7 @@ DtxAbortFinish(void)
 		/* prepared or not, which only a visit of the server can tell */
 		if (p->state == DTX_PARTICIPANT_UNKNOWN ||
 			p->state == DTX_PARTICIPANT_PREPARED)
-			DtxParticipantLeaveUnfinished(p, DTX_ROLLBACK, NULL);
+			DtxParticipantLeaveUnfinished(p, decision, NULL);
 		if (p->state == DTX_PARTICIPANT_UNFINISHED)
 		{
 			DtxHandOver(p, InvalidXLogRecPtr);
@@ -494,5 +516,22 @@ DtxAbortFinish(void)
 	DtxTransactionHide(t->xid);
 	if (wake)
 		DtxLauncherWakeResolver(MyDatabaseId);
+	if (decision == DTX_COMMIT)
+		(void) DtxGuarded(warn_committed_elsewhere,
+						  t->point->connection->endpoint.server_name);
 	DtxTransactionEnd();
+}
+
+/*
+ * The error that the client gets is not the truth about the servers.  To be called by
+ * DtxGuarded().
+ */
+static void
+warn_committed_elsewhere(void *arg)
+{
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("transaction has committed on all servers, but could not be ended without an error here"),
+			 errdetail("Server \"%s\", which decides about it, had committed before.",
+					   (const char *) arg)));
 }

@@ -15,6 +15,7 @@
 #include "base/guarded.h"
 #include "commit/connection.h"
 #include "commit/first.h"
+#include "commit/participant.h"
 #include "commit/put_off.h"
 #include "commit/reading.h"
 #include "commit/real_libpq.h"
@@ -86,6 +87,17 @@ DtxReadingHasReply(const DtxConnection *c)
 		!DtxWireExpects(&c->wire, DTX_REPLY_HANDLED);
 }
 
+/*
+ * Is the answer to a question of ours due that was sent behind a command of
+ * postgres_fdw's (DtxParticipantAskXidBehind)?  It comes with the reply to that.
+ */
+bool
+DtxReadingQuestionIsDue(const DtxConnection *c)
+{
+	return c->participant != NULL && c->participant->state == DTX_PARTICIPANT_OPEN &&
+		DtxParticipantReplyDue(c->participant);
+}
+
 /* Are results of remote SQL due (exec/run.c), or has it left some? */
 bool
 DtxReadingIsRemoteSql(const DtxConnection *c)
@@ -115,8 +127,11 @@ reply_is_here(void *arg)
 {
 	DtxConnection *c = (DtxConnection *) arg;
 
-	return c->wire.broken || PQsocket(c->wire.conn) < 0 ||
-		DtxWireExpects(&c->wire, DTX_REPLY_MADE) ||
+	if (c->wire.broken || PQsocket(c->wire.conn) < 0)
+		return true;
+	if (DtxReadingQuestionIsDue(c))
+		return false;
+	return DtxWireExpects(&c->wire, DTX_REPLY_MADE) ||
 		(!DtxWireExpects(&c->wire, DTX_REPLY_JOINED) &&
 		 !dtx_real.PQisBusy(c->wire.conn));
 }

@@ -13,6 +13,7 @@
 extern void DtxReadingPrepareBackend(void);
 extern bool DtxReadingIsBusy(DtxConnection *c);
 extern bool DtxReadingHasReply(const DtxConnection *c);
+extern bool DtxReadingQuestionIsDue(const DtxConnection *c);
 extern bool DtxReadingIsRemoteSql(const DtxConnection *c);
 extern void DtxReadingCheckNoRemoteSql(const DtxConnection *c);
 

@@ -13,6 +13,8 @@
 #include "commit/connection.h"
 #include "commit/first.h"
 #include "commit/late.h"
+#include "commit/participant.h"
+#include "commit/point.h"
 #include "commit/put_off.h"
 #include "commit/real_libpq.h"
 #include "commit/sending.h"
@@ -36,7 +38,7 @@ DtxSendingStart(DtxConnection *c)
 	int			sent = dtx_real.PQsendQuery(c->wire.conn, c->put_off.start);
 
 	c->put_off.start[0] = '\0';
-	return DtxSendingExpect(c, false, sent);
+	return DtxSendingExpect(c, false, false, sent);
 }
 
 /*
@@ -68,13 +70,13 @@ DtxSendingQuery(PGconn *conn, const char *query)
 		DtxFirstStartAlone(c);
 	}
 	if (c->put_off.ncloses == 0)
-		return DtxSendingExpect(c, false, dtx_real.PQsendQuery(conn, query));
+		return DtxSendingExpect(c, false, false, dtx_real.PQsendQuery(conn, query));
 
 	(void) DtxPutOffCloses(&c->put_off, closes, sizeof(closes));
 	all = psprintf("%s%s", closes, query);
 	sent = dtx_real.PQsendQuery(conn, all);
 	pfree(all);
-	return DtxSendingExpect(c, false, sent);
+	return DtxSendingExpect(c, false, false, sent);
 }
 
 /*
@@ -89,6 +91,7 @@ DtxSendingParams(DtxConnection *c, const char *command, int nParams,
 	PGconn	   *conn = c->wire.conn;
 	bool		prepare = false;
 	const char *name = NULL;
+	bool		ask = DtxSendingWantsXid(c);
 	bool		joined;
 	int			sent = 1;
 
@@ -111,7 +114,7 @@ DtxSendingParams(DtxConnection *c, const char *command, int nParams,
 
 	if (c->extension_seen)
 		name = DtxStatementUse(&c->statements, command, &prepare);
-	joined = DtxPutOffBeginJoined(&c->put_off, &c->wire, prepare);
+	joined = DtxPutOffBeginJoined(&c->put_off, &c->wire, prepare || ask);
 	if (prepare)
 	{
 		sent = dtx_real.PQsendPrepare(conn, name, command, nParams, NULL);
@@ -124,17 +127,36 @@ DtxSendingParams(DtxConnection *c, const char *command, int nParams,
 		sent = dtx_real.PQsendQueryParams(conn, command, nParams, NULL,
 										  paramValues, paramLengths, paramFormats,
 										  0);
-	return DtxSendingExpect(c, joined, sent) ||
+	return DtxSendingExpect(c, joined, ask, sent) ||
 		(joined && DtxFirstStartAgainIfLost(c));
 }
 
 /*
+ * Is the id of the remote transaction to be asked for behind a command that writes and
+ * is about to be sent?  Then that goes in a pipeline.
+ */
+bool
+DtxSendingWantsXid(const DtxConnection *c)
+{
+	return c->participant != NULL && DtxPointWantsXid(c->participant);
+}
+
+/*
  * The caller has sent a command of postgres_fdw; "joined": between
- * DtxPutOffBeginJoined() and here.  Returns what the wrapper has to return.
+ * DtxPutOffBeginJoined() and here; "ask": DtxSendingWantsXid().  Returns what the
+ * wrapper has to return.
  */
 int
-DtxSendingExpect(DtxConnection *c, bool joined, int sent)
+DtxSendingExpect(DtxConnection *c, bool joined, bool ask, int sent)
 {
+	if (joined && ask && sent && !c->wire.broken)
+	{
+		DtxWireExpect(&c->wire, DTX_REPLY_JOINED, 1);
+		if (DtxParticipantAskXidBehind(c->participant) && DtxWireSync(&c->wire))
+			return 1;
+		DtxWireBreak(&c->wire, "could not send a command");
+		return 0;
+	}
 	if (joined)
 		return DtxPutOffEndJoined(&c->wire, sent);
 	if (sent)

@@ -15,6 +15,7 @@ extern int	DtxSendingQuery(PGconn *conn, const char *query);
 extern int	DtxSendingParams(DtxConnection *c, const char *command, int nParams,
 							 const char *const *paramValues,
 							 const int *paramLengths, const int *paramFormats);
-extern int	DtxSendingExpect(DtxConnection *c, bool joined, int sent);
+extern int	DtxSendingExpect(DtxConnection *c, bool joined, bool ask, int sent);
+extern bool DtxSendingWantsXid(const DtxConnection *c);
 
 #endif							/* PG_DTX_SENDING_H */

@@ -373,6 +373,8 @@ DtxTransactionEnd(void)
 	t->nbegun = t->nunused = t->nlost = 0;
 	t->canceled = false;
 	t->xid = 0;
+	t->point = NULL;
+	ItemPointerSetInvalid(&t->row);
 	t->decision_durable = false;
 	DtxTransactionSetPhase(DTX_PHASE_NONE);
 }

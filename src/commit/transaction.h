@@ -53,12 +53,14 @@ typedef struct DtxTransaction
 								 * before the local commit? */
 
 	/* from DTX_PHASE_PREPARE on */
-	uint64		xid;			/* full xid under which gids were made, or 0 */
-	ItemPointerData row;		/* its decision row */
+	uint64		xid;			/* DtxGid.xid of its gids, or 0 */
+	DtxParticipant *point;		/* the participant that decides, or NULL: the
+								 * coordinator does */
+	ItemPointerData row;		/* its decision row; invalid if there is none */
 	instr_time	phase_start;
 	DtxMoment	committing_since;
-	bool		decision_durable;	/* is the decision as durable as this
-									 * cluster's commits are? */
+	bool		decision_durable;	/* is the decision as durable as commits of
+									 * the node that decides are? */
 } DtxTransaction;
 
 extern DtxTransaction dtx_transaction;

@@ -337,6 +337,23 @@ DtxWireSendInPipeline(DtxWire *wire, const char *command,
 }
 
 /*
+ * Send a command of ours behind one that was sent in a pipeline, to which the caller
+ * adds the Sync (DtxWireSync): both are over at the same time, or if the first one fails
+ * this one is not executed.  Returns false if it could not be sent; what is due is known
+ * all the same.
+ */
+bool
+DtxWireSendBehind(DtxWire *wire, const char *command,
+				  const DtxReplyHandler *handler, void *owner)
+{
+	DtxPending *entry = push(wire, DTX_REPLY_HANDLED, 1);
+
+	entry->handler = handler;
+	entry->owner = owner;
+	return PQsendQueryParams(wire->conn, command, 0, NULL, NULL, NULL, NULL, 0) != 0;
+}
+
+/*
  * Send a command that precedes one of postgres_fdw or of remote SQL, in a pipeline.
  * Its error becomes that of the command.  With kind START the server is told to
  * reply at once: if the connection is lost, that reply tells whether it was dead

@@ -111,6 +111,8 @@ extern bool DtxWireSend(DtxWire *wire, const char *command,
 						const DtxReplyHandler *handler, void *owner);
 extern bool DtxWireSendInPipeline(DtxWire *wire, const char *command,
 								  const DtxReplyHandler *handler, void *owner);
+extern bool DtxWireSendBehind(DtxWire *wire, const char *command,
+							  const DtxReplyHandler *handler, void *owner);
 extern bool DtxWireSendStep(DtxWire *wire, const char *command,
 							DtxReplyKind kind);
 extern void DtxWireExpect(DtxWire *wire, DtxReplyKind kind, int commands);

@@ -305,19 +305,18 @@ DtxWireCancel(DtxWire *wire, DtxMoment deadline, uint32 wait_event)
  * connect_pg_server in 15, in contrib/postgres_fdw/connection.c): who had to give a
  * password must not get in without one now.
  *
- * Waits on the latch, for the connection's connect_timeout if it has one.  Throws on
- * interrupts.  Returns false, and the wire is broken, if it failed; PQerrorMessage()
+ * Waits on the latch, to the deadline (DTX_NEVER: none), and for the connection's
+ * connect_timeout if it has one.  Throws on interrupts.  Returns false, and the wire is broken, if it failed; PQerrorMessage()
  * says why.
  */
 bool
-DtxWireReconnect(DtxWire *wire, uint32 wait_event)
+DtxWireReconnect(DtxWire *wire, DtxMoment deadline, uint32 wait_event)
 {
 	PGconn	   *conn = wire->conn;
 	bool		used_password = PQconnectionUsedPassword(conn) != 0;
 	bool		used_gssapi = DtxConnectionUsedGssapi(conn);
 	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
 	PQconninfoOption *options = PQconninfo(conn);
-	DtxMoment	deadline = 0;
 
 	DTX_ASSERT_MAY_THROW();
 	for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++)
@@ -325,7 +324,7 @@ DtxWireReconnect(DtxWire *wire, uint32 wait_event)
 		if (o->val == NULL)
 			continue;
 		if (strcmp(o->keyword, "connect_timeout") == 0 && atoi(o->val) > 0)
-			deadline = DtxIn(Min(atoi(o->val), 86400) * 1000L);
+			deadline = Min(deadline, DtxIn(Min(atoi(o->val), 86400) * 1000L));
 		explicit_bzero(o->val, strlen(o->val)); /* passwords are among them */
 	}
 	PQconninfoFree(options);
@@ -338,7 +337,7 @@ DtxWireReconnect(DtxWire *wire, uint32 wait_event)
 		return false;
 	while (status == PGRES_POLLING_READING || status == PGRES_POLLING_WRITING)
 	{
-		long		timeout = deadline == 0 ? -1 : DtxUntil(deadline);
+		long		timeout = deadline == DTX_NEVER ? -1 : DtxUntil(deadline);
 		int			events = status == PGRES_POLLING_READING ?
 		WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE;
 		int			happened;

@@ -48,7 +48,8 @@ typedef struct DtxWait
 } DtxWait;
 
 extern DtxWaitEnd DtxWireWait(const DtxWait *wait);
-extern bool DtxWireReconnect(DtxWire *wire, uint32 wait_event);
+extern bool DtxWireReconnect(DtxWire *wire, DtxMoment deadline,
+							 uint32 wait_event);
 extern void DtxWireCancel(DtxWire *wire, DtxMoment deadline, uint32 wait_event);
 
 #endif							/* PG_DTX_WIRE_WAIT_H */

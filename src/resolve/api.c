@@ -193,7 +193,7 @@ DtxResolveNow(void)
  */
 void
 DtxFinishGid(Oid serverid, Oid umid, const char *gid, DtxDecision decision,
-			 uint64 system_id)
+			 uint64 system_id, Oid on_behalf_of)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	DtxResolver *r;
@@ -220,6 +220,7 @@ DtxFinishGid(Oid serverid, Oid umid, const char *gid, DtxDecision decision,
 		v->forced = decision;
 		v->forced_system_id = system_id;
 		v->fixed_umid = umid;
+		v->on_behalf_of = on_behalf_of;
 		DtxVisitSetEntries(v, DtxInDoubtList(MyDatabaseId));
 		DtxVisitSetRoutes(v, DtxRouteList());
 		DtxVisitNext(v);

@@ -27,10 +27,13 @@ extern List *DtxResolveNow(void);
  * the prepared transaction).  Throws with the remote SQLSTATE if it fails,
  * ERRCODE_UNDEFINED_OBJECT if no such prepared transaction is there, and
  * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE if the server leads to another cluster
- * than "system_id" (0: no matter which).
+ * than "system_id" (0: no matter which).  "on_behalf_of": the user who wants the connection
+ * through that mapping; InvalidOid: it is the resolver's, which uses only those through
+ * which something was prepared.
  */
 extern void DtxFinishGid(Oid serverid, Oid umid, const char *gid,
-						 DtxDecision decision, uint64 system_id);
+						 DtxDecision decision, uint64 system_id,
+						 Oid on_behalf_of);
 
 /* Servers of postgres_fdw that hold "gid" now: list of Oids. */
 extern List *DtxFindGid(const char *gid);

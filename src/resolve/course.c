@@ -25,6 +25,7 @@
 #include "net/text.h"
 #include "nodes/pg_list.h"
 #include "resolve/course.h"
+#include "resolve/decider.h"
 #include "resolve/gone.h"
 #include "resolve/known_server.h"
 #include "resolve/mapping.h"
@@ -186,6 +187,8 @@ visit_row(DtxRemote *remote, void *arg, int statement, const PGresult *res)
 		else if (value != NULL)
 			v->conn_system_id = DtxNumberParse(value, PG_UINT64_MAX);
 	}
+	else if (v->phase == DTX_PHASE_DECIDER)
+		DtxDeciderRead(v, statement, res);
 	else if (v->phase == DTX_PHASE_OUTCOME)
 	{
 		DtxReadOutcome(v, res);
@@ -262,6 +265,11 @@ visit_ready(DtxRemote *remote, void *arg, const DtxRemoteError *error)
 
 		case DTX_PHASE_WITNESS:
 			visit_witnessed(v, error);
+			visit_continue(v, remote);
+			break;
+
+		case DTX_PHASE_DECIDER:
+			DtxDeciderAnswered(v);
 			visit_continue(v, remote);
 			break;
 
@@ -524,6 +532,16 @@ visit_continue(DtxVisit *v, DtxRemote *remote)
 	else
 	{
 		v->current = NULL;
+		if (DtxDeciderAsk(v, remote))
+			return;
+		if (DtxDeciderNeedsReplication(v))
+		{
+			/* What was asked before proves nothing about that. */
+			v->witnessed = v->replicated = false;
+			if (DtxAskReplicated(v, remote))
+				return;
+			DtxDeciderReplicated(v);
+		}
 		if (!v->witnessed && DtxGoneNeedsReplication(v) &&
 			DtxAskReplicated(v, remote))
 			return;
@@ -553,6 +571,8 @@ visit_witnessed(DtxVisit *v, const DtxRemoteError *error)
 		MemoryContextStrdup(v->cxt, error->message);
 	if (v->replicated && v->resolver->worker)
 		v->hung = DtxKnownServerGet(v->serverid)->hung = false;
+	if (v->resolver->worker)
+		DtxDeciderReplicated(v);
 	DTX_FAULT("resolver-witnessed", NULL);
 }
 

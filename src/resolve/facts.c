@@ -124,8 +124,27 @@ DtxWitnessFacts(DtxWitness *witness, const DtxSighting *sighting, DtxFacts *fact
 }
 
 /*
- * May a PREPARE that is running on a server under this name be canceled?  Its
- * transaction is over, so it can only be rolled back.
+ * The same about a gid that names a server which decides; what that says is for the
+ * caller to add.
+ */
+void
+DtxWitnessDecidedFacts(DtxWitness *witness, const DtxSighting *sighting,
+					   DtxDecidedFacts *facts)
+{
+	const DtxGid *gid = &sighting->gid;
+
+	memset(facts, 0, sizeof(DtxDecidedFacts));
+	facts->authentic = DtxSealed(gid);
+	facts->responsible = sighting->responsible;
+	facts->forced = is_forced(witness->commits, gid);
+	facts->forced_rollback = is_forced(witness->rollbacks, gid);
+	facts->outcome = DTX_OUTCOME_NOT_TOLD;
+}
+
+/*
+ * May a PREPARE that is running on a server under this name be canceled, or, if a
+ * server decides about it, the transaction there?  Nobody is going to go on with it, so
+ * it can only be rolled back.
  */
 bool
 DtxWitnessMayCancel(DtxWitness *witness, const DtxSighting *sighting)

@@ -30,6 +30,8 @@ typedef struct DtxSighting
 extern DtxWitness *DtxWitnessTake(void);
 extern void DtxWitnessFacts(DtxWitness *witness, const DtxSighting *sighting,
 							DtxFacts *facts);
+extern void DtxWitnessDecidedFacts(DtxWitness *witness, const DtxSighting *sighting,
+								   DtxDecidedFacts *facts);
 extern const DtxDecisionRow *DtxWitnessRow(DtxWitness *witness, const DtxGid *gid);
 extern bool DtxWitnessMayCancel(DtxWitness *witness, const DtxSighting *sighting);
 extern bool DtxWitnessSuspended(const DtxWitness *witness);

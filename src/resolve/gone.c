@@ -36,6 +36,7 @@
 #include "lib/stringinfo.h"
 #include "libpq-fe.h"
 #include "miscadmin.h"
+#include "net/ask_outcome.h"
 #include "net/remote.h"
 #include "net/remote_command.h"
 #include "net/text.h"
@@ -147,18 +148,13 @@ DtxAskOutcomes(DtxVisit *v, DtxRemote *remote)
 	v->asked = NIL;
 
 	/*
-	 * txid_status() throws if an id was not assigned yet.  Whatever was
-	 * prepared and is not any more is before xmax, because it has ended; what
-	 * is not, this server has never seen.
+	 * Whatever was prepared and is not any more has ended, and so it is before
+	 * xmax; what is not, this server has never seen.
 	 */
 	initStringInfo(&sql);
 	appendStringInfoString(&sql,
-						   "SELECT u.x::pg_catalog.text, "
-						   "CASE WHEN u.x OPERATOR(pg_catalog.<) "
-						   "pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot()) "
-						   "THEN COALESCE(pg_catalog.txid_status(u.x), 'forgotten') "
-						   "ELSE 'future' END "
-						   "FROM pg_catalog.unnest('{");
+						   "SELECT u.x::pg_catalog.text, " DTX_ASK_OUTCOME("u.x")
+						   " FROM pg_catalog.unnest('{");
 	foreach(lc, v->entries)
 	{
 		DtxInDoubt *entry = (DtxInDoubt *) lfirst(lc);
@@ -234,17 +230,6 @@ add_question(DtxVisit *v, StringInfo sql, const DtxGid *gid,
 void
 DtxReadOutcome(DtxVisit *v, const PGresult *res)
 {
-	static const struct
-	{
-		const char *text;
-		DtxOutcome	status;
-	}			known[] = {
-		{"committed", DTX_OUTCOME_COMMITTED},
-		{"aborted", DTX_OUTCOME_ABORTED},
-		{"in progress", DTX_OUTCOME_IN_PROGRESS},
-		{"future", DTX_OUTCOME_FUTURE},
-		{"forgotten", DTX_OUTCOME_TRUNCATED}
-	};
 	const char *xid;
 	const char *status;
 	ListCell   *lc;
@@ -259,13 +244,8 @@ DtxReadOutcome(DtxVisit *v, const PGresult *res)
 	{
 		Outcome    *outcome = (Outcome *) lfirst(lc);
 
-		if (outcome->remote_xid != DtxNumberParse(xid, PG_INT64_MAX))
-			continue;
-		for (int i = 0; i < lengthof(known); i++)
-		{
-			if (strcmp(status, known[i].text) == 0)
-				outcome->status = known[i].status;
-		}
+		if (outcome->remote_xid == DtxNumberParse(xid, PG_INT64_MAX))
+			outcome->status = DtxOutcomeParse(status);
 	}
 }
 

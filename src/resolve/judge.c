@@ -92,6 +92,35 @@ DtxJudge(const DtxFacts *facts)
 }
 
 /*
+ * What is to become of a prepared transaction about which a server decides: what became
+ * of the transaction there, and nothing else.  Which boot of this database has made it,
+ * and whether that can be told, does not matter: an id that the server calls committed
+ * or aborted stays so, and it is called neither before the COMMIT there has succeeded or
+ * cannot succeed any more.  A COMMIT there is sent only when all others are prepared.
+ *
+ * What a human has said counts where the server cannot tell.
+ */
+DtxVerdict
+DtxJudgeDecided(const DtxDecidedFacts *facts)
+{
+	if (!facts->authentic)
+		return DTX_VERDICT_FORGED;
+	if (facts->responsible)
+		return DTX_VERDICT_LEAVE;
+	if (facts->outcome == DTX_OUTCOME_COMMITTED)
+		return DTX_VERDICT_COMMIT;
+	if (facts->outcome == DTX_OUTCOME_ABORTED)
+		return DTX_VERDICT_ROLLBACK;
+	if (facts->forced)
+		return DTX_VERDICT_COMMIT;
+	if (facts->forced_rollback)
+		return DTX_VERDICT_ROLLBACK;
+	if (facts->outcome == DTX_OUTCOME_FUTURE || facts->outcome == DTX_OUTCOME_TRUNCATED)
+		return DTX_VERDICT_UNKNOWN;
+	return DTX_VERDICT_WAIT;
+}
+
+/*
  * Is it, if the verdict is to commit it and that succeeds, a participant that had
  * been confirmed once and came back?
  */

@@ -10,6 +10,7 @@
 #define PG_DTX_JUDGE_H
 
 #include "base/history.h"
+#include "base/outcome.h"
 
 /* What the commit log says of that transaction id. */
 typedef enum DtxXactLog
@@ -46,9 +47,21 @@ typedef enum DtxVerdict
 	DTX_VERDICT_FORGED,			/* this coordinator did not give that name */
 	DTX_VERDICT_OTHER_INSTANCE, /* another copy of this database has made it,
 								 * or may have */
+	DTX_VERDICT_WAIT,			/* a server decides, and has not said yet */
 	DTX_VERDICT_UNKNOWN			/* this database's own; nothing proves how its
 								 * transaction ended */
 } DtxVerdict;
+
+/* All that a verdict rests on if a server decides. */
+typedef struct DtxDecidedFacts
+{
+	bool		authentic;		/* as in DtxFacts */
+	bool		responsible;
+	bool		forced;
+	bool		forced_rollback;
+	DtxOutcome	outcome;		/* what that server says of its transaction, on
+								 * the cluster and timeline that the gid names */
+} DtxDecidedFacts;
 
 /* Does one thing equal what it was when the transaction was prepared? */
 typedef enum DtxSame
@@ -58,18 +71,6 @@ typedef enum DtxSame
 	DTX_NOT_TOLD,				/* it was not known then, or is not now */
 	DTX_SAME_COUNT
 } DtxSame;
-
-/* What a server says of a transaction id of its own. */
-typedef enum DtxOutcome
-{
-	DTX_OUTCOME_NOT_TOLD,		/* not asked, or no answer */
-	DTX_OUTCOME_COMMITTED,
-	DTX_OUTCOME_ABORTED,
-	DTX_OUTCOME_IN_PROGRESS,
-	DTX_OUTCOME_FUTURE,			/* it has not assigned that id yet */
-	DTX_OUTCOME_TRUNCATED,		/* its commit log does not reach back so far */
-	DTX_OUTCOME_COUNT
-} DtxOutcome;
 
 /*
  * What is known of a gid that a complete list of a server, made after the
@@ -101,6 +102,7 @@ typedef enum DtxGoneVerdict
 } DtxGoneVerdict;
 
 extern DtxVerdict DtxJudge(const DtxFacts *facts);
+extern DtxVerdict DtxJudgeDecided(const DtxDecidedFacts *facts);
 extern bool DtxReappeared(const DtxFacts *facts);
 extern DtxGoneVerdict DtxMayForget(const DtxGoneFacts *facts);
 

@@ -58,7 +58,8 @@ DtxKnownServersUsedBy(const DtxDecisionRow *row)
 }
 
 /*
- * And those that are committing now.
+ * And those that are committing now, or about which a server has decided lately: they have
+ * no row.
  */
 void
 DtxKnownServersInUse(void)
@@ -67,6 +68,16 @@ DtxKnownServersInUse(void)
 
 	for (int i = 0; i < DtxActivityCount(); i++)
 	{
+		Oid			used[DTX_USED_SERVERS];
+		DtxMoment	used_at = 0;
+		int			nused = DtxActivityUsed(i, used, &used_at);
+
+		for (int n = 0; n < nused; n++)
+		{
+			DtxKnownServer *state = DtxKnownServerGet(used[n]);
+
+			state->used_at = Max(state->used_at, used_at);
+		}
 		if (!DtxActivityGet(i, a) || a->dbid != MyDatabaseId ||
 			a->state < DTX_PREPARING)
 			continue;

@@ -83,7 +83,7 @@ DtxAskList(DtxVisit *v, DtxRemote *remote)
 					 "SELECT pid::pg_catalog.text, query, "
 					 "pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) query_start)::pg_catalog.int8::pg_catalog.text "
 					 "FROM pg_catalog.pg_stat_activity "
-					 "WHERE state = 'active' AND pg_catalog.octet_length(query) <= 1024 "
+					 "WHERE state = 'active' AND pg_catalog.octet_length(query) <= 2048 "
 					 "AND (query LIKE '" DTX_PREPARE_HEAD "%s%s' "
 					 "OR query LIKE 'CLOSE c%%" DTX_PREPARE_HEAD "%s%s' "
 					 "OR wait_event = 'SyncRep' AND query LIKE 'COMMIT P%%''%s%s') "
@@ -107,6 +107,7 @@ DtxAskList(DtxVisit *v, DtxRemote *remote)
 	v->has_info = false;
 	v->standby_waits = false;
 	v->witnessed = v->replicated = false;
+	v->deciders_asked = false;
 	v->in_flight = NIL;
 	DtxRemoteSend(remote, sql.data);
 	pfree(sql.data);
@@ -160,7 +161,7 @@ DtxReadRunning(DtxVisit *v, const PGresult *res)
 	if (PQnfields(res) != 3 || list_length(v->in_flight) >= MAX_IN_FLIGHT)
 		return;
 	pid = DtxRemoteValue(res, 0, 12);
-	query = DtxRemoteValue(res, 1, 1024);
+	query = DtxRemoteValue(res, 1, 2048);
 	if (pid == NULL || query == NULL || DtxNumberParse(pid, PG_INT32_MAX) == 0)
 		return;
 	if (strncmp(query, "COMMIT ", 7) == 0)

@@ -21,6 +21,7 @@
 #include "net/wrapper.h"
 #include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
+#include "resolve/decider.h"
 #include "resolve/gone.h"
 #include "resolve/judge.h"
 #include "resolve/known_server.h"
@@ -179,6 +180,26 @@ DtxVisitGidFailed(DtxVisit *v, DtxListedGid *f)
 							gid, v->name, f->error.message)));
 		}
 	}
+	add_result(v, f);
+}
+
+/*
+ * The server that decides about a gid has to be asked first: enter it, and look again
+ * when it has answered, or later.  "why_umid": user mapping whose options the reason may
+ * show, or InvalidOid.
+ */
+void
+DtxVisitGidWaits(DtxVisit *v, DtxListedGid *f, const char *why, Oid why_umid)
+{
+	DtxInDoubt	entry;
+
+	f->state = DTX_LISTED_FAILED;
+	f->decision = DTX_UNDECIDED;
+	f->error.sqlstate = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+	f->error.message = MemoryContextStrdup(v->cxt, why);
+	if (enter_in_doubt(v, &f->gid, f->owner, InvalidOid, DTX_UNDECIDED, "", 0) &&
+		DtxInDoubtGet(&f->gid, &entry))
+		DtxInDoubtFailed(&f->gid, why, why_umid, DtxRetryAfter(entry.attempts + 1));
 	add_result(v, f);
 }
 
@@ -386,6 +407,7 @@ DtxVisitSucceeded(DtxVisit *v)
 			state->good_umid = v->good_umid;
 		}
 	}
+	DtxDeciderVisitOver(v);
 	DtxVisitEnd(v);
 }
 
@@ -438,6 +460,7 @@ DtxVisitFailed(DtxVisit *v)
 		}
 		add_result(v, NULL);
 	}
+	DtxDeciderVisitOver(v);
 	DtxVisitEnd(v);
 }
 

@@ -14,6 +14,8 @@
 
 extern void DtxVisitGidAnswered(DtxVisit *v, const DtxRemoteError *error);
 extern void DtxVisitGidFailed(DtxVisit *v, DtxListedGid *f);
+extern void DtxVisitGidWaits(DtxVisit *v, DtxListedGid *f, const char *why,
+							 Oid why_umid);
 extern void DtxVisitSucceeded(DtxVisit *v);
 extern void DtxVisitFailed(DtxVisit *v);
 

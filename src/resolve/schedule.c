@@ -263,6 +263,21 @@ look_for_due(DtxResolver *r, DtxMoment now, bool *strange)
 			state->in_doubt = true;
 		}
 	}
+
+	/* And those that are to tell what they have decided. */
+	hash_seq_init(&seq, DtxKnownServers);
+	while ((state = hash_seq_search(&seq)) != NULL)
+	{
+		DtxMoment	at = Max(state->backoff.next, state->hurry_after);
+
+		if (state->wanted_at == 0 || state->visit != NULL ||
+			state->queued == DTX_QUEUED_URGENT)
+			continue;
+		if (at > now)
+			r->next_due = Min(r->next_due, at);
+		else
+			due = list_append_unique_oid(due, state->serverid);
+	}
 	return due;
 }
 

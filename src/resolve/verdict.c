@@ -23,6 +23,7 @@
 #include "commit/standby.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
+#include "resolve/decider.h"
 #include "resolve/facts.h"
 #include "resolve/judge.h"
 #include "resolve/known_server.h"
@@ -40,6 +41,8 @@
 
 static void carry_out(DtxVisit *v, DtxListedGid *f, const DtxFacts *facts,
 					  const DtxDecisionRow *row);
+static void judge_decided(DtxVisit *v, DtxListedGid *f, DtxWitness *witness);
+static void leave_alone(DtxVisit *v, DtxListedGid *f, const char *why);
 static bool may_finish(DtxVisit *v, DtxListedGid *f);
 
 /* What this connection can finish, and in which way. */
@@ -128,7 +131,7 @@ DtxVerdictJudgeAll(DtxVisit *v)
 		};
 		DtxFacts   *facts = palloc(sizeof(DtxFacts));
 
-		if (f->state == DTX_LISTED_ORPHAN)
+		if (f->state == DTX_LISTED_ORPHAN && !DtxGidDecidedElsewhere(&f->gid))
 		{
 			DtxWitnessFacts(witness, &sighting, facts);
 			suspect |= facts->authentic && facts->late && !facts->suspended &&
@@ -164,6 +167,11 @@ DtxVerdictJudgeAll(DtxVisit *v)
 			DtxVisitEntry(v, &f->gid) == NULL)
 		{
 			f->state = DTX_LISTED_LEFT;
+			continue;
+		}
+		if (DtxGidDecidedElsewhere(&f->gid))
+		{
+			judge_decided(v, f, witness);
 			continue;
 		}
 		if (r->suspect && f->gid.boot_id != DtxBootId())
@@ -209,12 +217,7 @@ carry_out(DtxVisit *v, DtxListedGid *f, const DtxFacts *facts, const DtxDecision
 		case DTX_VERDICT_ROLLBACK:
 			break;
 		default:
-			/* Never touched; shown, so that a human can decide. */
-			f->decision = DTX_UNDECIDED;
-			f->error.sqlstate = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
-			f->error.message = MemoryContextStrdup(v->cxt,
-												   DtxVerdictReason(verdict, facts));
-			DtxVisitGidFailed(v, f);
+			leave_alone(v, f, DtxVerdictReason(verdict, facts));
 			return;
 	}
 
@@ -251,6 +254,93 @@ carry_out(DtxVisit *v, DtxListedGid *f, const DtxFacts *facts, const DtxDecision
 	f->state = DTX_LISTED_DECIDED;
 }
 
+/* Never touched; shown, so that a human can decide. */
+static void
+leave_alone(DtxVisit *v, DtxListedGid *f, const char *why)
+{
+	f->decision = DTX_UNDECIDED;
+	f->error.sqlstate = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+	f->error.message = MemoryContextStrdup(v->cxt, why);
+	DtxVisitGidFailed(v, f);
+}
+
+/*
+ * A gid about which a server decides: what follows from what that has said.  If it has
+ * not, it is asked, by the worker.  In a transaction.
+ *
+ * Its transaction there may be ended if it is in progress, when it is this database's
+ * own and nobody is responsible for it any more; not if another instance of this database
+ * may have it under way.
+ */
+static void
+judge_decided(DtxVisit *v, DtxListedGid *f, DtxWitness *witness)
+{
+	DtxResolver *r = v->resolver;
+	DtxSighting sighting = {
+		.gid = f->gid,
+		.next_xid = v->next_xid,
+		.age_ms = f->age_ms
+	};
+	DtxDecidedFacts facts;
+	DtxDeciderAnswer answer;
+	DtxVerdict	verdict;
+
+	if (!r->worker)
+	{
+		DtxLauncherAskPass();
+		f->state = DTX_LISTED_LEFT;
+		return;
+	}
+
+	DtxWitnessDecidedFacts(witness, &sighting, &facts);
+	DtxDeciderGet(r, &f->gid, &answer);
+	facts.outcome = answer.outcome;
+	verdict = DtxJudgeDecided(&facts);
+
+	/* What is not final may have changed. */
+	if (facts.authentic && answer.outcome != DTX_OUTCOME_ABORTED &&
+		!(answer.outcome == DTX_OUTCOME_COMMITTED && answer.replicated))
+		DtxDeciderWant(r, &f->gid,
+					   DtxWitnessMayCancel(witness, &sighting) && !r->suspect);
+
+	switch (verdict)
+	{
+		case DTX_VERDICT_COMMIT:
+			f->decision = DTX_COMMIT;
+			if (facts.outcome == DTX_OUTCOME_COMMITTED && !answer.replicated)
+			{
+				f->error.sqlstate = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+				f->error.message = MemoryContextStrdup(v->cxt,
+													   DTX_DECIDER_NOT_REPLICATED);
+				DtxVisitGidFailed(v, f);
+				return;
+			}
+			break;
+		case DTX_VERDICT_ROLLBACK:
+			f->decision = DTX_ROLLBACK;
+			f->forced = facts.outcome != DTX_OUTCOME_ABORTED;
+			break;
+		case DTX_VERDICT_WAIT:
+			DtxVisitGidWaits(v, f, answer.why[0] != '\0' ? answer.why :
+							 answer.outcome == DTX_OUTCOME_IN_PROGRESS ?
+							 "its transaction is still in progress on the server that decides about it" :
+							 DTX_DECIDER_NOT_ASKED, answer.why_umid);
+			return;
+		case DTX_VERDICT_FORGED:
+			leave_alone(v, f, DtxVerdictReason(verdict, NULL));
+			return;
+		case DTX_VERDICT_UNKNOWN:
+			leave_alone(v, f, answer.outcome == DTX_OUTCOME_FUTURE ?
+						"the server that decides about it has not assigned its transaction id: it was restored, or has failed over" :
+						"the commit log of the server that decides about it does not reach back to its transaction");
+			return;
+		default:
+			f->state = DTX_LISTED_LEFT;
+			return;
+	}
+	f->state = DTX_LISTED_DECIDED;
+}
+
 /*
  * A command is about to be sent.  Does what it rests on still hold, as far as that
  * can be told without a transaction?
@@ -260,6 +350,8 @@ DtxVerdictStillHolds(DtxVisit *v, DtxListedGid *f)
 {
 	if (v->purpose != DTX_VISIT_RESOLVE)
 		return true;
+	if (DtxGidDecidedElsewhere(&f->gid))
+		return !DtxActivityResponsible(&f->gid);
 	if (f->gid.boot_id != DtxBootId())
 		return !v->resolver->suspect;
 	return !DtxActivityResponsible(&f->gid) &&

@@ -66,6 +66,7 @@ typedef enum DtxVisitPhase
 	DTX_PHASE_MODE,				/* setting up the session for what comes next */
 	DTX_PHASE_WITNESS,			/* waiting for its synchronous standby */
 	DTX_PHASE_FINISH,			/* COMMIT PREPARED, ROLLBACK PREPARED */
+	DTX_PHASE_DECIDER,			/* asking what it has decided about others */
 	DTX_PHASE_OUTCOME,			/* asking how others have finished some */
 	DTX_PHASE_PROBE				/* asking what DtxProbe wants to know besides */
 } DtxVisitPhase;
@@ -184,6 +185,8 @@ typedef struct DtxVisit
 	bool		has_info;		/* are the fields above valid? */
 	uint64		next_remote_xid;	/* full transaction id, 0 if not known */
 	bool		relisted;		/* listed a second time? */
+	bool		deciders_asked; /* was it asked for its decisions since the
+								 * last list? */
 	DtxSessionMode mode;		/* of the session */
 	bool		has_standbys;	/* has it synchronous standbys, as far as
 								 * known? */

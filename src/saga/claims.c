@@ -327,7 +327,6 @@ DtxSagaStopPrepared(void)
 {
 	bool		any = false;
 
-	DtxAssertInWorker();
 	LWLockAcquire(&shared->lock, LW_SHARED);
 	for (int i = 0; i < shared->nclaims; i++)
 		any |= shared->claims[i].used &&
@@ -393,7 +392,6 @@ DtxSagaMakeRoom(const DtxSagaExecution *execution)
 {
 	bool		found = false;
 
-	DtxAssertInWorker();
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < shared->nclaims && !found; i++)
 	{

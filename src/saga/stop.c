@@ -60,7 +60,6 @@ static void watch_step(void);
 void
 DtxSagaStopInit(void)
 {
-	DtxAssertInWorker();
 	limit_timer = RegisterTimeout(USER_TIMEOUT, limit_over);
 	watch_timer = RegisterTimeout(USER_TIMEOUT, look);
 }
@@ -174,7 +173,6 @@ watch_step(void)
 void
 DtxSagaBeginExecution(void)
 {
-	DtxAssertInWorker();
 	DtxSagaStopReason = DTX_SAGA_GO_ON;
 	stop_since = 0;
 	limit_at = 0;
@@ -188,7 +186,6 @@ DtxSagaBeginExecution(void)
 void
 DtxSagaEndExecution(void)
 {
-	DtxAssertInWorker();
 	executing = false;
 	disable_timeout(limit_timer, false);
 	disable_timeout(watch_timer, false);
@@ -210,7 +207,6 @@ DtxSagaSetLimits(int timeout)
 {
 	int			limit = dtx_saga_step_timeout;
 
-	DtxAssertInWorker();
 	limit_reason = DTX_SAGA_STOP_LIMIT;
 	if (timeout > 0 && (limit == 0 || timeout < limit))
 	{

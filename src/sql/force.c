@@ -50,6 +50,10 @@ typedef struct Forced
 	const char *by_user;
 } Forced;
 
+static DtxVerdict judge_decided(DtxWitness *witness, const DtxSighting *sighting,
+								const DtxInDoubt *entry);
+static void throw_decider_not_asked(const char *gid_text, const DtxGid *gid,
+									const DtxInDoubt *entry);
 static DtxDecision parse_decision(const char *text);
 static void check_own_gid(const char *text, const DtxGid *gid);
 static void check_contradiction(const char *gid, DtxDecision decision,
@@ -195,9 +199,15 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("extension \"%s\" is not installed in this database",
 						"pg_dtx")));
-	DtxWitnessFacts(witness, &sighting, &facts);
+	known = DtxInDoubtGet(&gid, &entry);
 	row = DtxWitnessRow(witness, &gid);
-	verdict = DtxJudge(&facts);
+	if (DtxGidDecidedElsewhere(&gid))
+		verdict = judge_decided(witness, &sighting, known ? &entry : NULL);
+	else
+	{
+		DtxWitnessFacts(witness, &sighting, &facts);
+		verdict = DtxJudge(&facts);
+	}
 	decided = DTX_UNDECIDED;
 	switch (verdict)
 	{
@@ -221,15 +231,20 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						 errmsg("prepared transaction \"%s\" must not be finished by this server",
 								gid_text),
-						 errdetail("Reason: %s.", DtxVerdictReason(verdict, &facts)),
+						 errdetail("Reason: %s.",
+								   DtxVerdictReason(verdict, DtxGidDecidedElsewhere(&gid) ?
+													NULL : &facts)),
 						 errhint("Pass override => true to do it nevertheless.")));
+			break;
+		case DTX_VERDICT_WAIT:
+			if (!override)
+				throw_decider_not_asked(gid_text, &gid, known ? &entry : NULL);
 			break;
 		case DTX_VERDICT_UNKNOWN:
 			break;
 	}
 	check_contradiction(gid_text, decision, decided, override);
 
-	known = DtxInDoubtGet(&gid, &entry);
 	if (known)
 	{
 		serverid = entry.serverid;
@@ -284,7 +299,7 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 	{
 		audit(gid_text, server, decision, decided, reason, by_user);
 		DtxFinishGid(serverid, usable_mapping(umid, serverid), gid_text,
-					 decision, known ? entry.system_id : 0);
+					 decision, known ? entry.system_id : 0, InvalidOid);
 	}
 
 	/* Nothing can undo it now, so say so before anything else can fail. */
@@ -298,6 +313,43 @@ dtx_sql_force(PG_FUNCTION_ARGS)
 	DtxLauncherWakeResolver(MyDatabaseId);
 
 	PG_RETURN_VOID();
+}
+
+/*
+ * What is known of a gid about which a server decides: what the resolver has found out
+ * ("entry" of the in-doubt table, or NULL).
+ */
+static DtxVerdict
+judge_decided(DtxWitness *witness, const DtxSighting *sighting, const DtxInDoubt *entry)
+{
+	DtxDecidedFacts facts;
+
+	DtxWitnessDecidedFacts(witness, sighting, &facts);
+	if (entry != NULL && entry->decision != DTX_UNDECIDED)
+		facts.outcome = entry->decision == DTX_COMMIT ?
+			DTX_OUTCOME_COMMITTED : DTX_OUTCOME_ABORTED;
+	return DtxJudgeDecided(&facts);
+}
+
+/*
+ * Nothing is presumed of a transaction that a server decides.
+ */
+static void
+throw_decider_not_asked(const char *gid_text, const DtxGid *gid, const DtxInDoubt *entry)
+{
+	const char *name = DtxServerName(gid->decider.serverid);
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 name != NULL ?
+			 errmsg("server \"%s\" decides about prepared transaction \"%s\", and has not said how",
+					name, gid_text) :
+			 errmsg("a server that is not known any more decides about prepared transaction \"%s\"",
+					gid_text),
+			 entry != NULL && entry->last_error[0] != '\0' &&
+			 !OidIsValid(entry->error_umid) ?
+			 errdetail("Reason: %s.", entry->last_error) : 0,
+			 errhint("The resolver asks it. Pass override => true if it will never answer.")));
 }
 
 static DtxDecision
@@ -525,7 +577,7 @@ try_finish(Oid serverid, Oid umid, const char *gid, DtxDecision decision,
 		if (forced != NULL)
 			audit(gid, forced->server, decision, forced->decided,
 				  forced->reason, forced->by_user);
-		DtxFinishGid(serverid, umid, gid, decision, system_id);
+		DtxFinishGid(serverid, umid, gid, decision, system_id, InvalidOid);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();

@@ -48,6 +48,7 @@
 static bool may_see(Oid userid);
 static bool may_see_options(Oid umid);
 static const char *state_name(DtxState state);
+static Datum decider_name(const DtxDecider *decider);
 static Datum name_array(const DtxActivity *a, bool waiting_only);
 static List *recorded_in_doubt(void);
 static void complete_in_doubt(List *entries);
@@ -137,6 +138,18 @@ name_array(const DtxActivity *a, bool waiting_only)
 										   false, TYPALIGN_CHAR));
 }
 
+/*
+ * The server that decides, as a text: its name, or if it was dropped its cluster.
+ */
+static Datum
+decider_name(const DtxDecider *decider)
+{
+	char	   *name = DtxServerName(decider->serverid);
+
+	return DtxTextValue(name != NULL ? name :
+						psprintf("cluster " UINT64_FORMAT, decider->system_id));
+}
+
 PG_FUNCTION_INFO_V1(dtx_sql_transactions);
 
 /*
@@ -158,8 +171,8 @@ dtx_sql_transactions(PG_FUNCTION_ARGS)
 
 	for (int i = 0; i < DtxActivityCount(); i++)
 	{
-		Datum		values[8];
-		bool		nulls[8] = {0};
+		Datum		values[9];
+		bool		nulls[9] = {0};
 		char	   *user;
 
 		if (!DtxActivityGet(i, a) || a->state == DTX_IDLE ||
@@ -171,12 +184,15 @@ dtx_sql_transactions(PG_FUNCTION_ARGS)
 			char		stem[DTX_GID_SIZE];
 
 			gid.xid = a->xid;
+			gid.decider = a->decider;
 			DtxGidFormatStem(&gid, stem);
 			values[0] = CStringGetTextDatum(stem);
-			values[3] = FullTransactionIdGetDatum(FullTransactionIdFromU64(a->xid));
 		}
 		else
-			nulls[0] = nulls[3] = true;
+			nulls[0] = true;
+		nulls[3] = a->xid == 0 || DtxGidDecidedElsewhere(&gid);
+		if (!nulls[3])
+			values[3] = FullTransactionIdGetDatum(FullTransactionIdFromU64(a->xid));
 		values[1] = Int32GetDatum(a->pid);
 		user = GetUserNameFromId(a->userid, true);
 		if (user != NULL)
@@ -187,6 +203,9 @@ dtx_sql_transactions(PG_FUNCTION_ARGS)
 		values[5] = TimestampTzGetDatum(a->start);
 		values[6] = name_array(a, false);
 		values[7] = name_array(a, true);
+		nulls[8] = a->xid == 0 || !DtxGidDecidedElsewhere(&gid);
+		if (!nulls[8])
+			values[8] = decider_name(&a->decider);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 
@@ -319,6 +338,7 @@ dtx_sql_in_doubt(PG_FUNCTION_ARGS)
 		Anum_database,
 		Anum_started,
 		Anum_decision,
+		Anum_decided_by,
 		Anum_since,
 		Anum_attempts,
 		Anum_last_error,
@@ -374,6 +394,10 @@ dtx_sql_in_doubt(PG_FUNCTION_ARGS)
 			VALUE(Anum_database, DtxNameValue(database));
 		if (entry->decision != DTX_UNDECIDED)
 			VALUE(Anum_decision, CStringGetTextDatum(DtxDecisionName(entry->decision)));
+		else if (DtxGidDecidedElsewhere(&entry->gid))
+			VALUE(Anum_decision, CStringGetTextDatum("asked"));
+		if (DtxGidDecidedElsewhere(&entry->gid))
+			VALUE(Anum_decided_by, decider_name(&entry->gid.decider));
 		VALUE(Anum_since, TimestampTzGetDatum(entry->since));
 		VALUE(Anum_attempts, Int32GetDatum(entry->attempts));
 		if (entry->last_error[0] != '\0')

@@ -57,6 +57,11 @@ typedef struct ActivitySlot
 	uint64		committing_xid; /* transaction this backend answers for, or 0 */
 	TimestampTz committing_start;	/* start of that transaction */
 	DtxMoment	takeover_at;	/* when resolvers may help, 0: never */
+	Oid			used_dbid;		/* database of the following */
+	int			nused;			/* servers of the last transaction without a
+								 * decision row, as many as there is room for */
+	Oid			used[DTX_USED_SERVERS];
+	DtxMoment	used_at;		/* when it prepared */
 	Oid			row_dbid;		/* database of the decision row, or invalid */
 	uint64		row_xid;		/* xid in that row, 0: no row to use again */
 	ItemPointerData row_tid;	/* where that row is */
@@ -66,6 +71,7 @@ typedef struct ActivityShared
 {
 	int			nslots;			/* constant after init */
 	pg_atomic_uint64 routes_deleted;	/* how often routes may have been */
+	pg_atomic_uint64 last_number;	/* DtxActivityNextNumber() */
 	ActivitySlot slots[FLEXIBLE_ARRAY_MEMBER];
 } ActivityShared;
 
@@ -105,6 +111,7 @@ DtxActivityShmemInit(void)
 		memset(activity, 0, DtxActivityShmemSize());
 		activity->nslots = MaxBackends;
 		pg_atomic_init_u64(&activity->routes_deleted, 0);
+		pg_atomic_init_u64(&activity->last_number, 0);
 		for (int i = 0; i < activity->nslots; i++)
 			LWLockInitialize(&activity->slots[i].lock, tranche);
 	}
@@ -164,6 +171,7 @@ DtxActivityBegin(void)
 	my_slot->pub.userid = GetSessionUserId();
 	my_slot->pub.state = DTX_ACTIVE;
 	my_slot->pub.xid = 0;
+	memset(&my_slot->pub.decider, 0, sizeof(DtxDecider));
 	my_slot->pub.start = GetCurrentTransactionStartTimestamp();
 	my_slot->pub.nparticipants = 0;
 	LWLockRelease(&my_slot->lock);
@@ -186,16 +194,34 @@ DtxActivityAddServer(int index, Oid serverid)
 }
 
 /*
- * From now on this backend is responsible for the gids of "xid".  To be called
- * before the first PREPARE is sent.
+ * The number of a transaction that is decided by a server, with DTX_NUMBERED.  No other
+ * transaction of this boot has it.
+ */
+uint64
+DtxActivityNextNumber(void)
+{
+	return (pg_atomic_fetch_add_u64(&activity->last_number, 1) + 1) | DTX_NUMBERED;
+}
+
+/*
+ * From now on this backend is responsible for the gids of this gid's transaction.  To
+ * be called before the first PREPARE is sent.
  */
 void
-DtxActivityPublish(uint64 xid)
+DtxActivityPublish(const DtxGid *gid)
 {
 	LWLockAcquire(&my_slot->lock, LW_EXCLUSIVE);
 	my_slot->pub.state = DTX_PREPARING;
-	my_slot->pub.xid = xid;
-	my_slot->committing_xid = xid;
+	my_slot->pub.xid = gid->xid;
+	my_slot->pub.decider = gid->decider;
+	my_slot->committing_xid = gid->xid;
+	if (DtxGidDecidedElsewhere(gid))
+	{
+		my_slot->used_dbid = MyDatabaseId;
+		my_slot->nused = Min(my_slot->pub.nparticipants, DTX_USED_SERVERS);
+		memcpy(my_slot->used, my_slot->pub.servers, sizeof(Oid) * my_slot->nused);
+		my_slot->used_at = DtxNow();
+	}
 	my_slot->committing_start = my_slot->pub.start;
 	my_slot->takeover_at = 0;
 	LWLockRelease(&my_slot->lock);
@@ -387,9 +413,10 @@ DtxActivityResponsible(const DtxGid *gid)
 
 	/*
 	 * The second witness is the proc array: a transaction that PostgreSQL
-	 * says is running has no outcome yet.
+	 * says is running has no outcome yet.  One that is decided by a server has
+	 * its outcome there.
 	 */
-	if (!responsible)
+	if (!responsible && !DtxGidDecidedElsewhere(gid))
 	{
 		uint64		next = U64FromFullTransactionId(ReadNextFullTransactionId());
 
@@ -542,4 +569,26 @@ DtxActivityGet(int index, DtxActivity *copy)
 		*copy = slot->pub;
 	LWLockRelease(&slot->lock);
 	return result;
+}
+
+/*
+ * The servers on which the last transaction in slot "index" has prepared, if it has left
+ * no decision row that tells, because a server decided, and was one of this database.
+ * "servers" has room for DTX_USED_SERVERS.  Returns how many there are.
+ */
+int
+DtxActivityUsed(int index, Oid *servers, DtxMoment *at)
+{
+	ActivitySlot *slot = &activity->slots[index];
+	int			n = 0;
+
+	LWLockAcquire(&slot->lock, LW_SHARED);
+	if (slot->used_dbid == MyDatabaseId)
+	{
+		n = slot->nused;
+		memcpy(servers, slot->used, sizeof(Oid) * n);
+		*at = slot->used_at;
+	}
+	LWLockRelease(&slot->lock);
+	return n;
 }

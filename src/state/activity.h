@@ -16,6 +16,9 @@
 /* Participants of one transaction that dtx.transactions can show by name. */
 #define DTX_SHOWN_PARTICIPANTS 64
 
+/* Servers of the last transaction of a backend that DtxActivityUsed() tells. */
+#define DTX_USED_SERVERS	8
+
 typedef enum DtxState
 {
 	DTX_IDLE = 0,				/* no distributed transaction */
@@ -33,7 +36,8 @@ typedef struct DtxActivity
 	Oid			dbid;			/* its database */
 	Oid			userid;			/* session user */
 	DtxState	state;
-	uint64		xid;			/* full transaction id, 0 if not assigned */
+	uint64		xid;			/* DtxGid.xid, 0 before COMMIT */
+	DtxDecider	decider;		/* likewise */
 	TimestampTz start;			/* start of the local transaction */
 	int			nparticipants;	/* all of them, shown or not */
 	Oid			servers[DTX_SHOWN_PARTICIPANTS];
@@ -46,7 +50,8 @@ extern void DtxActivityShmemInit(void);
 /* by a backend, of itself; none of these throws */
 extern void DtxActivityBegin(void);
 extern void DtxActivityAddServer(int index, Oid serverid);
-extern void DtxActivityPublish(uint64 xid);
+extern uint64 DtxActivityNextNumber(void);
+extern void DtxActivityPublish(const DtxGid *gid);
 extern void DtxActivitySetState(DtxState state, DtxMoment takeover_at);
 extern void DtxActivitySetWaiting(int index, bool waiting);
 extern TimestampTz DtxActivityStarted(uint64 xid);
@@ -66,5 +71,6 @@ extern uint64 DtxActivityRoutesDeleted(void);
 extern bool DtxActivityDeleteRoutes(void);
 extern int	DtxActivityCount(void);
 extern bool DtxActivityGet(int index, DtxActivity *copy);
+extern int	DtxActivityUsed(int index, Oid *servers, DtxMoment *at);
 
 #endif							/* PG_DTX_ACTIVITY_H */

@@ -67,7 +67,7 @@ typedef struct ServerKey
 
 StaticAssertDecl(offsetof(DtxInDoubt, gid) == 0,
 				 "DtxInDoubt must begin with its hash key");
-StaticAssertDecl(sizeof(DtxGid) == 4 * sizeof(uint64) + 2 * sizeof(uint32),
+StaticAssertDecl(sizeof(DtxGid) == 7 * sizeof(uint64) + 4 * sizeof(uint32),
 				 "DtxGid must not have padding, it is a hash key");
 StaticAssertDecl(offsetof(DtxServerStatus, dbid) == offsetof(ServerKey, dbid) &&
 				 offsetof(DtxServerStatus, serverid) == offsetof(ServerKey, serverid),
@@ -337,6 +337,26 @@ DtxInDoubtHurry(const DtxGid *gid)
 	entry = hash_search(in_doubt_hash, gid, HASH_FIND, NULL);
 	if (entry != NULL)
 	{
+		entry->next_attempt = 0;
+		note_change();
+	}
+	LWLockRelease(&shared->lock);
+}
+
+/*
+ * It is known now what is to become of a gid (DTX_UNDECIDED: that it can't be known):
+ * let the resolver try at once.  The entry need not exist.  Never throws.
+ */
+void
+DtxInDoubtDecide(const DtxGid *gid, DtxDecision decision)
+{
+	DtxInDoubt *entry;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	entry = hash_search(in_doubt_hash, gid, HASH_FIND, NULL);
+	if (entry != NULL)
+	{
+		entry->decision = decision;
 		entry->next_attempt = 0;
 		note_change();
 	}

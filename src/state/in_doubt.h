@@ -81,6 +81,7 @@ extern void DtxInDoubtRemove(const DtxGid *gid);
 extern void DtxInDoubtFailed(const DtxGid *gid, const char *error,
 							 Oid error_umid, DtxMoment next_attempt);
 extern void DtxInDoubtHurry(const DtxGid *gid);
+extern void DtxInDoubtDecide(const DtxGid *gid, DtxDecision decision);
 extern bool DtxInDoubtGet(const DtxGid *gid, DtxInDoubt *copy);
 
 /* palloc a list of copies in the current memory context */

@@ -9,7 +9,6 @@
 
 #include <signal.h>
 
-#include "base/process.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "storage/latch.h"
@@ -37,7 +36,6 @@ DtxSagaWorkerList(DtxSagaWorker *workers, int max)
 	DtxWorkerSlot *entry;
 	int			n = 0;
 
-	DtxAssertInWorker();
 	LWLockAcquire(&DtxWorkers->lock, LW_SHARED);
 	while (n < max && (entry = DtxSlotNext(&scan)) != NULL)
 	{
@@ -144,7 +142,6 @@ DtxSagaWorkersPoke(void)
 	DtxWorkerSlot *entry;
 	bool		any = false;
 
-	DtxAssertInWorker();
 	LWLockAcquire(&DtxWorkers->lock, LW_SHARED);
 	while ((entry = DtxSlotNext(&scan)) != NULL)
 	{
@@ -166,7 +163,6 @@ DtxSagaWorkerRelease(const DtxSagaWorker *worker)
 {
 	DtxWorkerSlot *entry;
 
-	DtxAssertInWorker();
 	LWLockAcquire(&DtxWorkers->lock, LW_EXCLUSIVE);
 	entry = saga_entry(worker);
 	if (entry != NULL && entry->state != DTX_SLOT_RUNNING)

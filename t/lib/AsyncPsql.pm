@@ -165,6 +165,11 @@ sub outcome
 	return 'ack' if $out =~ /^COMMIT$/m;
 	return 'refused' if $out =~ /^ROLLBACK$/m;
 
+	# One that says that it is not known, or that the servers have committed
+	# all the same, is none.
+	return 'unknown'
+	  if $err =~ /could not find out whether the transaction has committed|transaction has committed on all servers/;
+
 	# An error is a definite answer; FATAL means that the connection is gone
 	# and may have come after a commit.
 	return 'refused'

@@ -102,7 +102,7 @@ synchronous_standby_names = 'nobody'
 synchronous_commit = local
 pg_dtx.wait_for_standby = off
 pg_dtx.resolve_interval = '500ms'
-} . ($params{conf} // ''));
+pg_dtx.commit_point = } . ($ENV{PG_DTX_COMMIT_POINT} // 'coordinator') . "\n" . ($params{conf} // ''));
 	$coord->start;
 	$self->{nodes}[0] = $coord;
 

@@ -25,7 +25,8 @@ $timeout = 60 if $timeout < 60;
 
 # Shapes of a transaction.  wrote: nodes that it leaves its number on, 0 is the
 # coordinator; asked: servers that are asked whether they wrote; also: further
-# servers that take part; two_phase: does it take two phases?
+# servers that take part; two_phase: does it take two phases?  point: a server
+# decides about it, which is the second that was written on.
 my @shapes = (
 	{ name => '1 server, reader', wrote => [1], asked => [2] },
 	{
@@ -81,6 +82,39 @@ my @shapes = (
 		wrote => [ 0, 1, 2, 3 ],
 		savepoint => 1,
 		two_phase => 1
+	},
+
+	# A server decides.
+	{ name => '2 servers, one decides', wrote => [ 1, 2 ], two_phase => 1, point => 1 },
+	{ name => '3 servers, one decides', wrote => [ 1, 2, 3 ], two_phase => 1, point => 1 },
+	{
+		name => '2 servers, one decides, reader',
+		wrote => [ 1, 2 ],
+		asked => [3],
+		two_phase => 1,
+		point => 1
+	},
+	{
+		name => '3 servers, one decides, one in a savepoint, commit_wait off',
+		wrote => [ 1, 2, 3 ],
+		savepoint => 1,
+		no_wait => 1,
+		two_phase => 1,
+		point => 1
+	},
+	{
+		name => '2 servers, the one that decides refuses',
+		wrote => [ 1, 2 ],
+		refused => 1,
+		two_phase => 1,
+		point => 1
+	},
+	{
+		name => '3 servers, one decides, another one refuses',
+		wrote => [ 1, 2, 3 ],
+		refused => 1,
+		two_phase => 1,
+		point => 1
 	},
 
 	# The last server refuses to prepare, so the transaction is rolled back.
@@ -154,51 +188,76 @@ my @points = (
 		name => 'prepare-before',
 		before => 1,
 		conn => 1,
-		times => sub { $_[0]{two_phase} && writers($_[0]) }
+		times => sub { $_[0]{two_phase} && prepared($_[0]) }
 	},
 	{
 		name => 'prepare-sent',
 		before => 1,
 		conn => 1,
-		times => sub { $_[0]{two_phase} && writers($_[0]) }
+		times => sub { $_[0]{two_phase} && prepared($_[0]) }
 	},
 	{
 		# a refusal is the last reply that is awaited
 		name => 'prepare-reply',
 		before => 1,
 		conn => 1,
-		times => sub { $_[0]{two_phase} && servers($_[0]) }
+		times => sub { $_[0]{two_phase} && servers($_[0]) - ($_[0]{point} ? 1 : 0) }
 	},
 	{
 		name => 'decision-before',
 		before => 1,
-		times => sub { $_[0]{two_phase} && !$_[0]{refused} }
+		times => sub { $_[0]{two_phase} && !$_[0]{refused} && !$_[0]{point} }
 	},
 	{
 		name => 'decision-after',
 		before => 1,
-		times => sub { $_[0]{two_phase} && !$_[0]{refused} }
+		times => sub { $_[0]{two_phase} && !$_[0]{refused} && !$_[0]{point} }
 	},
 	{
 		name => 'prepared',
 		before => 1,
-		times => sub { $_[0]{two_phase} && !$_[0]{refused} }
+		times => sub { $_[0]{two_phase} && !$_[0]{refused} && !$_[0]{point} }
+	},
+	{
+		name => 'point-commit-before',
+		before => 1,
+		conn => 1,
+		times => \&decides
+	},
+	{
+		# what becomes of it, nobody can say in advance
+		name => 'point-commit-sent',
+		open => 1,
+		conn => 1,
+		times => \&decides
+	},
+	{
+		name => 'point-commit-reply',
+		conn => 1,
+		times => \&decides
+	},
+	{
+		# an error here comes too late
+		name => 'point-decided',
+		conn => 1,
+		too_late => 1,
+		times => sub { decides($_[0]) && !$_[0]{refused} }
 	},
 	{ name => 'local-commit', times => \&commits },
 	{
 		name => 'commit-before',
 		conn => 1,
-		times => sub { commits($_[0]) && writers($_[0]) }
+		times => sub { commits($_[0]) && prepared($_[0]) }
 	},
 	{
 		name => 'commit-sent',
 		conn => 1,
-		times => sub { commits($_[0]) && writers($_[0]) }
+		times => sub { commits($_[0]) && prepared($_[0]) }
 	},
 	{
 		name => 'commit-reply',
 		conn => 1,
-		times => sub { commits($_[0]) && !$_[0]{no_wait} && writers($_[0]) }
+		times => sub { commits($_[0]) && !$_[0]{no_wait} && prepared($_[0]) }
 	},
 	{ name => 'commit-wait', times => \&commits },
 	{ name => 'committed', times => \&commits },
@@ -206,7 +265,7 @@ my @points = (
 		name => 'rollback-before',
 		abort => 1,
 		conn => 1,
-		times => sub { $_[0]{refused} && !$_[0]{early} && writers($_[0]) - 1 }
+		times => sub { $_[0]{refused} && !$_[0]{early} && rollbacks($_[0]) }
 	},
 	{
 		name => 'rollback-late-before',
@@ -218,7 +277,7 @@ my @points = (
 		name => 'rollback-sent',
 		abort => 1,
 		conn => 1,
-		times => sub { $_[0]{refused} && !$_[0]{early} && writers($_[0]) - 1 }
+		times => sub { $_[0]{refused} && !$_[0]{early} && rollbacks($_[0]) }
 	},
 	{
 		name => 'rollback-late-sent',
@@ -232,7 +291,7 @@ my @points = (
 		abort => 1,
 		conn => 1,
 		times => sub {
-			$_[0]{refused} && (writers($_[0]) - 1) * ($_[0]{early} ? 2 : 1);
+			$_[0]{refused} && rollbacks($_[0]) * ($_[0]{early} ? 2 : 1);
 		}
 	},
 	{ name => 'abort-wait', abort => 1, times => sub { $_[0]{refused} } },
@@ -299,6 +358,13 @@ my @resolver_actions = (
 sub remote { return grep { $_ > 0 } @{ $_[0]{wrote} }; }
 sub writers { return scalar(my @w = remote($_[0])); }
 sub commits { return $_[0]{two_phase} && !$_[0]{refused}; }
+sub prepared { return writers($_[0]) - ($_[0]{point} ? 1 : 0); }
+
+# Does it come to the COMMIT of the server that decides, which is the last to refuse?
+sub decides { return $_[0]{point} && (!$_[0]{refused} || writers($_[0]) == 2); }
+
+# Prepared ones that are rolled back: not the one that has refused.
+sub rollbacks { return prepared($_[0]) - (decides($_[0]) ? 0 : 1); }
 
 # Servers that take part.
 sub servers
@@ -321,7 +387,7 @@ sub cases
 			my $times = $point->{times}->($shape) || 0;
 			for my $action (@actions)
 			{
-				next if $action->{before_only} && !$point->{before};
+				next if $action->{before_only} && !$point->{before} && !$point->{too_late};
 				next if $action->{conn_only} && !$point->{conn};
 				for my $n (1 .. $times)
 				{
@@ -714,6 +780,7 @@ sub _statements
 	my @remote = remote($shape);
 	my $sql = "BEGIN;\n";
 
+	$sql .= "SET LOCAL pg_dtx.commit_point = server;\n" if $shape->{point};
 	for my $i (@{ $shape->{wrote} })
 	{
 		my $refuse = $shape->{refused} && $i == $remote[ $shape->{early} ? 0 : -1 ];
@@ -815,9 +882,19 @@ sub _session_case
 	{
 		$got{must} = 'absent';
 	}
+	elsif ($point->{open} && $action->{fault} ne 'delay')
+	{
+		return \%got;
+	}
 	elsif ($action->{fault} eq 'delay' || !$point->{before})
 	{
 		$got{must} = 'present';
+	}
+	if ($point->{too_late} && $action->{fault} eq 'error')
+	{
+		push @{ $got{wrong} }, 'the client should have been told of an error that came too late'
+		  if $got{answer} ne 'unknown';
+		return \%got;
 	}
 	if ($action->{fault} eq 'delay'
 		|| ($action->{name} =~ /^(?:drop|kill backend|down|restart|silent|cancel)$/ && !$point->{before}))

@@ -106,11 +106,12 @@ main(int argc, char **argv)
 {
 	static const char *const seeds[] = {
 		"dtx:0123456789abcdef:16384:fedcba9876543210:1234567890123:1:0f1e2d3c4b5a6978",
-		"dtx:ffffffffffffffff:4294967295:ffffffffffffffff:18446744073709551615:4294967295:ffffffffffffffff",
+		"dtx:ffffffffffffffff:4294967295:ffffffffffffffff:9223372036854775807:4294967295:ffffffffffffffff",
+		"dtx:ffffffffffffffff:4294967295:ffffffffffffffff:s9223372036854775807:18446744073709551615:4294967295:9223372036854775807:4294967295:4294967295:ffffffffffffffff",
 		"dtx:0000000000000000:1:0000000000000001:3:64:0000000000000000",
 		"18446744073709551615", "9223372036854775807", "0", "-1", " 7", "00", ""
 	};
-	static const char alphabet[] = "dtx:0123456789abcdefABCDEF '\\\"-+.\n\x80\xff";
+	static const char alphabet[] = "dtx:0123456789abcdefsABCDEFS '\\\"-+.\n\x80\xff";
 	time_t		end = time(NULL) + (argc > 1 ? atoi(argv[1]) : 1);
 	uint64		inputs = 0;
 	uint64		taken = 0;

@@ -127,6 +127,30 @@ static GoneRule gone_rules[] = {
 	{"it never got there", NO, YES, NO, ANY, ANY, ANY, YES, O_FUTURE, DTX_GONE_FORGET},
 };
 
+typedef struct DecidedRule
+{
+	const char *why;
+	uint8		authentic;
+	uint8		responsible;
+	uint8		forced;
+	uint8		forced_rollback;
+	uint8		outcome;
+	DtxVerdict	verdict;
+	int			used;
+} DecidedRule;
+
+static DecidedRule decided_rules[] = {
+	/* why, authentic, responsible, forced, forced_rollback, outcome, verdict */
+	{"without our seal", NO, ANY, ANY, ANY, ANY, DTX_VERDICT_FORGED},
+	{"a backend takes care of it", YES, YES, ANY, ANY, ANY, DTX_VERDICT_LEAVE},
+	{"the server has committed", YES, NO, ANY, ANY, O_COMMITTED, DTX_VERDICT_COMMIT},
+	{"the server has aborted", YES, NO, ANY, ANY, O_ABORTED, DTX_VERDICT_ROLLBACK},
+	{"a human has decided", YES, NO, YES, ANY, ANY, DTX_VERDICT_COMMIT},
+	{"a human has decided otherwise", YES, NO, NO, YES, ANY, DTX_VERDICT_ROLLBACK},
+	{"the server cannot tell", YES, NO, NO, NO, O_FUTURE | O_TRUNCATED, DTX_VERDICT_UNKNOWN},
+	{"the server has not told yet", YES, NO, NO, NO, O_NOT_TOLD | O_PROGRESS, DTX_VERDICT_WAIT},
+};
+
 static void
 fail(const char *what, const char *rule, int combination)
 {
@@ -275,10 +299,65 @@ check_may_forget(void)
 	return n;
 }
 
+static int
+check_decided(void)
+{
+	int			n = 2 * 2 * 2 * 2 * DTX_OUTCOME_COUNT;
+
+	for (int i = 0; i < n; i++)
+	{
+		int			rest = i;
+		DtxDecidedFacts f;
+		DtxVerdict	verdict;
+		DecidedRule *rule = NULL;
+
+		f.authentic = take(&rest, 2);
+		f.responsible = take(&rest, 2);
+		f.forced = take(&rest, 2);
+		f.forced_rollback = take(&rest, 2);
+		f.outcome = (DtxOutcome) take(&rest, DTX_OUTCOME_COUNT);
+		verdict = DtxJudgeDecided(&f);
+
+		for (int j = 0; j < lengthof(decided_rules) && rule == NULL; j++)
+		{
+			DecidedRule *r = &decided_rules[j];
+
+			if ((r->authentic & IS(f.authentic)) &&
+				(r->responsible & IS(f.responsible)) &&
+				(r->forced & IS(f.forced)) &&
+				(r->forced_rollback & IS(f.forced_rollback)) &&
+				(r->outcome & IS(f.outcome)))
+				rule = r;
+		}
+		if (rule == NULL)
+			fail("no rule", "decided", i);
+		else
+		{
+			rule->used++;
+			if (rule->verdict != verdict)
+				fail("another verdict", rule->why, i);
+		}
+
+		/* what must never happen */
+		if (verdict == DTX_VERDICT_ROLLBACK && f.outcome != DTX_OUTCOME_ABORTED &&
+			(!f.forced_rollback || f.outcome == DTX_OUTCOME_COMMITTED))
+			fail("rolled back without the word of the server", rule ? rule->why : "", i);
+		if (verdict == DTX_VERDICT_COMMIT && f.outcome != DTX_OUTCOME_COMMITTED &&
+			(!f.forced || f.outcome == DTX_OUTCOME_ABORTED))
+			fail("committed without the word of the server", rule ? rule->why : "", i);
+	}
+	for (int j = 0; j < lengthof(decided_rules); j++)
+	{
+		if (decided_rules[j].used == 0)
+			fail("a rule that is never used", decided_rules[j].why, j);
+	}
+	return n;
+}
+
 int
 main(void)
 {
-	int			n = check_judge() + check_may_forget();
+	int			n = check_judge() + check_decided() + check_may_forget();
 
 	printf("%d combinations, %d failures\n", n, failures);
 	return failures > 0 ? 1 : 0;

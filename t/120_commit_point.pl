@@ -1,0 +1,369 @@
+# A server is the commit point: its commit is the decision, and all others follow it,
+# whatever crashes, and whoever asks.
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use DtxTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+# In transfer(1, 2) s2 decides: its transaction id is asked for, because s1 takes part
+# already when it is written to.
+my $dtx = DtxTest->new(
+	servers => 2,
+	proxy => [ 1, 2 ],
+	participant_conf => "wal_level = replica\nmax_wal_senders = 5\nlog_statement = all\n",
+	conf => "pg_dtx.commit_point = server\npg_dtx.commit_timeout = '3s'\n");
+my ($other, $point) = ($dtx->p(1), $dtx->p(2));
+my $transfer = $dtx->transfer(10, 1, 2);
+my $commit = 'COMMIT TRANSACTION';
+
+sub stat_of
+{
+	return $dtx->sql("SELECT $_[0] FROM dtx.stat");
+}
+
+# ----------------------------------------------------------------
+# Nothing is written here.
+# ----------------------------------------------------------------
+$dtx->sql($transfer);
+my $before = $dtx->sql('SELECT pg_snapshot_xmax(pg_current_snapshot())');
+my $prepared = stat_of('prepared');
+$dtx->sql($dtx->transfer(1, 1, 2) x 30);
+is(stat_of('prepared'), $prepared + 30, 'one of two is prepared');
+cmp_ok($dtx->sql('SELECT pg_snapshot_xmax(pg_current_snapshot())'), '<', $before + 10,
+	'no transaction ids of the coordinator are used');
+is($dtx->sql('SELECT count(*) FROM dtx_internal.decision'), '0', 'no decision is recorded');
+$dtx->balances_are('100 60 140', 'committed');
+$dtx->clean('committed');
+
+# A local write: the coordinator decides.
+$dtx->sql($dtx->transfer(10, 2, 0, 1));
+is(stat_of('prepared'), $prepared + 32, 'with a local write all are prepared');
+$dtx->balances_are('100 70 130', 'committed, too');
+
+# ----------------------------------------------------------------
+# Refused by the server that decides, at the last moment.
+# ----------------------------------------------------------------
+$point->safe_psql('postgres', q{
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+	$$ BEGIN RAISE EXCEPTION 'not that much' USING ERRCODE = 'P0042', HINT = 'less'; END $$;
+CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON acct DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW WHEN (NEW.bal > 500) EXECUTE FUNCTION refuse();
+CREATE FUNCTION async() RETURNS trigger LANGUAGE plpgsql AS
+	$$ BEGIN PERFORM set_config('synchronous_commit', 'off', false); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER async AFTER UPDATE ON acct DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW EXECUTE FUNCTION async();
+});
+my $s = $dtx->session;
+$s->run("BEGIN; UPDATE acct1 SET bal = bal - 1; UPDATE acct2 SET bal = 1000; COMMIT");
+like($s->stderr, qr/ERROR:  P0042: could not commit transaction on server "s2": not that much\nHINT:  less/,
+	'refused, with its own words');
+$dtx->clean('refused');
+$dtx->balances_are('100 70 130', '... and rolled back on the other');
+is($s->run('SELECT sum(bal) FROM (TABLE acct1 UNION ALL TABLE acct2) AS a'), '200',
+	'... and the session goes on');
+$s->close;
+
+# ----------------------------------------------------------------
+# What it decides is on disk, whatever synchronous_commit a trigger of its has set.
+# ----------------------------------------------------------------
+$point->safe_psql('postgres', "ALTER SYSTEM SET wal_writer_delay = '10s'");
+$point->reload;
+$dtx->sql($transfer);
+$dtx->crash($point);
+$point->start;
+$dtx->clean('crash of the server that has decided');
+$dtx->balances_are('100 60 140', 'its commit has survived');
+$point->safe_psql('postgres', 'DROP TRIGGER async ON acct');
+
+# ----------------------------------------------------------------
+# The reply does not come.
+# ----------------------------------------------------------------
+sub run_cut
+{
+	my ($name, $rule, $expected, $balances, %more) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$s = $dtx->session;
+	$s->run($_) for @{ $more{set} // [] };
+	$s->run('SELECT count(*) FROM acct2');
+	$dtx->proxy(2)->rule(@$rule);
+	$s->start($transfer);
+	$more{meanwhile}->() if $more{meanwhile};
+	$s->finish;
+	like($s->stderr, $expected, "$name: what the client is told");
+	$dtx->proxy(2)->clear unless $more{keep};
+	unless ($more{keep})
+	{
+		$dtx->clean($name);
+		$dtx->balances_are($balances, "$name: all or nothing");
+		is($s->run('SELECT sum(bal) FROM (TABLE acct1 UNION ALL TABLE acct2) AS a'), '200',
+			"$name: the session goes on");
+	}
+	$s->close;
+	return;
+}
+run_cut('COMMIT is lost', [ cut_once => $commit ],
+	qr/ERROR:  08006: connection to server "s2" was lost during COMMIT\nDETAIL:  The transaction was rolled back there/,
+	'100 60 140');
+run_cut('the reply is lost', [ cut_reply_once => $commit ],
+	qr/WARNING:  01000: connection to server "s2" was lost during COMMIT, and the transaction has committed there/,
+	'100 50 150');
+run_cut('COMMIT is late', [ hold => $commit ],
+	qr/ERROR:  08006: connection to server "s2" was lost during COMMIT/,
+	'100 50 150', set => [ "SET pg_dtx.prepare_timeout = '500ms'" ]);
+$s = undef;
+run_cut('canceled while it is late', [ hold => $commit ],
+	qr/ERROR:  08006: connection to server "s2" was lost during COMMIT/,
+	'100 50 150',
+	meanwhile => sub {
+		$dtx->proxy(2)->wait_for('hold');
+		$dtx->sql('SELECT pg_cancel_backend(' . $s->pid . ')');
+	});
+
+# ----------------------------------------------------------------
+# It cannot be found out: the others follow later.
+# ----------------------------------------------------------------
+for my $committed (0, 1)
+{
+	my $name = $committed ? 'committed, not known' : 'aborted, not known';
+	$dtx->proxy(2)->rule(hold => 'txid_status');
+	$s = $dtx->session;
+	$s->run("SET pg_dtx.commit_timeout = '500ms'");
+	$dtx->proxy(2)->rule(($committed ? 'cut_reply_once' : 'cut_once') => $commit,
+		hold => 'txid_status');
+	$s->run($transfer);
+	like($s->stderr,
+		qr/ERROR:  08007: could not find out whether the transaction has committed on server "s2"/,
+		"$name: the client is told");
+	$dtx->prepared_is(1, 1, "$name: the other stays prepared");
+	$dtx->poll($dtx->coord, "SELECT server, decision FROM dtx.in_doubt", 's1|asked',
+		"$name: in doubt, and the server is asked");
+	my $gid = $dtx->gid(1);
+	my ($ret, $out, $err) = $dtx->coord->psql('postgres',
+		"SELECT dtx.force_in_doubt('$gid', 'rollback', 'impatient')");
+	like($err, qr/server "s2" decides about prepared transaction .* and has not said how/,
+		"$name: nothing is presumed");
+	$dtx->proxy(2)->clear;
+	$dtx->clean($name);
+	$dtx->balances_are($committed ? '100 40 160' : '100 50 150', "$name: it follows");
+	is($dtx->sql('SELECT count(*) FROM dtx.damage'), '0', "$name: no damage");
+	$s->close;
+}
+
+# ----------------------------------------------------------------
+# The coordinator crashes.
+# ----------------------------------------------------------------
+# What a proxy holds is delivered even if its client is gone: not if the server has
+# closed that connection.
+sub lose_held
+{
+	my $i = shift;
+	my $sql = q{SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'postgres_fdw'};
+	$dtx->poll($dtx->p($i), $sql, '0', "what was on its way to s$i is lost");
+	$dtx->proxy($i)->clear;
+	return;
+}
+
+sub crash_coordinator
+{
+	my ($name, $i, $rule, $balances, %more) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$dtx->proxy($i)->rule(hold => $rule);
+	$s = $dtx->session;
+	$s->start($transfer);
+	$dtx->proxy($i)->wait_for('hold');
+	$dtx->prepared_is(1, 1, "$name: prepared");
+	$dtx->crash($dtx->coord);
+	eval { $s->close };
+	lose_held($i) unless $more{keep};
+	$more{before_start}->() if $more{before_start};
+	$dtx->coord->start;
+	$more{after_start}->() if $more{after_start};
+	$dtx->clean($name);
+	$dtx->proxy($i)->clear;
+	$dtx->balances_are($balances, "$name: all or nothing");
+	is($dtx->sql('SELECT count(*) FROM dtx.damage'), '0', "$name: no damage");
+	return;
+}
+crash_coordinator('crash after the decision', 1, q{COMMIT PREPARED 'dtx}, '100 30 170');
+crash_coordinator('crash before the decision', 2, $commit, '100 30 170', keep => 1);
+
+# ... and the server that decides is away for longer.
+crash_coordinator('crash after the decision, and the server that decides crashes', 1,
+	q{COMMIT PREPARED 'dtx}, '100 20 180',
+	before_start => sub { $dtx->crash($point) },
+	after_start => sub {
+		$dtx->poll($dtx->coord,
+			q{SELECT server, decision, last_error LIKE 'server "s2", which decides about it, can''t be asked: %' FROM dtx.in_doubt},
+			's1|asked|t', 'the other waits for it');
+		$point->start;
+	});
+
+# ----------------------------------------------------------------
+# Its synchronous standby has not got the decision.
+# ----------------------------------------------------------------
+sub standbys
+{
+	my $names = shift;
+	$point->safe_psql('postgres',
+		"SET synchronous_commit = local; ALTER SYSTEM SET synchronous_standby_names = '$names'");
+	$point->reload;
+	return if $names eq '';
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	while (time < $deadline)
+	{
+		my ($ret, $out, $err) = $point->psql('postgres',
+			q{SET statement_timeout = '300ms';
+DO $$ BEGIN PERFORM pg_logical_emit_message(true, 'x', ''); COMMIT; END $$});
+		last if $err =~ /canceling/;
+	}
+	return;
+}
+standbys('nobody');
+$s = $dtx->session;
+$s->start($transfer);
+$dtx->poll($point, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%$commit'",
+	1, 'its COMMIT waits for its standby');
+$point->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+$s->finish;
+like($s->stderr, qr/WARNING:  01000: transaction has committed, but not every server has confirmed it yet: "s1"/,
+	'cut short: the client is warned');
+$dtx->wait_passes;
+$dtx->prepared_is(1, 1, '... and the other stays prepared');
+$dtx->poll($dtx->coord, q{SELECT decision, last_error LIKE '%standby%' FROM dtx.in_doubt}, 'commit|t',
+	'... which can be seen');
+standbys('');
+$dtx->clean('its standby is not waited for any more');
+$dtx->balances_are('100 10 190', '... and it follows');
+$s->close;
+
+# ----------------------------------------------------------------
+# It fails over: nobody can tell any more what became of it.
+# ----------------------------------------------------------------
+$dtx->sql($dtx->transfer(60, 2, 1));
+$dtx->proxy(1)->rule(hold => q{COMMIT PREPARED 'dtx});
+$s = $dtx->session;
+$s->start($transfer);
+$dtx->proxy(1)->wait_for('hold');
+$dtx->crash($dtx->coord);
+eval { $s->close };
+lose_held(1);
+$point->stop;
+$point->append_conf('standby.signal', '');
+$point->start;
+$point->promote;
+$dtx->coord->start;
+$dtx->poll($dtx->coord,
+	q{SELECT server, decision, last_error LIKE '%has failed over since, or was restored (timeline 1, now 2)%' FROM dtx.in_doubt},
+	's1|asked|t', 'another timeline: left alone');
+my $gid = $dtx->gid(1);
+$dtx->wait_passes(2);
+$dtx->prepared_is(1, 1, '... and not touched');
+$dtx->sql("SELECT dtx.force_in_doubt('$gid', 'commit', 'I have looked', override => true)");
+$dtx->clean('a human has looked');
+$dtx->balances_are('100 60 140', '... and it follows');
+
+# The new timeline is as good as the old one.
+$dtx->sql($transfer);
+$dtx->clean('after the failover');
+$dtx->balances_are('100 50 150', 'it decides again');
+
+# ----------------------------------------------------------------
+# A coordinator that was restored to an earlier moment, and one that is lost for ever.
+# ----------------------------------------------------------------
+my $id = $dtx->sql(q{SELECT lpad(to_hex(id), 16, '0') FROM dtx_internal.coordinator});
+$dtx->coord->stop;
+$dtx->coord->backup_fs_cold('earlier');
+$dtx->coord->start;
+
+# Left behind: one that a server decides, and one that the coordinator does.
+sub leave_behind
+{
+	my $name = shift;
+	$dtx->proxy(1)->rule(hold => q{COMMIT PREPARED 'dtx});
+	my @sessions = map { $dtx->session } 1 .. 2;
+	$sessions[0]->start($dtx->transfer(10, 1, 2));
+	$dtx->prepared_is(1, 1, "$name: prepared");
+	$dtx->proxy(1)->wait_for('hold');
+	$sessions[1]->start("BEGIN; INSERT INTO acct0 VALUES ($_[0], 1); INSERT INTO acct1 VALUES ($_[0], 1); COMMIT");
+	$dtx->prepared_is(1, 2, "$name: and another one");
+	$dtx->crash($dtx->coord);
+	eval { $_->close } for @sessions;
+	lose_held(1);
+	return;
+}
+leave_behind('restored', 3);
+my $lost = $dtx->coord;
+my $restored = PostgreSQL::Test::Cluster->new('restored');
+$restored->init_from_backup($lost, 'earlier');
+$restored->start;
+$dtx->set_coord($restored);
+$dtx->prepared_is(1, 1, 'a restored coordinator finishes what a server decides');
+is($dtx->p(1)->safe_psql('postgres', q{SELECT count(*) FROM pg_prepared_xacts WHERE gid LIKE 'dtx:%:s%'}), '0',
+	'... and not what only it can decide');
+is($other->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 1'), '40', '... as that has decided');
+is($dtx->sql(q{SELECT count(*) FROM dtx.damage}), '0', '... without damage');
+$restored->stop('immediate');
+
+$lost->start;
+$dtx->set_coord($lost);
+$dtx->clean('the original is back');
+leave_behind('lost', 4);
+my $heir = PostgreSQL::Test::Cluster->new('heir');
+$heir->init;
+$heir->append_conf('postgresql.conf', "shared_preload_libraries = 'pg_dtx'\nautovacuum = off\n");
+$heir->start;
+$heir->safe_psql('postgres', 'CREATE EXTENSION pg_dtx CASCADE; CREATE ROLE nobody_special LOGIN;');
+for my $i (1, 2)
+{
+	my ($host, $port) = ($dtx->p($i)->host, $dtx->p($i)->port);
+	$heir->safe_psql('postgres', qq{
+CREATE SERVER b$i FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port', dbname 'postgres');
+CREATE USER MAPPING FOR CURRENT_USER SERVER b$i;
+CREATE SERVER c$i FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port', dbname 'postgres');
+CREATE USER MAPPING FOR CURRENT_USER SERVER c$i;});
+}
+my $adopt = "SELECT server, decided_by, decision, done, problem FROM dtx.adopt_coordinator('$id') ORDER BY done";
+my ($ret, $out, $err) = $heir->psql('postgres', "SET ROLE nobody_special; $adopt");
+like($err, qr/permission denied for function adopt_coordinator/, 'not for everybody');
+($ret, $out, $err) = $heir->psql('postgres', $adopt =~ s/$id/xyz/r);
+like($err, qr/invalid identifier of a coordinator: "xyz"/, 'an identifier that is none');
+is($heir->safe_psql('postgres', $adopt),
+	"b1|||f|only the coordinator that is lost can decide about it\nb1|c2|commit|t|",
+	'a stranger finishes what a server decides, and lists the rest');
+is($other->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 1'), '30', '... as that has decided');
+is($heir->safe_psql('postgres', $adopt), 'b1|||f|only the coordinator that is lost can decide about it',
+	'... once');
+$heir->stop;
+$lost->start;
+$dtx->clean('it was not lost after all');
+is($dtx->sql(q{SELECT count(*) FROM dtx.damage}), '0', '... and finds no damage');
+$dtx->sql('DELETE FROM acct0 WHERE id > 1; DELETE FROM acct1 WHERE id > 1');
+$dtx->sql($dtx->transfer(20, 2, 1));
+
+# ----------------------------------------------------------------
+# A forged name.
+# ----------------------------------------------------------------
+$dtx->proxy(1)->rule(hold => q{COMMIT PREPARED 'dtx});
+$s = $dtx->session;
+$s->start($transfer);
+$dtx->proxy(1)->wait_for('hold');
+($gid = $dtx->gid(1)) =~ s/^(.*):(\d+):(\d+):([0-9a-f]{16})$/$1:$2:7:$4/;
+$other->safe_psql('postgres', "BEGIN; UPDATE acct SET bal = 7 WHERE id = 2; PREPARE TRANSACTION '$gid'");
+$dtx->proxy(1)->clear;
+$s->finish;
+$dtx->poll($dtx->coord, "SELECT last_error FROM dtx.in_doubt WHERE gid = '$gid'",
+	'this coordinator has not given that name: it was forged', 'a forged name is seen');
+$other->safe_psql('postgres', "ROLLBACK PREPARED '$gid'");
+$dtx->clean('forged');
+$dtx->balances_are('100 40 160', 'the real one has committed');
+$s->close;
+
+done_testing();
