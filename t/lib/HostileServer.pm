@@ -308,6 +308,15 @@ sub _session
 		if ($code == 80877103 || $code == 80877104) { syswrite $client, 'N'; next; }
 		POSIX::_exit(0) if $code == 80877102;
 		$self->_hear('startup ' . substr($body, 4));
+
+		# A client of 19 may ask for a later version of the protocol, and options, as
+		# betas of its libpq do to see whether servers can say that they have none.
+		if ($code > 196608)
+		{
+			my %options = split /\0/, substr($body, 4);
+			my @unknown = grep { /^_pq_\./ } sort keys %options;
+			_send($client, 0, message('v', pack('NN', 196608, scalar @unknown) . join('', map { "$_\0" } @unknown)));
+		}
 		last;
 	}
 	my $mode = $self->_mode;
