@@ -427,7 +427,8 @@ sub _disaster
 		}
 		else
 		{
-			$dtx->stop_process($pid);
+			# it may have ended meanwhile
+			eval { $dtx->stop_process($pid); 1 } or return;
 			$self->_later($ms, sub { $dtx->continue_process($pid) }, $node_number);
 			$detail .= ", for $ms ms";
 		}
