@@ -14,7 +14,7 @@ AS 'MODULE_PATHNAME', 'dtx_sql_finish_prepared'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 10000;
 
 COMMENT ON FUNCTION dtx_internal.finish_prepared(name, text, boolean, text) IS
-  'internal: finishes a prepared transaction at once, whoever has prepared it, on a server that leads to this cluster';
+  'internal: finishes a prepared transaction at once, whatever coordinator has prepared it, on a server that leads to this cluster';
 
 -- What became of the transaction that decides, on its own server; "committed" only if its
 -- synchronous standby has it, too, if there is one.

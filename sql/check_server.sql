@@ -66,7 +66,7 @@ SELECT bool_or(ok) AS works, bool_and(ok) AS all_work FROM
 	(SELECT 'regress_dtx_app'::name AS role UNION ALL SELECT current_user) AS r, LATERAL dtx.check_server('fresh', r.role) AS c
 	WHERE "check" = 'reachable';
 TABLE fresh;
--- somebody else's finding is not shown
+-- another role's finding is not shown
 SET ROLE regress_dtx_app;
 SELECT "check", ok FROM dtx.check_server('fresh') WHERE "check" = 'reachable';
 RESET ROLE;

@@ -11,10 +11,11 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my ($find, $finish) = map { $_->{text} } grep { $_->{text} =~ /pg_prepared_xacts/ }
+my ($find, $adopt, $finish) = map { $_->{text} } grep { $_->{text} =~ /pg_prepared_xacts|adopt_coordinator/ }
   @{ Markdown->new("$FindBin::RealBin/../docs/upgrade.md")->{blocks} };
 like($find // '', qr/query_all/, 'the page has a query that finds them');
-like($finish // '', qr/gexec/, '... and one that finishes them');
+like($adopt // '', qr/adopt_coordinator/, '... one that finishes what a server decides');
+like($finish // '', qr/gexec/, '... and one that finishes the others');
 
 my $dtx = DtxTest->new(servers => 2);
 my $lost = $dtx->coord;
@@ -52,6 +53,10 @@ is_deeply(found(), { $transaction->($undecided) => '{s1,s2}', $transaction->($be
 	'the transactions are found, with their servers');
 my (undef, undef, $error) = $coord->psql('postgres', "SELECT dtx.force_in_doubt('$undecided', 'rollback', 'lost')");
 like($error, qr/belongs to another coordinator/, '... which the restored one does not touch');
+
+my ($identity) = $undecided =~ /^dtx:([0-9a-f]{16}):/;
+is($coord->safe_psql('postgres', "\\set identity $identity\n" . $adopt =~ s/\*/string_agg(format('%s %s %s', server, done, problem), ', ' ORDER BY server)/r),
+	join(', ', map { "$_ f only the coordinator that is lost can decide about it" } qw(s1 s2 s2)), 'no server decides about them');
 
 sub finish
 {

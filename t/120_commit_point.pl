@@ -1,5 +1,5 @@
 # A server is the commit point: its commit is the decision, and all others follow it,
-# whatever crashes, and whoever asks.
+# whatever crashes, and whatever coordinator asks.
 use strict;
 use warnings FATAL => 'all';
 

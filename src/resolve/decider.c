@@ -4,7 +4,7 @@
  *		What the servers that decide about transactions have said of them.
  *
  * A gid may name a server as the one that decides: its cluster, the timeline that was
- * on, and the transaction id there (commit/point.c).  Whoever comes across such a gid on
+ * on, and the transaction id there (commit/point.c).  A resolver that finds such a gid on
  * another server asks that one, and nothing else counts: no row here, no commit log of
  * ours.  So this database may be a copy, or restored, and judges right all the same.
  *
