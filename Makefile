@@ -111,6 +111,7 @@ OBJS = \
 	src/sql/force.o \
 	src/sql/guards.o \
 	src/sql/identity_functions.o \
+	src/sql/self_test.o \
 	src/sql/server_changes.o \
 	src/sql/stat.o \
 	src/sql/values.o \
@@ -171,6 +172,7 @@ REGRESS = \
 	overview \
 	check_server \
 	check \
+	self_test \
 	remote_exec \
 	remote_exec_mixed \
 	resolve \

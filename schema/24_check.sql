@@ -1,3 +1,12 @@
+-- Is COMMIT atomic here?  Proven by transactions that do nothing (src/sql/self_test.c).
+
+CREATE OR REPLACE PROCEDURE dtx.self_test(servers name[] DEFAULT NULL, INOUT result text DEFAULT NULL)
+AS 'MODULE_PATHNAME', 'dtx_sql_self_test'
+LANGUAGE C;
+
+COMMENT ON PROCEDURE dtx.self_test(name[], text) IS
+  'proves that COMMIT over some servers (null: all that the caller may use) is atomic here, by transactions that do nothing: one is committed on all of them, and one for each server, which refuses it, is rolled back on all; an error tells what is not right';
+
 -- What is not right, of the coordinator and of all servers, and what to do.
 
 CREATE OR REPLACE FUNCTION dtx.check() RETURNS SETOF dtx.finding

@@ -25,6 +25,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/palloc.h"
 #include "utils/tuplestore.h"
@@ -178,6 +179,31 @@ DtxRemoteExecute(const char *server, const char *text, int nparams,
 		*isnull = !sink.found;
 	}
 	return e->affected_last;
+}
+
+/*
+ * The column "value" of the first row of a query on a server, as part of the current
+ * transaction, with the rights and the user mapping of the current user.  Text in the
+ * current memory context, "" if it is null or if there is no row.  Throws what dtx.query()
+ * throws; the caller has a snapshot.
+ */
+char *
+DtxRemoteAsk(const char *server, const char *query)
+{
+	DtxRemoteCommand command = {0};
+	DtxExecution *e = palloc0(sizeof(DtxExecution));
+	DtxRowSink	sink;
+	JsonbValue	value;
+
+	command.statements = list_make1(pstrdup(query));
+	find_server(e, server);
+	DtxRowsFirst(true, &sink);
+	DtxRun(&command, e, 1, &sink);
+	if (!sink.found ||
+		getKeyJsonValueFromContainer(&DatumGetJsonbP(sink.first)->root, "value", strlen("value"), &value) == NULL ||
+		value.type != jbvString)
+		return pstrdup("");
+	return pnstrdup(value.val.string.val, value.val.string.len);
 }
 
 /* ----------------------------------------------------------------

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * api.h
- *		Remote SQL in the sessions of postgres_fdw, for the steps of sagas.
+ *		Remote SQL in the sessions of postgres_fdw, for the steps of sagas and for others.
  *
  *-------------------------------------------------------------------------
  */
@@ -11,5 +11,6 @@
 extern int64 DtxRemoteExecute(const char *server, const char *text,
 							  int nparams, const Oid *types,
 							  const char **params, Datum *row, bool *isnull);
+extern char *DtxRemoteAsk(const char *server, const char *query);
 
 #endif							/* PG_DTX_EXEC_API_H */
