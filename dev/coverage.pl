@@ -8,17 +8,22 @@ use strict;
 use warnings;
 
 my ($info, $dir) = @ARGV;
-my (%lines, %hit, %missed, $file);
+my (%lines, %hit, %missed, %times, $file);
 
+# Inline functions of a header are there once for each file that includes it.
 open my $fh, '<', $info or die "$info: $!\n";
 while (<$fh>)
 {
 	$file = $1 if m{^SF:.*/(src/.*)};
-	if (/^DA:(\d+),(\d+)/)
+	$times{$file}{$1} += $2 if /^DA:(\d+),(\d+)/;
+}
+for my $f (keys %times)
+{
+	for my $line (sort { $a <=> $b } keys %{ $times{$f} })
 	{
-		$lines{$file}++;
-		$hit{$file} += $2 > 0;
-		push @{ $missed{$file} }, $1 if $2 == 0;
+		$lines{$f}++;
+		$hit{$f} += $times{$f}{$line} > 0;
+		push @{ $missed{$f} }, $line if $times{$f}{$line} == 0;
 	}
 }
 open my $table, '>', "$dir/coverage.txt" or die "$dir/coverage.txt: $!\n";

@@ -305,5 +305,21 @@ SELECT id, one, two FROM balances WHERE id = 1;
 SET client_min_messages = warning;
 DROP SERVER again CASCADE;
 RESET client_min_messages;
+-- what would end or divide the transaction, or empty the session, is refused
+DO $$
+DECLARE
+	refused text;
+BEGIN
+	FOREACH refused IN ARRAY '{START TRANSACTION, ROLLBACK, RELEASE a, ROLLBACK TO a, PREPARE TRANSACTION ''a'', COMMIT PREPARED ''a'',
+		ROLLBACK PREPARED ''a'', DEALLOCATE ALL, CLOSE ALL, DISCARD PLANS}'::text[]
+	LOOP
+		BEGIN
+			PERFORM dtx.exec('one', refused);
+			RAISE WARNING '%: done', refused;
+		EXCEPTION WHEN OTHERS THEN
+			RAISE NOTICE '%: % %', refused, SQLSTATE, SQLERRM;
+		END;
+	END LOOP;
+END $$;
 \set SHOW_CONTEXT errors
 TABLE prepared;

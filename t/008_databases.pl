@@ -102,6 +102,22 @@ $dtx->poll($coord, $resolvers, 'other,postgres', 'its resolver is gone');
 is($ret, 0, 'ALTER DATABASE ... RENAME with a running resolver') or diag($err);
 $dtx->poll($coord, $resolvers, 'another,postgres', 'it has a resolver again');
 
+# ALTER DATABASE ... SET TABLESPACE likewise.
+db('postgres', q{CREATE ROLE nobody_there LOGIN; SET allow_in_place_tablespaces = on; CREATE TABLESPACE elsewhere LOCATION ''});
+($ret, $out, $err) = $coord->psql('postgres', 'ALTER DATABASE another SET TABLESPACE elsewhere');
+is($ret, 0, 'ALTER DATABASE ... SET TABLESPACE with a running resolver') or diag($err);
+$dtx->poll($coord, $resolvers, 'another,postgres', 'it has a resolver again');
+
+# Those who may not do that do not make it leave either.
+my $there = $dtx->sql(q{SELECT pid FROM pg_stat_activity WHERE datname = 'another' AND application_name = 'pg_dtx resolver'});
+for my $statement ('DROP DATABASE another', 'CREATE DATABASE copy TEMPLATE another')
+{
+	($ret, $out, $err) = $coord->psql('postgres', "SET ROLE nobody_there; $statement");
+	like($err, qr/must be owner|permission denied/, "$statement: refused");
+}
+is($dtx->sql(q{SELECT pid FROM pg_stat_activity WHERE datname = 'another' AND application_name = 'pg_dtx resolver'}), $there,
+	'... and the resolver has not been asked to leave');
+
 # DROP EXTENSION ends the resolver, and plain postgres_fdw remains.
 ok($coord->poll_query_until('another', 'SELECT count(*) FROM dtx_internal.decision', '0'), 'no decision is left');
 db('another', 'DROP EXTENSION pg_dtx');
