@@ -21,6 +21,14 @@ sub as
 
 $dtx->sql(qq{CREATE ROLE $_ LOGIN; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA dtx TO $_}) for qw(alice bob mallory gone);
 
+# A role is dumped by name, in binary form, too.
+my $binary = "$PostgreSQL::Test::Utils::tmp_check/112_role";
+$dtx->sql(qq{COPY (SELECT 'mallory'::dtx_internal.saga_role) TO '$binary' (FORMAT binary);
+ALTER ROLE mallory RENAME TO eve; CREATE ROLE mallory LOGIN;
+CREATE TABLE copied (role dtx_internal.saga_role); COPY copied FROM '$binary' (FORMAT binary)});
+is($dtx->sql(q{SELECT role::oid = 'mallory'::regrole FROM copied}), 't', 'what is copied belongs to the role of that name');
+$dtx->sql('DROP TABLE copied; DROP ROLE mallory; ALTER ROLE eve RENAME TO mallory');
+
 # ----------------------------------------------------------------
 # Roles that are renamed, and dropped
 # ----------------------------------------------------------------
