@@ -9,6 +9,13 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx_internal.saga_caller() IS
   'internal: the role that has called the public function';
 
+CREATE OR REPLACE FUNCTION dtx_internal.saga_warn(message text, detail text, hint text) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_warn'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION dtx_internal.saga_warn(text, text, text) IS
+  'internal: a warning without the calls of internal functions that have led to it, in the server log';
+
 CREATE OR REPLACE FUNCTION dtx_internal.saga_claim(saga bigint, step smallint, attempt integer, compensation boolean, lane oid, role oid)
 RETURNS boolean
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_claim'

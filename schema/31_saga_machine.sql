@@ -205,9 +205,9 @@ BEGIN
    WHERE x.saga = sg.id;
   PERFORM dtx_internal.saga_finished(sg.id);
   IF saga_end.state = 'failed' THEN
-    RAISE WARNING USING
-      MESSAGE = format('saga %s ("%s") has failed: %s', sg.id, defname, reason),
-      HINT = 'Remove the cause and call dtx.retry_saga(); or do the work by hand and call dtx.skip_step() or dtx.force_saga().';
+    PERFORM dtx_internal.saga_warn(
+      format('saga %s ("%s") has failed: %s', sg.id, defname, reason), NULL,
+      'Remove the cause and call dtx.retry_saga(); or do the work by hand and call dtx.skip_step() or dtx.force_saga().');
   END IF;
 END
 $$;

@@ -307,10 +307,10 @@ BEGIN
           nullif(st.attempt, 0), CASE WHEN st.step = 0 THEN sg.state::text ELSE 'failed' END,
           saga_postpone.sqlstate, left(saga_postpone.message, 8000), now_at, now_at, retry_at);
   PERFORM dtx_internal.wake_sagas();
-  RAISE WARNING USING
-    MESSAGE = format('saga %s cannot go on: %s', sg.id, left(saga_postpone.message, 8000)),
-    DETAIL = format('It is looked at again at %s.', retry_at),
-    HINT = 'If that does not help, end the saga with dtx.force_saga().';
+  PERFORM dtx_internal.saga_warn(
+    format('saga %s cannot go on: %s', sg.id, left(saga_postpone.message, 8000)),
+    format('It is looked at again at %s.', retry_at),
+    'If that does not help, end the saga with dtx.force_saga().');
 END
 $$;
 

@@ -60,6 +60,8 @@ $dtx->poll(
 	q{SELECT gid, server, decision, since IS NOT NULL, attempts > 0, last_error <> '' FROM dtx.in_doubt},
 	"$gid|s2|commit|t|t|t",
 	'dtx.in_doubt shows it, with the attempts and the error');
+like($dtx->sql('SELECT last_error FROM dtx.in_doubt'), qr/^connection to server .* failed: [^.]+\. Is the server running [^\n]+\?$/,
+	'... libpq\'s two lines in one');
 $dtx->poll(
 	$dtx->coord,
 	q{SELECT server, reachable, in_doubt, last_error <> '' FROM dtx.servers ORDER BY server},

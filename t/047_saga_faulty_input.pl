@@ -156,6 +156,19 @@ UPDATE dtx_internal.saga_step_record SET due_at = clock_timestamp() WHERE due_at
 DO 'BEGIN PERFORM dtx_internal.wake_sagas(); END'});
 is($books->state($_), 'completed', '... and go on when that has gone') for @poison;
 
+# What the server log says of them, and of a saga that can go neither on nor back, is for
+# operators: the internal functions that have led to it are not in it.
+my $log_begins = -s $coord->logfile;
+$id = start('stuck', q{dtx.step('a', execute => 'SELECT 1', compensate => 'SELECT 1/0', compensate_attempts => 1)},
+	q{dtx.step('b', execute => 'SELECT 1/0', max_attempts => 1)});
+is($books->state($id), 'failed', 'a saga that can go neither on nor back');
+like(slurp_file($coord->logfile, $log_begins),
+	qr/WARNING:  saga $id \("stuck"\) has failed: [^\n]*\n[^\n]*HINT:  Remove the cause and call dtx\.retry_saga[^\n]*\n(?!.*?CONTEXT:  PL\/pgSQL function dtx_internal)/s,
+	'... is in the log, without the calls of internal functions');
+like(slurp_file($coord->logfile), qr/WARNING:  saga $poison[0] cannot go on: timestamp out of range\n[^\n]*DETAIL:[^\n]*\n[^\n]*HINT:[^\n]*\n(?![^\n]*CONTEXT)/,
+	'... and so is one that nobody could take');
+$dtx->sql("SELECT dtx.force_saga($id, 'compensated', 'test')");
+
 # ----------------------------------------------------------------
 # Roles whose steps could never run
 # ----------------------------------------------------------------

@@ -29,12 +29,14 @@ DtxRemoteValue(const PGresult *res, int column, int maxlen)
 
 /*
  * A palloc'd copy of a text from elsewhere that is safe to show: on one line,
- * valid in the database encoding, at most "maxlen" bytes.
+ * valid in the database encoding, at most "maxlen" bytes.  A line that is followed by one
+ * that begins with a capital, as in libpq's messages, gets a period.
  */
 char *
 DtxCleanText(const char *text, int maxlen)
 {
 	int			len = strlen(text);
+	bool		newline = false;
 	char	   *copy;
 	char	   *dest;
 
@@ -42,18 +44,29 @@ DtxCleanText(const char *text, int maxlen)
 	while (len > 0 && (text[len - 1] == '\n' || text[len - 1] == ' '))
 		len--;
 
-	copy = pnstrdup(text, Min(len, maxlen + MAX_MULTIBYTE_CHAR_LEN));
+	len = Min(len, maxlen + MAX_MULTIBYTE_CHAR_LEN);
 
 	/* One blank for each run of control characters and blanks. */
-	dest = copy;
-	for (char *p = copy; *p; p++)
+	dest = copy = palloc(2 * len + 1);
+	for (const char *p = text; p < text +len && *p; p++)
 	{
 		bool		blank = (unsigned char) *p <= ' ' || *p == 0x7f;
 
-		if (!blank)
-			*dest++ = *p;
-		else if (dest > copy && dest[-1] != ' ')
+		newline |= *p == '\n';
+		if (blank)
+		{
+			if (dest > copy && dest[-1] != ' ')
+				*dest++ = ' ';
+			continue;
+		}
+		if (newline && *p >= 'A' && *p <= 'Z' && dest > copy + 1 &&
+			strchr(".,:;?!", dest[-2]) == NULL)
+		{
+			dest[-1] = '.';
 			*dest++ = ' ';
+		}
+		newline = false;
+		*dest++ = *p;
 	}
 	*dest = '\0';
 	len = dest - copy;

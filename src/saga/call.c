@@ -252,3 +252,20 @@ DtxSagaCall(const char *name, int nargs, const Oid *types, const Datum *args,
 			  &finfo);
 	return call_as(owner, &finfo, nargs, values, InvalidOid, NULL, isnull);
 }
+
+PG_FUNCTION_INFO_V1(dtx_sql_saga_warn);
+
+/*
+ * dtx_internal.saga_warn(message, detail, hint): what RAISE WARNING says, but the server
+ * log gets no CONTEXT: which internal functions called each other tells users nothing.
+ */
+Datum
+dtx_sql_saga_warn(PG_FUNCTION_ARGS)
+{
+	ereport(WARNING,
+			(errmsg_internal("%s", PG_ARGISNULL(0) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(0))),
+			 PG_ARGISNULL(1) ? 0 : errdetail_internal("%s", text_to_cstring(PG_GETARG_TEXT_PP(1))),
+			 PG_ARGISNULL(2) ? 0 : errhint("%s", text_to_cstring(PG_GETARG_TEXT_PP(2))),
+			 errhidecontext(true)));
+	PG_RETURN_VOID();
+}
