@@ -5,7 +5,7 @@ CALL begin_test();
 -- what does not depend on what went on before
 CREATE VIEW shown AS
 	SELECT section, item,
-		regexp_replace(value, '\d[\d.]*( (s|min|h|days)\M)?', 'N', 'g') AS value
+		regexp_replace(value, '\d[\d.]*( (s|min|h|days)\M)?', 'N', 'g') AS value, next_step
 	FROM dtx.overview();
 SELECT section, item FROM dtx.overview();
 SELECT count(*) >= 0 AS visited FROM dtx.resolve_in_doubt();
@@ -38,8 +38,15 @@ CALL make_mapping('nowhere');
 SELECT item, value FROM dtx.overview() WHERE section = 'servers' AND item = 'nowhere';
 SELECT dtx.confirm_server('nowhere', all_mappings => true);
 SELECT count(*) > 0 AS visited FROM dtx.resolve_in_doubt();
-SELECT item, value ~ '^NOT REACHABLE \d+ s ago, .*regress_dtx_no_such_database' AS value
+SELECT item, value ~ '^NOT REACHABLE \d+ s ago, .*regress_dtx_no_such_database' AS value, next_step
 FROM dtx.overview() WHERE section = 'servers' AND item = 'nowhere';
+-- ... and comes with what to do; the first row says how much there is
+BEGIN;
+INSERT INTO dtx_internal.damage_record (gid, server, decided, found, since, remote_xid, system_id, detail)
+	VALUES ('dtx:none', 'nowhere', 'commit', 'rollback', now(), '1', 1, 'test');
+SELECT section, item, next_step FROM dtx.overview() WHERE next_step IS NOT NULL AND item <> 'not atomic';
+SELECT (count(next_step) - 1) || ' TO DO' = min(value) FILTER (WHERE section = 'state') AS counted FROM dtx.overview();
+ROLLBACK;
 SET client_min_messages = warning;
 DROP SERVER nowhere CASCADE;
 RESET client_min_messages;

@@ -392,11 +392,13 @@ SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'dtx'::regnamespace OR
 }
 my %tests = map { $_ => 1 } $all =~ m{`((?:t|sql|specs)/[\w./]+\.\w+)`}g;
 is(join(' ', grep { !-e "$top/$_" } sort keys %tests), '', 'tests that are named exist');
-for my $file (@files)
+for my $file (@files, 'schema/40_overview.sql')
 {
 	(my $dir = $file) =~ s{[^/]*$}{};
 	my @bad;
-	for my $link ($doc{$file}{prose} =~ /\]\(([^)\s]+)\)/g)
+	my @links = $doc{$file} ? $doc{$file}{prose} =~ /\]\(([^)\s]+)\)/g :
+	  map { "../$_" } slurp_file("$top/$file") =~ /(docs\/\w+\.md[^\s',;)]*)/g;
+	for my $link (@links)
 	{
 		next if $link =~ /^[a-z]+:/;
 		my ($path, $anchor) = split /#/, $link, 2;
