@@ -313,8 +313,7 @@ sub _session
 		# betas of its libpq do to see whether servers can say that they have none.
 		if ($code > 196608)
 		{
-			my %options = split /\0/, substr($body, 4);
-			my @unknown = grep { /^_pq_\./ } sort keys %options;
+			my @unknown = substr($body, 4) =~ /(?<![^\0])(_pq_\.[^\0]+)\0/g;
 			_send($client, 0, message('v', pack('NN', 196608, scalar @unknown) . join('', map { "$_\0" } @unknown)));
 		}
 		last;
