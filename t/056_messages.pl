@@ -61,7 +61,7 @@ my $source = join '', map { content($_) } sort glob("$top/src/*/*.c"), glob("$to
 		while ($report =~ /\berrmsg\w*\(\s*((?:"(?:[^"\\]|\\.)*"\s*|\w*INT64_FORMAT\s*)+)/g)
 		{
 			my $text = join '', map { /^"(.*)"$/s ? $1 : '…' } $1 =~ /"(?:[^"\\]|\\.)*"|\w*INT64_FORMAT/g;
-			next if $text =~ /%m/;
+			next if $text =~ /%m/ || $text eq '%s';
 			$text =~ s/\\"/"/g;
 			$text = $plain->($text);
 			$said{$text} = 1;
@@ -69,7 +69,7 @@ my $source = join '', map { content($_) } sort glob("$top/src/*/*.c"), glob("$to
 		}
 	}
 	@used{ map { $sqlstate{$_} // $_ } $schema =~ /\bERRCODE = '(\w+)'/g } = ();
-	$said{ $plain->($_) } = 1 for $schema =~ /\bMESSAGE = (?:format\()?'((?:[^']|'')*)'/g;
+	$said{ $plain->($_) } = 1 for $schema =~ /(?:\bMESSAGE = |\bsaga_warn\(\s*)(?:format\()?'((?:[^']|'')*)'/g;
 
 	my %known = map { $_ => 1 } map { /`(\w{5})`/g } $messages =~ /^\| ((?:`\w{5}`(?:, )?)+) \|/mg;
 	is(join(' ', sort grep { !$known{$_} } keys %used), '', 'messages: every SQLSTATE of the source is there');
