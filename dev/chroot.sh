@@ -296,6 +296,7 @@ max_prepared_transactions = 20
 pg_dtx.resolve_interval = 500ms
 synchronous_standby_names = nobody
 synchronous_commit = local
+pg_dtx.wait_for_standby = off
 fsync = off
 CONF
 start() { $as "$bin/pg_ctl" -D data -l "$dir/log" -w -s start; touch "$dir/up"; }
