@@ -136,7 +136,7 @@ BEGIN
            || CASE WHEN v.reachable THEN '' ELSE coalesce(', ' || v.last_error, '') END,
            CASE WHEN NOT v.reachable THEN format('SELECT * FROM dtx.check_server(%L)', v.server)
                 WHEN v.slots_total = 0 OR v.slots_used > 0.8 * v.slots_total
-                THEN 'Increase max_prepared_transactions there: docs/monitoring.md#4-prepared-slots' END
+                THEN 'Set max_prepared_transactions there to at least its max_connections: docs/monitoring.md#4-prepared-slots' END
       FROM dtx.servers AS v
      ORDER BY v.reachable NULLS LAST, v.slots_used::float8 / nullif(v.slots_total, 0) DESC NULLS LAST, v.server
      LIMIT 10

@@ -7,8 +7,8 @@ CREATE VIEW shown AS
 	SELECT section, item,
 		regexp_replace(value, '\d[\d.]*( (s|min|h|days)\M)?', 'N', 'g') AS value, next_step
 	FROM dtx.overview();
-SELECT section, item FROM dtx.overview();
 SELECT count(*) >= 0 AS visited FROM dtx.resolve_in_doubt();
+SELECT section, item FROM dtx.overview();
 CALL wait_until($$SELECT count(*) = 1 FROM pg_stat_activity
 	WHERE backend_type = 'pg_dtx resolver' AND datname = current_database()$$);
 SELECT * FROM shown WHERE section IN ('transactions', 'in doubt', 'servers', 'damage', 'workers');

@@ -76,7 +76,7 @@ like($s->stderr, qr/ERROR:  55000: .*"s3"/,
 	'max_prepared_transactions = 0 is an error');
 like(
 	$s->stderr,
-	qr/HINT: .*max_prepared_transactions.*server.*"s3"/,
+	qr/HINT: .*server.*"s3".*set "max_prepared_transactions" to at least its "max_connections"/,
 	'... whose hint names the setting and the server');
 $dtx->balances_are('100 90 110 100', '... leaves nothing');
 is( $dtx->sql(
@@ -102,6 +102,8 @@ $s = $dtx->session;
 $s->run($dtx->transfer(10, 1, 3));
 like($s->stderr, qr/ERROR:  53200: .*"s3"/, 'no free slot is an error');
 like($s->stderr, qr/max_prepared_transactions/, '... that names the setting');
+like($dtx->sql(q{SELECT detail, hint FROM dtx.check() WHERE server = 's3' AND "check" = 'max_prepared_transactions'}),
+	qr/^1, and "max_connections" is \d+\|Set "max_prepared_transactions" on server "s3" .* to at least its "max_connections"/, '... dtx.check() finds it too small');
 $dtx->balances_are('100 85 110 105', '... leaves nothing');
 $dtx->p(3)->safe_psql('postgres', q{ROLLBACK PREPARED 'not ours'});
 $s->run($dtx->transfer(5, 3, 1));

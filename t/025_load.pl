@@ -109,7 +109,7 @@ $load->stop($run);
 $journal = $load->check($run);
 good($run, 'all or nothing');
 my @refused = grep { $_->{outcome} eq 'refused' } @$journal;
-my $expected = qr/^ERROR: 53200: could not prepare transaction on server "s1": maximum number of prepared transactions reached DETAIL: Increase "?max_prepared_transactions"? \(currently $few\)\. HINT: Increase "max_prepared_transactions" on the server that "s1" connects to/;
+my $expected = qr/^ERROR: 53200: could not prepare transaction on server "s1": maximum number of prepared transactions reached DETAIL: Increase "?max_prepared_transactions"? \(currently $few\)\. HINT: On the server that "s1" connects to, set "max_prepared_transactions"/;
 cmp_ok(scalar @refused, '>', 0, '... some were refused');
 is(different(grep { $_ !~ $expected } map { $_->{said} } @refused),
 	'', '... all of them with a clear error');

@@ -390,6 +390,10 @@ SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'dtx'::regnamespace OR
 	my %targets = map { $_ => 1 } $all =~ /`make ([a-z][\w-]*)/g;
 	is(join(' ', grep { !$make_target{$_} } sort keys %targets), '', 'targets of make exist');
 }
+# how large max_prepared_transactions has to be: one rule, in the same words
+is(join(' ', grep { slurp_file("$top/$_") !~ /to\s+at\s+least\s+its\s+\W*max_connections/ }
+	qw(README.md docs/adopt.md docs/reference.md docs/monitoring.md src/sql/check.c src/commit/participant.c schema/40_overview.sql)),
+	'', 'max_prepared_transactions: the rule');
 my %tests = map { $_ => 1 } $all =~ m{`((?:t|sql|specs)/[\w./]+\.\w+)`}g;
 is(join(' ', grep { !-e "$top/$_" } sort keys %tests), '', 'tests that are named exist');
 for my $file (@files, 'schema/40_overview.sql')

@@ -784,7 +784,7 @@ DtxParticipantThrow(DtxParticipant *p, const char *what)
 				(errcode(code),
 				 errmsg("could not %s on server \"%s\": %s",
 						what, server, p->error),
-				 errhint("Set \"max_prepared_transactions\" to a nonzero value on the server that \"%s\" connects to, and restart that server.",
+				 errhint("On the server that \"%s\" connects to, set \"max_prepared_transactions\" to at least its \"max_connections\", and restart it.",
 						 server)));
 	if (p->state == DTX_PARTICIPANT_NOT_PREPARED && sqlstate != NULL &&
 		strcmp(sqlstate, SQLSTATE_PREPARE_EXHAUSTED) == 0 &&
@@ -794,7 +794,7 @@ DtxParticipantThrow(DtxParticipant *p, const char *what)
 				 errmsg("could not %s on server \"%s\": %s",
 						what, server, p->error),
 				 errdetail("%s", hint),
-				 errhint("Increase \"max_prepared_transactions\" on the server that \"%s\" connects to, and restart that server.",
+				 errhint("On the server that \"%s\" connects to, set \"max_prepared_transactions\" to at least its \"max_connections\", and restart it.",
 						 server)));
 
 	ereport(ERROR,

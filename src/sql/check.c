@@ -16,6 +16,7 @@
 #include "commands/defrem.h"
 #include "commit/fdw_library.h"
 #include "commit/fdw_session.h"
+#include "exec/api.h"
 #include "fmgr.h"
 #include "foreign/foreign.h"
 #include "funcapi.h"
@@ -44,7 +45,8 @@ static void add_check(ReturnSetInfo *rsinfo, const char *check, int ok,
 static void check_session(ReturnSetInfo *rsinfo, const DtxProbe *probe);
 static void note_status(ForeignServer *server, Oid umid, const DtxProbe *probe,
 						uint64 seen_changes);
-static int	session_seen(ForeignServer *server, const char **error);
+static int	session_seen(ForeignServer *server, int *max_connections,
+						 const char **error);
 static char *clashing_servers(ForeignServer *server);
 static bool same_database(List *options1, List *options2);
 static const char *server_option(List *options, const char *name,
@@ -150,6 +152,7 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 	char	   *clashes;
 	const char *seen_error = NULL;
 	bool		is_public = false;
+	int			max_connections = 0;
 	int			seen;
 
 	if (other_role && !has_privs_of_role(GetUserId(), userid))
@@ -207,7 +210,7 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 		seen_error = "it is not reachable";
 	}
 	else
-		seen = session_seen(server, &seen_error);
+		seen = session_seen(server, &max_connections, &seen_error);
 	add_check(rsinfo, "interposition", seen,
 			  seen > 0 ? pstrdup("pg_dtx has seen postgres_fdw open a session") :
 			  seen == 0 ?
@@ -274,7 +277,10 @@ dtx_sql_check_server(PG_FUNCTION_ARGS)
 				  pstrdup("the server tells its system identifier and its timeline"),
 				  psprintf("Grant EXECUTE on pg_control_system(), pg_current_wal_insert_lsn() and pg_walfile_name(pg_lsn) to \"%s\" there. Without them it cannot be noticed that the foreign server leads to another cluster, or that a standby was promoted.",
 						   probe.remote_user));
-		add_check(rsinfo, "max_prepared_transactions", probe.slots_total > 0,
+		add_check(rsinfo, "max_prepared_transactions",
+				  probe.slots_total > 0 && probe.slots_total >= max_connections,
+				  max_connections > 0 ?
+				  psprintf("%d, and \"max_connections\" is %d", probe.slots_total, max_connections) :
 				  psprintf("%d", probe.slots_total),
 				  psprintf("Set \"max_prepared_transactions\" on server \"%s\" (not on the coordinator) to at least its \"max_connections\", and restart it.",
 						   server->servername));
@@ -361,10 +367,10 @@ note_status(ForeignServer *server, Oid umid, const DtxProbe *probe, uint64 seen_
 /*
  * Let postgres_fdw open a session with the server, unless it has one, and look
  * whether we see that.  1 yes, 0 no, -1 not known, and then *error says why, in
- * the current memory context.
+ * the current memory context.  If yes, *max_connections receives that of the server.
  */
 static int
-session_seen(ForeignServer *server, const char **error)
+session_seen(ForeignServer *server, int *max_connections, const char **error)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -378,6 +384,8 @@ session_seen(ForeignServer *server, const char **error)
 	PG_TRY();
 	{
 		(void) DtxFdwSessionOpen(server->serverid);
+		*max_connections = atoi(DtxRemoteAsk(server->servername,
+											 "SELECT pg_catalog.current_setting('max_connections') AS value"));
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
