@@ -45,6 +45,7 @@ $dtx->sql('ALTER SERVER s1 OPTIONS (ADD application_name $$x$$)');
 my %seen;
 $dtx->poll($coord, q{SELECT count(*) > 0 FROM dtx.in_doubt WHERE last_error ~ 'alice_there'}, 't',
 	'a superuser sees which connection failed, and why');
+$dtx->poll($coord, q{SELECT last_error ~ '_there' FROM dtx.servers WHERE server = 's1'}, 't', '... also after the server was changed');
 my $in_doubt = q{SELECT DISTINCT last_error FROM dtx.in_doubt WHERE server = 's1'};
 my $hidden = 'a connection failed; superusers, and the user of the user mapping, see why';
 $dtx->sql('ALTER SYSTEM SET pg_dtx.resolver = off');
