@@ -116,7 +116,7 @@ say "Starting four PostgreSQL servers in $work"
 starting=()
 for name in "${others[@]}"; do
 	# All that the other servers need is this one setting.
-	make_server "$name" "max_prepared_transactions = 20" &
+	make_server "$name" "max_prepared_transactions = 100" &
 	starting+=($!)
 done
 # A commit with synchronous_commit = on will wait for a standby that does not
@@ -135,7 +135,7 @@ for name in "${others[@]}"; do
 		CREATE TABLE account (balance numeric NOT NULL CHECK (balance >= 0));
 		INSERT INTO account VALUES (100);"
 done
-say "berlin, lima and tokyo have nothing but max_prepared_transactions = 20,"
+say "berlin, lima and tokyo have nothing but max_prepared_transactions = 100,"
 say "and a table each: account (balance numeric CHECK (balance >= 0))."
 setup="CREATE EXTENSION pg_dtx CASCADE;"
 for name in "${others[@]}"; do

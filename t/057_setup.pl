@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my @names = ('berlin', 'lima', 'the "other" one', 'tokyo');
-my $dtx = DtxTest->new(servers => scalar @names);
+my $dtx = DtxTest->new(servers => scalar @names, participant_conf => "max_connections = 20\n");
 my $coord = $dtx->coord;
 
 $coord->safe_psql('postgres', 'CREATE DATABASE bank');
