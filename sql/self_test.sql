@@ -3,8 +3,13 @@
 --
 CALL begin_test();
 CALL dtx.self_test('{one,two}');
--- committed; refused by each of them; and the statuses are read in between
+-- committed; refused by each of them; both once more without this database
 SELECT two_phase, prepared, prepare_failed FROM counted();
+-- a server as the commit point need not be able to prepare
+SET pg_dtx.commit_point = server;
+CALL dtx.self_test('{one,two}');
+SELECT two_phase, prepared, prepare_failed FROM counted();
+RESET pg_dtx.commit_point;
 TABLE prepared;
 TABLE balances;
 -- one server and this database, in any order, more than once, without waiting
