@@ -43,6 +43,7 @@ OBJS = \
 	src/commit/phase_one.o \
 	src/commit/phase_two.o \
 	src/commit/point.o \
+	src/commit/prepare_question.o \
 	src/commit/protection.o \
 	src/commit/put_off.o \
 	src/commit/reading.o \

@@ -144,6 +144,31 @@ TABLE balances;
 SELECT * FROM counted();
 RESET pg_dtx.commit_wait;
 SELECT decided_by_server > 0 AS decided FROM dtx.stat;
+-- what is asked before PREPARE TRANSACTION is prepared on the server; a function may
+-- have deallocated it, once
+SET pg_dtx.commit_point = coordinator;
+\c dtx_two
+CREATE FUNCTION forget() RETURNS int LANGUAGE plpgsql AS
+	$$ BEGIN EXECUTE 'DEALLOCATE ALL'; RETURN 0; END $$;
+CREATE VIEW forget AS SELECT forget();
+\c contrib_regression
+CREATE FOREIGN TABLE forget (forget int) SERVER two;
+BEGIN;
+UPDATE acct1 SET bal = bal - 1 WHERE id = 1;
+UPDATE acct2 SET bal = bal + 1 WHERE id = 1;
+TABLE forget;
+COMMIT;
+BEGIN;
+UPDATE acct1 SET bal = bal - 1 WHERE id = 1;
+UPDATE acct2 SET bal = bal + 1 WHERE id = 1;
+TABLE forget;
+COMMIT;
+TABLE balances;
+DROP FOREIGN TABLE forget;
+\c dtx_two
+DROP VIEW forget;
+DROP FUNCTION forget();
+\c contrib_regression
 -- nothing is left
 SELECT count(*) FROM pg_prepared_xacts;
 SELECT count(*) FROM dtx.in_doubt;

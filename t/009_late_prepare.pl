@@ -18,7 +18,7 @@ sub statements
 {
 	my $log = slurp_file($dtx->p(2)->logfile, $offset);
 	my $said = join ' ', $log =~
-	  /statement: (?:SET [^;]*; SELECT [^;]*; )?(PREPARE TRANSACTION|ROLLBACK PREPARED|COMMIT PREPARED)/g;
+	  /statement: (?:SET [^;]*; (?:SELECT|EXECUTE) [^;]*; )?(PREPARE TRANSACTION|ROLLBACK PREPARED|COMMIT PREPARED)/g;
 
 	# The resolver may have seen it running, and canceled it: as good.
 	$said .= ' ROLLBACK PREPARED'

@@ -196,15 +196,77 @@ crash_coordinator('crash after the decision', 1, q{COMMIT PREPARED 'dtx}, '100 3
 crash_coordinator('crash before the decision', 2, $commit, '100 30 170', keep => 1);
 
 # ... and the server that decides is away for longer.
-crash_coordinator('crash after the decision, and the server that decides crashes', 1,
+crash_coordinator('crash after the decision, and the server that decides is stopped', 1,
 	q{COMMIT PREPARED 'dtx}, '100 20 180',
-	before_start => sub { $dtx->crash($point) },
+	before_start => sub { $point->stop },
 	after_start => sub {
 		$dtx->poll($dtx->coord,
-			q{SELECT server, decision, last_error LIKE 'server "s2", which decides about it, can''t be asked: %' FROM dtx.in_doubt},
-			's1|asked|t', 'the other waits for it');
+			q{SELECT server, decision, decided_by, last_error LIKE 'server "s2", which decides about it, can''t be asked: %' FROM dtx.in_doubt},
+			's1|asked|s2|t', 'the other waits for it');
 		$point->start;
 	});
+
+# ... or crashes: what it calls committed may be a later transaction.
+sub human
+{
+	my ($name, $decision, $balances) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$dtx->poll($dtx->coord,
+		q{SELECT server, decision, last_error LIKE '%nothing proves whether its transaction or a later one with the same id has committed' FROM dtx.in_doubt},
+		's1|asked|t', "$name: nothing is guessed");
+	my $gid = $dtx->gid(1);
+	$dtx->wait_passes;
+	$dtx->prepared_is(1, 1, "$name: nothing is touched");
+	my ($ret, $out, $err) = $dtx->coord->psql('postgres',
+		"SELECT dtx.force_in_doubt('$gid', '$decision', 'I have looked', override => true)");
+	is($err, '', "$name: a human decides");
+	$dtx->clean($name);
+	$dtx->balances_are($balances, "$name: it is so");
+	return;
+}
+$dtx->proxy(1)->rule(hold => q{COMMIT PREPARED 'dtx});
+$s = $dtx->session;
+$s->start($transfer);
+$dtx->proxy(1)->wait_for('hold');
+$dtx->crash($dtx->coord);
+eval { $s->close };
+lose_held(1);
+$dtx->crash($point);
+$point->start;
+$dtx->coord->start;
+human('both crash after the decision', 'commit', '100 10 190');
+
+# Its transaction id was lost in the crash, and is a stranger's now.
+$dtx->sql($dtx->transfer(60, 2, 1));
+$point->safe_psql('postgres', 'CHECKPOINT; CREATE TABLE strange (i int)');
+$dtx->proxy(2)->rule(hold => $commit);
+$s = $dtx->session;
+$s->start($transfer);
+$dtx->proxy(2)->wait_for('hold');
+$dtx->crash($dtx->coord);
+eval { $s->close };
+$dtx->crash($point);
+$dtx->proxy(2)->clear;
+$point->start;
+$point->safe_psql('postgres', 'INSERT INTO strange VALUES (1);' x 30);
+$dtx->coord->start;
+human('a stranger has the id', 'rollback', '100 70 130');
+
+# ... in a session that lives: it was not committed.
+$dtx->proxy(2)->rule(hold => $commit);
+$s = $dtx->session;
+$s->start($transfer);
+$dtx->proxy(2)->wait_for('hold');
+$dtx->crash($point);
+$dtx->proxy(2)->clear;
+$point->start;
+$s->finish;
+like($s->stderr, qr/ERROR:  08006: connection to server "s2" was lost during COMMIT/, 'crash, without a stranger');
+$dtx->clean('crash, without a stranger');
+$dtx->balances_are('100 70 130', '... rolled back');
+$s->close;
+$dtx->sql($dtx->transfer(50, 1, 2));
 
 # ----------------------------------------------------------------
 # Its synchronous standby has not got the decision.

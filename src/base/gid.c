@@ -12,7 +12,7 @@
  * an xid, and the xid is that of the deciding transaction on its server:
  *
  *		dtx:<coordinator id>:<database>:<boot id>:s<number>:<system identifier>:
- *			<timeline>:<xid>:<foreign server>:<n>:<seal>
+ *			<timeline>:<run>:<xid>:<foreign server>:<n>:<seal>
  *
  * The coordinator id, the boot id and the seal are 16 lower-case hexadecimal
  * digits, the other fields decimal numbers without sign or leading zeros.  The
@@ -75,10 +75,11 @@ DtxGidFormatStem(const DtxGid *gid, char *buf)
 		snprintf(buf + len, DTX_GID_SIZE - len, "%llu",
 				 (unsigned long long) gid->xid);
 	else
-		snprintf(buf + len, DTX_GID_SIZE - len, "s%llu:%llu:%llu:%llu:%u",
+		snprintf(buf + len, DTX_GID_SIZE - len, "s%llu:%llu:%llu:%llu:%llu:%u",
 				 (unsigned long long) (gid->xid & ~DTX_NUMBERED),
 				 (unsigned long long) d->system_id,
 				 (unsigned long long) d->timeline,
+				 (unsigned long long) d->run,
 				 (unsigned long long) d->xid, d->serverid);
 }
 
@@ -154,6 +155,8 @@ parse_decider(const char **p, DtxGid *gid)
 		!parse_decimal(p, PG_UINT64_MAX, &d->system_id) || d->system_id == 0 ||
 		!parse_colon(p) ||
 		!parse_decimal(p, PG_UINT32_MAX, &d->timeline) || d->timeline == 0 ||
+		!parse_colon(p) ||
+		!parse_decimal(p, PG_INT64_MAX, &d->run) || d->run == 0 ||
 		!parse_colon(p) ||
 		!parse_decimal(p, PG_INT64_MAX, &d->xid) ||
 		!TransactionIdIsNormal((TransactionId) d->xid) || !parse_colon(p) ||

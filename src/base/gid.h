@@ -19,6 +19,7 @@ typedef struct DtxDecider
 								 * coordinator decides, and the rest is 0,
 								 * too */
 	uint64		timeline;		/* of that cluster when the transaction ran */
+	uint64		run;			/* which run of it that was: protocol.h */
 	uint64		xid;			/* full transaction id there */
 	Oid			serverid;		/* foreign server that led there */
 	uint32		unused;			/* 0: no padding */
@@ -27,7 +28,7 @@ typedef struct DtxDecider
 /*
  * What a gid says, "dtx:<coordinator id>:<database>:<boot id>:<xid>:<n>:<seal>", or of a
  * transaction that is decided by a server "dtx:<coordinator id>:<database>:<boot
- * id>:s<number>:<system identifier>:<timeline>:<xid there>:<foreign
+ * id>:s<number>:<system identifier>:<timeline>:<run>:<xid there>:<foreign
  * server>:<n>:<seal>".  Used as a hash key: zero the whole struct before filling it.
  */
 typedef struct DtxGid

@@ -126,7 +126,8 @@ start_transaction(DtxConnection *c, const char *command)
 		make_usable(c) == DTX_COMMAND_REFUSE)
 		return DTX_COMMAND_REFUSE;
 
-	if (c->extension_seen && !c->cluster_asked && DtxTwoPhaseCommit())
+	if (c->extension_seen && DtxTwoPhaseCommit() &&
+		(!c->cluster_asked || DtxConnectionWantsQuestion(c)))
 		DtxConnectionAskCluster(c);
 	if (!c->wire.broken)
 		DtxOwnWritesAwait(c);
@@ -206,6 +207,7 @@ static DtxCommandVerdict
 deallocate_all(DtxConnection *c, const char *command)
 {
 	DtxStatementForgetAll(&c->statements);
+	DtxConnectionForgetQuestion(c, false);
 
 	/*
 	 * Put off while we are busy on the connection: postgres_fdw would wait

@@ -16,7 +16,10 @@
 #include "base/fault.h"
 #include "base/gid.h"
 #include "base/guarded.h"
+#include "base/settings.h"
 #include "commit/connection.h"
+#include "commit/prepare_question.h"
+#include "lib/stringinfo.h"
 #include "libpq-fe.h"
 #include "net/wait_set.h"
 #include "net/wire.h"
@@ -31,6 +34,13 @@ typedef struct ConnectionEntry
 	PGconn	   *conn;			/* hash key */
 	DtxConnection *connection;
 } ConnectionEntry;
+
+/*
+ * Has a server deallocated what was prepared in a session, which nobody has told it to?
+ * Then something that this process does has that effect, and nothing is prepared any
+ * more.
+ */
+static bool question_deallocated = false;
 
 /* All connections of postgres_fdw in this process. */
 static HTAB *connections = NULL;
@@ -260,22 +270,66 @@ mapping_in_use(Oid umid)
 
 /*
  * A connection is about to begin its first remote transaction: find out which
- * cluster it leads to.  Once per connection, like the settings that postgres_fdw
- * makes.  Throws on interrupts only; a failure breaks the wire.
+ * cluster it leads to, and prepare there what is asked in each transaction
+ * (prepare_question.c).  Once per connection, like the settings that postgres_fdw
+ * makes, and when the latter is lost.  Throws on interrupts only; a failure breaks the
+ * wire.
  */
 void
 DtxConnectionAskCluster(DtxConnection *c)
 {
+	bool		define = DtxConnectionWantsQuestion(c);
+	StringInfoData question;
+
+	initStringInfo(&question);
+	if (define)
+		appendStringInfo(&question, "%s; ", DtxPrepareQuestionDefinition());
+	appendStringInfoString(&question, DtxEndpointQuestion(c->wire.conn));
 	c->cluster_asked = true;
-	if (DtxWireSend(&c->wire, DtxEndpointQuestion(c->wire.conn),
-					&cluster_handler, c))
+	if (DtxWireSend(&c->wire, question.data, &cluster_handler, c))
 		(void) DtxConnectionAwait(c, DTX_NEVER);
+	pfree(question.data);
+
+	/* The first statement that fails ends the message: once more, without that. */
+	if (define && !c->question_prepared && !c->wire.broken)
+	{
+		c->question_refused = true;
+		DtxConnectionAskCluster(c);
+	}
+}
+
+/*
+ * Is the question of prepare_question.c to be prepared in the session?
+ */
+bool
+DtxConnectionWantsQuestion(const DtxConnection *c)
+{
+	return dtx_prepare_statements && !question_deallocated &&
+		!c->question_prepared && !c->question_refused &&
+		PQserverVersion(c->wire.conn) >= 100000;
+}
+
+/*
+ * It is not there any more; "deallocated": for a reason that is not known here.  Does not
+ * throw.
+ */
+void
+DtxConnectionForgetQuestion(DtxConnection *c, bool deallocated)
+{
+	c->question_prepared = false;
+	question_deallocated |= deallocated;
 }
 
 static void
 cluster_result(void *owner, const PGresult *result)
 {
-	DtxEndpointTakeAnswer(&((DtxConnection *) owner)->endpoint, result);
+	DtxConnection *c = (DtxConnection *) owner;
+
+	if (PQresultStatus(result) == PGRES_COMMAND_OK &&
+		strcmp(PQcmdStatus(unconstify(PGresult *, result)), "PREPARE") == 0)
+		c->question_prepared = true;
+	else
+		DtxEndpointTakeAnswer(&c->endpoint, result);
 }
 
 static void
@@ -396,6 +450,7 @@ DtxConnectionRenew(DtxConnection *c, DtxMoment deadline)
 	c->put_off.ncloses = 0;
 	c->put_off.deallocate = c->put_off.reset = false;
 	c->cluster_asked = false;
+	DtxConnectionForgetQuestion(c, false);
 	DtxEndpointForgetAnswer(&c->endpoint);
 
 	if (!DtxWireReconnect(&c->wire, deadline, DtxConnectionWaitEvent()))

@@ -33,6 +33,9 @@ typedef struct DtxConnection
 	bool		extension_seen; /* was the extension there when it was made,
 								 * or last used? */
 	bool		cluster_asked;	/* was it asked which cluster it leads to? */
+	bool		question_prepared;	/* has the session the question of
+									 * prepare_question.c by name? */
+	bool		question_refused;	/* ... or has refused it? */
 	bool		not_prepared;	/* DtxConnectionIsPrepared(): has the server
 								 * said no? */
 	bool		closed_by_fdw;	/* has postgres_fdw called PQfinish? */
@@ -52,6 +55,8 @@ extern int	DtxConnectionCount(void);
 extern void DtxConnectionNoteSetup(DtxConnection *c, const char *command);
 extern void DtxConnectionIdentify(DtxConnection *c);
 extern void DtxConnectionAskCluster(DtxConnection *c);
+extern bool DtxConnectionWantsQuestion(const DtxConnection *c);
+extern void DtxConnectionForgetQuestion(DtxConnection *c, bool deallocated);
 extern bool DtxConnectionIsPrepared(DtxConnection *c, const DtxGid *gid);
 extern bool DtxConnectionAwait(DtxConnection *c, DtxMoment deadline);
 extern bool DtxConnectionRenew(DtxConnection *c, DtxMoment deadline);

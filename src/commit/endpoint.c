@@ -334,16 +334,13 @@ DtxEndpointTakeAnswer(DtxConnectionEndpoint *e, const PGresult *result)
 											   PG_UINT32_MAX);
 		e->cautious = PQgetvalue(result, 0, 1)[0] == 't';
 	}
-	else if (is_row(result, 1))
+	else if (is_row(result, 3))
 	{
-		/* the name of a WAL file, or a system identifier */
-		uint64		timeline = DtxTimelineParse(PQgetvalue(result, 0, 0));
-
-		if (timeline != 0)
-			e->timeline = timeline;
-		else
-			e->system_id = DtxNumberParse(PQgetvalue(result, 0, 0), PG_UINT64_MAX);
+		e->timeline = DtxTimelineParse(PQgetvalue(result, 0, 0));
+		e->run = DtxNumberParse(PQgetvalue(result, 0, 1), PG_INT64_MAX);
 	}
+	else if (is_row(result, 1))
+		e->system_id = DtxNumberParse(PQgetvalue(result, 0, 0), PG_UINT64_MAX);
 }
 
 /*
@@ -352,7 +349,7 @@ DtxEndpointTakeAnswer(DtxConnectionEndpoint *e, const PGresult *result)
 void
 DtxEndpointForgetAnswer(DtxConnectionEndpoint *e)
 {
-	e->system_id = e->timeline = 0;
+	e->system_id = e->timeline = e->run = 0;
 	e->default_role = InvalidOid;
 	e->cautious = false;
 }

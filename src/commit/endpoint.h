@@ -27,6 +27,7 @@ typedef struct DtxConnectionEndpoint
 	/* told by the server (DtxEndpointTakeAnswer) */
 	uint64		system_id;		/* system identifier of the cluster, or 0 */
 	uint64		timeline;		/* of the cluster when it was asked, or 0 */
+	uint64		run;			/* which run of it that is (protocol.h), or 0 */
 	Oid			default_role;	/* role there as which the session begins,
 								 * unless that is the session user, or not
 								 * known: InvalidOid */

@@ -228,6 +228,7 @@ DtxLateMayBeFollowed(DtxConnection *c)
 	DtxParticipant *p = late_on(c);
 
 	if (p == NULL || c->closed_by_fdw || c->wire.broken || !c->cluster_asked ||
+		DtxConnectionWantsQuestion(c) ||
 		c->put_off.deallocate || c->put_off.reset ||
 		PQpipelineStatus(c->wire.conn) == PQ_PIPELINE_OFF)
 		return false;

@@ -22,6 +22,7 @@
 #include "base/guarded.h"
 #include "commit/connection.h"
 #include "commit/participant.h"
+#include "commit/prepare_question.h"
 #include "libpq-fe.h"
 #include "mb/pg_wchar.h"
 #include "net/protocol.h"
@@ -37,35 +38,15 @@
 /* What COMMIT PREPARED says if there is no such prepared transaction. */
 #define SQLSTATE_GONE	"42704"
 
+/* What EXECUTE says if there is no such prepared statement. */
+#define SQLSTATE_NO_STATEMENT	"26000"
+
 /* What a server has answered without waiting for its synchronous standby. */
 #define PREPARE_NOT_REPLICATED	"it is prepared, but the server has not waited until its synchronous standby has it"
 #define COMMIT_NOT_REPLICATED	"it is committed, but the server has not waited until its synchronous standby has it"
 
-/*
- * What DtxParticipantPrepare() has the server look at, after the transaction id.
- * pg_catalog comes first in every name look-up of postgres_fdw's sessions, but a
- * function may have changed that.
- */
 #define SET_CONFIG	"pg_catalog.set_config"
 #define SETTING		"pg_catalog.current_setting"
-#define SESSION_ROLE \
-	"CASE WHEN current_user OPERATOR(pg_catalog.<>) session_user" \
-	" THEN " SET_CONFIG "('role', 'none', false) END"
-#define OTHER_ROLE \
-	"CASE WHEN current_user OPERATOR(pg_catalog.<>) pg_catalog.pg_get_userbyid(%u)" \
-	" AND pg_catalog.pg_has_role(session_user, %u, 'MEMBER')" \
-	" THEN " SET_CONFIG "('role', pg_catalog.pg_get_userbyid(%u)::pg_catalog.text, false) END"
-#define SETTINGS \
-	"CASE WHEN " SETTING "('statement_timeout') OPERATOR(pg_catalog.<>) '0'" \
-	" THEN " SET_CONFIG "('statement_timeout', '0', false) END, " \
-	"CASE WHEN " SETTING "('client_min_messages') OPERATOR(pg_catalog.=) 'error'" \
-	" THEN " SET_CONFIG "('client_min_messages', 'warning', false) END"
-#define CAUTIOUS_SETTINGS \
-	SET_CONFIG "('statement_timeout', '0', false), " \
-	SET_CONFIG "('client_min_messages', 'warning', false)"
-
-/* Columns of the answer to the question in DtxParticipantPrepare(). */
-#define PREPARE_COLUMNS	4
 
 /* The name that all versions since 10 know. */
 #define ASSIGNED_XID	"pg_catalog.txid_current_if_assigned()"
@@ -120,6 +101,7 @@ static void followed_complete(void *owner, PGresult *last, const char *lost);
 static bool may_be_warning(const PGresult *notice);
 static bool confirms(const DtxParticipant *p, const PGresult *result);
 static bool is_gone(const PGresult *result);
+static bool is_error(const PGresult *result, const char *expected);
 static bool is_row(const PGresult *result, int columns);
 static void set_error(DtxParticipant *p, const char *fallback);
 
@@ -429,33 +411,18 @@ DtxParticipantDecided(DtxParticipant *p, bool committed, bool replicated)
  * the command could not be sent.
  *
  * What the second phase relies on is established in the same message, at the cost
- * of no round trip.  We are in a transaction block, so all of it belongs to the
- * transaction, and if something fails the rest is not executed.
- *
- * - Deferred triggers run first, as they are, so that what follows finds the session
- *	 as they have left it.
- * - The server tells its transaction id, from which it can tell later how the
- *	 transaction ended if it was finished from elsewhere.  One that has none yet, after
- *	 an UPDATE that found no row, gets it now rather than in PREPARE.
- * - The current role is the one as which connections through this user mapping
- *	 begin.  It will be the owner of the prepared transaction, and nobody but the
- *	 owner may finish it (access/transam/twophase.c, LockGXact).  A trigger or
- *	 function may have set another one, until the end of the transaction or longer.
- *	 (Only a superuser can have changed the session user; then any role will do.)
- * - No time-out of the session cuts short the wait of COMMIT PREPARED for a
- *	 synchronous standby (PostgreSQL turns statement_timeout off for COMMIT only), and
- *	 it says so if something else has done that, see prepare_notice().  This lasts
- *	 beyond the transaction, and DtxPutOffTidy() takes it back.
+ * of no round trip (prepare_question.c), when deferred triggers have run, so that it
+ * finds the session as they have left it.  We are in a transaction block, so all of it
+ * belongs to the transaction, and if something fails the rest is not executed.
  */
 bool
 DtxParticipantPrepare(DtxParticipant *p, const DtxGid *gid)
 {
 	DtxConnection *c = p->connection;
 	char		gid_text[DTX_GID_SIZE];
-	char		role[sizeof(OTHER_ROLE) + 3 * 10];
-	char		command[DTX_CLOSES_SIZE + sizeof(DTX_PREPARE_HEAD) + sizeof(role) +
-						Max(sizeof(SETTINGS), sizeof(CAUTIOUS_SETTINGS)) +
-						2 * DTX_GID_SIZE + 128];
+	char		question[DTX_PREPARE_QUESTION_SIZE];
+	char		command[DTX_CLOSES_SIZE + sizeof(DTX_PREPARE_HEAD) +
+						DTX_PREPARE_QUESTION_SIZE + 2 * DTX_GID_SIZE + 64];
 	int			len;
 
 	p->gid = *gid;
@@ -465,17 +432,10 @@ DtxParticipantPrepare(DtxParticipant *p, const DtxGid *gid)
 
 	/* Deferred triggers may mind open cursors. */
 	len = DtxPutOffCloses(&c->put_off, command, sizeof(command));
-	if (OidIsValid(c->endpoint.default_role))
-		snprintf(role, sizeof(role), OTHER_ROLE, c->endpoint.default_role,
-				 c->endpoint.default_role, c->endpoint.default_role);
-	else
-		strlcpy(role, SESSION_ROLE, sizeof(role));
+	DtxPrepareQuestion(&c->endpoint, c->question_prepared, question);
 	snprintf(command + len, sizeof(command) - len,
-			 DTX_PREPARE_HEAD "%s */ %s, %s, %s; PREPARE TRANSACTION '%s'",
-			 gid_text,
-			 PQserverVersion(c->wire.conn) >= 100000 ?
-			 "pg_catalog.txid_current()" : "NULL",
-			 role, c->endpoint.cautious ? CAUTIOUS_SETTINGS : SETTINGS, gid_text);
+			 DTX_PREPARE_HEAD "%s */; %s; PREPARE TRANSACTION '%s'",
+			 gid_text, question, gid_text);
 
 	if (send_command(p, DTX_PARTICIPANT_PREPARING, command, &prepare_handler))
 		return true;
@@ -510,7 +470,7 @@ prepare_result(void *owner, const PGresult *result)
 {
 	DtxParticipant *p = (DtxParticipant *) owner;
 
-	if (!is_row(result, PREPARE_COLUMNS))
+	if (!is_row(result, DTX_PREPARE_QUESTION_COLUMNS))
 		return;
 	p->remote_xid = DtxNumberParse(PQgetvalue(result, 0, 0), PG_INT64_MAX);
 	if (!PQgetisnull(result, 0, 2) || !PQgetisnull(result, 0, 3))
@@ -534,6 +494,10 @@ prepare_complete(void *owner, PGresult *last, const char *lost)
 	{
 		/* As with COMMIT only the tag is proof. */
 		set_error(p, "transaction was rolled back by the server");
+
+		/* A function may have deallocated the question: never by name again. */
+		if (p->connection->question_prepared && is_error(last, SQLSTATE_NO_STATEMENT))
+			DtxConnectionForgetQuestion(p->connection, true);
 		change_state(p, DTX_PARTICIPANT_NOT_PREPARED);
 
 		/*
@@ -705,9 +669,15 @@ may_be_warning(const PGresult *notice)
 static bool
 is_gone(const PGresult *result)
 {
+	return is_error(result, SQLSTATE_GONE);
+}
+
+static bool
+is_error(const PGresult *result, const char *expected)
+{
 	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
 
-	return sqlstate != NULL && strcmp(sqlstate, SQLSTATE_GONE) == 0;
+	return sqlstate != NULL && strcmp(sqlstate, expected) == 0;
 }
 
 /* Is this one row of so many columns? */

@@ -11,6 +11,10 @@
  * wants to know what was decided asks the server (txid_status()), and nothing else
  * counts.
  *
+ * A transaction id that has not reached the WAL when its server crashes is handed out again.
+ * So the gids tell in which run of the server it was assigned (protocol.h), and after a
+ * crash what the server calls committed is not believed: a human has to decide.
+ *
  * It costs a round trip to that server alone, and saves the flush of a decision here and
  * a PREPARE and a COMMIT PREPARED there.  So it pays where the round trip is short.  The
  * server with the longest one is chosen: it is waited for once, the others twice.
@@ -74,6 +78,7 @@
 typedef struct Answer
 {
 	uint64		timeline;
+	uint64		run;
 	uint64		system_id;
 	DtxOutcome	outcome;
 	bool		has_standbys;	/* synchronous ones */
@@ -89,7 +94,8 @@ static bool reply_is_in(void *arg);
 static void find_out(const DtxDecider *decider);
 static DtxOutcome ask_until(const DtxDecider *decider, DtxMoment deadline,
 							Answer *answer, const char **why);
-static void ask(DtxConnection *c, Answer *answer, DtxMoment deadline);
+static void ask(DtxConnection *c, const DtxDecider *decider, Answer *answer,
+				DtxMoment deadline);
 static void answer_result(void *owner, const PGresult *result);
 static void answer_complete(void *owner, PGresult *last, const char *lost);
 static void pause_for(int ms);
@@ -159,6 +165,7 @@ may_decide(const DtxParticipant *p)
 	const DtxConnection *c = p->connection;
 
 	if (c->endpoint.system_id == 0 || c->endpoint.timeline == 0 ||
+		c->endpoint.run == 0 ||
 		c->wire.broken || c->closed_by_fdw ||
 		PQserverVersion(c->wire.conn) < 100000)
 		return false;
@@ -227,6 +234,7 @@ DtxPointDecider(const DtxParticipant *p)
 	DtxDecider	decider = {
 		.system_id = e->system_id,
 		.timeline = e->timeline,
+		.run = e->run,
 		.xid = p->remote_xid,
 		.serverid = e->serverid
 	};
@@ -253,6 +261,12 @@ DtxPointDecide(const DtxDecider *decider)
 
 	DTX_FAULT("point-commit-before", wire->conn);
 	CHECK_FOR_INTERRUPTS();
+	if (wire->broken || PQstatus(wire->conn) != CONNECTION_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("connection to server \"%s\" was lost",
+						p->connection->endpoint.server_name),
+				 errdetail("The transaction on that server cannot be committed.")));
 	DtxActivitySetState(DTX_DECIDING, 0);
 	if (DtxParticipantDecide(p))
 	{
@@ -408,12 +422,14 @@ ask_until(const DtxDecider *decider, DtxMoment deadline, Answer *answer,
 		{
 			*why = NULL;
 			if (DtxConnectionRenew(c, deadline))
-				ask(c, answer, deadline);
+				ask(c, decider, answer, deadline);
 			else if (PQerrorMessage(c->wire.conn)[0] != '\0')
 				*why = DtxCleanText(PQerrorMessage(c->wire.conn),
 									DTX_MAX_REMOTE_TEXT);
 
-			/* In progress: its backend has been told to end. */
+			/* In progress: its backend has been told to end, if it is its. */
+			if (answer->run != decider->run && answer->outcome != DTX_OUTCOME_NOT_TOLD)
+				break;
 			if (answer->outcome == DTX_OUTCOME_COMMITTED ||
 				answer->outcome == DTX_OUTCOME_ABORTED ||
 				answer->outcome == DTX_OUTCOME_TRUNCATED ||
@@ -446,6 +462,18 @@ ask_until(const DtxDecider *decider, DtxMoment deadline, Answer *answer,
 		*why = "the server is another cluster now, or on another timeline";
 		return DTX_OUTCOME_NOT_TOLD;
 	}
+	/*
+	 * If it has crashed, the id may have been handed out again: what is not
+	 * committed is not ours, or was lost (DtxJudgeDecided).
+	 */
+	if (answer->run != decider->run && answer->outcome == DTX_OUTCOME_COMMITTED)
+	{
+		*why = "the server has crashed, and nothing proves whether the transaction or a later one with the same id has committed";
+		return DTX_OUTCOME_NOT_TOLD;
+	}
+	if (answer->run != decider->run && (answer->outcome == DTX_OUTCOME_FUTURE ||
+										answer->outcome == DTX_OUTCOME_IN_PROGRESS))
+		return DTX_OUTCOME_ABORTED;
 	if (answer->outcome == DTX_OUTCOME_FUTURE ||
 		answer->outcome == DTX_OUTCOME_TRUNCATED)
 	{
@@ -456,11 +484,13 @@ ask_until(const DtxDecider *decider, DtxMoment deadline, Answer *answer,
 }
 
 /*
- * Ask on a new connection; and if the transaction is in progress, end its backend.
+ * Ask on a new connection; and if the transaction is in progress, and that is ours, end
+ * its backend.
  * Throws on interrupts.
  */
 static void
-ask(DtxConnection *c, Answer *answer, DtxMoment deadline)
+ask(DtxConnection *c, const DtxDecider *decider, Answer *answer,
+	DtxMoment deadline)
 {
 	char		sql[2048];
 
@@ -471,9 +501,10 @@ ask(DtxConnection *c, Answer *answer, DtxMoment deadline)
 			 "(SELECT pg_catalog.count(pg_catalog.pg_terminate_backend(a.pid))"
 			 " FROM pg_catalog.pg_stat_activity AS a"
 			 " WHERE a.backend_xid::pg_catalog.text OPERATOR(pg_catalog.=) '%u'"
-			 " AND a.usename OPERATOR(pg_catalog.=) current_user) "
+			 " AND a.usename OPERATOR(pg_catalog.=) current_user"
+			 " AND " DTX_RUN " OPERATOR(pg_catalog.=) " UINT64_FORMAT "), NULL "
 			 "FROM (VALUES (" UINT64_FORMAT "::pg_catalog.int8)) AS u(x)",
-			 (uint32) t->point->remote_xid, t->point->remote_xid);
+			 (uint32) decider->xid, decider->run, decider->xid);
 	answer->outcome = DTX_OUTCOME_NOT_TOLD;
 	if (DtxWireSend(&c->wire, sql, &answer_handler, answer) &&
 		!DtxConnectionAwait(c, deadline))
@@ -489,14 +520,17 @@ answer_result(void *owner, const PGresult *result)
 	if (PQresultStatus(result) != PGRES_TUPLES_OK || PQntuples(result) != 1)
 		return;
 	value = PQgetvalue(result, 0, 0);
-	if (PQnfields(result) == 3)
+	if (PQnfields(result) == 4)
 	{
 		answer->outcome = DtxOutcomeParse(value);
 		answer->has_standbys = strcmp(PQgetvalue(result, 0, 1), "f") != 0;
 	}
-	else if (DtxTimelineParse(value) != 0)
+	else if (PQnfields(result) == 3)
+	{
 		answer->timeline = DtxTimelineParse(value);
-	else
+		answer->run = DtxNumberParse(PQgetvalue(result, 0, 1), PG_INT64_MAX);
+	}
+	else if (PQnfields(result) == 1)
 		answer->system_id = DtxNumberParse(value, PG_UINT64_MAX);
 }
 

@@ -14,19 +14,31 @@
  * beginning: pg_stat_activity shows the beginning only (track_activity_query_size).
  * Resolvers look for running commands that begin with it.
  */
-#define DTX_PREPARE_HEAD	"SET CONSTRAINTS ALL IMMEDIATE; SELECT /* "
+#define DTX_PREPARE_HEAD	"SET CONSTRAINTS ALL IMMEDIATE /* "
 
 /*
  * Asked of a server on a new connection: the name of its current WAL file, which
- * begins with the timeline, and its system identifier, which not everybody may
- * ask for.  Servers before version 10 call the functions of the first otherwise.
+ * begins with the timeline; which run of it this is; and its system identifier, which
+ * not everybody may ask for.  Servers before version 10 call the functions of the first
+ * otherwise.
+ *
+ * A run ends when the server crashes: transaction ids that have not reached the WAL are
+ * handed out again then.  Each recovery from a crash resets the statistics
+ * (pgstat_discard_stats() in postmaster/pgstat.c, called by StartupXLOG(); in earlier
+ * releases the statistics collector), so a run is known by the time of that, in
+ * microseconds.  Who resets these statistics begins what looks like another run, which
+ * only makes us more careful.
  */
+#define DTX_RUN \
+	"(SELECT (pg_catalog.date_part('epoch', b.stats_reset) OPERATOR(pg_catalog.*) 1000000)" \
+	"::pg_catalog.int8 FROM pg_catalog.pg_stat_bgwriter AS b)"
 #define DTX_IDENTIFY_OLD \
-	"SELECT NULL::pg_catalog.text; " \
+	"SELECT NULL::pg_catalog.text, NULL::pg_catalog.text, NULL::pg_catalog.text; " \
 	"SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()"
 #define DTX_IDENTIFY \
 	"SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() " \
-	"THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END; " \
+	"THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END, " \
+	DTX_RUN "::pg_catalog.text, NULL::pg_catalog.text; " \
 	"SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()"
 
 #endif							/* PG_DTX_PROTOCOL_H */

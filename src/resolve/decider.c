@@ -15,7 +15,7 @@
  *
  * Only the cluster itself can answer, and only on the timeline on which the transaction
  * ran: after a failover to a standby that had not received it, the same id is another
- * transaction's.  "Committed" is told only by who has also got it on its synchronous
+ * transaction's; and so it may be after a crash that has lost it (DtxJudgeDecided).  "Committed" is told only by who has also got it on its synchronous
  * standby, if it has one: until then a failover may undo it.
  *
  * "Committed" and "aborted" stay as they are, so they are remembered; what is not final is
@@ -55,6 +55,7 @@ typedef struct Key
 {
 	uint64		system_id;
 	uint64		timeline;
+	uint64		run;
 	uint64		xid;
 } Key;
 
@@ -63,6 +64,7 @@ typedef struct Question
 	Key			key;			/* hash key */
 	Oid			serverid;		/* foreign server that led there */
 	DtxOutcome	outcome;
+	bool		crashed;
 	bool		replicated;
 	bool		open;			/* is it to be asked? */
 	uint64		asked_by;		/* visit (DtxVisit.serial) that is asking it, or
@@ -83,7 +85,8 @@ static void hurry_those_who_wait(const Question *q);
 static Question *
 find(const DtxGid *gid, HASHACTION action)
 {
-	Key			key = {gid->decider.system_id, gid->decider.timeline, gid->decider.xid};
+	Key			key = {gid->decider.system_id, gid->decider.timeline,
+	gid->decider.run, gid->decider.xid};
 	Question   *q;
 	bool		found;
 
@@ -127,6 +130,7 @@ DtxDeciderGet(DtxResolver *r, const DtxGid *gid, DtxDeciderAnswer *answer)
 	if (q == NULL)
 		return;
 	answer->outcome = q->outcome;
+	answer->crashed = q->crashed;
 	answer->replicated = q->replicated;
 	strlcpy(answer->why, q->why, sizeof(answer->why));
 	answer->why_umid = q->why_umid;
@@ -232,7 +236,8 @@ DtxDeciderAsk(DtxVisit *v, DtxRemote *remote)
 		}
 		q->asked_by = v->serial;
 		appendStringInfo(&xids, "%s" UINT64_FORMAT, n == 0 ? "" : ",", q->key.xid);
-		if (q->may_end && q->outcome == DTX_OUTCOME_IN_PROGRESS)
+		if (q->may_end && q->outcome == DTX_OUTCOME_IN_PROGRESS &&
+			q->key.run == v->conn_run)
 			appendStringInfo(&ended, "%s%u", ended.len == 0 ? "" : ",",
 							 (uint32) q->key.xid);
 		n++;
@@ -287,6 +292,7 @@ DtxDeciderRead(DtxVisit *v, int statement, const PGresult *res)
 			q->key.xid == DtxNumberParse(xid, PG_INT64_MAX))
 		{
 			q->outcome = DtxOutcomeParse(outcome);
+			q->crashed = q->key.run != v->conn_run;
 			q->why[0] = '\0';
 			q->why_umid = InvalidOid;
 		}
@@ -312,11 +318,11 @@ DtxDeciderAnswered(DtxVisit *v)
 			continue;
 		if (q->outcome == DTX_OUTCOME_COMMITTED && !v->has_standbys)
 			q->replicated = true;
-		q->open = q->outcome == DTX_OUTCOME_COMMITTED && !q->replicated;
+		q->open = q->outcome == DTX_OUTCOME_COMMITTED && !q->crashed && !q->replicated;
 		if (!q->open)
 		{
 			q->asked_by = 0;
-			if (q->outcome != DTX_OUTCOME_IN_PROGRESS)
+			if (q->outcome != DTX_OUTCOME_IN_PROGRESS || q->crashed)
 				hurry_those_who_wait(q);
 		}
 	}
@@ -431,10 +437,19 @@ hurry_those_who_wait(const Question *q)
 		const DtxDecider *d = &entry->gid.decider;
 
 		if (d->system_id == q->key.system_id && d->timeline == q->key.timeline &&
-			d->xid == q->key.xid)
+			d->run == q->key.run && d->xid == q->key.xid)
+		{
+			DtxDecidedFacts facts = {
+				.authentic = true,
+				.crashed = q->crashed,
+				.outcome = q->outcome
+			};
+			DtxVerdict	verdict = DtxJudgeDecided(&facts);
+
 			DtxInDoubtDecide(&entry->gid,
-							 q->outcome == DTX_OUTCOME_COMMITTED ? DTX_COMMIT :
-							 q->outcome == DTX_OUTCOME_ABORTED ? DTX_ROLLBACK :
+							 verdict == DTX_VERDICT_COMMIT ? DTX_COMMIT :
+							 verdict == DTX_VERDICT_ROLLBACK ? DTX_ROLLBACK :
 							 DTX_UNDECIDED);
+		}
 	}
 }

@@ -98,6 +98,10 @@ DtxJudge(const DtxFacts *facts)
  * or aborted stays so, and it is called neither before the COMMIT there has succeeded or
  * cannot succeed any more.  A COMMIT there is sent only when all others are prepared.
  *
+ * If the server has crashed since, the id may have been lost, and handed out again.  What
+ * is not committed then proves that ours is not, either: had it been, its id would not
+ * have been lost.  What is committed may be a later transaction.
+ *
  * What a human has said counts where the server cannot tell.
  */
 DtxVerdict
@@ -107,17 +111,20 @@ DtxJudgeDecided(const DtxDecidedFacts *facts)
 		return DTX_VERDICT_FORGED;
 	if (facts->responsible)
 		return DTX_VERDICT_LEAVE;
-	if (facts->outcome == DTX_OUTCOME_COMMITTED)
+	if (facts->outcome == DTX_OUTCOME_COMMITTED && !facts->crashed)
 		return DTX_VERDICT_COMMIT;
-	if (facts->outcome == DTX_OUTCOME_ABORTED)
+	if (facts->outcome == DTX_OUTCOME_ABORTED ||
+		(facts->crashed && (facts->outcome == DTX_OUTCOME_IN_PROGRESS ||
+							facts->outcome == DTX_OUTCOME_FUTURE)))
 		return DTX_VERDICT_ROLLBACK;
 	if (facts->forced)
 		return DTX_VERDICT_COMMIT;
 	if (facts->forced_rollback)
 		return DTX_VERDICT_ROLLBACK;
-	if (facts->outcome == DTX_OUTCOME_FUTURE || facts->outcome == DTX_OUTCOME_TRUNCATED)
-		return DTX_VERDICT_UNKNOWN;
-	return DTX_VERDICT_WAIT;
+	if (facts->outcome == DTX_OUTCOME_NOT_TOLD ||
+		facts->outcome == DTX_OUTCOME_IN_PROGRESS)
+		return DTX_VERDICT_WAIT;
+	return DTX_VERDICT_UNKNOWN;
 }
 
 /*

@@ -59,8 +59,9 @@ typedef struct DtxDecidedFacts
 	bool		responsible;
 	bool		forced;
 	bool		forced_rollback;
-	DtxOutcome	outcome;		/* what that server says of its transaction, on
-								 * the cluster and timeline that the gid names */
+	bool		crashed;		/* has that server crashed since? */
+	DtxOutcome	outcome;		/* what it says of its transaction, on the
+								 * cluster and timeline that the gid names */
 } DtxDecidedFacts;
 
 /* Does one thing equal what it was when the transaction was prepared? */

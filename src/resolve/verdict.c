@@ -295,11 +295,12 @@ judge_decided(DtxVisit *v, DtxListedGid *f, DtxWitness *witness)
 	DtxWitnessDecidedFacts(witness, &sighting, &facts);
 	DtxDeciderGet(r, &f->gid, &answer);
 	facts.outcome = answer.outcome;
+	facts.crashed = answer.crashed;
 	verdict = DtxJudgeDecided(&facts);
 
 	/* What is not final may have changed. */
-	if (facts.authentic && answer.outcome != DTX_OUTCOME_ABORTED &&
-		!(answer.outcome == DTX_OUTCOME_COMMITTED && answer.replicated))
+	if (verdict == DTX_VERDICT_WAIT || verdict == DTX_VERDICT_UNKNOWN ||
+		(verdict == DTX_VERDICT_COMMIT && !answer.replicated))
 		DtxDeciderWant(r, &f->gid,
 					   DtxWitnessMayCancel(witness, &sighting) && !r->suspect);
 
@@ -307,7 +308,8 @@ judge_decided(DtxVisit *v, DtxListedGid *f, DtxWitness *witness)
 	{
 		case DTX_VERDICT_COMMIT:
 			f->decision = DTX_COMMIT;
-			if (facts.outcome == DTX_OUTCOME_COMMITTED && !answer.replicated)
+			if (facts.outcome == DTX_OUTCOME_COMMITTED && !facts.crashed &&
+				!answer.replicated)
 			{
 				f->error.sqlstate = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
 				f->error.message = MemoryContextStrdup(v->cxt,
@@ -318,7 +320,7 @@ judge_decided(DtxVisit *v, DtxListedGid *f, DtxWitness *witness)
 			break;
 		case DTX_VERDICT_ROLLBACK:
 			f->decision = DTX_ROLLBACK;
-			f->forced = facts.outcome != DTX_OUTCOME_ABORTED;
+			f->forced = facts.forced_rollback;
 			break;
 		case DTX_VERDICT_WAIT:
 			DtxVisitGidWaits(v, f, answer.why[0] != '\0' ? answer.why :
@@ -330,8 +332,10 @@ judge_decided(DtxVisit *v, DtxListedGid *f, DtxWitness *witness)
 			leave_alone(v, f, DtxVerdictReason(verdict, NULL));
 			return;
 		case DTX_VERDICT_UNKNOWN:
-			leave_alone(v, f, answer.outcome == DTX_OUTCOME_FUTURE ?
-						"the server that decides about it has not assigned its transaction id: it was restored, or has failed over" :
+			leave_alone(v, f, answer.outcome == DTX_OUTCOME_COMMITTED ?
+						"the server that decides about it has crashed since, and nothing proves whether its transaction or a later one with the same id has committed" :
+						answer.outcome == DTX_OUTCOME_FUTURE ?
+						"the server that decides about it has not assigned its transaction id: it was restored" :
 						"the commit log of the server that decides about it does not reach back to its transaction");
 			return;
 		default:

@@ -110,7 +110,7 @@ synchronous_standby_names = 'nobody'
 synchronous_commit = local
 pg_dtx.wait_for_standby = off
 pg_dtx.resolve_interval = '500ms'
-pg_dtx.commit_point = } . ($ENV{PG_DTX_COMMIT_POINT} // 'coordinator') . "\n" . ($params{conf} // ''));
+} . ($params{conf} // ''));
 	$coord->start;
 	$self->{nodes}[0] = $coord;
 

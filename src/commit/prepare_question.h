@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ *
+ * prepare_question.h
+ *		What a server is asked, and told, right before PREPARE TRANSACTION.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PG_DTX_PREPARE_QUESTION_H
+#define PG_DTX_PREPARE_QUESTION_H
+
+#include "commit/endpoint.h"
+
+/* Room for the question. */
+#define DTX_PREPARE_QUESTION_SIZE	1024
+
+/* Columns of the answer: transaction id; role, time-out, messages: null if unchanged. */
+#define DTX_PREPARE_QUESTION_COLUMNS	4
+
+extern const char *DtxPrepareQuestionDefinition(void);
+extern void DtxPrepareQuestion(const DtxConnectionEndpoint *e, bool by_name,
+							   char *question);
+
+#endif							/* PG_DTX_PREPARE_QUESTION_H */
