@@ -85,7 +85,7 @@ $locker->run('SELECT pg_advisory_lock(4711)');
 $offset = -s $dtx->p(2)->logfile;
 $s->run("$work SELECT bal FROM acct2; COMMIT");
 like($s->stderr, qr/ERROR:.*"s2"/, 'a deferred trigger hangs: prepare_timeout');
-like(slurp_file($dtx->p(2)->logfile, $offset), qr/statement: CLOSE c\d+; SET [^;]*; SELECT [^;]*; PREPARE TRANSACTION/,
+like(slurp_file($dtx->p(2)->logfile, $offset), qr/statement: CLOSE c\d+; SET [^;]*; (?:SELECT|EXECUTE) [^;]*; PREPARE TRANSACTION/,
 	'... in a PREPARE that closes a cursor');
 $dtx->poll($dtx->p(2),
 	'SELECT count(*) FROM pg_stat_activity WHERE application_name = $$postgres_fdw$$',
