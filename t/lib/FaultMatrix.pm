@@ -1102,8 +1102,24 @@ sub _settle
 		$left .= "in doubt: $in_doubt" if $in_doubt ne '';
 		return () if $left eq '';
 		return ("not finished in time: $left") if time > $deadline;
+		$self->_decide_by_hand if $in_doubt =~ /nothing proves/;
 		usleep(10_000);
 	}
+}
+
+# A server that decides has crashed, and cannot prove that what has committed is not a
+# later transaction.  A human looks there, in this case on s2.
+sub _decide_by_hand
+{
+	my $self = shift;
+	my $id = $self->{id};
+	my $decision = $self->_query(2, "SELECT count(*) FROM log WHERE id = $id") ? 'commit' : 'rollback';
+
+	$self->{by_hand}++;
+	$self->_query(0,
+		"SELECT dtx.force_in_doubt(gid, '$decision', 'have looked', override => true) FROM dtx.in_doubt"
+		  . q{ WHERE decided_by = 's2' AND last_error LIKE '%has crashed since, and nothing proves%'});
+	return;
 }
 
 # Is the transaction where it should be?
