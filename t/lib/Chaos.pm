@@ -616,9 +616,6 @@ sub _begin
 	my $command = 'COMMIT';
 	my $sql = "BEGIN;\n";
 
-	# Where nothing is written here, half of them are decided by a server.
-	$sql .= "SET LOCAL pg_dtx.commit_point = server;\n" if $id % 2;
-
 	# in any order
 	push @servers, splice(@servers, $r->(3), 1) for 1 .. 3;
 
