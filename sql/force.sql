@@ -74,3 +74,15 @@ CALL change_decisions(:'command');
 DROP FUNCTION try;
 ALTER SYSTEM RESET pg_dtx.resolver;
 SELECT pg_reload_conf();
+
+-- what dtx.confirm_server() does not take
+CREATE FOREIGN DATA WRAPPER regress_dtx_other;
+CREATE SERVER regress_dtx_other FOREIGN DATA WRAPPER regress_dtx_other;
+CREATE SERVER regress_dtx_alone FOREIGN DATA WRAPPER postgres_fdw;
+SELECT dtx.confirm_server('regress_dtx_other');
+SELECT dtx.confirm_server('regress_dtx_alone');
+SELECT dtx.confirm_server('regress_dtx_alone', all_mappings => true);
+SELECT dtx.confirm_server('regress_dtx_alone', all_mappings => null);
+SELECT dtx.confirm_server(null);
+DROP SERVER regress_dtx_alone;
+DROP FOREIGN DATA WRAPPER regress_dtx_other CASCADE;

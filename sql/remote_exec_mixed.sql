@@ -305,6 +305,8 @@ SELECT id, one, two FROM balances WHERE id = 1;
 SET client_min_messages = warning;
 DROP SERVER again CASCADE;
 RESET client_min_messages;
+-- parameters that cannot be
+SELECT dtx.exec('one', 'SELECT 1', VARIADIC array_fill('x'::text, ARRAY[70000]));
 -- what would end or divide the transaction, or empty the session, is refused
 DO $$
 DECLARE

@@ -174,3 +174,8 @@ DROP ROLE regress_dtx_app, regress_dtx_remote;
 SELECT count(*) FROM dtx.sagas WHERE state NOT IN ('completed', 'compensated');
 TABLE prepared;
 DROP VIEW books;
+
+-- a transaction that does not see others end cannot wait for that
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT dtx.wait_saga(1);
+ROLLBACK;
