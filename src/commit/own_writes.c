@@ -29,8 +29,6 @@
 /* Likewise if it is the server that has to be asked. */
 #define ASK_INTERVAL_MS		100
 
-static void pause_for(int ms);
-static bool never_done(void *arg);
 
 /*
  * A remote transaction is about to begin on a connection: whatever this session has
@@ -104,28 +102,8 @@ DtxOwnWritesAwait(DtxConnection *c)
 		/* As long as we are responsible, the resolver keeps away from it. */
 		if (gid.xid == DtxLateXid())
 			DtxLateAwaitFor(c, true);
-		pause_for(ask ? ASK_INTERVAL_MS : LOOK_INTERVAL_MS);
+		DtxWirePause(ask ? ASK_INTERVAL_MS : LOOK_INTERVAL_MS, DtxConnectionWaitEvent());
 	}
-}
-
-/* Throws on interrupts. */
-static void
-pause_for(int ms)
-{
-	DtxWait		wait = {
-		.deadline = DtxIn(ms),
-		.wait_event = DtxConnectionWaitEvent(),
-		.interrupts = DTX_INTERRUPTS_THROW,
-		.done = never_done
-	};
-
-	(void) DtxWireWait(&wait);
-}
-
-static bool
-never_done(void *arg)
-{
-	return false;
 }
 
 /*

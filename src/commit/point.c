@@ -98,8 +98,6 @@ static void ask(DtxConnection *c, const DtxDecider *decider, Answer *answer,
 				DtxMoment deadline);
 static void answer_result(void *owner, const PGresult *result);
 static void answer_complete(void *owner, PGresult *last, const char *lost);
-static void pause_for(int ms);
-static bool never_done(void *arg);
 static void warn_found_out(void *arg);
 
 static const DtxReplyHandler answer_handler = {
@@ -435,7 +433,7 @@ ask_until(const DtxDecider *decider, DtxMoment deadline, Answer *answer,
 				answer->outcome == DTX_OUTCOME_TRUNCATED ||
 				(answer->outcome == DTX_OUTCOME_FUTURE && future++ > 0))
 				break;
-			pause_for(ASK_PAUSE_MS);
+			DtxWirePause(ASK_PAUSE_MS, wait_event());
 		}
 	}
 	PG_CATCH();
@@ -540,24 +538,4 @@ answer_complete(void *owner, PGresult *last, const char *lost)
 	if (lost != NULL || PQresultStatus(last) != PGRES_TUPLES_OK)
 		((Answer *) owner)->outcome = DTX_OUTCOME_NOT_TOLD;
 	PQclear(last);
-}
-
-/* Throws on interrupts. */
-static void
-pause_for(int ms)
-{
-	DtxWait		wait = {
-		.deadline = DtxIn(ms),
-		.wait_event = wait_event(),
-		.interrupts = DTX_INTERRUPTS_THROW,
-		.done = never_done
-	};
-
-	(void) DtxWireWait(&wait);
-}
-
-static bool
-never_done(void *arg)
-{
-	return false;
 }

@@ -30,6 +30,7 @@
 /* Sockets looked at per WaitEventSetWait() call. */
 #define EVENTS_AT_ONCE	16
 
+static bool never_done(void *arg);
 static void wait_once(const DtxWait *wait, long timeout);
 static void wait_without_set(const DtxWait *wait, long timeout);
 static void wait_on_set(const DtxWait *wait, DtxWaitSet *set, long timeout);
@@ -95,6 +96,28 @@ DtxWireWait(const DtxWait *wait)
 				return end;
 		}
 	}
+}
+
+/*
+ * Wait for so many milliseconds.  Throws on interrupts.
+ */
+void
+DtxWirePause(int ms, uint32 wait_event)
+{
+	DtxWait		wait = {
+		.deadline = DtxIn(ms),
+		.wait_event = wait_event,
+		.interrupts = DTX_INTERRUPTS_THROW,
+		.done = never_done
+	};
+
+	(void) DtxWireWait(&wait);
+}
+
+static bool
+never_done(void *arg)
+{
+	return false;
 }
 
 /*

@@ -48,6 +48,7 @@ typedef struct DtxWait
 } DtxWait;
 
 extern DtxWaitEnd DtxWireWait(const DtxWait *wait);
+extern void DtxWirePause(int ms, uint32 wait_event);
 extern bool DtxWireReconnect(DtxWire *wire, DtxMoment deadline,
 							 uint32 wait_event);
 extern void DtxWireCancel(DtxWire *wire, DtxMoment deadline, uint32 wait_event);
