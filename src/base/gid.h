@@ -16,8 +16,7 @@
 typedef struct DtxDecider
 {
 	uint64		system_id;		/* system identifier of its cluster; 0: the
-								 * coordinator decides, and the rest is 0,
-								 * too */
+								 * coordinator decides, and the rest is 0, too */
 	uint64		timeline;		/* of that cluster when the transaction ran */
 	uint64		run;			/* which run of it that was: protocol.h */
 	uint64		xid;			/* full transaction id there */

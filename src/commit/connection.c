@@ -290,7 +290,10 @@ DtxConnectionAskCluster(DtxConnection *c)
 		(void) DtxConnectionAwait(c, DTX_NEVER);
 	pfree(question.data);
 
-	/* The first statement that fails ends the message: once more, without that. */
+	/*
+	 * The first statement that fails ends the message: once more, without
+	 * that.
+	 */
 	if (define && !c->question_prepared && !c->wire.broken)
 	{
 		c->question_refused = true;

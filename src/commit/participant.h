@@ -26,8 +26,8 @@ typedef enum DtxParticipantState
 	DTX_PARTICIPANT_ASKED,		/* asked whether it wrote */
 	DTX_PARTICIPANT_ENDING,		/* reader: COMMIT TRANSACTION sent */
 	DTX_PARTICIPANT_ENDED,		/* reader: committed in one phase */
-	DTX_PARTICIPANT_DECIDING,	/* commit point: COMMIT TRANSACTION sent; if no
-								 * reply is due, what became of it is not
+	DTX_PARTICIPANT_DECIDING,	/* commit point: COMMIT TRANSACTION sent; if
+								 * no reply is due, what became of it is not
 								 * known */
 	DTX_PARTICIPANT_DECIDED,	/* commit point: committed */
 	DTX_PARTICIPANT_FAILED,		/* one of these was not answered as it should:

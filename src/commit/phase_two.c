@@ -463,7 +463,10 @@ DtxAbortBegin(void)
 	{
 		DtxParticipant *p = DTX_PARTICIPANT(iter);
 
-		/* Its transaction may be open there, in an error: postgres_fdw ends it. */
+		/*
+		 * Its transaction may be open there, in an error: postgres_fdw ends
+		 * it.
+		 */
 		if (p == t->point && p->state == DTX_PARTICIPANT_FAILED &&
 			PQtransactionStatus(p->connection->wire.conn) != PQTRANS_IDLE)
 			DtxParticipantGiveBack(p);

@@ -460,6 +460,7 @@ ask_until(const DtxDecider *decider, DtxMoment deadline, Answer *answer,
 		*why = "the server is another cluster now, or on another timeline";
 		return DTX_OUTCOME_NOT_TOLD;
 	}
+
 	/*
 	 * If it has crashed, the id may have been handed out again: what is not
 	 * committed is not ours, or was lost (DtxJudgeDecided).

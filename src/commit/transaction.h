@@ -59,8 +59,8 @@ typedef struct DtxTransaction
 	ItemPointerData row;		/* its decision row; invalid if there is none */
 	instr_time	phase_start;
 	DtxMoment	committing_since;
-	bool		decision_durable;	/* is the decision as durable as commits of
-									 * the node that decides are? */
+	bool		decision_durable;	/* is the decision as durable as commits
+									 * of the node that decides are? */
 } DtxTransaction;
 
 extern DtxTransaction dtx_transaction;

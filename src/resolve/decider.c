@@ -67,10 +67,10 @@ typedef struct Question
 	bool		crashed;
 	bool		replicated;
 	bool		open;			/* is it to be asked? */
-	uint64		asked_by;		/* visit (DtxVisit.serial) that is asking it, or
-								 * 0 */
-	bool		may_end;		/* is nobody responsible for that transaction any
-								 * more, so that its backend may be ended? */
+	uint64		asked_by;		/* visit (DtxVisit.serial) that is asking it,
+								 * or 0 */
+	bool		may_end;		/* is nobody responsible for that transaction
+								 * any more, so that its backend may be ended? */
 	char		why[DTX_ERROR_SIZE];
 	Oid			why_umid;
 } Question;

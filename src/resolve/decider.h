@@ -21,10 +21,11 @@ typedef struct DtxDeciderAnswer
 {
 	DtxOutcome	outcome;		/* on the cluster and timeline of the gid */
 	bool		crashed;		/* has it crashed since? */
-	bool		replicated;		/* committed: has its synchronous standby got it? */
+	bool		replicated;		/* committed: has its synchronous standby got
+								 * it? */
 	char		why[DTX_ERROR_SIZE];	/* why there is no answer, or "" */
-	Oid			why_umid;		/* user mapping whose options that may show, or
-								 * InvalidOid */
+	Oid			why_umid;		/* user mapping whose options that may show,
+								 * or InvalidOid */
 } DtxDeciderAnswer;
 
 /* all of these in the worker only */

@@ -61,7 +61,7 @@ DtxJudge(const DtxFacts *facts)
 		if (facts->responsible)
 			return DTX_VERDICT_LEAVE;
 	}
-	else if (facts->suspended || facts->late || facts->xid == DTX_XID_FUTURE)
+	else if (facts->suspended || facts->late ||facts->xid == DTX_XID_FUTURE)
 		return DTX_VERDICT_OTHER_INSTANCE;
 
 	if (facts->row || facts->forced)

@@ -28,7 +28,7 @@ typedef struct DtxFacts
 	bool		authentic;		/* is its seal right? */
 	DtxHistory	history;
 	bool		suspended;		/* is resolution of former boots suspended? */
-	bool		late;			/* was it prepared long after this boot began? */
+	bool late;					/* was it prepared long after this boot began? */
 	bool		responsible;	/* does a live backend answer for it?  Asked
 								 * before "row" and "log" were read */
 	DtxXidOrigin xid;

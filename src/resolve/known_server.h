@@ -48,8 +48,8 @@ typedef struct DtxKnownServer
 	DtxBackoff	backoff;		/* failed visits in a row; passes leave it
 								 * alone until then */
 	DtxMoment	hurry_after;	/* in-doubt entries leave it alone until then */
-	DtxMoment	wanted_at;		/* since when it is to tell what it has decided
-								 * (decider.c), 0: it is not */
+	DtxMoment	wanted_at;		/* since when it is to tell what it has
+								 * decided (decider.c), 0: it is not */
 	uint64		system_id;		/* cluster that the last visit found, or 0 */
 	bool		hung;			/* did the last one end in a COMMIT PREPARED
 								 * that was not answered? */

@@ -134,7 +134,7 @@ DtxVerdictJudgeAll(DtxVisit *v)
 		if (f->state == DTX_LISTED_ORPHAN && !DtxGidDecidedElsewhere(&f->gid))
 		{
 			DtxWitnessFacts(witness, &sighting, facts);
-			suspect |= facts->authentic && facts->late && !facts->suspended &&
+			suspect |= facts->authentic && facts->late &&!facts->suspended &&
 				(facts->history == DTX_HISTORY_CONTINUED ||
 				 facts->history == DTX_HISTORY_BROKEN);
 		}

@@ -413,8 +413,8 @@ DtxActivityResponsible(const DtxGid *gid)
 
 	/*
 	 * The second witness is the proc array: a transaction that PostgreSQL
-	 * says is running has no outcome yet.  One that is decided by a server has
-	 * its outcome there.
+	 * says is running has no outcome yet.  One that is decided by a server
+	 * has its outcome there.
 	 */
 	if (!responsible && !DtxGidDecidedElsewhere(gid))
 	{

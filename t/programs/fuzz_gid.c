@@ -82,7 +82,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (text == NULL)
 		return 0;
 	memcpy(text, data, size);
-	text[size] = '\0';
+	text[		size] = '\0';
+
 	check_gid(text);
 	check_number(text);
 	free(text);
@@ -120,7 +121,7 @@ main(int argc, char **argv)
 	{
 		for (int i = 0; i < 10000; i++)
 		{
-			char		text[256];
+			char text[	256];
 			DtxGid		gid;
 			int			changes;
 			size_t		len;
@@ -137,20 +138,22 @@ main(int argc, char **argv)
 				{
 					case 0:		/* another character */
 						if (at < len)
-							text[at] = alphabet[next_random() % (sizeof(alphabet) - 1)];
+							text[		at] = alphabet[next_random() % (sizeof(alphabet) - 1)];
+
 						break;
 					case 1:		/* one more */
 						if (len < sizeof(text) - 1)
 						{
-							memmove(text + at + 1, text + at, len - at + 1);
-							text[at] = alphabet[next_random() % (sizeof(alphabet) - 1)];
+							memmove(text +at + 1, text +at, len - at + 1);
+							text[		at] = alphabet[next_random() % (sizeof(alphabet) - 1)];
 						}
 						break;
 					case 2:		/* one less, or the end */
 						if (next_random() % 4 == 0)
-							text[at] = '\0';
+							text[		at] = '\0';
+
 						else if (at < len)
-							memmove(text + at, text + at + 1, len - at);
+							memmove(text +at, text +at + 1, len - at);
 						break;
 				}
 			}

@@ -32,7 +32,7 @@ typedef struct Rule
 	uint8		authentic;
 	uint8		history;
 	uint8		suspended;
-	uint8		late;
+	uint8 late;
 	uint8		responsible;
 	uint8		xid;
 	uint8		row;
@@ -58,7 +58,10 @@ typedef struct Rule
 #define TRUNCATED	IS(DTX_LOG_TRUNCATED)
 
 static Rule rules[] = {
-	/* why, authentic, history, suspended, late, responsible, xid, row, forced, forced_rollback, log, verdict */
+	/*
+	 * why, authentic, history, suspended, late, responsible, xid, row,
+	 * forced, forced_rollback, log, verdict
+	 */
 	{"without our seal", NO, ANY, ANY, ANY, ANY, ANY, ANY, ANY, ANY, ANY, DTX_VERDICT_FORGED},
 	{"of a boot that we do not know", YES, UNKNOWN, ANY, ANY, ANY, ANY, ANY, ANY, ANY, ANY, DTX_VERDICT_OTHER_INSTANCE},
 	{"sealed, and not assigned by us", YES, CURRENT, ANY, ANY, ANY, OF_LATER | UNWRITTEN | FUTURE, ANY, ANY, ANY, ANY, DTX_VERDICT_OTHER_INSTANCE},
@@ -105,7 +108,10 @@ typedef struct GoneRule
 #define O_TRUNCATED	IS(DTX_OUTCOME_TRUNCATED)
 
 static GoneRule gone_rules[] = {
-	/* why, finished_here, decided, commit, cluster, same_endpoint, timeline, xid_known, outcome, verdict */
+	/*
+	 * why, finished_here, decided, commit, cluster, same_endpoint, timeline,
+	 * xid_known, outcome, verdict
+	 */
 	{"we did it", YES, ANY, ANY, ANY, ANY, ANY, ANY, ANY, DTX_GONE_FORGET},
 	{"another cluster", NO, ANY, ANY, DIFFERENT, ANY, ANY, ANY, ANY, DTX_GONE_ELSEWHERE},
 	{"which cluster?", NO, ANY, ANY, NOT_TOLD, NO, ANY, ANY, ANY, DTX_GONE_UNIDENTIFIED},
@@ -141,7 +147,10 @@ typedef struct DecidedRule
 } DecidedRule;
 
 static DecidedRule decided_rules[] = {
-	/* why, authentic, responsible, forced, forced_rollback, crashed, outcome, verdict */
+	/*
+	 * why, authentic, responsible, forced, forced_rollback, crashed, outcome,
+	 * verdict
+	 */
 	{"without our seal", NO, ANY, ANY, ANY, ANY, ANY, DTX_VERDICT_FORGED},
 	{"a backend takes care of it", YES, YES, ANY, ANY, ANY, ANY, DTX_VERDICT_LEAVE},
 	{"the server has committed", YES, NO, ANY, ANY, NO, O_COMMITTED, DTX_VERDICT_COMMIT},
@@ -201,7 +210,7 @@ check_judge(void)
 			Rule	   *r = &rules[j];
 
 			if ((r->authentic & IS(f.authentic)) && (r->history & IS(f.history)) &&
-				(r->suspended & IS(f.suspended)) && (r->late & IS(f.late)) &&
+				(r->suspended & IS(f.suspended)) && (r->late &IS(f.late)) &&
 				(r->responsible & IS(f.responsible)) && (r->xid & IS(f.xid)) &&
 				(r->row & IS(f.row)) && (r->forced & IS(f.forced)) &&
 				(r->forced_rollback & IS(f.forced_rollback)) &&
