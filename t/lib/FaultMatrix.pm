@@ -877,14 +877,15 @@ sub _session_case
 	$got{may_be_there} = !$shape->{two_phase}
 	  && $point->{name} =~ /^(?:ask-reply|end-sent)$/
 	  && $action->{name} !~ /^(?:error|delay|drop)$/;
+	if ($point->{open} && $action->{fault} ne 'delay')
+	{
+		$got{must} = 'absent' if $shape->{refused};
+		return \%got;
+	}
 	if ($shape->{refused} || ($point->{before} && $action->{fault} =~ /^(?:crash|error)$/)
 		|| ($point->{before} && $action->{name} =~ /^(?:power failure|both down)$/))
 	{
 		$got{must} = 'absent';
-	}
-	elsif ($point->{open} && $action->{fault} ne 'delay')
-	{
-		return \%got;
 	}
 	elsif ($action->{fault} eq 'delay' || !$point->{before})
 	{
