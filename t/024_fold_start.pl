@@ -135,7 +135,7 @@ is(closes('BEGIN; SELECT bal FROM acct1; SAVEPOINT a; SELECT bal FROM acct1; ROL
 like(closes('BEGIN; UPDATE acct1 SET bal = bal; SELECT bal FROM acct1; COMMIT'),
 	qr/FETCH \| CLOSE c1; COMMIT TRANSACTION$/, '... before deferred triggers');
 $sent = sent(1, sub { $s->run('BEGIN; UPDATE acct1 SET bal = bal; UPDATE acct2 SET bal = bal; SELECT bal FROM acct1; COMMIT') });
-like(join(' | ', @$sent), qr/FETCH [^|]*\| CLOSE c1; SET [^|]*; SELECT [^|]*; PREPARE TRANSACTION/, '... likewise in two phases');
+like(join(' | ', @$sent), qr/FETCH [^|]*\| CLOSE c1; SET [^|]*; (?:SELECT|EXECUTE) [^|]*; PREPARE TRANSACTION/, '... likewise in two phases');
 is(closes('BEGIN; SELECT bal FROM acct1; UPDATE acct1 SET bal = bal WHERE id = 1; SELECT bal FROM acct1; ROLLBACK'),
 	"${start}+DECLARE c1 | FETCH | +CLOSE c1 | +UPDATE public.acct SET bal = bal WHERE ((id = 1)) | +DECLARE c2 | FETCH | ABORT TRANSACTION",
 	'... with the extended protocol');

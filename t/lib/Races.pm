@@ -458,7 +458,7 @@ sub _read_log
 		{
 			my ($end, $pid, $ms, $sql) = ($1, $2, $3, $4);
 			my $begin = $end - $ms / 1000;
-			if ($sql =~ /^(?:SET [^;]*; SELECT [^;]*; )?PREPARE TRANSACTION '([^']+)'/)
+			if ($sql =~ /^(?:SET [^;]*; (?:SELECT|EXECUTE) [^;]*; )?PREPARE TRANSACTION '([^']+)'/)
 			{
 				push @{ $log{prepare}{$1} },
 				  { pid => $pid, begin => $begin, end => $end };
