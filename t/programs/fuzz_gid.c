@@ -44,7 +44,7 @@ check_gid(const char *text)
 	DtxGidFormat(&gid, formatted);
 	check(strcmp(text, formatted) == 0, "not the text of its gid", text);
 	check(strlen(text) < DTX_GID_SIZE, "too long", text);
-	check(strspn(text, "0123456789abcdefdtx:") == strlen(text),
+	check(strspn(text, "0123456789abcdefdstx:") == strlen(text),
 		  "not safe between quotes", text);
 	check(gid.n > 0 && gid.xid > 0, "no number", text);
 	check(DtxGidParse(formatted, &again) &&
