@@ -142,7 +142,7 @@ BEGIN
         decision := CASE
           WHEN crashed AND outcome ~ '^committed' THEN 'the server that decides about it has crashed since, and nothing proves whether its transaction or a later one with the same id has committed'
           WHEN outcome = 'committed' THEN 'commit'
-          WHEN outcome = 'aborted' OR crashed AND outcome IN ('in progress', 'future') THEN 'rollback'
+          WHEN outcome = 'aborted' THEN 'rollback'
           WHEN outcome = 'in progress' THEN 'its transaction is still in progress on the server that decides about it'
           WHEN outcome = 'committed, not replicated' THEN 'the synchronous standby of the server that has decided has not got the decision yet'
           ELSE 'the server that decides about it does not know its transaction any more' END;

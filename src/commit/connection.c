@@ -302,6 +302,15 @@ DtxConnectionAskCluster(DtxConnection *c)
 }
 
 /*
+ * Can the question of prepare_question.c be asked by name?
+ */
+bool
+DtxConnectionHasQuestion(const DtxConnection *c)
+{
+	return c->question_prepared && !question_deallocated;
+}
+
+/*
  * Is the question of prepare_question.c to be prepared in the session?
  */
 bool

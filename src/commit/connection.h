@@ -55,6 +55,7 @@ extern int	DtxConnectionCount(void);
 extern void DtxConnectionNoteSetup(DtxConnection *c, const char *command);
 extern void DtxConnectionIdentify(DtxConnection *c);
 extern void DtxConnectionAskCluster(DtxConnection *c);
+extern bool DtxConnectionHasQuestion(const DtxConnection *c);
 extern bool DtxConnectionWantsQuestion(const DtxConnection *c);
 extern void DtxConnectionForgetQuestion(DtxConnection *c, bool deallocated);
 extern bool DtxConnectionIsPrepared(DtxConnection *c, const DtxGid *gid);

@@ -287,8 +287,12 @@ dtx_xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			if (t->phase == DTX_PHASE_PREPARE)
 			{
-				if (t->point != NULL)
-					RESUME_INTERRUPTS();	/* see DtxPointDecide() */
+				/*
+				 * See DtxPointDecide().  CommitTransaction() holds them, too;
+				 * a callback that has caught an error has let go of ours.
+				 */
+				if (t->point != NULL && InterruptHoldoffCount > 1)
+					RESUME_INTERRUPTS();
 				DTX_QUIET_BEGIN();
 				DTX_LISTEN_BEGIN();
 				DtxPhaseTwoBegin();

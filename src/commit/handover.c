@@ -90,6 +90,7 @@ DtxHandOver(DtxParticipant *p, XLogRecPtr commit_lsn)
 	if (user != NULL)
 		strlcpy(entry.remote_user, user, NAMEDATALEN);
 	entry.decision = p->decision;
+	entry.proven = p->proven;
 	if (commit_lsn != InvalidXLogRecPtr)
 	{
 		entry.commit_lsn = commit_lsn;

@@ -91,6 +91,7 @@ static void xid_result(void *owner, const PGresult *result);
 static void xid_complete(void *owner, PGresult *last, const char *lost);
 static void question_complete(void *owner, PGresult *last, const char *lost);
 static void reader_complete(void *owner, PGresult *last, const char *lost);
+static void decide_result(void *owner, const PGresult *result);
 static void decide_complete(void *owner, PGresult *last, const char *lost);
 static bool prepare_notice(void *owner, const PGresult *notice);
 static void prepare_result(void *owner, const PGresult *result);
@@ -113,6 +114,7 @@ static const DtxReplyHandler question_handler = {.complete = question_complete};
 static const DtxReplyHandler reader_handler = {.complete = reader_complete};
 static const DtxReplyHandler decide_handler = {
 	.notice = prepare_notice,
+	.result = decide_result,
 	.complete = decide_complete
 };
 static const DtxReplyHandler prepare_handler = {
@@ -359,31 +361,42 @@ DtxParticipantDecide(DtxParticipant *p)
 	char		command[DTX_CLOSES_SIZE + sizeof(DECIDE)];
 	int			len;
 
-	p->not_replicated = false;
+	p->not_replicated = p->commit_seen = false;
 	len = DtxPutOffCloses(&c->put_off, command, sizeof(command));
 	strlcpy(command + len, DECIDE, sizeof(command) - len);
 	return send_command(p, DTX_PARTICIPANT_DECIDING, command, &decide_handler);
 }
 
+/* What comes after that, such as an error of the statistics, does not undo it. */
+static void
+decide_result(void *owner, const PGresult *result)
+{
+	if (PQresultStatus(result) == PGRES_COMMAND_OK &&
+		strcmp(PQcmdStatus(unconstify(PGresult *, result)), "COMMIT") == 0)
+		((DtxParticipant *) owner)->commit_seen = true;
+}
+
 /*
- * An error is a refusal only if the server goes on afterwards.  A pooler in between may
- * send errors of its own when it has lost the server.
+ * An error is a refusal only if the server goes on afterwards, and not if it is about
+ * connections or a shutdown: a pooler in between may send errors of its own when it has
+ * lost the server.
  */
 static void
 decide_complete(void *owner, PGresult *last, const char *lost)
 {
 	DtxParticipant *p = (DtxParticipant *) owner;
 	PGconn	   *conn = p->connection->wire.conn;
+	const char *sqlstate = PQresultErrorField(last, PG_DIAG_SQLSTATE);
 	bool		over;
 
 	take_result(p, last);
 	over = lost == NULL && PQstatus(conn) == CONNECTION_OK &&
 		(PQtransactionStatus(conn) == PQTRANS_IDLE ||
 		 PQtransactionStatus(conn) == PQTRANS_INERROR);
-	if (over && PQresultStatus(last) == PGRES_COMMAND_OK &&
-		strcmp(PQcmdStatus(last), "COMMIT") == 0)
+	if (p->commit_seen)
 		DtxParticipantDecided(p, true, !p->not_replicated);
-	else if (over && (PQresultErrorField(last, PG_DIAG_SQLSTATE) != NULL ||
+	else if (over && ((sqlstate != NULL && strncmp(sqlstate, "08", 2) != 0 &&
+					   strncmp(sqlstate, "57P", 3) != 0) ||
 					  (PQresultStatus(last) == PGRES_COMMAND_OK &&
 					   strcmp(PQcmdStatus(last), "ROLLBACK") == 0)))
 	{
@@ -432,7 +445,7 @@ DtxParticipantPrepare(DtxParticipant *p, const DtxGid *gid)
 
 	/* Deferred triggers may mind open cursors. */
 	len = DtxPutOffCloses(&c->put_off, command, sizeof(command));
-	DtxPrepareQuestion(&c->endpoint, c->question_prepared, question);
+	DtxPrepareQuestion(&c->endpoint, DtxConnectionHasQuestion(c), question);
 	snprintf(command + len, sizeof(command) - len,
 			 DTX_PREPARE_HEAD "%s */; %s; PREPARE TRANSACTION '%s'",
 			 gid_text, question, gid_text);
@@ -540,6 +553,7 @@ DtxParticipantFinish(DtxParticipant *p, DtxDecision decision, bool followed)
 	snprintf(command, sizeof(command), "%s PREPARED '%s'",
 			 decision == DTX_COMMIT ? "COMMIT" : "ROLLBACK", gid_text);
 	p->decision = decision;
+	p->proven = true;
 	p->not_replicated = false;
 	PQclear(p->result);
 	p->result = NULL;
@@ -562,6 +576,7 @@ DtxParticipantLeaveUnfinished(DtxParticipant *p, DtxDecision decision,
 							  const char *why)
 {
 	p->decision = decision;
+	p->proven = false;
 	if (why != NULL)
 		strlcpy(p->error, why, sizeof(p->error));
 	change_state(p, DTX_PARTICIPANT_UNFINISHED);

@@ -73,6 +73,10 @@ typedef struct DtxParticipant
 								 * postgres_fdw's? */
 	DtxDecision decision;		/* valid from FINISHING on, and when handed
 								 * over */
+	bool		commit_seen;	/* of the COMMIT that decides: has the server
+								 * said that it is done? */
+	bool		proven;			/* "decision" is one that lasts: the resolver
+								 * need not ask the server that has decided */
 	bool		not_replicated; /* of the last PREPARE TRANSACTION, COMMIT
 								 * PREPARED, or COMMIT that decides: may what
 								 * the server has answered not be replicated? */

@@ -256,6 +256,7 @@ DtxPointDecide(const DtxDecider *decider)
 	DtxParticipant *p = t->point;
 	DtxWire    *wire = &p->connection->wire;
 	DtxWaitEnd	end;
+	bool		timed_out;
 
 	DTX_FAULT("point-commit-before", wire->conn);
 	CHECK_FOR_INTERRUPTS();
@@ -281,15 +282,19 @@ DtxPointDecide(const DtxDecider *decider)
 			DtxWireBreak(wire, "no reply");
 	}
 
-	/* A request to terminate is not kept waiting. */
+	/* A request to terminate is not kept waiting; statement_timeout is, see below. */
 	if (ProcDiePending)
 		CHECK_FOR_INTERRUPTS();
+	timed_out = QueryCancelPending;
+	QueryCancelPending = false;
 	if (p->state == DTX_PARTICIPANT_DECIDING)
 		find_out(decider);
 	if (p->state == DTX_PARTICIPANT_FAILED)
 		DtxParticipantThrow(p, "commit transaction");
 	Assert(p->state == DTX_PARTICIPANT_DECIDED);
 	HOLD_INTERRUPTS();
+	if (timed_out)
+		QueryCancelPending = InterruptPending = true;	/* after the commit */
 	DtxStatsAdd(DTX_STAT_AT_SERVER, 1);
 	DTX_FAULT("point-decided", wire->conn);
 }
@@ -425,9 +430,7 @@ ask_until(const DtxDecider *decider, DtxMoment deadline, Answer *answer,
 				*why = DtxCleanText(PQerrorMessage(c->wire.conn),
 									DTX_MAX_REMOTE_TEXT);
 
-			/* In progress: its backend has been told to end, if it is its. */
-			if (answer->run != decider->run && answer->outcome != DTX_OUTCOME_NOT_TOLD)
-				break;
+			/* In progress: its backend has been told to end. */
 			if (answer->outcome == DTX_OUTCOME_COMMITTED ||
 				answer->outcome == DTX_OUTCOME_ABORTED ||
 				answer->outcome == DTX_OUTCOME_TRUNCATED ||
@@ -462,16 +465,15 @@ ask_until(const DtxDecider *decider, DtxMoment deadline, Answer *answer,
 	}
 
 	/*
-	 * If it has crashed, the id may have been handed out again: what is not
-	 * committed is not ours, or was lost (DtxJudgeDecided).
+	 * If it has crashed, the id may have been handed out again
+	 * (DtxJudgeDecided).
 	 */
 	if (answer->run != decider->run && answer->outcome == DTX_OUTCOME_COMMITTED)
 	{
 		*why = "the server has crashed, and nothing proves whether the transaction or a later one with the same id has committed";
 		return DTX_OUTCOME_NOT_TOLD;
 	}
-	if (answer->run != decider->run && (answer->outcome == DTX_OUTCOME_FUTURE ||
-										answer->outcome == DTX_OUTCOME_IN_PROGRESS))
+	if (answer->run != decider->run && answer->outcome == DTX_OUTCOME_FUTURE)
 		return DTX_OUTCOME_ABORTED;
 	if (answer->outcome == DTX_OUTCOME_FUTURE ||
 		answer->outcome == DTX_OUTCOME_TRUNCATED)

@@ -26,8 +26,8 @@
  * handed out again then.  Each recovery from a crash resets the statistics
  * (pgstat_discard_stats() in postmaster/pgstat.c, called by StartupXLOG(); in earlier
  * releases the statistics collector), so a run is known by the time of that, in
- * microseconds.  Who resets these statistics begins what looks like another run, which
- * only makes us more careful.
+ * microseconds.  Who resets these statistics begins what looks like another run: so
+ * another run is no proof of a crash, and nothing may rest on that.
  */
 #define DTX_RUN \
 	"(SELECT (pg_catalog.date_part('epoch', b.stats_reset) OPERATOR(pg_catalog.*) 1000000)" \

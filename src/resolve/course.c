@@ -276,7 +276,7 @@ visit_ready(DtxRemote *remote, void *arg, const DtxRemoteError *error)
 			break;
 
 		case DTX_PHASE_DECIDER:
-			DtxDeciderAnswered(v);
+			DtxDeciderAnswered(v, error);
 			visit_continue(v, remote);
 			break;
 

@@ -64,8 +64,11 @@ typedef struct Question
 	Key			key;			/* hash key */
 	Oid			serverid;		/* foreign server that led there */
 	DtxOutcome	outcome;
+	int			future;			/* times in a row that it was "future" */
 	bool		crashed;
 	bool		replicated;
+	DtxOutcome	told_outcome;	/* what those who wait know already */
+	bool		told_crashed;
 	bool		open;			/* is it to be asked? */
 	uint64		asked_by;		/* visit (DtxVisit.serial) that is asking it,
 								 * or 0 */
@@ -78,8 +81,11 @@ typedef struct Question
 static HTAB *questions = NULL;
 
 static Question *find(const DtxGid *gid, HASHACTION action);
+static void forget_answered(void);
 static DtxKnownServer *server_to_ask(const Question *q);
 static bool is_for(const Question *q, const DtxVisit *v);
+static bool exists(Oid serverid);
+static void tell_if_new(Question *q);
 static void hurry_those_who_wait(const Question *q);
 
 static Question *
@@ -93,10 +99,7 @@ find(const DtxGid *gid, HASHACTION action)
 	DtxAssertInWorker();
 	if (action == HASH_ENTER && questions != NULL &&
 		hash_get_num_entries(questions) >= MAX_REMEMBERED)
-	{
-		hash_destroy(questions);
-		questions = NULL;
-	}
+		forget_answered();
 	if (questions == NULL)
 	{
 		HASHCTL		info;
@@ -116,6 +119,21 @@ find(const DtxGid *gid, HASHACTION action)
 		q->serverid = gid->decider.serverid;
 	}
 	return q;
+}
+
+/* What is not open can be asked again. */
+static void
+forget_answered(void)
+{
+	HASH_SEQ_STATUS seq;
+	Question   *q;
+
+	hash_seq_init(&seq, questions);
+	while ((q = hash_seq_search(&seq)) != NULL)
+	{
+		if (!q->open)
+			(void) hash_search(questions, &q->key, HASH_REMOVE, NULL);
+	}
 }
 
 /*
@@ -192,11 +210,25 @@ server_to_ask(const Question *q)
  * ----------------------------------------------------------------
  */
 
-/* Is it a question to the cluster of this visit's connection? */
+/*
+ * Is it a question to the cluster of this visit's connection?  The foreign server that the
+ * gid names answers; another one that leads to the same cluster only if that does not
+ * exist any more.  (What a gid says of a cluster comes from the server itself, which may
+ * lie: it is not to make others act.)
+ */
 static bool
 is_for(const Question *q, const DtxVisit *v)
 {
-	return v->conn_system_id != 0 && q->key.system_id == v->conn_system_id;
+	return v->conn_system_id != 0 && q->key.system_id == v->conn_system_id &&
+		(q->serverid == v->serverid || !exists(q->serverid));
+}
+
+static bool
+exists(Oid serverid)
+{
+	DtxKnownServer *state = hash_search(DtxKnownServers, &serverid, HASH_FIND, NULL);
+
+	return state != NULL && state->exists;
 }
 
 /*
@@ -215,14 +247,13 @@ DtxDeciderAsk(DtxVisit *v, DtxRemote *remote)
 	if (questions == NULL || v->deciders_asked || v->purpose != DTX_VISIT_RESOLVE ||
 		!v->resolver->worker || v->in_recovery || v->version < 100000)
 		return false;
-	v->deciders_asked = true;
-
 	initStringInfo(&xids);
 	initStringInfo(&ended);
 	hash_seq_init(&seq, questions);
 	while ((q = hash_seq_search(&seq)) != NULL)
 	{
-		if (!q->open || !is_for(q, v) || n >= MAX_QUESTIONS)
+		if (!q->open || q->asked_by == v->serial || !is_for(q, v) ||
+			n >= MAX_QUESTIONS)
 			continue;
 		if (q->key.timeline != v->conn_timeline)
 		{
@@ -237,11 +268,12 @@ DtxDeciderAsk(DtxVisit *v, DtxRemote *remote)
 		q->asked_by = v->serial;
 		appendStringInfo(&xids, "%s" UINT64_FORMAT, n == 0 ? "" : ",", q->key.xid);
 		if (q->may_end && q->outcome == DTX_OUTCOME_IN_PROGRESS &&
-			q->key.run == v->conn_run)
+			q->key.run == v->conn_run && q->serverid == v->serverid)
 			appendStringInfo(&ended, "%s%u", ended.len == 0 ? "" : ",",
 							 (uint32) q->key.xid);
 		n++;
 	}
+	v->deciders_asked = n < MAX_QUESTIONS;
 	if (n > 0)
 	{
 		StringInfoData sql;
@@ -257,10 +289,9 @@ DtxDeciderAsk(DtxVisit *v, DtxRemote *remote)
 							 "; SELECT pg_catalog.pg_terminate_backend(a.pid)::pg_catalog.text"
 							 " FROM pg_catalog.pg_stat_activity AS a"
 							 " WHERE a.backend_xid::pg_catalog.text OPERATOR(pg_catalog.=)"
-							 " ANY ('{%s}'::pg_catalog.text[])%s",
-							 ended.data,
-							 v->superuser ? "" :
-							 " AND a.usename OPERATOR(pg_catalog.=) current_user");
+							 " ANY ('{%s}'::pg_catalog.text[])"
+							 " AND a.usename OPERATOR(pg_catalog.=) current_user",
+							 ended.data);
 		v->phase = DTX_PHASE_DECIDER;
 		DtxRemoteSend(remote, sql.data);
 		pfree(sql.data);
@@ -291,7 +322,11 @@ DtxDeciderRead(DtxVisit *v, int statement, const PGresult *res)
 		if (q->asked_by == v->serial && q->key.timeline == v->conn_timeline &&
 			q->key.xid == DtxNumberParse(xid, PG_INT64_MAX))
 		{
-			q->outcome = DtxOutcomeParse(outcome);
+			DtxOutcome	told = DtxOutcomeParse(outcome);
+
+			/* That is to be believed only if it is said twice. */
+			q->future = told == DTX_OUTCOME_FUTURE ? q->future + 1 : 0;
+			q->outcome = q->future == 1 ? DTX_OUTCOME_NOT_TOLD : told;
 			q->crashed = q->key.run != v->conn_run;
 			q->why[0] = '\0';
 			q->why_umid = InvalidOid;
@@ -304,7 +339,7 @@ DtxDeciderRead(DtxVisit *v, int statement, const PGresult *res)
  * proven.
  */
 void
-DtxDeciderAnswered(DtxVisit *v)
+DtxDeciderAnswered(DtxVisit *v, const DtxRemoteError *error)
 {
 	HASH_SEQ_STATUS seq;
 	Question   *q;
@@ -316,14 +351,23 @@ DtxDeciderAnswered(DtxVisit *v)
 	{
 		if (q->asked_by != v->serial)
 			continue;
+		if (error->sqlstate != 0)
+		{
+			q->open = false;
+			q->asked_by = 0;
+			q->why_umid = InvalidOid;
+			snprintf(q->why, sizeof(q->why),
+					 "server \"%s\", which decides about it, has refused to answer: %s",
+					 v->name, error->message);
+			continue;
+		}
 		if (q->outcome == DTX_OUTCOME_COMMITTED && !v->has_standbys)
 			q->replicated = true;
 		q->open = q->outcome == DTX_OUTCOME_COMMITTED && !q->crashed && !q->replicated;
 		if (!q->open)
 		{
 			q->asked_by = 0;
-			if (q->outcome != DTX_OUTCOME_IN_PROGRESS || q->crashed)
-				hurry_those_who_wait(q);
+			tell_if_new(q);
 		}
 	}
 }
@@ -374,7 +418,7 @@ DtxDeciderReplicated(DtxVisit *v)
 		q->open = false;
 		q->replicated = v->replicated;
 		if (q->replicated)
-			hurry_those_who_wait(q);
+			tell_if_new(q);
 	}
 }
 
@@ -421,6 +465,19 @@ DtxDeciderVisitOver(DtxVisit *v)
 					 "server \"%s\", which decides about it, has not answered",
 					 v->name);
 	}
+}
+
+/*
+ * Those who wait are told of an answer that they do not know yet.
+ */
+static void
+tell_if_new(Question *q)
+{
+	if (q->outcome == q->told_outcome && q->crashed == q->told_crashed)
+		return;
+	q->told_outcome = q->outcome;
+	q->told_crashed = q->crashed;
+	hurry_those_who_wait(q);
 }
 
 /*

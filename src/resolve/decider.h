@@ -35,7 +35,7 @@ extern void DtxDeciderWant(DtxResolver *r, const DtxGid *gid, bool may_end);
 /* by a visit of any server */
 extern bool DtxDeciderAsk(DtxVisit *v, DtxRemote *remote);
 extern void DtxDeciderRead(DtxVisit *v, int statement, const PGresult *res);
-extern void DtxDeciderAnswered(DtxVisit *v);
+extern void DtxDeciderAnswered(DtxVisit *v, const DtxRemoteError *error);
 extern bool DtxDeciderNeedsReplication(const DtxVisit *v);
 extern void DtxDeciderReplicated(DtxVisit *v);
 extern void DtxDeciderVisitOver(DtxVisit *v);

@@ -98,9 +98,11 @@ DtxJudge(const DtxFacts *facts)
  * or aborted stays so, and it is called neither before the COMMIT there has succeeded or
  * cannot succeed any more.  A COMMIT there is sent only when all others are prepared.
  *
- * If the server has crashed since, the id may have been lost, and handed out again.  What
- * is not committed then proves that ours is not, either: had it been, its id would not
- * have been lost.  What is committed may be a later transaction.
+ * If the server is in another run, it may have crashed, and the id may have been lost and
+ * handed out again.  Then what is aborted, or was not handed out yet, proves that ours is
+ * not committed: had it been, its id would not have been lost.  What is committed may be
+ * a later transaction; and what is in progress may be one, or ours, if the run has another
+ * name without a crash.
  *
  * What a human has said counts where the server cannot tell.
  */
@@ -114,8 +116,7 @@ DtxJudgeDecided(const DtxDecidedFacts *facts)
 	if (facts->outcome == DTX_OUTCOME_COMMITTED && !facts->crashed)
 		return DTX_VERDICT_COMMIT;
 	if (facts->outcome == DTX_OUTCOME_ABORTED ||
-		(facts->crashed && (facts->outcome == DTX_OUTCOME_IN_PROGRESS ||
-							facts->outcome == DTX_OUTCOME_FUTURE)))
+		(facts->crashed && facts->outcome == DTX_OUTCOME_FUTURE))
 		return DTX_VERDICT_ROLLBACK;
 	if (facts->forced)
 		return DTX_VERDICT_COMMIT;

@@ -59,9 +59,10 @@ typedef struct DtxDecidedFacts
 	bool		responsible;
 	bool		forced;
 	bool		forced_rollback;
-	bool		crashed;		/* has that server crashed since? */
+	bool		crashed;		/* is that server in another run now? */
 	DtxOutcome	outcome;		/* what it says of its transaction, on the
-								 * cluster and timeline that the gid names */
+								 * cluster and timeline that the gid names;
+								 * FUTURE only if it has said so twice */
 } DtxDecidedFacts;
 
 /* Does one thing equal what it was when the transaction was prepared? */

@@ -45,6 +45,9 @@
  */
 #define LATE_PREPARE_GRACE	1000
 
+/* Why something that is not seen on its server is not done. */
+#define GONE_UNDECIDED	"it is not prepared any more, and the server that decides about it has not said what should have become of it"
+
 static bool enter_in_doubt(DtxVisit *v, const DtxGid *gid, const char *owner,
 						   Oid umid, DtxDecision decision, const char *error,
 						   DtxMoment next_attempt);
@@ -523,6 +526,19 @@ review_gone_entry(DtxVisit *v, DtxInDoubt *entry, DtxListedGid *f)
 	DtxPrepared prepared;
 	const char *why;
 
+	/* Whether it ended as decided can be told when that is known. */
+	if (DtxGidDecidedElsewhere(&entry->gid) && entry->decision == DTX_UNDECIDED)
+	{
+		if (v->resolver->worker)
+		{
+			DtxDeciderWant(v->resolver, &entry->gid, false);
+			DtxInDoubtFailed(&entry->gid, GONE_UNDECIDED, InvalidOid,
+							 DtxRetryAfter(entry->attempts + 1));
+		}
+		else
+			leave_to_worker(v, &entry->gid);
+		return;
+	}
 	DtxGoneEntryPrepared(v, entry, f, &prepared);
 	why = DtxGoneWhyKept(v, &entry->gid, entry->decision, &prepared);
 	if (why == NULL)

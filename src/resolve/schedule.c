@@ -167,6 +167,8 @@ DtxScheduleStep(DtxResolver *r, bool *leave)
 						DtxInDoubtFailed(&entry->gid, error, InvalidOid,
 										 DtxRetryAfter(entry->attempts + 1));
 				}
+				state->exists = false;
+				state->wanted_at = 0;
 				r->look = true;
 				continue;
 			}

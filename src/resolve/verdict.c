@@ -283,6 +283,7 @@ judge_decided(DtxVisit *v, DtxListedGid *f, DtxWitness *witness)
 	};
 	DtxDecidedFacts facts;
 	DtxDeciderAnswer answer;
+	DtxInDoubt *entry;
 	DtxVerdict	verdict;
 
 	if (!r->worker)
@@ -294,6 +295,15 @@ judge_decided(DtxVisit *v, DtxListedGid *f, DtxWitness *witness)
 
 	DtxWitnessDecidedFacts(witness, &sighting, &facts);
 	DtxDeciderGet(r, &f->gid, &answer);
+	entry = DtxVisitEntry(v, &f->gid);
+	if (entry != NULL && entry->proven && entry->decision != DTX_UNDECIDED)
+	{
+		/* Our own session has had the answer. */
+		answer.outcome = entry->decision == DTX_COMMIT ?
+			DTX_OUTCOME_COMMITTED : DTX_OUTCOME_ABORTED;
+		answer.crashed = false;
+		answer.replicated = true;
+	}
 	facts.outcome = answer.outcome;
 	facts.crashed = answer.crashed;
 	verdict = DtxJudgeDecided(&facts);

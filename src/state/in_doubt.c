@@ -232,6 +232,7 @@ add_entry(const DtxInDoubt *entry, bool seen, uint64 seen_on)
 					sizeof(old->remote_user));
 		if (old->decision != DTX_COMMIT)
 			old->decision = entry->decision;
+		old->proven |= entry->proven;
 	}
 	if (added && old != NULL)
 		note_change();
@@ -356,7 +357,8 @@ DtxInDoubtDecide(const DtxGid *gid, DtxDecision decision)
 	entry = hash_search(in_doubt_hash, gid, HASH_FIND, NULL);
 	if (entry != NULL)
 	{
-		entry->decision = decision;
+		if (decision != DTX_UNDECIDED)
+			entry->decision = decision;
 		entry->next_attempt = 0;
 		note_change();
 	}

@@ -39,6 +39,8 @@ typedef struct DtxInDoubt
 								 * the session has told it; else invalid */
 	int			commit_level;	/* then: synchronous_commit of that session */
 	DtxDecision decision;
+	bool		proven;			/* if a server decides: has the session seen
+								 * that decision, and that it lasts? */
 	TimestampTz since;			/* in doubt since */
 	DtxMoment	entered;		/* when it was entered here */
 	int			attempts;		/* tries of a resolver to finish it */

@@ -155,7 +155,6 @@ static DecidedRule decided_rules[] = {
 	{"a backend takes care of it", YES, YES, ANY, ANY, ANY, ANY, DTX_VERDICT_LEAVE},
 	{"the server has committed", YES, NO, ANY, ANY, NO, O_COMMITTED, DTX_VERDICT_COMMIT},
 	{"the server has aborted", YES, NO, ANY, ANY, ANY, O_ABORTED, DTX_VERDICT_ROLLBACK},
-	{"another one has the id", YES, NO, ANY, ANY, YES, O_PROGRESS, DTX_VERDICT_ROLLBACK},
 	{"it was lost in the crash", YES, NO, ANY, ANY, YES, O_FUTURE, DTX_VERDICT_ROLLBACK},
 	{"a human has decided", YES, NO, YES, ANY, ANY, ANY, DTX_VERDICT_COMMIT},
 	{"a human has decided otherwise", YES, NO, NO, YES, ANY, ANY, DTX_VERDICT_ROLLBACK},
@@ -357,6 +356,7 @@ check_decided(void)
 		if (verdict == DTX_VERDICT_ROLLBACK && f.outcome != DTX_OUTCOME_ABORTED &&
 			!f.forced_rollback &&
 			(!f.crashed || f.outcome == DTX_OUTCOME_COMMITTED ||
+			 f.outcome == DTX_OUTCOME_IN_PROGRESS ||
 			 f.outcome == DTX_OUTCOME_TRUNCATED || f.outcome == DTX_OUTCOME_NOT_TOLD))
 			fail("rolled back without the word of the server", rule ? rule->why : "", i);
 		if (verdict == DTX_VERDICT_COMMIT && !f.forced &&
