@@ -35,8 +35,13 @@ SELECT server, replace(short(gid), :'xid', 'xid') AS gid, decision, done, error
 FROM dtx.resolve_in_doubt() WHERE done ORDER BY 1, 2;
 TABLE balances;
 SELECT count(*) FROM pg_prepared_xacts;
--- a recorded decision: commit
+-- a recorded decision: commit.  Until it is recorded the transaction is in progress:
+-- a resolver would take it for one that has reappeared.
+CALL wait_until($$SELECT bool_and(state = 'idle') FROM pg_stat_activity
+	WHERE backend_type = 'pg_dtx resolver' AND datname = current_database()$$);
+BEGIN;
 SELECT pg_current_xact_id() AS xid \gset
+PREPARE TRANSACTION 'regress_in_progress';
 SELECT dtx_internal.gid(:'xid', 1) AS gid1, dtx_internal.gid(:'xid', 2) AS gid2 \gset
 \c dtx_one
 BEGIN;
@@ -51,6 +56,7 @@ PREPARE TRANSACTION :'gid2';
 SELECT transaction AS remote1 FROM pg_prepared_xacts WHERE gid = :'gid1' \gset
 SELECT transaction AS remote2 FROM pg_prepared_xacts WHERE gid = :'gid2' \gset
 CALL record_decision(dtx_internal.boot_id(), :'xid', '{one,two}', ARRAY[:remote1, :remote2]);
+COMMIT PREPARED 'regress_in_progress';
 SELECT server, replace(short(gid), :'xid', 'xid') AS gid, decision, done, error
 FROM dtx.resolve_in_doubt() WHERE done ORDER BY 1, 2;
 TABLE balances;
