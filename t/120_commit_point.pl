@@ -266,7 +266,22 @@ like($s->stderr, qr/ERROR:  08006: connection to server "s2" was lost during COM
 $dtx->clean('crash, without a stranger');
 $dtx->balances_are('100 70 130', '... rolled back');
 $s->close;
-$dtx->sql($dtx->transfer(50, 1, 2));
+
+# What looks like a crash may be none: what is in progress may still be ours.
+$dtx->proxy(2)->rule(hold => $commit);
+$s = $dtx->session;
+$s->start($transfer);
+$dtx->proxy(2)->wait_for('hold');
+$dtx->crash($dtx->coord);
+eval { $s->close };
+$point->safe_psql('postgres', q{SELECT pg_stat_reset_shared('bgwriter')});
+$dtx->coord->start;
+$dtx->poll($dtx->coord, q{SELECT server, decision FROM dtx.in_doubt}, 's1|asked', 'its statistics are reset');
+$dtx->wait_passes(2);
+$dtx->prepared_is(1, 1, 'its statistics are reset: what is in progress is waited for');
+$dtx->proxy(2)->clear;
+human('its statistics are reset, and it commits', 'commit', '100 60 140');
+$dtx->sql($dtx->transfer(40, 1, 2));
 
 # ----------------------------------------------------------------
 # Its synchronous standby has not got the decision.
