@@ -189,7 +189,7 @@ sub crash_coordinator
 	$dtx->clean($name);
 	$dtx->proxy($i)->clear;
 	$dtx->balances_are($balances, "$name: all or nothing");
-	is($dtx->sql('SELECT count(*) FROM dtx.damage'), '0', "$name: no damage");
+	is($dtx->sql('SELECT server, decided, found FROM dtx.damage'), $more{damage} // '', "$name: no other damage");
 	return;
 }
 crash_coordinator('crash after the decision', 1, q{COMMIT PREPARED 'dtx}, '100 30 170');
@@ -205,6 +205,26 @@ crash_coordinator('crash after the decision, and the server that decides is stop
 			's1|asked|s2|t', 'the other waits for it');
 		$point->start;
 	});
+
+# ... and the other is finished by hand meanwhile: whether rightly is told later.
+foreach my $hand ('COMMIT', 'ROLLBACK')
+{
+	crash_coordinator("$hand by hand, and the server that decides is stopped", 1,
+		q{COMMIT PREPARED 'dtx}, $hand eq 'COMMIT' ? '100 10 190' : '100 20 190',
+		before_start => sub { $point->stop },
+		after_start => sub {
+			$dtx->poll($dtx->coord, q{SELECT server, decision, last_error LIKE 'server "s2", which%' FROM dtx.in_doubt},
+				's1|asked|t', "$hand by hand: the other waits for it");
+			$dtx->p(1)->safe_psql('postgres', "$hand PREPARED '" . $dtx->gid(1) . q{'});
+			$dtx->poll($dtx->coord, q{SELECT server, decision, last_error LIKE 'it is not prepared any more, %' FROM dtx.in_doubt},
+				's1|asked|t', "$hand by hand: it is kept until that is known");
+			$point->start;
+		},
+		damage => $hand eq 'COMMIT' ? '' : 's1|commit|rollback');
+	$dtx->sql($dtx->transfer(10, 2, 1));
+}
+$dtx->sql(q{SELECT dtx.acknowledge_damage(gid, 'put right') FROM dtx.damage});
+$dtx->p(1)->safe_psql('postgres', 'UPDATE acct SET bal = bal - 10');
 
 # ... or crashes: what it calls committed may be a later transaction.
 sub human
