@@ -81,6 +81,17 @@ $dtx->clean('crash of the server that has decided');
 $dtx->balances_are('100 60 140', 'its commit has survived');
 $point->safe_psql('postgres', 'DROP TRIGGER async ON acct');
 
+# $s makes a transfer, and a message of it to a server is held.
+sub start_held
+{
+	my ($i, $message) = @_;
+	$dtx->proxy($i)->rule(hold => $message);
+	$s = $dtx->session;
+	$s->start($transfer);
+	$dtx->proxy($i)->wait_for('hold');
+	return;
+}
+
 # ----------------------------------------------------------------
 # The reply does not come.
 # ----------------------------------------------------------------
@@ -175,10 +186,7 @@ sub crash_coordinator
 	my ($name, $i, $rule, $balances, %more) = @_;
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	$dtx->proxy($i)->rule(hold => $rule);
-	$s = $dtx->session;
-	$s->start($transfer);
-	$dtx->proxy($i)->wait_for('hold');
+	start_held($i, $rule);
 	$dtx->prepared_is(1, 1, "$name: prepared");
 	$dtx->crash($dtx->coord);
 	eval { $s->close };
@@ -245,10 +253,7 @@ sub human
 	$dtx->balances_are($balances, "$name: it is so");
 	return;
 }
-$dtx->proxy(1)->rule(hold => q{COMMIT PREPARED 'dtx});
-$s = $dtx->session;
-$s->start($transfer);
-$dtx->proxy(1)->wait_for('hold');
+start_held(1, q{COMMIT PREPARED 'dtx});
 $dtx->crash($dtx->coord);
 eval { $s->close };
 lose_held(1);
@@ -260,10 +265,7 @@ human('both crash after the decision', 'commit', '100 10 190');
 # Its transaction id was lost in the crash, and is a stranger's now.
 $dtx->sql($dtx->transfer(60, 2, 1));
 $point->safe_psql('postgres', 'CHECKPOINT; CREATE TABLE strange (i int)');
-$dtx->proxy(2)->rule(hold => $commit);
-$s = $dtx->session;
-$s->start($transfer);
-$dtx->proxy(2)->wait_for('hold');
+start_held(2, $commit);
 $dtx->crash($dtx->coord);
 eval { $s->close };
 $dtx->crash($point);
@@ -274,10 +276,7 @@ $dtx->coord->start;
 human('a stranger has the id', 'rollback', '100 70 130');
 
 # ... in a session that lives: it was not committed.
-$dtx->proxy(2)->rule(hold => $commit);
-$s = $dtx->session;
-$s->start($transfer);
-$dtx->proxy(2)->wait_for('hold');
+start_held(2, $commit);
 $dtx->crash($point);
 $dtx->proxy(2)->clear;
 $point->start;
@@ -288,10 +287,7 @@ $dtx->balances_are('100 70 130', '... rolled back');
 $s->close;
 
 # What looks like a crash may be none: what is in progress may still be ours.
-$dtx->proxy(2)->rule(hold => $commit);
-$s = $dtx->session;
-$s->start($transfer);
-$dtx->proxy(2)->wait_for('hold');
+start_held(2, $commit);
 $dtx->crash($dtx->coord);
 eval { $s->close };
 $point->safe_psql('postgres', q{SELECT pg_stat_reset_shared('bgwriter')});
@@ -345,10 +341,7 @@ $s->close;
 # It fails over: nobody can tell any more what became of it.
 # ----------------------------------------------------------------
 $dtx->sql($dtx->transfer(60, 2, 1));
-$dtx->proxy(1)->rule(hold => q{COMMIT PREPARED 'dtx});
-$s = $dtx->session;
-$s->start($transfer);
-$dtx->proxy(1)->wait_for('hold');
+start_held(1, q{COMMIT PREPARED 'dtx});
 $dtx->crash($dtx->coord);
 eval { $s->close };
 lose_held(1);
@@ -448,10 +441,7 @@ $dtx->sql($dtx->transfer(20, 2, 1));
 # ----------------------------------------------------------------
 # A forged name.
 # ----------------------------------------------------------------
-$dtx->proxy(1)->rule(hold => q{COMMIT PREPARED 'dtx});
-$s = $dtx->session;
-$s->start($transfer);
-$dtx->proxy(1)->wait_for('hold');
+start_held(1, q{COMMIT PREPARED 'dtx});
 ($gid = $dtx->gid(1)) =~ s/^(.*):(\d+):(\d+):([0-9a-f]{16})$/$1:$2:7:$4/;
 $other->safe_psql('postgres', "BEGIN; UPDATE acct SET bal = 7 WHERE id = 2; PREPARE TRANSACTION '$gid'");
 $dtx->proxy(1)->clear;

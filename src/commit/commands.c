@@ -48,6 +48,7 @@ static DtxCommandVerdict other_command(DtxConnection *c, const char *command);
 
 static DtxCommandVerdict swallow(DtxConnection *c);
 static DtxCommandVerdict make_usable(DtxConnection *c);
+static bool is_ended_here(DtxConnection *c);
 static bool is_being_committed(const DtxConnection *c);
 static void refuse_while_committing(const DtxConnection *c);
 static void note_use(DtxParticipant *p, bool writes);
@@ -140,13 +141,7 @@ start_transaction(DtxConnection *c, const char *command)
 static DtxCommandVerdict
 commit_transaction(DtxConnection *c, const char *command)
 {
-	if (c->put_off.start[0] != '\0')
-	{
-		/* Nothing has begun there, whatever is due of an earlier one. */
-		c->put_off.start[0] = '\0';
-		return swallow(c);
-	}
-	if (is_being_committed(c))
+	if (is_ended_here(c))
 		return swallow(c);
 	if (make_usable(c) == DTX_COMMAND_REFUSE)
 		return DTX_COMMAND_REFUSE;
@@ -164,12 +159,7 @@ commit_transaction(DtxConnection *c, const char *command)
 static DtxCommandVerdict
 abort_transaction(DtxConnection *c, const char *command)
 {
-	if (c->put_off.start[0] != '\0')
-	{
-		c->put_off.start[0] = '\0';
-		return swallow(c);
-	}
-	if (is_being_committed(c))
+	if (is_ended_here(c))
 		return swallow(c);
 
 	/* A broken one is closed as soon as postgres_fdw looks at PQstatus(). */
@@ -296,8 +286,8 @@ swallow(DtxConnection *c)
 /*
  * A command is about to be sent: a connection on which no remote transaction has begun
  * has to be waited for if a reply of ours is due on it, and made anew if it is broken.
- * Returns DTX_COMMAND_REFUSE if it can't be used.  Throws on interrupts, and if it can't be made
- * anew.
+ * Returns DTX_COMMAND_REFUSE if it can't be used.  Throws on interrupts, and if it can't
+ * be made anew.
  */
 static DtxCommandVerdict
 make_usable(DtxConnection *c)
@@ -308,7 +298,24 @@ make_usable(DtxConnection *c)
 	return c->wire.broken ? DTX_COMMAND_REFUSE : DTX_COMMAND_SEND;
 }
 
-/* Likewise, or is it known to the coordinator already that it has committed? */
+/*
+ * Does the end of the transaction need no command of postgres_fdw, because its start was
+ * put off (which ends here; whatever is due is of an earlier one), or because it is ours?
+ */
+static bool
+is_ended_here(DtxConnection *c)
+{
+	if (c->put_off.start[0] != '\0')
+	{
+		c->put_off.start[0] = '\0';
+		return true;
+	}
+	return is_being_committed(c);
+}
+
+/*
+ * Is it committed by the coordinator, or is it known already that it has committed?
+ */
 static bool
 is_being_committed(const DtxConnection *c)
 {

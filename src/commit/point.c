@@ -256,7 +256,7 @@ DtxPointDecide(const DtxDecider *decider)
 	DtxParticipant *p = t->point;
 	DtxWire    *wire = &p->connection->wire;
 	DtxWaitEnd	end;
-	bool		timed_out;
+	bool		cancel_pending;
 
 	DTX_FAULT("point-commit-before", wire->conn);
 	CHECK_FOR_INTERRUPTS();
@@ -282,10 +282,10 @@ DtxPointDecide(const DtxDecider *decider)
 			DtxWireBreak(wire, "no reply");
 	}
 
-	/* A request to terminate is not kept waiting; statement_timeout is, see below. */
+	/* A request to terminate is not kept waiting; one to cancel is, see below. */
 	if (ProcDiePending)
 		CHECK_FOR_INTERRUPTS();
-	timed_out = QueryCancelPending;
+	cancel_pending = QueryCancelPending;
 	QueryCancelPending = false;
 	if (p->state == DTX_PARTICIPANT_DECIDING)
 		find_out(decider);
@@ -293,7 +293,7 @@ DtxPointDecide(const DtxDecider *decider)
 		DtxParticipantThrow(p, "commit transaction");
 	Assert(p->state == DTX_PARTICIPANT_DECIDED);
 	HOLD_INTERRUPTS();
-	if (timed_out)
+	if (cancel_pending)
 		QueryCancelPending = InterruptPending = true;	/* after the commit */
 	DtxStatsAdd(DTX_STAT_AT_SERVER, 1);
 	DTX_FAULT("point-decided", wire->conn);

@@ -9,14 +9,15 @@
  * ours.  So this database may be a copy, or restored, and judges right all the same.
  *
  * A visit that lists such a gid leaves it in doubt and enters a question here
- * (DtxDeciderWant).  The server that is to answer is visited at once; any visit of a
- * server that turns out to be that cluster asks all questions that are open.  Then what
- * waits for the answers is tried again.
+ * (DtxDeciderWant).  The server that is to answer is visited at once, and asked all open
+ * questions that it is to answer (is_for()).  Then what waits for the answers is tried
+ * again.
  *
  * Only the cluster itself can answer, and only on the timeline on which the transaction
  * ran: after a failover to a standby that had not received it, the same id is another
- * transaction's; and so it may be after a crash that has lost it (DtxJudgeDecided).  "Committed" is told only by who has also got it on its synchronous
- * standby, if it has one: until then a failover may undo it.
+ * transaction's; and so it may be after a crash that has lost it (DtxJudgeDecided).
+ * "Committed" counts only if its synchronous standby has got it, too, where it has one:
+ * until then a failover may undo it.
  *
  * "Committed" and "aborted" stay as they are, so they are remembered; what is not final is
  * asked again when it is wanted again.
@@ -48,7 +49,7 @@
 /* Questions in one command. */
 #define MAX_QUESTIONS	200
 
-/* Answers that are remembered, before all are forgotten; they can be asked again. */
+/* Questions that are remembered, before those that are not open are forgotten. */
 #define MAX_REMEMBERED	10000
 
 typedef struct Key
@@ -84,7 +85,8 @@ static Question *find(const DtxGid *gid, HASHACTION action);
 static void forget_answered(void);
 static DtxKnownServer *server_to_ask(const Question *q);
 static bool is_for(const Question *q, const DtxVisit *v);
-static bool exists(Oid serverid);
+static DtxKnownServer *named_server(const Question *q);
+static bool named_answers(const Question *q);
 static void tell_if_new(Question *q);
 static void hurry_those_who_wait(const Question *q);
 
@@ -178,6 +180,28 @@ DtxDeciderWant(DtxResolver *r, const DtxGid *gid, bool may_end)
 	r->look = true;
 }
 
+/* The foreign server that the gid names; NULL if it does not exist. */
+static DtxKnownServer *
+named_server(const Question *q)
+{
+	DtxKnownServer *state = hash_search(DtxKnownServers, &q->serverid, HASH_FIND, NULL);
+
+	return state != NULL && state->exists ? state : NULL;
+}
+
+/*
+ * Is that the one to answer?  Not if it was seen to lead to another cluster: it was
+ * changed, or the gid is of another database, where its OID meant another server.
+ */
+static bool
+named_answers(const Question *q)
+{
+	const DtxKnownServer *state = named_server(q);
+
+	return state != NULL &&
+		(state->system_id == 0 || state->system_id == q->key.system_id);
+}
+
 /*
  * The foreign server through which it can be asked: the one through which it ran, or
  * another one that has been seen to lead to the same cluster; NULL: none.
@@ -185,13 +209,11 @@ DtxDeciderWant(DtxResolver *r, const DtxGid *gid, bool may_end)
 static DtxKnownServer *
 server_to_ask(const Question *q)
 {
-	DtxKnownServer *named = hash_search(DtxKnownServers, &q->serverid, HASH_FIND, NULL);
 	HASH_SEQ_STATUS seq;
 	DtxKnownServer *state;
 
-	if (named != NULL && named->exists &&
-		(named->system_id == 0 || named->system_id == q->key.system_id))
-		return named;
+	if (named_answers(q))
+		return named_server(q);
 
 	hash_seq_init(&seq, DtxKnownServers);
 	while ((state = hash_seq_search(&seq)) != NULL)
@@ -202,7 +224,7 @@ server_to_ask(const Question *q)
 			return state;
 		}
 	}
-	return named != NULL && named->exists ? named : NULL;
+	return named_server(q);
 }
 
 /* ----------------------------------------------------------------
@@ -212,23 +234,15 @@ server_to_ask(const Question *q)
 
 /*
  * Is it a question to the cluster of this visit's connection?  The foreign server that the
- * gid names answers; another one that leads to the same cluster only if that does not
- * exist any more.  (What a gid says of a cluster comes from the server itself, which may
- * lie: it is not to make others act.)
+ * gid names answers; another one that leads to the same cluster only if that one cannot.
+ * (What a gid says of a cluster comes from the server itself, which may lie: so the others
+ * only tell, and end no backend.)
  */
 static bool
 is_for(const Question *q, const DtxVisit *v)
 {
 	return v->conn_system_id != 0 && q->key.system_id == v->conn_system_id &&
-		(q->serverid == v->serverid || !exists(q->serverid));
-}
-
-static bool
-exists(Oid serverid)
-{
-	DtxKnownServer *state = hash_search(DtxKnownServers, &serverid, HASH_FIND, NULL);
-
-	return state != NULL && state->exists;
+		(q->serverid == v->serverid || !named_answers(q));
 }
 
 /*
