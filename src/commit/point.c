@@ -61,7 +61,7 @@
 
 /*
  * With a longer round trip to the server that would decide, microseconds, one more of
- * them costs more than what is saved: docs/performance.md has the figures.
+ * them is taken to cost more than what is saved, a flush and two commands.  An estimate.
  */
 #define MAX_ROUND_TRIP_USEC	400
 
@@ -486,8 +486,7 @@ ask_until(const DtxDecider *decider, DtxMoment deadline, Answer *answer,
 
 /*
  * Ask on a new connection; and if the transaction is in progress, and that is ours, end
- * its backend.
- * Throws on interrupts.
+ * its backend.  Throws on interrupts.
  */
 static void
 ask(DtxConnection *c, const DtxDecider *decider, Answer *answer,
