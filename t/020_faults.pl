@@ -4,7 +4,6 @@
 use strict;
 use warnings FATAL => 'all';
 
-use Cwd qw(getcwd);
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use FaultMatrix;
@@ -27,17 +26,15 @@ sub traces
 	return "@found";
 }
 
-my $dir = PostgreSQL::Test::Utils::tempdir();
-my $build = PrivateTree::build(dir => "$dir/normal");
-is(traces("$build/pg_dtx.so"), '',
-	'a normal build has no fault points');
+chomp(my $pkglibdir = `pg_config --pkglibdir`);
+is(traces("$pkglibdir/pg_dtx.so"), '', 'the library that is installed has no fault points');
 
-my $bindir = PrivateTree::make(dir => "$dir/faults", flags => ['FAULTS=1']);
-my $traces = traces("$dir/faults/build/pg_dtx.so");
+$ENV{PATH} = PrivateTree::with_faults() . ":$ENV{PATH}";
+chomp($pkglibdir = `pg_config --pkglibdir`);
+my $traces = traces("$pkglibdir/pg_dtx.so");
 ok((!grep { $traces !~ /\Q$_\E/ } @symbols, @texts),
 	'a build with FAULTS=1 has them');
 
-$ENV{PATH} = "$bindir:$ENV{PATH}";
 my $matrix = FaultMatrix->new;
 my @cases = FaultMatrix::cases();
 $matrix->run(FaultMatrix::sample(10, @cases));

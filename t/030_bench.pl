@@ -3,14 +3,11 @@
 use strict;
 use warnings FATAL => 'all';
 
-use Cwd qw(getcwd);
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Utils;
-use PrivateTree;
 use Test::More;
 
-my $tree = getcwd();
 my $pg_config = $ENV{PG_CONFIG} || 'pg_config';
 chomp(my $bindir = `$pg_config --bindir`);
 my $dir = PostgreSQL::Test::Utils::tempdir_short();
@@ -23,9 +20,8 @@ my $has_gnuplot = !system 'command -v gnuplot >/dev/null';
 	unlike($log, qr/warning:/, 'without warnings');
 }
 
-my $private = PrivateTree::make(dir => "$dir/private");
 local @ENV{qw(PATH ROUNDS DURATION CLIENTS SERVERS DELAYS CASES SAMPLE LOAD)} = (
-	"$private:$bindir:$ENV{PATH}", 1, 1, '2', '2', '1',
+	"$bindir:$ENV{PATH}", 1, 1, '2', '2', '1',
 	'^2 servers, (write|read), (postgres_fdw|pg_dtx|2PC by the application), [0-9]', 1, 1);
 my $output = `perl bench/bench.pl '$dir' 2>&1`;
 is($?, 0, 'the benchmark runs') or diag($output);

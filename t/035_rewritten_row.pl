@@ -11,8 +11,7 @@ use PrivateTree;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my $dir = PostgreSQL::Test::Utils::tempdir();
-$ENV{PATH} = PrivateTree::make(dir => $dir, flags => ['FAULTS=1']) . ":$ENV{PATH}";
+$ENV{PATH} = PrivateTree::with_faults() . ":$ENV{PATH}";
 my $dtx = DtxTest->new(servers => 2, conf => "synchronous_standby_names = ''\npg_dtx.commit_timeout = '5min'\n");
 my $coord = $dtx->coord;
 

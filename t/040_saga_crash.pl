@@ -10,9 +10,9 @@ use PostgreSQL::Test::Utils;
 use PrivateTree;
 use SagaBooks;
 use Test::More;
+use Time::HiRes qw(time);
 
-my $dir = PostgreSQL::Test::Utils::tempdir();
-$ENV{PATH} = PrivateTree::make(dir => $dir, flags => ['FAULTS=1']) . ":$ENV{PATH}";
+$ENV{PATH} = PrivateTree::with_faults() . ":$ENV{PATH}";
 
 # One worker, because each process counts by itself how often a point is reached:
 # on a busy machine the scheduler may start a second one, which goes on with the
@@ -64,9 +64,11 @@ sub outcome
 	return 'completed';
 }
 
+my $waited = 0;
 for my $case (@cases)
 {
 	my ($point, $action, $n, $saga) = @$case;
+	my $begin = time;
 	my $name = "$action at $point, time $n, saga $saga";
 
 	$books->arm("$point:$action:$n");
@@ -96,7 +98,10 @@ for my $case (@cases)
 	{
 		$books->ended($id, outcome(@$case), $name);
 	}
+	$waited += time - $begin if $action eq 'terminate';
 }
+my $terminated = grep { $_->[1] eq 'terminate' } @cases;
+cmp_ok($waited, '<', 5 * $terminated, "$terminated times a worker that had done its work was terminated, and replaced at once");
 
 # A worker that is asked to leave before it has begun a step gives it back: that
 # is no attempt, so steps that may be tried once only are done.

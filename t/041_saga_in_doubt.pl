@@ -10,8 +10,7 @@ use PrivateTree;
 use SagaBooks;
 use Test::More;
 
-my $dir = PostgreSQL::Test::Utils::tempdir();
-$ENV{PATH} = PrivateTree::make(dir => $dir, flags => ['FAULTS=1']) . ":$ENV{PATH}";
+$ENV{PATH} = PrivateTree::with_faults() . ":$ENV{PATH}";
 
 # One worker, because each process counts by itself how often a point is reached
 # (see t/040).

@@ -12,9 +12,7 @@ use PrivateTree;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my $dir = PostgreSQL::Test::Utils::tempdir();
-my $bindir = PrivateTree::make(dir => $dir, flags => ['FAULTS=1']);
-local $ENV{PATH} = "$bindir:$ENV{PATH}";
+local $ENV{PATH} = PrivateTree::with_faults() . ":$ENV{PATH}";
 
 my $dtx = DtxTest->new(
 	servers => 2,

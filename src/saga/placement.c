@@ -41,7 +41,7 @@
 #define ROLE_PAUSE	60000
 
 static DtxRoleState *role_state(DtxScheduler *s, Oid role);
-static void role_died(DtxScheduler *s, Oid role, DtxMoment attached_at);
+static void role_died(DtxScheduler *s, const DtxSagaWorker *worker);
 static bool role_may_connect(DtxScheduler *s, Oid role);
 static int	compare_waiting(const ListCell *a, const ListCell *b);
 static bool start_worker(DtxScheduler *s, Oid role);
@@ -99,7 +99,7 @@ DtxPlacementNoteExits(DtxScheduler *s)
 			continue;
 		}
 		if (!worker->clean)
-			role_died(s, worker->role, worker->attached_at);
+			role_died(s, worker);
 		DtxSagaWorkerRelease(worker);
 		left = true;
 	}
@@ -141,14 +141,17 @@ role_state(DtxScheduler *s, Oid role)
 }
 
 /*
- * A worker has died of its own: when to start another one for its role?
+ * A worker has died of its own: when to start another one for its role?  Pauses grow
+ * only while workers die without having executed a step: a step that kills its worker
+ * has pauses and attempts of its own.
  */
 static void
-role_died(DtxScheduler *s, Oid role, DtxMoment attached_at)
+role_died(DtxScheduler *s, const DtxSagaWorker *worker)
 {
-	DtxRoleState *state = role_state(s, role);
+	DtxRoleState *state = role_state(s, worker->role);
 
-	if (attached_at != 0 && DtxIsDue(attached_at + HEALTHY_AFTER))
+	if (worker->has_worked ||
+		(worker->attached_at != 0 && DtxIsDue(worker->attached_at + HEALTHY_AFTER)))
 		DtxBackoffReset(&state->backoff);
 	DtxBackoffFailed(&state->backoff, DTX_SAGA_ERROR_PAUSE_MIN, DTX_SAGA_ERROR_PAUSE_MAX);
 }

@@ -209,6 +209,9 @@ worker_round(MemoryContext cxt, bool careful, bool *gone)
 			break;
 		}
 		step = DtxStepExecute(step);
+
+		/* If it dies now, that was not because of its start. */
+		DtxWorkerStarted();
 	}
 	return true;
 }

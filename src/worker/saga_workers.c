@@ -48,6 +48,7 @@ DtxSagaWorkerList(DtxSagaWorker *workers, int max)
 		worker->exited = entry->state == DTX_SLOT_EXITED;
 		worker->clean = entry->not_needed || entry->stop;
 		worker->idle = entry->idle;
+		worker->has_worked = entry->started;
 		worker->stop = entry->stop;
 		worker->attached_at = entry->attached_at;
 		worker->pid = entry->pid;

@@ -22,6 +22,7 @@ typedef struct DtxSagaWorker
 	bool		exited;			/* not there any more */
 	bool		clean;			/* if exited: because there was nothing to do? */
 	bool		idle;			/* has nothing to do */
+	bool		has_worked;		/* has executed a step */
 	bool		stop;			/* was asked to leave */
 	DtxMoment	attached_at;	/* there since; 0 if not there yet */
 	pid_t		pid;			/* 0 if not there */

@@ -232,7 +232,8 @@ DtxWorkerTakeWork(void)
 
 /*
  * This worker has had its first look, or failed to, and is going to wait: the
- * launcher may start the next one.  To be called before every wait.
+ * launcher may start the next one.  To be called before every wait.  A worker of sagas
+ * calls it when it has executed a step.
  */
 void
 DtxWorkerStarted(void)

@@ -48,7 +48,8 @@ typedef struct DtxWorkerSlot
 	Oid			role;			/* of a worker of sagas */
 	pid_t		pid;			/* if running */
 	Latch	   *latch;			/* if running */
-	bool		started;		/* has had its first look, and stays */
+	bool		started;		/* has had its first look, and stays; of a worker
+								 * of sagas: has executed a step */
 	bool		work;			/* woken since it last looked */
 	bool		pass;			/* of a resolver: asked for a full pass */
 	bool		stop;			/* asked to leave */

@@ -2,15 +2,20 @@
 # extension built and installed into it.  PostgreSQL finds its files relative to
 # its programs, so the original is neither needed nor changed.
 #
-#	my $bindir = PrivateTree::make(dir => $dir, flags => ['FAULTS=1']);
+#	my $bindir = PrivateTree::make(dir => $dir, flags => ['COPT=-O0']);
 #	$ENV{PATH} = "$bindir:$ENV{PATH}";
+#
+# Tests that need a library with fault points have one together:
+#
+#	$ENV{PATH} = PrivateTree::with_faults() . ":$ENV{PATH}";
 package PrivateTree;
 
 use strict;
 use warnings FATAL => 'all';
 
 use Carp;
-use Cwd qw(getcwd);
+use Cwd qw(abs_path getcwd);
+use Fcntl qw(LOCK_EX);
 use File::Basename qw(basename dirname);
 use File::Copy qw(copy);
 use File::Find;
@@ -106,6 +111,25 @@ sub make
 		"make -C '$build' install with_llvm=no PG_CONFIG='$pg_config' DESTDIR='$root' "
 		  . join(' ', @{ $params{flags} // [] }));
 	return "$root$bindir";
+}
+
+# The directory of the programs of a tree whose library has fault points.  The first
+# test of a run that asks for it makes it, among the files of that run.
+sub with_faults
+{
+	my $dir = abs_path($ENV{TESTDATADIR} || 'tmp_check') . '/with_faults';
+	my $made = "$dir/bindir";
+
+	make_path($dir);
+	open my $lock, '>>', "$dir/lock" or croak "$dir/lock: $!";
+	flock $lock, LOCK_EX or croak "$dir/lock: $!";
+	if (!-e $made)
+	{
+		# (-O0: it is built faster than it runs slower)
+		my $bindir = make(dir => $dir, flags => [ 'FAULTS=1', 'COPT=-O0' ]);
+		symlink $bindir, $made or croak "$made: $!";
+	}
+	return readlink $made;
 }
 
 sub _run
