@@ -219,7 +219,7 @@ for release in $(chosen_releases "${VERSIONS:-}"); do
 	started=$SECONDS
 	status=0
 	chroot_run --bind "$work/source" /source "$release" test "$work/$release.run" \
-		env TESTS="${TESTS:-}" JOBS="${JOBS:-2}" CI="${CI:-}" \
+		env TESTS="${TESTS:-}" JOBS="${JOBS:-}" CI="${CI:-}" \
 		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-180}" \
 		make -C /source test >"$log" 2>&1 || status=1
 	rm -rf "$work/$release.run"

@@ -15,7 +15,7 @@ use TAP::Harness;
 my $work = shift or die "usage: suite.pl DIRECTORY\n";
 my $tree = getcwd();
 my $pg_config = $ENV{PG_CONFIG} || 'pg_config';
-my $jobs = $ENV{JOBS} || 2;
+my $jobs = $ENV{JOBS} || default_jobs();
 my @only = split ' ', ($ENV{TESTS} // '');
 
 chomp(my $bindir = `$pg_config --bindir`);
@@ -23,6 +23,12 @@ chomp(my $pgxs = `$pg_config --pgxs`);
 (my $pg_src = $pgxs) =~ s{/makefiles/[^/]+$}{};
 
 my ($passed, $failed) = (0, 0);
+
+# Files in t/ that take a minute or more.  They come first, so that none of them runs alone
+# in the end.
+my @long = qw(015_hostile_server 020_faults 029_remote_sql 021_chaos 042_saga_workers 044_saga_chaos
+  091_identity 030_bench 034_many_users 047_saga_faulty_input 110_saga_limits);
+
 # lines that say how each suite went, for "make test-matrix"
 my @summary;
 my $interrupted = 0;
@@ -40,6 +46,13 @@ $ENV{PG_TEST_TIMEOUT_DEFAULT} ||= 300;
 
 chomp(my $version = `postgres --version`);
 print "# $version\n";
+
+# Tests mostly wait: two for each processor, eight at most.
+sub default_jobs
+{
+	my $processors = () = slurp('/proc/cpuinfo') =~ /^processor\s*:/mg;
+	return $processors < 1 ? 2 : $processors > 4 ? 8 : 2 * $processors;
+}
 
 sub wanted
 {
@@ -106,6 +119,17 @@ sub run_regress
 	return;
 }
 
+# The place of a file in the order of all: its place in @long, or behind them.
+sub place
+{
+	my $file = shift;
+	for my $i (0 .. $#long)
+	{
+		return $i if $file eq "t/$long[$i].pl";
+	}
+	return scalar @long;
+}
+
 sub run_tap
 {
 	my @files = @_;
@@ -159,7 +183,7 @@ sub run_tap
 
 run_regress('regress', 'REGRESS', 'ISOLATION') if wanted('regress');
 run_regress('isolation', 'ISOLATION', 'REGRESS') if wanted('isolation');
-my @tap = wanted('tap') ? sort glob('t/*.pl') : ();
+my @tap = wanted('tap') ? sort { place($a) <=> place($b) || $a cmp $b } glob('t/*.pl') : ();
 for my $name (@only)
 {
 	push @tap, $name if $name =~ m{^t/.*\.pl$};

@@ -88,6 +88,7 @@ $books->ended($id, 'completed', 'with the resolver');
 # Started by a prepared transaction
 # ----------------------------------------------------------------
 
+$books->dismiss_workers('no workers there');
 workers_are('scheduler', 0, 'nobody there');
 $dtx->sql(q{
 BEGIN;
@@ -297,7 +298,7 @@ is($dtx->sql(q{SELECT string_agg(name || ' ' || n, ', ' ORDER BY name) FROM (SEL
 # A role finds room at a server though workers of another one wait there, and goes on
 # when they do not leave.
 setting('pg_dtx.saga_workers', 4);
-workers_are('worker', 0, 'nobody there');
+$books->dismiss_workers('nobody there');
 $dtx->sql(q{
 SELECT dtx.define_saga('there', dtx.step('there', server => 's2', execute => $$UPDATE acct SET bal = bal WHERE id = 1$$));
 SELECT dtx.define_saga('there_and_here', dtx.step('there', server => 's2', execute => $$UPDATE acct SET bal = bal WHERE id = 1$$, max_attempts => 1000, backoff => '20 ms'),
@@ -318,6 +319,7 @@ is($books->state($id), 'completed', 'it goes on when the server does');
 $dtx->poll($coord, q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}, 2,
 	'... while those of the first one are busy elsewhere');
 $here->close;
+$dtx->poll($coord, q{SELECT count(*) FROM dtx.sagas WHERE name = 'there_and_here' AND finished_at IS NULL}, 0, '... and end');
 
 # Two-phase commit is not for a role to switch off.
 $dtx->sql(q{ALTER ROLE r3 SET pg_dtx.two_phase_commit = off;
@@ -325,7 +327,7 @@ SELECT dtx.define_saga('both', dtx.step('both', ARRAY[
 	dtx.statement('s1', $$UPDATE acct SET bal = bal WHERE id = 1$$),
 	dtx.statement('s2', $$UPDATE acct SET bal = bal WHERE id = 1$$)]));
 SELECT dtx.grant_saga_definition('both', 'r3')});
-workers_are('worker', 0, 'nobody there, again');
+$books->dismiss_workers('nobody there, again');
 my $prepares = $dtx->sql('SELECT two_phase FROM dtx.stat');
 $id = $dtx->sql(q{SET ROLE r3; SELECT dtx.start_saga('both')});
 is($books->state($id), 'completed', 'a saga of a role without two-phase commit');
@@ -344,7 +346,7 @@ SELECT dtx.define_saga('lazy',
 	dtx.step('a', execute => $$INSERT INTO who VALUES (2, current_user)$$),
 	dtx.step('b', execute => $$SELECT pg_advisory_xact_lock(4711)$$, max_attempts => 1));
 SELECT dtx.grant_saga_definition('lazy', 'r1')});
-workers_are('worker', 0, 'nobody there, once more');
+$books->dismiss_workers('nobody there, once more');
 $lock = $dtx->session;
 $lock->run('SELECT pg_advisory_lock(l) FROM unnest(ARRAY[4711, 4713]) l');
 $id = $dtx->sql(q{SET ROLE r1; SELECT dtx.start_saga('lazy')});

@@ -64,8 +64,10 @@ sub list
 my @info = ('me', 'db', 'false', 'true', 'true', '10', '0', '1000', '1', 'false');
 my $resolver = qr/pg_prepared_xacts/;
 
-# An answer that never ends: the connection decides when it is over.
-sub endless { my $chunk = shift; return sub { return $chunk; }; }
+# An answer that never ends: the connection decides when it is over.  Not as fast as
+# possible, because one that has to be stopped after 30 seconds would keep two processors
+# busy for that time; but 10 MB a second and more.
+sub endless { my $chunk = shift; return sub { usleep(5_000); return $chunk; }; }
 
 my %modes = (
 	'polite' => [ qr/^(?!)/ ],
@@ -85,9 +87,9 @@ my %modes = (
 	'bad sqlstate' => [ $resolver, sub { return failure("'\\", 'strange') . ready() } ],
 	'huge row' => [ $resolver, sub { return columns('a') . 'D' . pack('N', 900_000_000) . pack('n', 1) . pack('N', 899_999_990), endless('x' x 65536) } ],
 	'endless rows' => [ $resolver, sub { return columns('a') , endless(row('x' x 1000) x 50) } ],
-	'endless gids' => [ $resolver, sub { return list(\@info, []) . columns('gid', 'owner', 'database', 'transaction'), endless(row('dtx:x', 'a', 'b', '1') x 500) } ],
+	'endless gids' => [ $resolver, sub { return list(\@info, []) . columns('gid', 'owner', 'database', 'transaction'), endless(row('dtx:x', 'a', 'b', '1') x 1500) } ],
 	'endless notices' => [ $resolver, sub { return endless(notice('n' x 1000) x 50) } ],
-	'endless parameters' => [ $resolver, sub { return endless(message('S', "x\0y\0") x 500) } ],
+	'endless parameters' => [ $resolver, sub { return endless(message('S', "x\0y\0") x 5000) } ],
 	'endless columns' => [ $resolver, sub { return columns(map { 'c' x 60 } 1 .. 1600) x 3 . ready() } ],
 	'copy out' => [ $resolver, sub { return message('H', pack('Cn', 0, 0)), endless(message('d', 'x' x 1000) x 20) } ],
 	'copy in' => [ $resolver, sub { return message('G', pack('Cn', 0, 0)) } ],

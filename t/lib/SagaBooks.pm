@@ -152,6 +152,19 @@ sub state
 	return $state;
 }
 
+# Workers of sagas stay for ten seconds when there is nothing to do.  From now on those
+# that have been there are not; there must be nothing that others would come for.
+sub dismiss_workers
+{
+	my ($self, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $dtx = $self->{dtx};
+	my $workers = q{FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker'};
+
+	$dtx->sql("SELECT pg_terminate_backend(pid) $workers");
+	return $dtx->poll($dtx->coord, "SELECT count(*) $workers", 0, $name);
+}
+
 # What a saga has done on each node, and how often.
 sub lines
 {
