@@ -360,8 +360,7 @@ PQgetResult(PGconn *conn)
 		return NULL;
 	if (DtxReadingIsRemoteSql(c))
 	{
-		DtxWirePump(&c->wire);
-		if (DtxReadingIsRemoteSql(c))
+		if (DtxReadingRemoteSqlIsBusy(c))
 			DtxWireBreak(&c->wire, "no reply");
 		return NULL;
 	}
@@ -385,10 +384,7 @@ PQisBusy(PGconn *conn)
 	if (DtxWireExpects(&c->wire, DTX_REPLY_MADE) || !DtxReadingHasReply(c))
 		return 0;
 	if (DtxReadingIsRemoteSql(c))
-	{
-		DtxWirePump(&c->wire);
-		return DtxReadingIsRemoteSql(c);
-	}
+		return DtxReadingRemoteSqlIsBusy(c);
 	return DtxReadingIsBusy(c);
 }
 

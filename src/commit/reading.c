@@ -108,6 +108,22 @@ DtxReadingIsRemoteSql(const DtxConnection *c)
 }
 
 /*
+ * postgres_fdw's cleanup has to get a connection out of remote SQL (DtxReadingIsRemoteSql).
+ * Are results still due?  Does not wait.
+ *
+ * A backend that is terminated passes no PG_CATCH(), so they may be those that exec/run.c
+ * was reading.
+ */
+bool
+DtxReadingRemoteSqlIsBusy(DtxConnection *c)
+{
+	if (!IsTransactionState())
+		DtxWireDropReplies(&c->wire);
+	DtxWirePump(&c->wire);
+	return DtxReadingIsRemoteSql(c);
+}
+
+/*
  * A value that dtx.query() receives may need a function that uses the very
  * connection on which it is received, say in a check constraint of a domain.
  */

@@ -15,6 +15,7 @@ extern bool DtxReadingIsBusy(DtxConnection *c);
 extern bool DtxReadingHasReply(const DtxConnection *c);
 extern bool DtxReadingQuestionIsDue(const DtxConnection *c);
 extern bool DtxReadingIsRemoteSql(const DtxConnection *c);
+extern bool DtxReadingRemoteSqlIsBusy(DtxConnection *c);
 extern void DtxReadingCheckNoRemoteSql(const DtxConnection *c);
 
 #endif							/* PG_DTX_READING_H */
