@@ -140,14 +140,14 @@ SKIP:
 {
 	skip 'no /proc', 9 unless memory($s->pid);
 	skip 'a sanitizer keeps what is freed', 9 if $ENV{DTX_CHECKER};
-	my $rows = 'SELECT i, repeat(md5(i::text), 6) AS t FROM generate_series(1, 1000000) i';
-	my $small = $rows =~ s/1000000/10/r;
+	my $rows = 'SELECT i, repeat(md5(i::text), 6) AS t FROM generate_series(1, 500000) i';
+	my $small = $rows =~ s/500000/10/r;
 	my $query = sub { "SELECT count(*), max(length(t)) FROM dtx.query('s1', \$\$$_[0]\$\$) AS t(i int, t text)" };
 	$s->run($query->($small));
 
 	# Always as the first command of a remote transaction, and not; alone, and
 	# behind others; by both protocols' ways to begin.
-	cmp_ok(peak($query->($rows)), '<', 40_000, 'a million rows: as the first command');
+	cmp_ok(peak($query->($rows)), '<', 40_000, 'half a million rows: as the first command');
 	cmp_ok(peak("BEGIN; SELECT * FROM acct1; SAVEPOINT a; " . $query->($rows) . '; COMMIT'), '<', 40_000, '... in a savepoint');
 	cmp_ok(peak($query->("SELECT 1; CREATE TEMP TABLE x (); DROP TABLE x; $rows")), '<', 40_000, '... behind other statements');
 	cmp_ok(peak("SELECT count(*) FROM dtx.query_json('s1', \$\$$rows\$\$) AS j"), '<', 40_000, '... as JSON');
