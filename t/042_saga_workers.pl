@@ -476,7 +476,7 @@ $dtx->sql(q{SELECT dtx.start_saga('mail')});
 is($books->state($sleeper), 'completed', 'the original has gone on');
 is($dtx->p(1)->safe_psql('postgres', 'SELECT count(*) FROM saga_log WHERE saga = 5000'), 1, '... once');
 $dtx->sql('DROP DATABASE copy');
-$dtx->sql(q{SELECT dtx.force_saga(id, 'compensated', 'test') FROM dtx.sagas WHERE name = 'mail'});
+$books->force('compensated', q{name = 'mail'});
 
 $log = -s $coord->logfile;
 $dtx->sql(q{SELECT dtx.define_saga('hang', dtx.step('s', execute => $$SELECT pg_sleep(600)$$))});
@@ -487,7 +487,7 @@ my ($status, undef, $stderr) = $coord->psql('postgres', 'DROP EXTENSION pg_dtx C
 isnt($status, 0, 'DROP EXTENSION is refused while a saga has not ended');
 like($stderr, qr/cannot drop the sagas of "pg_dtx"\n.*DETAIL:  Some have not ended.*HINT:  .*dtx\.force_saga/s, '... and why');
 is($dtx->sql("SELECT state FROM dtx.sagas WHERE id = $id"), 'running', '... and it is all there');
-$dtx->sql(q{SELECT dtx.force_saga(id, 'compensated', 'test') FROM dtx.sagas WHERE finished_at IS NULL});
+$books->force('compensated', 'true');
 $dtx->sql('DROP EXTENSION pg_dtx CASCADE');
 $dtx->sql(q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker'});
 workers_are('worker', 0, 'extension dropped: no workers');

@@ -302,7 +302,7 @@ is($dtx->sql(q{SELECT count(*) FROM dtx.saga_history h JOIN dtx.sagas s ON s.id 
 WHERE s.role = 'mallory' AND s.name LIKE 'a query%' AND s.finished_at IS NULL AND h.outcome IN ('failed', 'lost')}), 0, '... and counts no attempt');
 is($dtx->sql(q{SELECT max(attempts) FROM dtx.saga_steps p JOIN dtx.sagas s ON s.id = p.saga WHERE s.role = 'mallory' AND s.finished_at IS NULL}), 1,
 	'... so it is the first one again');
-$dtx->sql(q{SELECT count(dtx.force_saga(id, 'completed', 'test')) FROM dtx.sagas WHERE finished_at IS NULL});
+$books->force('completed', 'true');
 $dtx->poll($coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker' AND state = 'active'}, 0, 'all are stopped');
 
 # Many steps, none of which takes long, do not hold up other roles either, whichever comes
@@ -318,7 +318,7 @@ for my $pair ([qw(mallory bob)], [qw(bob mallory)])
 	is($books->state(start($one, 'in between')), 'completed', "... and then for $one");
 	cmp_ok($dtx->sql(qq{SELECT count(*) FROM dtx.sagas WHERE role = '$many' AND finished_at IS NULL}), '>', 100,
 		'... though it has much to do still');
-	$dtx->sql(q{SELECT count(dtx.force_saga(id, 'completed', 'test')) FROM dtx.sagas WHERE finished_at IS NULL});
+	$books->force('completed', 'true');
 }
 
 # With the fewest workers that there may be room with
@@ -328,7 +328,7 @@ $dtx->sql(q{SET ROLE mallory; SELECT count(dtx.start_saga('a query')) FROM gener
 workers('mallory', 1, 'two workers: one role has one of them');
 is($books->state(start('bob', 'quick')), 'completed', '... and another role the other one');
 workers('mallory', 1, '... without disturbing the first one');
-$dtx->sql(q{SELECT count(dtx.force_saga(id, 'completed', 'test')) FROM dtx.sagas WHERE finished_at IS NULL});
+$books->force('completed', 'true');
 $books->balanced('at last');
 
 done_testing();

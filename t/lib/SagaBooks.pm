@@ -152,6 +152,29 @@ sub state
 	return $state;
 }
 
+# End all sagas of some rows of dtx.sagas by force, of which some may come to their end by
+# themselves meanwhile.
+sub force
+{
+	my ($self, $state, $condition) = @_;
+
+	$self->{dtx}->sql(qq{
+DO \$do\$
+DECLARE
+	saga bigint;
+BEGIN
+	FOR saga IN SELECT id FROM dtx.sagas WHERE finished_at IS NULL AND $condition LOOP
+		BEGIN
+			PERFORM dtx.force_saga(saga, '$state', 'test');
+		EXCEPTION WHEN object_not_in_prerequisite_state THEN
+			NULL;
+		END;
+	END LOOP;
+END
+\$do\$});
+	return;
+}
+
 # Workers of sagas stay for ten seconds when there is nothing to do.  From now on those
 # that have been there are not; there must be nothing that others would come for.
 sub dismiss_workers
