@@ -53,6 +53,16 @@ OBJS = \
 	src/commit/standby.o \
 	src/commit/statement.o \
 	src/commit/transaction.o \
+	src/deadlock/ask.o \
+	src/deadlock/describe.o \
+	src/deadlock/detector.o \
+	src/deadlock/graph.o \
+	src/deadlock/here.o \
+	src/deadlock/look.o \
+	src/deadlock/owners.o \
+	src/deadlock/questions.o \
+	src/deadlock/search.o \
+	src/deadlock/waits_log.o \
 	src/exec/api.o \
 	src/exec/rows.o \
 	src/exec/run.o \
@@ -68,6 +78,7 @@ OBJS = \
 	src/net/remote_set.o \
 	src/net/remote_wait.o \
 	src/net/route.o \
+	src/net/session_mark.o \
 	src/net/target.o \
 	src/net/text.o \
 	src/net/wait_set.o \
@@ -112,6 +123,7 @@ OBJS = \
 	src/sql/force.o \
 	src/sql/guards.o \
 	src/sql/identity_functions.o \
+	src/sql/lock_waits.o \
 	src/sql/self_test.o \
 	src/sql/server_changes.o \
 	src/sql/stat.o \
@@ -126,6 +138,7 @@ OBJS = \
 	src/state/identity.o \
 	src/state/in_doubt.o \
 	src/state/tables.o \
+	src/state/waits.o \
 	src/worker/drop_guard.o \
 	src/worker/jobs.o \
 	src/worker/launcher.o \

@@ -203,6 +203,7 @@ CREATE OR REPLACE FUNCTION dtx_internal.stat(
   OUT resolved_rollback bigint,
   OUT forced bigint,
   OUT passes bigint,
+  OUT deadlocks bigint,
   OUT not_remembered bigint,
   OUT prepare_time double precision,
   OUT commit_time double precision,
@@ -215,7 +216,7 @@ COMMENT ON FUNCTION dtx_internal.stat() IS 'internal: the row of dtx.stat';
 
 CREATE OR REPLACE VIEW dtx.stat AS
   SELECT s.one_phase, s.two_phase, s.decided_by_server, s.prepared, s.prepare_failed, s.unprotected, s.handed_over,
-         s.resolved_commit, s.resolved_rollback, s.forced, s.passes, s.not_remembered,
+         s.resolved_commit, s.resolved_rollback, s.forced, s.passes, s.deadlocks, s.not_remembered,
          s.prepare_time, s.commit_time, s.stats_reset
     FROM dtx_internal.stat() AS s;
 
@@ -243,6 +244,8 @@ COMMENT ON COLUMN dtx.stat.forced IS
   'calls of dtx.force_in_doubt() that succeeded';
 COMMENT ON COLUMN dtx.stat.passes IS
   'full passes of the resolvers over their servers';
+COMMENT ON COLUMN dtx.stat.deadlocks IS
+  'deadlocks between servers that were ended with an error of one session';
 COMMENT ON COLUMN dtx.stat.not_remembered IS
   'times that a prepared foreign transaction in doubt was not remembered because pg_dtx.max_in_doubt was reached, since the server started; each full pass finds, and counts, it again';
 COMMENT ON COLUMN dtx.stat.prepare_time IS
@@ -251,3 +254,46 @@ COMMENT ON COLUMN dtx.stat.commit_time IS
   'time spent waiting in phase two, milliseconds';
 COMMENT ON COLUMN dtx.stat.stats_reset IS
   'since when the counters count';
+
+CREATE OR REPLACE FUNCTION dtx_internal.lock_waits(
+  OUT pid integer,
+  OUT server name,
+  OUT remote_pid integer,
+  OUT lock text,
+  OUT since timestamptz,
+  OUT blocked_by_pid integer,
+  OUT blocked_by text,
+  OUT gid text
+) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_sql_lock_waits'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 10;
+
+COMMENT ON FUNCTION dtx_internal.lock_waits() IS
+  'internal: rows of dtx.lock_waits; asks the servers on which a waiting session of this server has a session';
+
+CREATE OR REPLACE VIEW dtx.lock_waits AS
+  SELECT w.pid, w.server, w.remote_pid, w.lock, w.since, w.blocked_by_pid, w.blocked_by, w.gid,
+         (SELECT pg_catalog.min(d.since) FROM dtx_internal.in_doubt() AS d
+           WHERE d.gid OPERATOR(pg_catalog.=) w.gid) AS in_doubt_since
+    FROM dtx_internal.lock_waits() AS w;
+
+COMMENT ON VIEW dtx.lock_waits IS
+  'who waits for whom, on all servers on which a waiting session of this server has a session, and here; asks the servers when it is read, for half a second at most; what they do not tell in time is missing. For members of pg_monitor';
+COMMENT ON COLUMN dtx.lock_waits.pid IS
+  'process of this server that waits; null if it is one of another server';
+COMMENT ON COLUMN dtx.lock_waits.server IS
+  'foreign server on which it waits; null: here';
+COMMENT ON COLUMN dtx.lock_waits.remote_pid IS
+  'process there; null: it waits here';
+COMMENT ON COLUMN dtx.lock_waits.lock IS
+  'what it waits for; null if the server does not tell';
+COMMENT ON COLUMN dtx.lock_waits.since IS
+  'when the session began to wait for the server; null if it is not a session of this server, or waits here';
+COMMENT ON COLUMN dtx.lock_waits.blocked_by_pid IS
+  'process of this server that is in the way; null if it is none of this server';
+COMMENT ON COLUMN dtx.lock_waits.blocked_by IS
+  'what is in the way, in words';
+COMMENT ON COLUMN dtx.lock_waits.gid IS
+  'name of the prepared transaction that is in the way; null if it is none';
+COMMENT ON COLUMN dtx.lock_waits.in_doubt_since IS
+  'since when that is in doubt; null if it is not';

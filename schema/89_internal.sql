@@ -32,6 +32,7 @@ GRANT EXECUTE ON FUNCTION dtx_internal.saga_place(text, name[], interval, text) 
 -- The same for members of pg_monitor.
 GRANT EXECUTE ON FUNCTION dtx_internal.servers() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION dtx_internal.stat() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION dtx_internal.lock_waits() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION dtx_internal.stat_since_last_call() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION dtx_internal.boot_id() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION dtx_internal.age(timestamptz) TO pg_monitor;

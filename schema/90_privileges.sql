@@ -63,6 +63,8 @@ REVOKE ALL ON dtx.servers FROM PUBLIC;
 GRANT SELECT ON dtx.servers TO pg_monitor;
 REVOKE ALL ON dtx.stat FROM PUBLIC;
 GRANT SELECT ON dtx.stat TO pg_monitor;
+REVOKE ALL ON dtx.lock_waits FROM PUBLIC;
+GRANT SELECT ON dtx.lock_waits TO pg_monitor;
 REVOKE ALL ON dtx.damage FROM PUBLIC;
 GRANT SELECT ON dtx.damage TO pg_monitor;
 REVOKE ALL ON dtx.forced FROM PUBLIC;

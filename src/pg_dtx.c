@@ -28,6 +28,7 @@
 #include "state/boot.h"
 #include "state/decision_map.h"
 #include "state/in_doubt.h"
+#include "state/waits.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
@@ -96,6 +97,7 @@ dtx_shmem_request(void)
 	RequestAddinShmemSpace(DtxStatsShmemSize());
 	RequestAddinShmemSpace(DtxIdentityShmemSize());
 	RequestAddinShmemSpace(DtxActivityShmemSize());
+	RequestAddinShmemSpace(DtxWaitsShmemSize());
 	RequestAddinShmemSpace(DtxDecisionMapShmemSize());
 	RequestAddinShmemSpace(DtxInDoubtShmemSize());
 	RequestAddinShmemSpace(DtxDropGuardShmemSize());
@@ -114,6 +116,7 @@ dtx_shmem_startup(void)
 	DtxStatsShmemInit();
 	DtxIdentityShmemInit();
 	DtxActivityShmemInit();
+	DtxWaitsShmemInit();
 	DtxDecisionMapShmemInit();
 	DtxInDoubtShmemInit();
 	DtxDropGuardShmemInit();

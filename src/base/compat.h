@@ -195,6 +195,13 @@ DtxRelationLockedByMe(Oid relid, LOCKMODE mode)
 #define DtxConnectionUsedGssapi(conn)	((void) (conn), false)
 #endif
 
+/* The number by which a process, or a prepared transaction, has its locks. */
+#if PG_VERSION_NUM >= 170000
+#define DtxLockInstanceLxid(instance)	((instance)->vxid.localTransactionId)
+#else
+#define DtxLockInstanceLxid(instance)	((instance)->lxid)
+#endif
+
 /* Ownership of a database: one function for all kinds of objects since 16. */
 #if PG_VERSION_NUM >= 160000
 #define DtxDatabaseOwnercheck(dbid, roleid) \

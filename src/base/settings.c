@@ -28,6 +28,7 @@ bool		dtx_resolver = true;
 char	   *dtx_resolver_role = NULL;
 char	   *dtx_resolver_require_auth = NULL;
 bool		dtx_wait_for_standby = true;
+bool		dtx_deadlock_detection = true;
 int			dtx_max_in_doubt = 10000;
 int			dtx_saga_workers = 3;
 int			dtx_saga_step_timeout = 5 * 60 * 1000;
@@ -128,6 +129,11 @@ DtxSettingsDefine(void)
 							 "Makes servers commit only what the coordinator's synchronous standby knows to be decided.",
 							 "When off, a COMMIT whose wait for the standby was canceled is sent to the servers at once, and a failover may leave it committed on some of them only.",
 							 &dtx_wait_for_standby, true,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("pg_dtx.deadlock_detection",
+							 "Enables finding and ending deadlocks between servers.",
+							 "A session that has waited for a server for \"deadlock_timeout\" is looked at.",
+							 &dtx_deadlock_detection, true,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_dtx.max_in_doubt",
 							"Sets the maximum number of prepared transactions in doubt that shared memory has room for.",

@@ -38,6 +38,7 @@ extern bool dtx_resolver;
 extern char *dtx_resolver_role; /* local role, or "" */
 extern char *dtx_resolver_require_auth; /* as libpq's option, or "" */
 extern bool dtx_wait_for_standby;
+extern bool dtx_deadlock_detection;
 extern int	dtx_max_in_doubt;	/* entries */
 extern int	dtx_saga_workers;	/* per database, 0: sagas do not run */
 extern int	dtx_saga_step_timeout;	/* milliseconds, 0: none */

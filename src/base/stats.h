@@ -22,6 +22,7 @@ typedef enum DtxCounter
 	DTX_STAT_RESOLVED_ROLLBACK, /* in doubt, rolled back by a resolver */
 	DTX_STAT_FORCED,			/* finished by dtx.force_in_doubt() */
 	DTX_STAT_PASSES,			/* full passes of the resolvers */
+	DTX_STAT_DEADLOCKS,			/* between servers, broken */
 	DTX_STAT_UNPROTECTED,		/* transactions that were not committed
 								 * atomically */
 	DTX_STAT_PREPARE_USEC,		/* time in phase one, microseconds */

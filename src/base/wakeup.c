@@ -14,15 +14,18 @@
 
 static DtxWakeupCallback wake_resolver = NULL;
 static DtxWakeupCallback ask_pass = NULL;
+static DtxWakeupCallback wake_detector = NULL;
 
 /*
  * By worker/wake.c, before the server accepts connections; backends inherit it.
  */
 void
-DtxWakeupRegister(DtxWakeupCallback resolver, DtxWakeupCallback pass)
+DtxWakeupRegister(DtxWakeupCallback resolver, DtxWakeupCallback pass,
+				  DtxWakeupCallback detector)
 {
 	wake_resolver = resolver;
 	ask_pass = pass;
+	wake_detector = detector;
 }
 
 /*
@@ -43,4 +46,14 @@ DtxWakeupPass(Oid dbid)
 {
 	if (ask_pass != NULL)
 		ask_pass(dbid);
+}
+
+/*
+ * See DtxLauncherWakeDetector().  Never throws.
+ */
+void
+DtxWakeupDetector(Oid dbid)
+{
+	if (wake_detector != NULL)
+		wake_detector(dbid);
 }

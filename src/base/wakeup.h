@@ -10,8 +10,10 @@
 
 typedef void (*DtxWakeupCallback) (Oid dbid);
 
-extern void DtxWakeupRegister(DtxWakeupCallback resolver, DtxWakeupCallback pass);
+extern void DtxWakeupRegister(DtxWakeupCallback resolver, DtxWakeupCallback pass,
+							  DtxWakeupCallback detector);
 extern void DtxWakeupResolver(Oid dbid);
 extern void DtxWakeupPass(Oid dbid);
+extern void DtxWakeupDetector(Oid dbid);
 
 #endif							/* PG_DTX_WAKEUP_H */

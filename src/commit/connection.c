@@ -24,6 +24,7 @@
 #include "net/wait_set.h"
 #include "net/wire.h"
 #include "net/wire_wait.h"
+#include "state/waits.h"
 #include "storage/fd.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -144,6 +145,7 @@ DtxConnectionDestroy(DtxConnection *c)
 	{
 		hash_search(connections, &c->wire.conn, HASH_REMOVE, NULL);
 		DtxWaitSetForget(c->wire.serial);
+		DtxWaitsDropSession(c->wire.serial);
 		DtxWireDetach(&c->wire);
 	}
 	DtxStatementForgetAll(&c->statements);
@@ -250,6 +252,30 @@ DtxConnectionIdentify(DtxConnection *c)
 	DtxEndpointIdentify(&c->endpoint, mapping_in_use);
 }
 
+/*
+ * Others can see from now on which server a connection leads to, and through which of its
+ * processes, as far as both is known, and its hash was asked for (state/waits).  Does not
+ * throw.
+ */
+void
+DtxConnectionShow(DtxConnection *c)
+{
+	DtxWaitSession session = {
+		.serial = c->wire.serial,
+		.instance = c->endpoint.instance,
+		.pid = c->endpoint.pid,
+		.serverid = c->endpoint.serverid,
+		.umid = c->endpoint.umid,
+		.endpoint = c->endpoint.hash
+	};
+
+	if (c->shown == c->wire.serial || !DtxEndpointIsKnown(&c->endpoint) ||
+		c->endpoint.pid == 0 || c->endpoint.hash == 0)
+		return;
+	DtxWaitsAddSession(&session);
+	c->shown = c->wire.serial;
+}
+
 static bool
 mapping_in_use(Oid umid)
 {
@@ -348,6 +374,7 @@ static void
 cluster_complete(void *owner, PGresult *last, const char *lost)
 {
 	PQclear(last);
+	DtxConnectionShow((DtxConnection *) owner);
 }
 
 /*
@@ -464,6 +491,7 @@ DtxConnectionRenew(DtxConnection *c, DtxMoment deadline)
 	c->cluster_asked = false;
 	DtxConnectionForgetQuestion(c, false);
 	DtxEndpointForgetAnswer(&c->endpoint);
+	DtxWaitsDropSession(c->wire.serial);
 
 	if (!DtxWireReconnect(&c->wire, deadline, DtxConnectionWaitEvent()))
 		return false;

@@ -30,6 +30,8 @@ typedef struct DtxConnection
 								 * transaction, as one text, or NULL */
 	uint64		transactions;	/* remote transactions that have begun on it */
 	DtxMoment	last_start;		/* when the last one did, or it was made */
+	uint64		shown;			/* serial of the wire when others were last told
+								 * of it (DtxConnectionShow) */
 	bool		extension_seen; /* was the extension there when it was made,
 								 * or last used? */
 	bool		cluster_asked;	/* was it asked which cluster it leads to? */
@@ -54,6 +56,7 @@ extern int	DtxConnectionCount(void);
 
 extern void DtxConnectionNoteSetup(DtxConnection *c, const char *command);
 extern void DtxConnectionIdentify(DtxConnection *c);
+extern void DtxConnectionShow(DtxConnection *c);
 extern void DtxConnectionAskCluster(DtxConnection *c);
 extern bool DtxConnectionHasQuestion(const DtxConnection *c);
 extern bool DtxConnectionWantsQuestion(const DtxConnection *c);

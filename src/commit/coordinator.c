@@ -52,10 +52,12 @@
 #include "commit/transaction.h"
 #include "libpq-fe.h"
 #include "miscadmin.h"
+#include "net/session_mark.h"
 #include "net/wait_set.h"
 #include "net/wire.h"
 #include "state/activity.h"
 #include "state/tables.h"
+#include "state/waits.h"
 #include "storage/ipc.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -91,6 +93,7 @@ DtxCoordinatorPrepareBackend(void)
 	if (done)
 		return;
 
+	DtxWaitsPrepareBackend(DtxSessionMark());
 	(void) DtxConnectionWaitEvent();
 	(void) DtxPrepareWaitEvent();
 	DtxPhaseTwoPrepareBackend();

@@ -17,6 +17,7 @@
 #include "access/table.h"
 #include "base/gid.h"
 #include "base/guarded.h"
+#include "base/settings.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
 #include "commit/endpoint.h"
@@ -24,9 +25,11 @@
 #include "libpq-fe.h"
 #include "miscadmin.h"
 #include "net/protocol.h"
+#include "net/session_mark.h"
 #include "net/target.h"
 #include "net/wrapper.h"
 #include "nodes/pg_list.h"
+#include "state/waits.h"
 #include "utils/memutils.h"
 #include "utils/palloc.h"
 #include "utils/rel.h"
@@ -40,7 +43,8 @@
 	" THEN 0::pg_catalog.oid ELSE" \
 	" pg_catalog.quote_ident(current_user)::pg_catalog.regrole::pg_catalog.oid END, " \
 	SETTING "('statement_timeout') OPERATOR(pg_catalog.<>) '0' OR " \
-	SETTING "('client_min_messages') OPERATOR(pg_catalog.=) 'error'; "
+	SETTING "('client_min_messages') OPERATOR(pg_catalog.=) 'error', " \
+	DTX_SESSION
 
 static void forget_parameters(DtxConnectionEndpoint *e);
 static bool options_match(const DtxConnectionEndpoint *e, List *server_options,
@@ -313,13 +317,24 @@ DtxEndpointHash(DtxConnectionEndpoint *e, uint64 coordinator_id)
  * A question to a session without a transaction: what the session is like, see
  * DtxParticipantPrepare(), which cluster it leads to, and which timeline that is on.  A
  * foreign server may be made to lead elsewhere later, and what is not seen there
- * proves nothing.  A server that does not tell (privileges) stays unknown.
+ * proves nothing.  A server that does not tell (privileges) stays unknown.  The result is
+ * good until the next call.
  */
 const char *
 DtxEndpointQuestion(const PGconn *conn)
 {
-	return PQserverVersion(conn) >= 100000 ?
-		ASK_SESSION DTX_IDENTIFY : ASK_SESSION DTX_IDENTIFY_OLD;
+	static char question[2048];
+	char		mark[128] = "NULL";
+	int			len PG_USED_FOR_ASSERTS_ONLY;
+
+	/* By which others know the session; not to be waited for. */
+	if (dtx_deadlock_detection)
+		snprintf(mark, sizeof(mark), "pg_catalog.pg_try_advisory_lock_shared("
+				 DTX_SESSION_MARK_CLASS ", %d)", (int) DtxSessionMark());
+	len = snprintf(question, sizeof(question), ASK_SESSION ", %s; %s", mark,
+				   PQserverVersion(conn) >= 100000 ? DTX_IDENTIFY : DTX_IDENTIFY_OLD);
+	Assert(len < sizeof(question));
+	return question;
 }
 
 /*
@@ -328,11 +343,14 @@ DtxEndpointQuestion(const PGconn *conn)
 void
 DtxEndpointTakeAnswer(DtxConnectionEndpoint *e, const PGresult *result)
 {
-	if (is_row(result, 2))
+	if (is_row(result, 6))
 	{
 		e->default_role = (Oid) DtxNumberParse(PQgetvalue(result, 0, 0),
 											   PG_UINT32_MAX);
 		e->cautious = PQgetvalue(result, 0, 1)[0] == 't';
+		e->pid = (int) DtxNumberParse(PQgetvalue(result, 0, 2), PG_INT32_MAX);
+		e->instance = DtxInstance(DtxNumberParse(PQgetvalue(result, 0, 3), PG_INT64_MAX),
+								  DtxNumberParse(PQgetvalue(result, 0, 4), PG_UINT16_MAX));
 	}
 	else if (is_row(result, 3))
 	{
@@ -349,7 +367,8 @@ DtxEndpointTakeAnswer(DtxConnectionEndpoint *e, const PGresult *result)
 void
 DtxEndpointForgetAnswer(DtxConnectionEndpoint *e)
 {
-	e->system_id = e->timeline = e->run = 0;
+	e->system_id = e->timeline = e->run = e->instance = 0;
+	e->pid = 0;
 	e->default_role = InvalidOid;
 	e->cautious = false;
 }

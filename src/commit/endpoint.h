@@ -31,6 +31,8 @@ typedef struct DtxConnectionEndpoint
 	Oid			default_role;	/* role there as which the session begins,
 								 * unless that is the session user, or not
 								 * known: InvalidOid */
+	int			pid;			/* process of the session there, or 0 */
+	uint64		instance;		/* which running server that is (DtxInstance) */
 	bool		cautious;		/* do the session's own settings hide
 								 * warnings, or have commands canceled that
 								 * take long? */

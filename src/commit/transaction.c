@@ -20,6 +20,7 @@
 #include "net/wait_set.h"
 #include "net/wire.h"
 #include "state/activity.h"
+#include "state/identity.h"
 #include "state/tables.h"
 #include "utils/memutils.h"
 #include "utils/palloc.h"
@@ -89,6 +90,11 @@ DtxTransactionAnnounce(DtxParticipant *p)
 	p->connection->extension_seen = true;	/* if not now, then in its next
 											 * transaction */
 	DtxConnectionIdentify(p->connection);
+	if (p->connection->shown != p->connection->wire.serial)
+	{
+		(void) DtxEndpointHash(&p->connection->endpoint, DtxCoordinatorId());
+		DtxConnectionShow(p->connection);
+	}
 	DtxTransactionShow();
 	DtxActivityAddServer(p->index, p->connection->endpoint.serverid);
 }

@@ -32,6 +32,14 @@
 #define DTX_RUN \
 	"(SELECT (pg_catalog.date_part('epoch', b.stats_reset) OPERATOR(pg_catalog.*) 1000000)" \
 	"::pg_catalog.int8 FROM pg_catalog.pg_stat_bgwriter AS b)"
+/*
+ * Columns of what is asked of a server on a new connection: its process for the session,
+ * which may be one behind a pooler; and which running server that is, see DtxInstance().
+ */
+#define DTX_SESSION \
+	"pg_catalog.pg_backend_pid(), (pg_catalog.date_part('epoch', " \
+	"pg_catalog.pg_postmaster_start_time()) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, " \
+	"pg_catalog.current_setting('port')"
 #define DTX_IDENTIFY_OLD \
 	"SELECT NULL::pg_catalog.text, NULL::pg_catalog.text, NULL::pg_catalog.text; " \
 	"SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()"

@@ -4,21 +4,30 @@
  *		Waiting for wires: the only loop that waits for replies; and making a
  *		connection anew, and canceling what it does, which take a wait of their own.
  *
+ * A server may wait for a lock before it replies.  So others can see who waits for which
+ * servers (state/waits), a wait that lasts for deadlock_timeout is looked at, and one that
+ * was found to be part of a deadlock ends with an error.  Not in phase two, where servers
+ * wait for no locks and nothing may throw.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "base/backoff.h"
 #include "base/compat.h"
 #include "base/guarded.h"
+#include "base/settings.h"
 #include "libpq-fe.h"
 #include "miscadmin.h"
 #include "net/cancel.h"
 #include "net/wait_set.h"
 #include "net/wire.h"
 #include "net/wire_wait.h"
+#include "state/waits.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/proc.h"
 #include "storage/procsignal.h"
 #include "tcop/dest.h"
 #include "tcop/tcopprot.h"
@@ -27,9 +36,18 @@
 /* How often wires are looked at for which there is no set; milliseconds. */
 #define LOOK_INTERVAL_MS	10
 
+/* How long a server has to answer to a cancel request of a victim, milliseconds. */
+#define VICTIM_CANCEL_MS	1000
+
+/* Of the wires of a wait, so many are shown to others. */
+#define SHOWN_WIRES		DTX_WAIT_SESSIONS
+
 /* Sockets looked at per WaitEventSetWait() call. */
 #define EVENTS_AT_ONCE	16
 
+static bool show_wait(const DtxWait *wait);
+static DtxWaitEnd wait_shown(const DtxWait *wait, bool *shown);
+static void throw_deadlock(const DtxWait *wait);
 static bool never_done(void *arg);
 static void wait_once(const DtxWait *wait, long timeout);
 static void wait_without_set(const DtxWait *wait, long timeout);
@@ -53,8 +71,45 @@ static DtxWaitEnd requested_end(DtxWaitInterrupts interrupts);
 DtxWaitEnd
 DtxWireWait(const DtxWait *wait)
 {
+	bool		shown = false;
+	DtxWaitEnd	end;
+
 	for (int i = 0; i < wait->nwires; i++)
 		DtxWirePump(wait->wires[i]);
+	end = wait_shown(wait, &shown);
+	if (shown)
+		DtxWaitsEnd();
+	return end;
+}
+
+/*
+ * Others are to see the wait, if the servers may be waiting for locks.  Returns whether
+ * they do.
+ */
+static bool
+show_wait(const DtxWait *wait)
+{
+	uint64		serials[SHOWN_WIRES];
+	int			n = Min(wait->nwires, SHOWN_WIRES);
+
+	if (!dtx_deadlock_detection || n == 0 ||
+		(wait->interrupts != DTX_INTERRUPTS_THROW && !wait->for_locks) ||
+		!IsTransactionState())
+		return false;
+	for (int i = 0; i < n; i++)
+		serials[i] = wait->wires[i]->serial;
+	return DtxWaitsBegin(serials, n, wait->interrupts == DTX_INTERRUPTS_THROW);
+}
+
+/*
+ * Likewise, with input pumped.  *shown: can others see the wait?  If this throws, they can
+ * not any more.
+ */
+static DtxWaitEnd
+wait_shown(const DtxWait *wait, bool *shown)
+{
+	DtxMoment	overdue_at = DTX_NEVER;
+	bool		first = true;
 
 	for (;;)
 	{
@@ -62,6 +117,9 @@ DtxWireWait(const DtxWait *wait)
 
 		if (wait->done(wait->arg))
 			return DTX_WAIT_DONE;
+		if (first && (*shown = show_wait(wait)))
+			overdue_at = DtxIn(DeadlockTimeout);
+		first = false;
 		if (wait->deadline != DTX_NEVER)
 			timeout = DtxUntil(wait->deadline);
 		if (timeout == 0)
@@ -73,15 +131,43 @@ DtxWireWait(const DtxWait *wait)
 		if (wait->poll_ms > 0)
 			timeout = timeout < 0 ? wait->poll_ms : Min(timeout, wait->poll_ms);
 
+		if (overdue_at != DTX_NEVER)
+		{
+			long		left = DtxUntil(overdue_at);
+
+			if (left == 0)
+			{
+				DtxWaitsSetOverdue();
+				overdue_at = DTX_NEVER;
+			}
+			else
+				timeout = timeout < 0 ? left : Min(timeout, left);
+		}
+
 		wait_once(wait, timeout);
 
 		if (wait->interrupts == DTX_INTERRUPTS_THROW)
 		{
-			if (wait->canceled != NULL)
-				*wait->canceled = QueryCancelPending || ProcDiePending;
-			CHECK_FOR_INTERRUPTS();
-			if (wait->canceled != NULL)
-				*wait->canceled = false;
+			if (*shown && DtxWaitsIsVictim())
+			{
+				if (wait->done(wait->arg))
+					return DTX_WAIT_DONE;
+				*shown = false;
+				throw_deadlock(wait);
+			}
+			if (InterruptPending)
+			{
+				/* What throws here ends the wait; what does not, too, as others see it. */
+				if (*shown)
+					DtxWaitsEnd();
+				*shown = false;
+				if (wait->canceled != NULL)
+					*wait->canceled = QueryCancelPending || ProcDiePending;
+				CHECK_FOR_INTERRUPTS();
+				if (wait->canceled != NULL)
+					*wait->canceled = false;
+				first = true;
+			}
 		}
 		else
 		{
@@ -96,6 +182,32 @@ DtxWireWait(const DtxWait *wait)
 				return end;
 		}
 	}
+}
+
+/*
+ * This wait is part of a deadlock, and was chosen to end, as DeadLockReport() ends one in
+ * storage/lmgr/deadlock.c.  What was asked by us is canceled here; what postgres_fdw has
+ * asked for, in its abort cleanup.
+ */
+static void
+throw_deadlock(const DtxWait *wait)
+{
+	char		detail[DTX_VICTIM_TEXT];
+	char		log[DTX_VICTIM_TEXT];
+
+	DtxWaitsTakeVerdict(detail, log);
+	DtxWaitsEnd();
+	for (int i = 0; i < wait->nwires; i++)
+	{
+		if (DtxWireExpects(wait->wires[i], DTX_REPLY_HANDLED))
+			DtxWireCancel(wait->wires[i], DtxIn(VICTIM_CANCEL_MS), wait->wait_event);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
+			 errmsg("deadlock detected"),
+			 errdetail_internal("%s", detail),
+			 errdetail_log("%s\n%s", detail, log),
+			 errhint("See server log for query details.")));
 }
 
 /*

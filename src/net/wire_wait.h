@@ -41,6 +41,8 @@ typedef struct DtxWait
 								 * has happened */
 	uint32		wait_event;
 	DtxWaitInterrupts interrupts;
+	bool		for_locks;		/* may the servers wait for locks, though the
+								 * wait does not throw? */
 	bool	   *canceled;		/* with THROW: set while an interrupt that
 								 * ends the command is processed; or NULL */
 	bool		(*done) (void *arg);	/* is it over?  Throws nothing. */

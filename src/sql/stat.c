@@ -39,7 +39,8 @@ dtx_sql_stat(PG_FUNCTION_ARGS)
 		DTX_STAT_RESOLVED_COMMIT,
 		DTX_STAT_RESOLVED_ROLLBACK,
 		DTX_STAT_FORCED,
-		DTX_STAT_PASSES
+		DTX_STAT_PASSES,
+		DTX_STAT_DEADLOCKS
 	};
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Datum		values[lengthof(counts) + 4];

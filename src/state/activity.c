@@ -385,6 +385,27 @@ end_slots(ActivitySlot *slot)
 }
 
 /*
+ * The number of the entry whose backend is responsible for a gid, or -1.
+ */
+int
+DtxActivityResponsibleProc(const DtxGid *gid)
+{
+	ActivitySlot *slot = NULL;
+	int			procno = -1;
+
+	if (gid->boot_id != DtxBootId())
+		return -1;
+	while (procno < 0 && next_slot(&slot, LW_SHARED))
+	{
+		if (slot->pub.pid != 0 && slot->pub.dbid == gid->dbid &&
+			slot->committing_xid == gid->xid)
+			procno = slot - activity->slots;
+	}
+	end_slots(slot);
+	return procno;
+}
+
+/*
  * Is a live backend of this boot taking care of this gid?
  *
  * "false" is final for a gid of this boot: a backend answers for a transaction

@@ -63,6 +63,7 @@ extern void DtxActivityForgetRow(void);
 
 /* by resolvers and views */
 extern bool DtxActivityResponsible(const DtxGid *gid);
+extern int	DtxActivityResponsibleProc(const DtxGid *gid);
 extern bool DtxActivityOwnsRow(uint64 boot_id, uint64 xid);
 extern bool DtxActivityAdoptRow(uint64 boot_id, uint64 xid);
 extern bool DtxActivityConfirmed(uint64 boot_id, uint64 xid);

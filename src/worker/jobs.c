@@ -104,8 +104,9 @@ DtxJobsFindDatabases(void)
 			for (int kind = 0; kind < DTX_LAUNCHED_KINDS; kind++)
 				db->jobs[kind].index = -1;
 
-			/* Have a look once; sagas are started by those who need them. */
+			/* Have a look once; the others are started by those who need them. */
 			db->jobs[DTX_WORKER_SCHEDULER].not_needed = true;
+			db->jobs[DTX_WORKER_DETECTOR].not_needed = true;
 		}
 		db->seen = true;
 		db->allows_users = form->datallowconn;

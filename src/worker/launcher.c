@@ -12,7 +12,8 @@
  * The same goes for the scheduler of sagas, but that is started only when a session
  * asks for it: a transaction that starts a saga, or the resolver when it finds some
  * that were left by an earlier life of the server.  The scheduler in its turn starts
- * workers that execute steps.
+ * workers that execute steps.  A detector of deadlocks is started likewise, when a session
+ * waits for a server for long.
  *
  *-------------------------------------------------------------------------
  */

@@ -68,10 +68,12 @@ DtxWorkerRegister(DtxWorkerKind kind, Oid dbid, Oid role, DtxWorkerKey *key,
 				  BackgroundWorkerHandle **handle)
 {
 	static const char *const names[] = {
-		"pg_dtx resolver", "pg_dtx saga scheduler", "pg_dtx saga worker"
+		"pg_dtx resolver", "pg_dtx saga scheduler", "pg_dtx deadlock detector",
+		"pg_dtx saga worker"
 	};
 	static const char *const functions[] = {
-		"dtx_resolver_main", "dtx_saga_scheduler_main", "dtx_saga_worker_main"
+		"dtx_resolver_main", "dtx_saga_scheduler_main", "dtx_detector_main",
+		"dtx_saga_worker_main"
 	};
 	BackgroundWorker worker;
 	DtxSlotScan scan = {

@@ -23,6 +23,7 @@ typedef enum DtxWorkerKind
 {
 	DTX_WORKER_RESOLVER = 0,	/* one per database, started by the launcher */
 	DTX_WORKER_SCHEDULER,		/* of sagas; likewise, if there is work */
+	DTX_WORKER_DETECTOR,		/* of deadlocks; likewise */
 	DTX_WORKER_SAGA				/* executes steps; started by the scheduler */
 } DtxWorkerKind;
 

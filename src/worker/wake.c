@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * wake.c
- *		Waking a resolver or a scheduler of sagas, or having the launcher start one.
+ *		Waking a resolver, a scheduler of sagas or a detector of deadlocks, or having the
+ *		launcher start one.
  *
  *-------------------------------------------------------------------------
  */
@@ -72,6 +73,17 @@ DtxLauncherWakeSagas(Oid dbid)
 {
 	if (DtxWorkers != NULL)
 		wake(DTX_WORKER_SCHEDULER, dbid, false, false);
+}
+
+/*
+ * A session of this database waits for a server for long: the detector of deadlocks is to
+ * have a look.  Never throws.
+ */
+void
+DtxLauncherWakeDetector(Oid dbid)
+{
+	if (DtxWorkers != NULL)
+		wake(DTX_WORKER_DETECTOR, dbid, false, false);
 }
 
 /*
@@ -185,5 +197,5 @@ void
 DtxWakeInstallHooks(void)
 {
 	RegisterXactCallback(wake_xact_callback, NULL);
-	DtxWakeupRegister(DtxLauncherWakeResolver, ask_pass_of);
+	DtxWakeupRegister(DtxLauncherWakeResolver, ask_pass_of, DtxLauncherWakeDetector);
 }

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * wake.h
- *		Waking a resolver or a scheduler of sagas, or having the launcher start one.
+ *		Waking a resolver, a scheduler of sagas or a detector of deadlocks, or having the
+ *		launcher start one.
  *
  *-------------------------------------------------------------------------
  */
@@ -12,6 +13,7 @@ extern void DtxWakeAfterCommitPrepared(void);
 extern void DtxLauncherWakeResolver(Oid dbid);
 extern void DtxLauncherAskPass(void);
 extern void DtxLauncherWakeSagas(Oid dbid);
+extern void DtxLauncherWakeDetector(Oid dbid);
 extern void DtxLauncherSagasPrepared(void);
 extern void DtxWakeInstallHooks(void);
 

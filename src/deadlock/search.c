@@ -1,0 +1,259 @@
+/*-------------------------------------------------------------------------
+ *
+ * search.c
+ *		Finding deadlocks, and ending one wait of each.
+ *
+ * A circle that one look has found is looked at again.  It is a deadlock if each of its
+ * edges is found again, and each of its waits is the same: then all of them existed at one
+ * moment between the looks, and what waits in a circle waits for ever.  That a wait is the
+ * same is known of backends of this server by the numbers of their waits, of processes
+ * that wait for a lock of this server by when that began, and of processes of other
+ * servers by the lock and their virtual transaction; since the first look does not ask for
+ * these, a circle with such a process is looked at a third time.
+ *
+ * Victims are backends of this server that wait for a server, and nobody else.  With
+ * processes of another coordinator in the circle, that one finds it as well: the one whose
+ * process has the greatest mark ends it, the other one only if it is still there after a
+ * while.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/backoff.h"
+#include "base/encoding.h"
+#include "base/fault.h"
+#include "base/process.h"
+#include "base/stats.h"
+#include "deadlock/describe.h"
+#include "deadlock/search.h"
+#include "lib/stringinfo.h"
+#include "state/waits.h"
+#include "storage/proc.h"
+#include "utils/memutils.h"
+#include "utils/palloc.h"
+
+/* How long another coordinator has to end a deadlock that is its to end, milliseconds. */
+#define OTHERS_TURN_MS	3000
+
+static List *circles(const DtxLook *look, bool *strangers);
+static bool same_wait(const DtxEdge *edge, const DtxLook *look, const DtxLook *earlier,
+					  bool strangers_too);
+static bool is_stranger(const DtxGraph *g, const DtxEdge *edge);
+static bool is_ours_to_end(const DtxGraph *g, const int *cycle, int n);
+static void end_wait(DtxLook *look, const int *cycle, int n, int victim);
+
+/*
+ * Look at all servers concerned, and end one wait of each deadlock that is found.  Returns
+ * the last look, in cxt; with "all_details" it tells all locks that are waited for.  Not
+ * in a transaction; see DtxLookTake() for what it throws.
+ */
+DtxLook *
+DtxSearchDeadlocks(DtxAsk *ask, MemoryContext cxt, bool all_details,
+				   uint32 wait_event)
+{
+	DtxLook    *first = DtxLookTake(ask, cxt, NIL, all_details, wait_event);
+	DtxLook    *second = NULL;
+	DtxLook    *last;
+	DtxGraph   *g;
+	List	   *details;
+	bool		strangers;
+	int		   *cycle;
+	int			n;
+
+	DtxAssertInWorker();
+	if (first->unnamed != NIL)
+		first = DtxLookTake(ask, cxt, first->unnamed, all_details, wait_event);
+	details = circles(first, &strangers);
+	if (details == NIL)
+		return first;
+
+	DTX_FAULT("deadlock-seen", NULL);
+	details = list_concat(details, first->unnamed);
+	last = DtxLookTake(ask, cxt, details, all_details, wait_event);
+	if (strangers)
+	{
+		second = last;
+		last = DtxLookTake(ask, cxt, details, all_details, wait_event);
+	}
+
+	g = last->graph;
+	cycle = MemoryContextAlloc(cxt, sizeof(int) * (g->nnodes + 1));
+	while ((n = DtxGraphFindCycle(g, cycle)) > 0)
+	{
+		int			ignore = -1;
+
+		for (int i = 0; i < n && ignore < 0; i++)
+		{
+			const DtxEdge *edge = &g->edges[cycle[i]];
+
+			if (!same_wait(edge, last, first, false) ||
+				(is_stranger(g, edge) &&
+				 (second == NULL || !same_wait(edge, last, second, true))))
+				ignore = cycle[i];
+		}
+		if (ignore < 0)
+		{
+			int			victim = DtxGraphVictim(g, cycle, n);
+
+			ignore = cycle[Max(victim, 0)];
+			if (victim >= 0 && is_ours_to_end(g, cycle, n))
+			{
+				end_wait(last, cycle, n, victim);
+
+				/* Nothing that it waits for counts any more. */
+				for (int e = g->nodes[g->edges[ignore].from].first_edge; e >= 0;
+					 e = g->edges[e].next)
+					g->edges[e].ignored = true;
+			}
+		}
+		g->edges[ignore].ignored = true;
+	}
+	return last;
+}
+
+/*
+ * The waits that are part of a circle (DtxLookDetail), enough of them to know one circle of
+ * each deadlock.  *strangers: is there one of a process that is not of this server?
+ */
+static List *
+circles(const DtxLook *look, bool *strangers)
+{
+	DtxGraph   *g = look->graph;
+	MemoryContext old = MemoryContextSwitchTo(look->cxt);
+	int		   *cycle = palloc(sizeof(int) * (g->nnodes + 1));
+	List	   *details = NIL;
+	int			n;
+
+	*strangers = false;
+	while ((n = DtxGraphFindCycle(g, cycle)) > 0)
+	{
+		for (int i = 0; i < n; i++)
+		{
+			const DtxEdge *edge = &g->edges[cycle[i]];
+			DtxLookDetail *d = palloc(sizeof(DtxLookDetail));
+
+			*strangers |= is_stranger(g, edge);
+			d->instance = edge->instance;
+			d->pid = edge->waiter_pid;
+			details = lappend(details, d);
+		}
+		g->edges[cycle[Max(DtxGraphVictim(g, cycle, n), 0)]].ignored = true;
+	}
+	MemoryContextSwitchTo(old);
+	return details;
+}
+
+/* Does the edge say of a process that is not of this server that it waits? */
+static bool
+is_stranger(const DtxGraph *g, const DtxEdge *edge)
+{
+	return g->nodes[edge->from].kind == DTX_NODE_MARKED ||
+		(g->nodes[edge->from].kind == DTX_NODE_PROCESS &&
+		 edge->instance != DtxInstanceHere());
+}
+
+/*
+ * Did an earlier look find the same wait?  Of strangers the first look does not know which
+ * wait it is: whether it is asked for that is for "strangers_too" to say.
+ */
+static bool
+same_wait(const DtxEdge *edge, const DtxLook *look, const DtxLook *earlier,
+		  bool strangers_too)
+{
+	const DtxEdge *before = DtxGraphFindEdge(earlier->graph, edge);
+	const DtxNode *node = &look->graph->nodes[edge->from];
+
+	if (before == NULL)
+		return false;
+	if (is_stranger(look->graph, edge))
+		return !strangers_too ||
+			(edge->identity != NULL && before->identity != NULL &&
+			 strcmp(edge->identity, before->identity) == 0);
+	if (node->kind == DTX_NODE_BACKEND &&
+		(edge->instance != DtxInstanceHere() || edge->waiter_pid != node->pid))
+	{
+		const DtxNode *was = &earlier->graph->nodes[before->from];
+
+		return was->kind == DTX_NODE_BACKEND && DtxWaitsNow(node->backend) &&
+			was->backend->procno == node->backend->procno &&
+			was->backend->number == node->backend->number;
+	}
+
+	return edge->identity != NULL && before->identity != NULL &&
+		strcmp(edge->identity, before->identity) == 0;
+}
+
+/*
+ * Is it this coordinator that has to end a deadlock, or has another one had its time?
+ */
+static bool
+is_ours_to_end(const DtxGraph *g, const int *cycle, int n)
+{
+	uint32		our_mark = 0;
+	uint32		their_mark = 0;
+	DtxMoment	since = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		const DtxNode *node = &g->nodes[g->edges[cycle[i]].from];
+
+		if (node->kind == DTX_NODE_MARKED)
+			their_mark = Max(their_mark, node->mark);
+		if (node->kind != DTX_NODE_BACKEND)
+			continue;
+		our_mark = Max(our_mark, node->mark);
+		if (DtxWaitsNow(node->backend))
+			since = Max(since, node->backend->since);
+	}
+	return our_mark >= their_mark || DtxIsDue(since + DeadlockTimeout + OTHERS_TURN_MS);
+}
+
+/*
+ * The victim is to be told, unless one of the waits is over.
+ */
+static void
+end_wait(DtxLook *look, const int *cycle, int n, int victim)
+{
+	const DtxGraph *g = look->graph;
+	int		   *procnos = palloc(sizeof(int) * n);
+	uint64	   *numbers = palloc(sizeof(uint64) * n);
+	int			nbackends = 0;
+	StringInfoData detail;
+	StringInfoData queries;
+	char		told[DTX_VICTIM_TEXT];
+	char		logged[DTX_VICTIM_TEXT];
+
+	initStringInfo(&detail);
+	initStringInfo(&queries);
+	StartTransactionCommand();
+	for (int i = 0; i < n; i++)
+	{
+		/* The victim's own wait comes first. */
+		const DtxEdge *edge = &g->edges[cycle[(victim + i) % n]];
+		const DtxNode *node = &g->nodes[edge->from];
+
+		if (i > 0)
+			appendStringInfoChar(&detail, '\n');
+		DtxDescribeWait(&detail, look, edge);
+		appendStringInfoString(&detail, "; blocked by ");
+		DtxDescribeBlocker(&detail, look, edge);
+		appendStringInfoChar(&detail, '.');
+		if (node->kind == DTX_NODE_BACKEND && DtxWaitsNow(node->backend))
+		{
+			procnos[nbackends] = node->backend->procno;
+			numbers[nbackends++] = node->backend->number;
+		}
+	}
+	DtxDescribeQueries(&queries, look, cycle, n);
+	CommitTransactionCommand();
+	DtxTextClip(told, detail.data, sizeof(told));
+	DtxTextClip(logged, queries.data, sizeof(logged));
+
+	DTX_FAULT("deadlock-choose", NULL);
+	if (DtxWaitsChoose(procnos, numbers, nbackends,
+					   g->nodes[g->edges[cycle[victim]].from].backend->procno,
+					   told, logged))
+		DtxStatsAdd(DTX_STAT_DEADLOCKS, 1);
+}
