@@ -46,9 +46,11 @@ typedef struct DtxEdge
 	uint64		instance;		/* server on which it waits */
 	int			waiter_pid;		/* there */
 	int			blocker_pid;	/* there; 0: a prepared transaction */
-	bool		hard;			/* does the blocker hold what is waited for?
-								 * Otherwise it stands before it in the queue,
-								 * or that is not known */
+	bool		hard;			/* does the blocker hold what is waited for, to
+								 * the end of its transaction? Otherwise it
+								 * stands before it in the queue (for a row,
+								 * that is the lock on the tuple), or that is
+								 * not known */
 	char	   *lock;			/* "ShareLock on transaction 123", or NULL */
 	char	   *identity;		/* of the wait: the same later, if it is the
 								 * same wait; or NULL if not known */

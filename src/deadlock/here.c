@@ -132,7 +132,7 @@ add_waits_of(DtxGraph *g, int pid, List **todo)
 			}
 			edge = DtxGraphAddEdge(g, DtxGraphProcess(g, here, pid, 0), to, here,
 								   pid, other->leaderPid);
-			edge->hard = hard;
+			edge->hard = hard && waiter->locktag.locktag_type != LOCKTAG_TUPLE;
 			edge->lock = lock;
 			edge->gid = gid;
 			edge->identity = identity;

@@ -88,7 +88,7 @@ DtxLookTake(DtxAsk *ask, MemoryContext cxt, List *details, bool all_details,
 		{
 			Concerned  *server = (Concerned *) lfirst(lc);
 
-			server->details = list_copy(server->pids);
+			server->details = list_concat_unique_int(server->details, server->pids);
 		}
 	}
 
@@ -366,7 +366,7 @@ add_edges(DtxLook *look)
 		}
 		if (edge == NULL)
 			continue;
-		edge->hard |= row->holds;
+		edge->hard |= row->holds && !row->queues;
 		edge->lock = row->lock;
 		edge->identity = row->identity;
 	}

@@ -174,6 +174,7 @@ DtxReadLockWait(uint64 instance, const PGresult *res)
 	row->blocker = (int) number(res, 1);
 	row->holds = PQgetvalue(res, 0, 2)[0] == 't' && wanted != NoLock &&
 		held != NoLock && DoLockModesConflict(wanted, held);
+	row->queues = strcmp(PQgetvalue(res, 0, 7), "tuple") == 0;
 	if (!PQgetisnull(res, 0, 4))
 		row->gid = DtxCleanText(PQgetvalue(res, 0, 4), DTX_GID_SIZE);
 	row->lock = describe(res);

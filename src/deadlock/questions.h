@@ -36,6 +36,7 @@ typedef struct DtxLockWait
 	int			blocker;		/* another one that has or wants that lock; 0: a
 								 * prepared transaction */
 	bool		holds;			/* does it hold it, in a mode that conflicts? */
+	bool		queues;			/* does that mean that it is next in a queue? */
 	char	   *lock;			/* "ShareLock on transaction 123" */
 	char	   *identity;		/* of the wait */
 	char	   *gid;			/* of the prepared transaction, or NULL */

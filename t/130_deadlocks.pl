@@ -1,0 +1,158 @@
+# Deadlocks between servers: one session of each gets 40P01, the others go on.
+use strict;
+use warnings FATAL => 'all';
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use Deadlocks;
+use DtxTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+my $dtx = DtxTest->new(
+	servers => 3,
+	conf => "pg_dtx.remote_isolation = 'read committed'\ndeadlock_timeout = '200ms'\nlog_lock_waits = on\nmax_connections = 60\nsynchronous_standby_names = ''\n",
+	participant_conf => "deadlock_timeout = '200ms'\nmax_prepared_transactions = 60\n");
+my $deadlocks = Deadlocks->new($dtx);
+my @kinds = Deadlocks->kinds;
+my $row = 1;
+
+# Every kind, alone and several at once.
+while (my ($name, $kind) = splice @kinds, 0, 2)
+{
+	for my $lanes ($kind->(1, 2)->{alone} ? (1, 1) : (1, 3))
+	{
+		my @results = $deadlocks->run($kind, map { $row += 2 } 1 .. $lanes);
+		is(join('; ', map { $_->[0] } grep { $_->[0] ne '' } @results), '', "$name: one victim, $lanes at once");
+		cmp_ok((sort { $b <=> $a } map { $_->[1] } @results)[0], '<', 1.8, '... soon') if $name =~ /PREPARE/;
+	}
+}
+my ($ring) = $deadlocks->run(sub {
+	my $id = shift;
+	return {
+		hold => [ map { [ $_ => Deadlocks::row($_, $id) ] } 1 .. 3 ],
+		close => [ map { [ $_ => Deadlocks::row($_ % 3 + 1, $id) ] } 1 .. 3 ]
+	};
+}, $row += 2);
+is($ring->[0], '', 'three sessions, three servers: one victim');
+is(scalar @{ $ring->[2] }, 3, '... which is told of three waits');
+like($ring->[2][0], qr/^Process \d+ waits for ShareLock on transaction \d+ on server "s[123]" \(process \d+ there\); blocked by process \d+\.$/, '... its own first');
+like(slurp_file($dtx->coord->logfile), qr/DETAIL:  Process \d+ waits for .*\n(?:\t.*\n)*\tProcess \d+: UPDATE item/, 'the server log has the queries');
+like(slurp_file($dtx->coord->logfile), qr/LOG:  process \d+ waits for ShareLock on transaction \d+ on server "s1" \(process \d+ there\) since \d+ ms\n.*DETAIL:  Blocked by process \d+/,
+	'log_lock_waits logs who waits for whom');
+my $found = $dtx->sql('SELECT deadlocks FROM dtx.stat');
+cmp_ok($found, '>', 30, 'dtx.stat counts them');
+$dtx->clean('after all of that');
+
+# What is no deadlock: a session that waits for one that is doing something else, for a
+# client of the server, for what is prepared and nobody's.
+$row += 2;
+my ($one, $two, $three) = map { $deadlocks->session($dtx->coord) } 1 .. 3;
+my $direct = $deadlocks->session($dtx->p(2));
+Deadlocks::ask($_, 'BEGIN'), Deadlocks::wait_over($_, 'BEGIN') for $one, $two, $three, $direct;
+Deadlocks::ask($one, Deadlocks::row(1, $row)), Deadlocks::wait_over($one, 'UPDATE');
+Deadlocks::ask($direct, "UPDATE item SET v = v WHERE id = $row"), Deadlocks::wait_over($direct, 'UPDATE');
+Deadlocks::ask($two, Deadlocks::row(1, $row));
+Deadlocks::ask($three, Deadlocks::row(2, $row));
+$dtx->poll($dtx->coord, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx deadlock detector'}, 1, 'the detector is there');
+$dtx->poll($dtx->coord, q{SELECT string_agg(server || ' ' || (lock ~ '^ShareLock on transaction') || ' ' || (since < now()) || ' ' || (pid > 0) || ' ' || (remote_pid > 0) || ' ' || regexp_replace(blocked_by, '\d+', 'N') || ' ' || (blocked_by_pid > 0), '; ' ORDER BY server)
+	FROM dtx.lock_waits WHERE server = 's1'}, 's1 true true true true process N true', 'dtx.lock_waits says who waits for a session');
+is($dtx->sql(q{SELECT server, regexp_replace(blocked_by, '\d+', 'N'), blocked_by_pid IS NULL, gid IS NULL, in_doubt_since IS NULL FROM dtx.lock_waits WHERE server = 's2'}),
+	's2|process N of server "s2"|t|t|t', '... and for a client of a server');
+
+# many looks later
+my $looks = q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_dtx deadlock detector' AND state_change > };
+my $now = $dtx->sql(q{SELECT now() + '1 s'});
+$dtx->poll($dtx->coord, "$looks '$now'", 1, 'it has looked again and again');
+ok(!Deadlocks::is_over($two) && !Deadlocks::is_over($three), '... and nobody was ended who waits in no circle');
+Deadlocks::ask($one, 'COMMIT'), Deadlocks::wait_over($one, 'COMMIT');
+Deadlocks::ask($direct, "PREPARE TRANSACTION 'somebody''s'"), Deadlocks::wait_over($direct, 'PREPARE');
+Deadlocks::wait_over($two, 'UPDATE');
+unlike($two->{err}, qr/ERROR/, 'they go on when what they wait for is over');
+$dtx->poll($dtx->coord, q{SELECT blocked_by, gid FROM dtx.lock_waits WHERE server = 's2'}, q{prepared transaction "somebody's" of server "s2"|somebody's},
+	'a prepared transaction is named');
+$dtx->p(2)->safe_psql('postgres', "ROLLBACK PREPARED 'somebody''s'");
+Deadlocks::wait_over($three, 'UPDATE');
+Deadlocks::ask($_, 'COMMIT'), Deadlocks::wait_over($_, 'COMMIT') for $two, $three;
+is($dtx->sql('SELECT deadlocks FROM dtx.stat'), $found, 'no deadlock was counted');
+
+# The one that is ended goes on from a savepoint, or an exception block.
+$row += 2;
+my ($caught) = $deadlocks->run(sub {
+	my ($id) = @_;
+	return {
+		hold => [ [ a => Deadlocks::row(1, $id) . '; SAVEPOINT s' ], [ b => Deadlocks::row(0, $id) ] ],
+		close => [ [ a => "DO \$\$ BEGIN UPDATE item2 SET v = v WHERE id = $id; PERFORM 1; EXCEPTION WHEN deadlock_detected THEN RAISE WARNING '40P01 was caught'; END \$\$" ] ]
+	};
+}, $row);
+is($caught->[0], 'victims: none', 'nobody waits, nobody is ended');
+$row += 2;
+$deadlocks->session($dtx->coord);
+Deadlocks::ask($_, 'BEGIN'), Deadlocks::wait_over($_, 'BEGIN') for $one, $two;
+Deadlocks::ask($two, Deadlocks::row(2, $row)), Deadlocks::wait_over($two, 'UPDATE');
+Deadlocks::ask($one, Deadlocks::row(0, $row)), Deadlocks::wait_over($one, 'UPDATE');
+Deadlocks::ask($two, Deadlocks::row(0, $row));
+$deadlocks->wait_blocked(1);
+Deadlocks::ask($one, "DO \$\$ BEGIN UPDATE item2 SET v = v WHERE id = $row; EXCEPTION WHEN deadlock_detected THEN RAISE WARNING 'caught'; UPDATE item1 SET v = v WHERE id = $row; END \$\$");
+Deadlocks::wait_over($one, 'a block that catches it');
+like($one->{err}, qr/WARNING: +01000: caught/, 'an exception block catches it, and uses another server');
+ok(!Deadlocks::is_over($two), '... and keeps the locks that it had before');
+Deadlocks::ask($one, 'COMMIT'), Deadlocks::wait_over($one, 'COMMIT');
+unlike($one->{err}, qr/ERROR/, '... and commits');
+Deadlocks::wait_over($two, 'UPDATE');
+Deadlocks::ask($two, 'COMMIT'), Deadlocks::wait_over($two, 'COMMIT');
+unlike($two->{err}, qr/ERROR/, 'so does the other one');
+
+# A server that hangs does not keep the others from being looked at.
+$row += 2;
+Deadlocks::ask($one, 'SELECT count(*) FROM item3'), Deadlocks::wait_over($one, 'SELECT');
+Deadlocks::ask($two, 'SELECT count(*) FROM item3'), Deadlocks::wait_over($two, 'SELECT');
+push @{ $deadlocks->{idle}{ $dtx->coord->name } }, $one, $two;
+my @hung = $dtx->processes($dtx->p(3));
+$dtx->stop_process(@hung);
+$deadlocks->{hung} = 3;
+my ($hung) = $deadlocks->run({ Deadlocks->kinds }->{'two sessions, two servers'}, $row);
+is($hung->[0], '', 'one victim, though a server hangs that both have used');
+cmp_ok($hung->[1], '<', 3, '... soon');
+$dtx->continue_process(@hung);
+delete $deadlocks->{hung};
+
+# Another coordinator over the same servers: one of the two ends it, not both.
+my $other = PostgreSQL::Test::Cluster->new('other');
+$other->init;
+$other->append_conf('postgresql.conf', "shared_preload_libraries = 'pg_dtx'\ndeadlock_timeout = '200ms'\nmax_prepared_transactions = 0\n");
+$other->start;
+{
+	local $dtx->{nodes} = [ $other, @{ $dtx->{nodes} }[ 1 .. 3 ] ];
+	$dtx->install('postgres');
+	$dtx->sql("CREATE FOREIGN TABLE item$_ (id int, v int) SERVER s$_ OPTIONS (table_name 'item')") for 1 .. 3;
+}
+$deadlocks->{coordinators} = { b => $other };
+for my $try (1 .. 4)
+{
+	my ($result) = $deadlocks->run({ Deadlocks->kinds }->{'two sessions, two servers'}, $row += 2);
+	is($result->[0], '', 'two coordinators: one victim');
+	cmp_ok($result->[1], '<', 2.5, '... soon');
+}
+delete $deadlocks->{coordinators};
+
+# Switched off, they wait.
+$dtx->sql($_) for 'ALTER SYSTEM SET pg_dtx.deadlock_detection = off', 'SELECT pg_reload_conf()';
+$dtx->poll($dtx->coord, 'SHOW pg_dtx.deadlock_detection', 'off', 'it can be switched off');
+($one, $two) = map { $deadlocks->session($dtx->coord) } 1, 2;
+$row += 2;
+Deadlocks::ask($_, "SET lock_timeout = 0; BEGIN"), Deadlocks::wait_over($_, 'BEGIN') for $one, $two;
+Deadlocks::ask($one, Deadlocks::row(1, $row)), Deadlocks::wait_over($one, 'UPDATE');
+Deadlocks::ask($two, Deadlocks::row(2, $row)), Deadlocks::wait_over($two, 'UPDATE');
+Deadlocks::ask($one, Deadlocks::row(2, $row));
+Deadlocks::ask($two, Deadlocks::row(1, $row));
+$deadlocks->wait_blocked(2);
+$now = $dtx->sql(q{SELECT now() + '1 s'});
+$dtx->poll($dtx->coord, "SELECT now() > '$now'", 't', 'a second later');
+ok(!Deadlocks::is_over($one) && !Deadlocks::is_over($two), '... both wait');
+is($dtx->sql(q{SELECT count(*) FROM dtx.lock_waits WHERE server IN ('s1', 's2')}), 0, '... and dtx.lock_waits knows nothing of them');
+$dtx->sql($_) for 'ALTER SYSTEM RESET pg_dtx.deadlock_detection', 'SELECT pg_reload_conf()';
+$_->kill for $one, $two;
+$dtx->clean('in the end');
+done_testing();

@@ -1,0 +1,359 @@
+# Deadlocks between servers: circles of all kinds, closed step by step, so that each is
+# one for sure; and what has to become of them.
+#
+#	my $deadlocks = Deadlocks->new($dtx);
+#	$deadlocks->run($kind, $row);
+#
+# {hung} is the number of a server that does not answer, {coordinators} which other
+# coordinator a session is on, by the name of the session.
+#
+# A kind has "hold", what each session does first, one after the other, each until it is
+# done; and "close", what they do then, each when the one before it waits for a lock.
+# What is an error, and whose, is told afterwards: one session has got 40P01, the others
+# have done what they wanted.
+package Deadlocks;
+
+use strict;
+use warnings FATAL => 'all';
+
+use AsyncPsql;
+use Carp;
+use PostgreSQL::Test::Utils;
+use Time::HiRes qw(time usleep);
+
+# How long everything has to be over, seconds.
+sub patience
+{
+	return $PostgreSQL::Test::Utils::timeout_default;
+}
+
+sub new
+{
+	my ($class, $dtx, %params) = @_;
+	my $self = bless { dtx => $dtx, idle => {}, %params }, $class;
+	my $rows = $params{rows} // 200;
+	my $fill = "SELECT i, 0 FROM generate_series(1, $rows) AS i";
+
+	for my $n (1 .. $dtx->servers)
+	{
+		$dtx->p($n)->safe_psql('postgres', qq{
+CREATE TABLE item (id int PRIMARY KEY, v int NOT NULL);
+INSERT INTO item $fill;
+CREATE TABLE deferred (id int UNIQUE DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE whole (id int);
+});
+		$dtx->sql(qq{
+CREATE FOREIGN TABLE item$n (id int, v int) SERVER s$n OPTIONS (table_name 'item');
+CREATE FOREIGN TABLE deferred$n (id int) SERVER s$n OPTIONS (table_name 'deferred');
+});
+	}
+	$dtx->sql("CREATE TABLE item0 (id int PRIMARY KEY, v int NOT NULL); INSERT INTO item0 $fill");
+
+	# a second way to the first server
+	my ($host, $port) = ($dtx->p(1)->host, $dtx->p(1)->port);
+	$dtx->sql(qq{
+CREATE SERVER again FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port', dbname 'postgres');
+CREATE USER MAPPING FOR CURRENT_USER SERVER again;
+CREATE FOREIGN TABLE item_again (id int, v int) SERVER again OPTIONS (table_name 'item');
+});
+	return $self;
+}
+
+# SQL that changes a row of a server (0: of the coordinator).
+sub row
+{
+	my ($server, $id) = @_;
+	return "UPDATE item$server SET v = v + 1 WHERE id = $id";
+}
+
+sub exec_row
+{
+	my ($server, $id) = @_;
+	return "SELECT dtx.exec('s$server', 'UPDATE item SET v = v + 1 WHERE id = $id')";
+}
+
+sub all_rows
+{
+	my ($id) = @_;
+	return "SELECT * FROM dtx.exec_all('{s1,s2}', 'UPDATE item SET v = v + 1 WHERE id = $id')";
+}
+
+sub advisory
+{
+	my ($server, $id) = @_;
+	return "SELECT * FROM dtx.query('s$server', 'SELECT 1 FROM pg_advisory_xact_lock($id)') AS t (one int)";
+}
+
+sub whole
+{
+	my ($server, $mode) = @_;
+	return "SELECT dtx.exec('s$server', 'LOCK TABLE whole IN $mode MODE')";
+}
+
+# The kinds.  "id" is the number of a row, and of the next one, that nobody else uses.
+# "victims": the sessions of which one has to be it, if not all.  "on": the node of a
+# session, if not the coordinator.
+sub kinds
+{
+	return (
+		'two sessions, two servers' => sub {
+			my $id = shift;
+			return {
+				hold => [ [ a => row(1, $id) ], [ b => row(2, $id) ] ],
+				close => [ [ a => row(2, $id) ], [ b => row(1, $id) ] ]
+			};
+		},
+		'local row, closed by the remote wait' => sub {
+			my $id = shift;
+			return {
+				hold => [ [ a => row(0, $id) ], [ b => row(1, $id) ] ],
+				close => [ [ b => row(0, $id) ], [ a => row(1, $id) ] ],
+				victims => ['a']
+			};
+		},
+		'local row, closed by the local wait' => sub {
+			my $id = shift;
+			return {
+				hold => [ [ a => row(0, $id) ], [ b => row(1, $id) ] ],
+				close => [ [ a => row(1, $id) ], [ b => row(0, $id) ] ],
+				victims => ['a']
+			};
+		},
+		'through a session that uses no server' => sub {
+			my ($id, $next) = @_;
+			return {
+				hold => [ [ a => row(0, $id) ], [ b => row(1, $id) ], [ c => row(0, $next) ] ],
+				close => [ [ a => row(1, $id) ], [ b => row(0, $next) ], [ c => row(0, $id) ] ],
+				victims => ['a']
+			};
+		},
+		'dtx.exec()' => sub {
+			my $id = shift;
+			return {
+				hold => [ [ a => exec_row(1, $id) ], [ b => exec_row(2, $id) ] ],
+				close => [ [ a => exec_row(2, $id) ], [ b => exec_row(1, $id) ] ]
+			};
+		},
+		'dtx.exec_all(), each waits on two servers' => sub {
+			my $id = shift;
+			return {
+				hold => [ [ a => exec_row(1, $id) ], [ b => exec_row(2, $id) ] ],
+				close => [ [ a => all_rows($id) ], [ b => all_rows($id) ] ]
+			};
+		},
+		'advisory locks through dtx.query()' => sub {
+			my $id = shift;
+			return {
+				hold => [ [ a => advisory(1, $id) ], [ b => advisory(2, $id) ] ],
+				close => [ [ a => advisory(2, $id) ], [ b => advisory(1, $id) ] ]
+			};
+		},
+		'table locks' => sub {
+			return {
+				alone => 1,
+				hold => [ [ a => whole(1, 'SHARE') ], [ b => whole(2, 'SHARE') ] ],
+				close => [ [ a => whole(2, 'ACCESS EXCLUSIVE') ], [ b => whole(1, 'ACCESS EXCLUSIVE') ] ]
+			};
+		},
+		'one in PREPARE, the other in a statement' => sub {
+			my $id = shift;
+			return {
+				hold => [ [ b => "INSERT INTO deferred2 VALUES ($id)" ],
+					[ a => "INSERT INTO deferred2 VALUES ($id); " . row(1, $id) ] ],
+				close => [ [ a => 'COMMIT' ], [ b => row(1, $id) ] ],
+				victims => ['b'],
+			};
+		},
+		'one in PREPARE, the other waits here' => sub {
+			my $id = shift;
+			return {
+				hold => [ [ b => "INSERT INTO deferred2 VALUES ($id)" ],
+					[ a => "INSERT INTO deferred2 VALUES ($id); " . row(0, $id) ] ],
+				close => [ [ a => 'COMMIT' ], [ b => row(0, $id) ] ],
+				victims => ['a']
+			};
+		},
+		'through a client of a server' => sub {
+			my ($id, $next) = @_;
+			return {
+				on => { c => 1 },
+				hold => [ [ a => row(1, $next) ], [ b => row(2, $id) ],
+					[ c => "UPDATE item SET v = v + 1 WHERE id = $id" ] ],
+				close => [ [ c => "UPDATE item SET v = v + 1 WHERE id = $next" ],
+					[ a => row(2, $id) ], [ b => row(1, $id) ] ],
+				victims => [qw(a b)]
+			};
+		},
+		'one stands in a queue' => sub {
+			my $id = shift;
+			return {
+				hold => [ [ a => row(1, $id) ], [ b => row(2, $id) ] ],
+				close => [ [ c => row(1, $id) ], [ b => row(1, $id) ], [ a => row(2, $id) ] ],
+				victims => [qw(a b)]
+			};
+		},
+		'two ways to the same server' => sub {
+			my $id = shift;
+			return {
+				hold => [ [ a => row(1, $id) ] ],
+				close => [ [ a => "UPDATE item_again SET v = v + 1 WHERE id = $id" ] ]
+			};
+		});
+}
+
+sub session
+{
+	my ($self, $node) = @_;
+	my $free = $self->{idle}{ $node->name } //= [];
+
+	return (pop @$free) // AsyncPsql->new($node->installed_command('psql'),
+		$node->connstr('postgres'));
+}
+
+# Send a command, and do not wait.
+my $last = 0;
+sub ask
+{
+	my ($s, $sql) = @_;
+	$s->{asked} = ++$last;
+	@{$s}{qw(out err)} = ('', '');
+	$s->send("$sql;\n\\echo [end $last]\n\\warn [end $last]\n");
+	return;
+}
+
+sub is_over
+{
+	my $s = shift;
+	$s->pump;
+	croak 'a session has ended' if $s->eof;
+	return $s->{out} =~ /^\[end $s->{asked}\]$/m && $s->{err} =~ /^\[end $s->{asked}\]$/m;
+}
+
+sub wait_over
+{
+	my ($s, $what) = @_;
+	my $deadline = time + patience();
+	until (is_over($s))
+	{
+		croak "$what does not end" if time > $deadline;
+		usleep(2_000);
+	}
+	return;
+}
+
+# Wait until so many sessions in this hand wait for a lock, here or on a server.
+sub wait_blocked
+{
+	my ($self, $n) = @_;
+	my $deadline = time + patience();
+	while (1)
+	{
+		my $waiting = 0;
+		$waiting += $_->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND backend_type = 'client backend'})
+		  for map { $self->{dtx}{nodes}[$_] } grep { $_ != ($self->{hung} // -1) } 0 .. $self->{dtx}->servers;
+		return if $waiting >= $n;
+		croak "$n sessions do not wait: $waiting" if time > $deadline;
+		usleep(5_000);
+	}
+	return;
+}
+
+# Run circles of one kind, each with rows of its own, at the same time.  Returns for each a
+# description of what went wrong, or '', and the time from the wait that closed it, or
+# from the last one, to the error of the victim, in seconds.
+sub run
+{
+	my ($self, $kind, @ids) = @_;
+	my @runs;
+	my $closed;
+	my $blocked = 0;
+
+	for my $id (@ids)
+	{
+		my $run = $kind->($id, $id + 1);
+		$run->{s} = { map { $_->[0] => undef } @{ $run->{hold} }, @{ $run->{close} } };
+		for my $name (keys %{ $run->{s} })
+		{
+			my $on = ($run->{on} // {})->{$name};
+			$run->{nodes}{$name} = defined $on ? $self->{dtx}->p($on) : ($self->{coordinators} // {})->{$name} // $self->{dtx}->coord;
+			$run->{s}{$name} = $self->session($run->{nodes}{$name});
+			$run->{err}{$name} = '';
+			ask($run->{s}{$name}, 'BEGIN');
+			wait_over($run->{s}{$name}, 'BEGIN');
+		}
+		for my $step (@{ $run->{hold} })
+		{
+			my $s = $run->{s}{ $step->[0] };
+			ask($s, $step->[1]);
+			wait_over($s, $step->[1]);
+			croak $s->{err} if $s->{err} =~ /ERROR/;
+		}
+		push @runs, $run;
+	}
+	for my $i (0 .. $#{ $runs[0]{close} })
+	{
+		for my $run (@runs)
+		{
+			my $step = $run->{close}[$i];
+			ask($run->{s}{ $step->[0] }, $step->[1]);
+			$run->{open}{ $step->[0] } = 1;
+			$run->{committed}{ $step->[0] } = 1 if $step->[1] eq 'COMMIT';
+			$closed = time;
+		}
+		$blocked += @runs;
+		$self->wait_blocked($blocked) if $i < $#{ $runs[0]{close} };
+	}
+
+	# Each that has got what it wanted commits.
+	my $deadline = time + patience();
+	my %at;
+	while (grep { %{ $_->{open} } } @runs)
+	{
+		for my $run (@runs)
+		{
+			for my $name (keys %{ $run->{open} })
+			{
+				my $s = $run->{s}{$name};
+				next if !is_over($s);
+				$run->{err}{$name} .= $s->{err};
+				$run->{at} //= time if $s->{err} =~ /40P01/;
+				if ($run->{committed}{$name}++)
+				{
+					delete $run->{open}{$name};
+					next;
+				}
+				ask($s, 'COMMIT');
+			}
+		}
+		if (time > $deadline)
+		{
+			$_->kill for map { values %{ $_->{s} } } @runs;
+			return map { [ 'hangs: ' . join(' ', keys %{ $_->{open} }), 0 ] } @runs;
+		}
+		usleep(1_000);
+	}
+
+	my @results;
+	for my $run (@runs)
+	{
+		my @victims = grep { $run->{err}{$_} =~ /ERROR: +40P01: deadlock detected/ } sort keys %{ $run->{err} };
+		my @others = grep { $run->{err}{$_} =~ /ERROR/ && $run->{err}{$_} !~ /40P01/ } sort keys %{ $run->{err} };
+		my $problem = '';
+		my %allowed = map { $_ => 1 } @{ $run->{victims} // [ keys %{ $run->{s} } ] };
+
+		$problem = 'victims: ' . (join(' ', @victims) || 'none') if @victims != 1 || !$allowed{ $victims[0] };
+		$problem .= " errors of others: " . join(' ', map { "$_: $run->{err}{$_}" } @others) if @others;
+		if (@victims == 1)
+		{
+			my ($detail) = $run->{err}{ $victims[0] } =~ /^DETAIL:  (.*?)^(?:HINT|CONTEXT|LOCATION|\[)/ms;
+			my @edges = split /\n/, $detail // '';
+			$run->{edges} = \@edges;
+			$problem .= " edges: @edges" if grep { !/^\s*Process \d+.* waits for .*; blocked by (?:process \d+|prepared).*\.$/ } @edges or !@edges;
+		}
+		push @results, [ $problem, ($run->{at} // $closed) - $closed, $run->{edges} ];
+		push @{ $self->{idle}{ $run->{nodes}{$_}->name } }, $run->{s}{$_} for keys %{ $run->{s} };
+	}
+	return @results;
+}
+
+1;
