@@ -5,6 +5,7 @@
 #   make demo                                the extension at work on four servers
 #   make faults, make chaos, make races      the long tests, see docs/testing.md
 #   make fuzz, make leaks, make load         hostile input, growth, many sessions
+#   make deadlocks                           circles of waits on several servers
 #   make coverage                          which lines the suite reaches
 #   make sanitize, make valgrind             the suite under checkers of memory
 #   make bench                               what it costs, see docs/performance.md
@@ -264,7 +265,7 @@ PG_CFLAGS = -fvisibility=hidden -Wextra -Wno-unused-parameter -Wno-sign-compare 
 		-Wno-ignored-attributes)
 
 # These targets work without PostgreSQL.
-dev_targets = test demo setup faults chaos races fuzz leaks load coverage sanitize valgrind bench \
+dev_targets = test demo setup faults chaos races fuzz leaks deadlocks load coverage sanitize valgrind bench \
 	bench-sagas test-matrix test-versions test-upgrade test-examples deb dist indent spell
 
 # What may be given to them on the command line.

@@ -349,9 +349,8 @@ server_failed(DtxRemote *remote, void *arg, DtxRemoteFailure failure, const char
 {
 	Server	   *s = (Server *) arg;
 
-	ereport(DEBUG1,
-			(errmsg_internal("could not ask server \"%s\" about locks: %s",
-							 s->target != NULL ? s->target->servername : "", error)));
+	elog(DEBUG1, "could not ask server \"%s\" about locks: %s",
+		 s->target != NULL ? s->target->servername : "", error);
 	settle(s, false);
 	s->remote = NULL;
 	s->state = SERVER_CLOSED;

@@ -164,7 +164,8 @@ add_backends(DtxLook *look)
 		for (int j = 0; j < copy->nsessions; j++)
 		{
 			DtxGraphPlace(g, copy->sessions[j].instance, copy->sessions[j].pid, node);
-			if (DtxWaitsNow(copy) && copy->sessions[j].instance != here)
+			if ((DtxWaitsNow(copy) || copy->appending) &&
+				copy->sessions[j].instance != here)
 				(void) find_server(look, copy->sessions[j].instance, true);
 		}
 		copy = palloc(sizeof(DtxWaits));
@@ -374,14 +375,15 @@ add_edges(DtxLook *look)
 
 /*
  * Does a wait of that process count?  That of a session of a backend of ours only while
- * the backend waits for it: otherwise it is one that was left, and is being canceled.
+ * the backend waits for it: otherwise it is one that was left, and is being canceled.  One
+ * that sleeps in the executor waits for all that are busy.
  */
 static bool
 edge_counts(const DtxGraph *g, int from, uint64 instance, int pid)
 {
 	const DtxWaits *b = g->nodes[from].backend;
 
-	if (b == NULL)
+	if (b == NULL || b->appending)
 		return true;
 	if (!DtxWaitsNow(b))
 		return false;

@@ -145,12 +145,19 @@ circles(const DtxLook *look, bool *strangers)
 	return details;
 }
 
-/* Does the edge say of a process that is not of this server that it waits? */
+/*
+ * Does the edge say of a process that is not of this server that it waits?  A backend that
+ * sleeps in the executor has no number for its wait, either.
+ */
 static bool
 is_stranger(const DtxGraph *g, const DtxEdge *edge)
 {
-	return g->nodes[edge->from].kind == DTX_NODE_MARKED ||
-		(g->nodes[edge->from].kind == DTX_NODE_PROCESS &&
+	const DtxNode *node = &g->nodes[edge->from];
+
+	return node->kind == DTX_NODE_MARKED ||
+		(node->kind == DTX_NODE_BACKEND && node->backend->appending &&
+		 edge->instance != DtxInstanceHere()) ||
+		(node->kind == DTX_NODE_PROCESS &&
 		 edge->instance != DtxInstanceHere());
 }
 

@@ -13,6 +13,10 @@
  * with that number, and no later one can be hit: a verdict is void once the number
  * has changed.
  *
+ * One wait is not numbered: that of the executor for several foreign tables at once
+ * (ExecAppendAsyncEventWait() in executor/nodeAppend.c), which asks nobody before it
+ * sleeps.  That it sleeps there can be seen.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -32,6 +36,7 @@
 #include "storage/proc.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 typedef struct WaitSlot
 {
@@ -315,6 +320,8 @@ DtxWaitsGet(int procno, DtxWaits *copy)
 		memcpy(copy, &slot->pub, offsetof(DtxWaits, sessions) +
 			   slot->pub.nsessions * sizeof(DtxWaitSession));
 		copy->victim = slot->victim_number == slot->pub.number;
+		copy->appending = GetPGProcByNumber(procno)->wait_event_info ==
+			WAIT_EVENT_APPEND_READY;
 	}
 	LWLockRelease(&slot->lock);
 	return used;

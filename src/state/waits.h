@@ -44,6 +44,8 @@ typedef struct DtxWaits
 	bool		may_throw;		/* ... and may it end with an error? */
 	bool		overdue;		/* ... and is it longer than deadlock_timeout? */
 	bool		victim;			/* ... and was it chosen to end? */
+	bool		appending;		/* does it sleep in the executor, for several
+								 * foreign tables at once? */
 	int			nsessions;
 	DtxWaitSession sessions[DTX_WAIT_SESSIONS];
 } DtxWaits;

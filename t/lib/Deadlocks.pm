@@ -41,6 +41,7 @@ CREATE TABLE item (id int PRIMARY KEY, v int NOT NULL);
 INSERT INTO item $fill;
 CREATE TABLE deferred (id int UNIQUE DEFERRABLE INITIALLY DEFERRED);
 CREATE TABLE whole (id int);
+CREATE VIEW part AS SELECT $n AS n, id, v FROM item;
 });
 		$dtx->sql(qq{
 CREATE FOREIGN TABLE item$n (id int, v int) SERVER s$n OPTIONS (table_name 'item');
@@ -48,6 +49,13 @@ CREATE FOREIGN TABLE deferred$n (id int) SERVER s$n OPTIONS (table_name 'deferre
 });
 	}
 	$dtx->sql("CREATE TABLE item0 (id int PRIMARY KEY, v int NOT NULL); INSERT INTO item0 $fill");
+
+	# two foreign tables that are scanned at the same time
+	$dtx->sql(q{
+CREATE TABLE parts (n int, id int, v int) PARTITION BY LIST (n);
+CREATE FOREIGN TABLE part1 PARTITION OF parts FOR VALUES IN (1) SERVER s1 OPTIONS (table_name 'part', async_capable 'true');
+CREATE FOREIGN TABLE part2 PARTITION OF parts FOR VALUES IN (2) SERVER s2 OPTIONS (table_name 'part', async_capable 'true');
+});
 
 	# a second way to the first server
 	my ($host, $port) = ($dtx->p(1)->host, $dtx->p(1)->port);
@@ -184,11 +192,35 @@ sub kinds
 				victims => [qw(a b)]
 			};
 		},
+		'an asynchronous scan' => sub {
+			my ($id, $next) = @_;
+			return {
+				hold => [ [ a => row(1, $id) ], [ b => row(2, $next) ] ],
+				close => [ [ b => "SELECT * FROM parts WHERE id IN ($id, $next) FOR UPDATE" ], [ a => row(2, $next) ] ],
+				victims => ['a']
+			};
+		},
 		'one stands in a queue' => sub {
 			my $id = shift;
 			return {
 				hold => [ [ a => row(1, $id) ], [ b => row(2, $id) ] ],
 				close => [ [ c => row(1, $id) ], [ b => row(1, $id) ], [ a => row(2, $id) ] ],
+				victims => [qw(a b)]
+			};
+		},
+		'six in a ring over three servers' => sub {
+			my @ids = @_;
+			my @rows = map { [ $_ % 3 + 1, $ids[ $_ / 3 ] ] } 0 .. 5;
+			return {
+				hold => [ map { [ $_ => row(@{ $rows[$_] }) ] } 0 .. 5 ],
+				close => [ map { [ $_ => row(@{ $rows[ ($_ + 1) % 6 ] }) ] } 0 .. 5 ]
+			};
+		},
+		'others wait for the circle' => sub {
+			my ($id, $next) = @_;
+			return {
+				hold => [ [ a => row(1, $id) ], [ b => row(2, $id) ], [ c => row(2, $next) ] ],
+				close => [ [ c => row(1, $id) ], [ d => row(2, $next) ], [ a => row(2, $id) ], [ b => row(1, $id) ] ],
 				victims => [qw(a b)]
 			};
 		},
@@ -241,7 +273,8 @@ sub wait_over
 	return;
 }
 
-# Wait until so many sessions in this hand wait for a lock, here or on a server.
+# Wait until so many sessions wait for a lock, here or on a server; under a load, for a
+# while.
 sub wait_blocked
 {
 	my ($self, $n) = @_;
