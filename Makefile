@@ -269,7 +269,7 @@ dev_targets = test demo setup faults chaos races fuzz leaks deadlocks load cover
 	bench-sagas test-matrix test-versions test-upgrade test-examples deb dist indent spell
 
 # What may be given to them on the command line.
-export VERSIONS TESTS JOBS KEEP CASES DURATION SEED SAGAS INTERLEAVINGS
+export VERSIONS TESTS JOBS KEEP CASES DURATION SEED SAGAS INTERLEAVINGS RUNS
 export SESSIONS SECONDS_EACH FOREIGN_SERVERS PLANT TRANSACTIONS PASSES ROUNDS CLIENTS SERVERS DELAYS SAMPLE LOAD FLUSH PUBLISH RESULTS
 
 ifneq ($(filter-out $(dev_targets),$(or $(MAKECMDGOALS),all)),)

@@ -20,8 +20,7 @@ typedef enum DtxNodeKind
 								 * another */
 	DTX_NODE_MARKED,			/* sessions with the same mark: those of a
 								 * process of another coordinator */
-	DTX_NODE_PREPARED			/* a prepared transaction that is no
-								 * backend's */
+	DTX_NODE_PREPARED			/* a prepared transaction that is no backend's */
 } DtxNodeKind;
 
 typedef struct DtxNode
@@ -46,8 +45,8 @@ typedef struct DtxEdge
 	uint64		instance;		/* server on which it waits */
 	int			waiter_pid;		/* there */
 	int			blocker_pid;	/* there; 0: a prepared transaction */
-	bool		hard;			/* does the blocker hold what is waited for, to
-								 * the end of its transaction? Otherwise it
+	bool		hard;			/* does the blocker hold what is waited for,
+								 * to the end of its transaction? Otherwise it
 								 * stands before it in the queue (for a row,
 								 * that is the lock on the tuple), or that is
 								 * not known */

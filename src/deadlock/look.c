@@ -38,7 +38,8 @@
 typedef struct Concerned
 {
 	uint64		instance;
-	char	   *name;			/* of a foreign server that leads there, or NULL */
+	char	   *name;			/* of a foreign server that leads there, or
+								 * NULL */
 	List	   *pids;			/* of sessions of backends of this server */
 	List	   *details;		/* those whose locks are asked for */
 	int			nroutes;
@@ -357,7 +358,9 @@ add_edges(DtxLook *look)
 		DtxEdge    *edge = DtxGraphFindEdge(g, &like);
 		int			from = DtxGraphFind(g, row->instance, row->pid);
 
-		if (edge == NULL && row->blocker == 0 && row->holds && from >= 0 &&
+		if (from < 0)
+			continue;
+		if (edge == NULL && row->blocker == 0 && row->holds &&
 			edge_counts(g, from, row->instance, row->pid))
 		{
 			edge = DtxGraphAddEdge(g, from,
@@ -365,11 +368,19 @@ add_edges(DtxLook *look)
 								   row->instance, row->pid, 0);
 			edge->gid = row->gid;
 		}
-		if (edge == NULL)
-			continue;
-		edge->hard |= row->holds && !row->queues;
-		edge->lock = row->lock;
-		edge->identity = row->identity;
+		if (edge != NULL)
+			edge->hard |= row->holds && !row->queues;
+
+		/* It waits for one lock at a time. */
+		for (int e = g->nodes[from].first_edge; e >= 0; e = g->edges[e].next)
+		{
+			if (g->edges[e].instance == row->instance &&
+				g->edges[e].waiter_pid == row->pid)
+			{
+				g->edges[e].lock = row->lock;
+				g->edges[e].identity = row->identity;
+			}
+		}
 	}
 }
 

@@ -26,8 +26,9 @@ typedef struct DtxLook
 	List	   *servers;		/* private to look.c: those that are concerned */
 	List	   *blocked;		/* DtxBlocked */
 	List	   *lock_waits;		/* DtxLockWait */
-	List	   *unnamed;		/* DtxLookDetail: waits for prepared transactions
-								 * whose names have not been asked for */
+	List	   *unnamed;		/* DtxLookDetail: waits for prepared
+								 * transactions whose names have not been
+								 * asked for */
 } DtxLook;
 
 extern DtxLook *DtxLookTake(DtxAsk *ask, MemoryContext cxt, List *details,

@@ -93,8 +93,8 @@ DtxAskWhoBlocks(StringInfo question, List *pids, List *marks)
 }
 
 /*
- * For which locks these processes wait, and who else has or wants them.  pg_locks shows of
- * a prepared transaction only that it has a virtual transaction of its own; its
+ * For which locks these processes wait, and who has them; not who stands in the queue, of
+ * whom there may be many.  pg_locks shows of a prepared transaction only that it has a virtual transaction of its own; its
  * transaction id is that on which it has a lock.
  */
 void
@@ -107,8 +107,8 @@ DtxAskWhichLocks(StringInfo question, List *pids)
 						   " SELECT w.pid, coalesce(h.pid, 0), h.granted, h.mode, g.gid, w.virtualtransaction,"
 						   " w.mode, w.locktype, w.database, w.relation, w.page, w.tuple, w.virtualxid,"
 						   " w.transactionid, w.classid, w.objid, w.objsubid"
-						   " FROM l AS w JOIN l AS h ON h.object OPERATOR(pg_catalog.=) w.object"
-						   " AND (h.pid IS NULL OR h.pid OPERATOR(pg_catalog.<>) w.pid)"
+						   " FROM l AS w LEFT JOIN l AS h ON h.object OPERATOR(pg_catalog.=) w.object"
+						   " AND h.granted AND (h.pid IS NULL OR h.pid OPERATOR(pg_catalog.<>) w.pid)"
 						   " LEFT JOIN l AS x ON h.pid IS NULL AND x.pid IS NULL AND x.granted"
 						   " AND x.locktype OPERATOR(pg_catalog.=) 'transactionid'"
 						   " AND x.virtualtransaction OPERATOR(pg_catalog.=) h.virtualtransaction"
@@ -172,7 +172,7 @@ DtxReadLockWait(uint64 instance, const PGresult *res)
 	row->instance = instance;
 	row->pid = (int) number(res, 0);
 	row->blocker = (int) number(res, 1);
-	row->holds = PQgetvalue(res, 0, 2)[0] == 't' && wanted != NoLock &&
+	row->holds = !PQgetisnull(res, 0, 2) && wanted != NoLock &&
 		held != NoLock && DoLockModesConflict(wanted, held);
 	row->queues = strcmp(PQgetvalue(res, 0, 7), "tuple") == 0;
 	if (!PQgetisnull(res, 0, 4))

@@ -24,8 +24,8 @@ typedef struct DtxBlocked
 	int			nblockers;
 	int		   *blockers;		/* processes there that it waits for; 0: a
 								 * prepared transaction */
-	uint32		mark;			/* of its session (net/session_mark), or 0: it has
-								 * none, or was not asked */
+	uint32		mark;			/* of its session (net/session_mark), or 0: it
+								 * has none, or was not asked */
 } DtxBlocked;
 
 /* A row of the answer to "for which locks". */
@@ -33,8 +33,8 @@ typedef struct DtxLockWait
 {
 	uint64		instance;
 	int			pid;			/* process that waits */
-	int			blocker;		/* another one that has or wants that lock; 0: a
-								 * prepared transaction */
+	int			blocker;		/* another one that has that lock; 0: a
+								 * prepared transaction, or nobody */
 	bool		holds;			/* does it hold it, in a mode that conflicts? */
 	bool		queues;			/* does that mean that it is next in a queue? */
 	char	   *lock;			/* "ShareLock on transaction 123" */

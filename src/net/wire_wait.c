@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "base/backoff.h"
 #include "base/compat.h"
+#include "base/encoding.h"
 #include "base/guarded.h"
 #include "base/settings.h"
 #include "libpq-fe.h"
@@ -148,7 +149,7 @@ wait_shown(const DtxWait *wait, bool *shown)
 
 		if (wait->interrupts == DTX_INTERRUPTS_THROW)
 		{
-			if (*shown && DtxWaitsIsVictim())
+			if (*shown && InterruptHoldoffCount == 0 && DtxWaitsIsVictim())
 			{
 				if (wait->done(wait->arg))
 					return DTX_WAIT_DONE;
@@ -157,7 +158,10 @@ wait_shown(const DtxWait *wait, bool *shown)
 			}
 			if (InterruptPending)
 			{
-				/* What throws here ends the wait; what does not, too, as others see it. */
+				/*
+				 * What throws here ends the wait; what does not, too, as
+				 * others see it.
+				 */
 				if (*shown)
 					DtxWaitsEnd();
 				*shown = false;
@@ -196,6 +200,8 @@ throw_deadlock(const DtxWait *wait)
 	char		log[DTX_VICTIM_TEXT];
 
 	DtxWaitsTakeVerdict(detail, log);
+	DtxTextMakeValid(detail);
+	DtxTextMakeValid(log);
 	DtxWaitsEnd();
 	for (int i = 0; i < wait->nwires; i++)
 	{

@@ -47,7 +47,7 @@ dtx_sql_lock_waits(PG_FUNCTION_ARGS)
 		bool		from_here = DtxNodeIsHere(from);
 		bool		to_here = DtxNodeIsHere(to);
 		bool		in_session = !from_here || edge->instance != DtxInstanceHere() ||
-			edge->waiter_pid != from->pid;
+		edge->waiter_pid != from->pid;
 		const char *gid = to->kind == DTX_NODE_PREPARED ? to->gid : edge->gid;
 		StringInfoData blocker;
 		Datum		values[8];

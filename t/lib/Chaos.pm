@@ -155,18 +155,19 @@ sub new
 restart_after_crash = on
 log_statement = none
 max_connections = 100
-lock_timeout = 3s
+lock_timeout = 10s
 },
 		conf => q{
 restart_after_crash = on
 log_statement = none
 max_connections = 100
-lock_timeout = 3s
+lock_timeout = 10s
 synchronous_standby_names = ''
 synchronous_commit = on
 pg_dtx.resolve_interval = '300ms'
 pg_dtx.prepare_timeout = '4s'
 pg_dtx.commit_timeout = '1500ms'
+deadlock_timeout = '300ms'
 max_worker_processes = 20
 });
 	for my $i (1 .. 3)
@@ -616,7 +617,7 @@ sub _begin
 	my $command = 'COMMIT';
 	my $sql = "BEGIN;\n";
 
-	# in any order
+	# in any order: deadlocks between servers are found
 	push @servers, splice(@servers, $r->(3), 1) for 1 .. 3;
 
 	my $move = sub {
