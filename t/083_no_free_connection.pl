@@ -14,6 +14,7 @@ use Time::HiRes qw(time usleep);
 my $dtx = DtxTest->new(
 	servers => 2,
 	proxy => [2],
+	conf => "pg_dtx.deadlock_detection = off\n",		# which would have one, too
 	participant_conf => "max_connections = 12\nsuperuser_reserved_connections = 3\n");
 my $p1 = $dtx->p(1);
 my $kept = q{FROM pg_stat_activity WHERE application_name = 'pg_dtx' AND state = 'idle' AND usename = 'app'

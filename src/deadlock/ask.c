@@ -38,7 +38,7 @@
 #define RETRY_MAX_MS	30000
 
 /* A server that has not been asked for this time is forgotten, milliseconds. */
-#define KEEP_MS			60000
+#define KEEP_MS			10000
 
 /*
  * What our questions are to cost, and that they change nothing.  They are short, and their

@@ -41,8 +41,9 @@
 #include "worker/slots.h"
 #include "worker/startup.h"
 
-/* It stays for so long without anything to look at, milliseconds. */
+/* It stays for so long without anything to look at, and keeps connections, ms. */
 #define LINGER_MS		60000
+#define KEEP_MS			10000
 
 /* Limits of the time between two looks, milliseconds ... */
 #define LOOK_MIN_MS		20
@@ -119,7 +120,7 @@ dtx_detector_main(Datum arg)
 			if (needed)
 				needed_at = DtxNow();
 			timeout = needed ? until_look(woken) :
-				Max(DtxUntil(needed_at + LINGER_MS), 1);
+				Max(DtxUntil(needed_at + (ask != NULL ? KEEP_MS : LINGER_MS)), 1);
 			if (!DtxIsDue(errors.next))
 				timeout = Max(DtxUntil(errors.next), 1);
 			else if (needed && timeout == 0)
@@ -140,6 +141,14 @@ dtx_detector_main(Datum arg)
 				MemoryContextReset(look_cxt);
 				DtxBackoffReset(&errors);
 				timeout = until_look(false);
+			}
+			else if (!needed && ask != NULL && DtxIsDue(needed_at + KEEP_MS))
+			{
+				DtxAsk	   *old = ask;
+
+				ask = NULL;
+				DtxAskDestroy(old);
+				timeout = Max(DtxUntil(needed_at + LINGER_MS), 1);
 			}
 			else if (!needed && DtxIsDue(needed_at + LINGER_MS))
 				leave = true;
