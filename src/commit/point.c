@@ -312,6 +312,7 @@ wait_for_reply(DtxMoment deadline)
 		.deadline = deadline,
 		.wait_event = wait_event(),
 		.interrupts = DTX_INTERRUPTS_END_IT,
+		.for_locks = true,
 		.done = reply_is_in
 	};
 

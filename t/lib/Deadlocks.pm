@@ -41,7 +41,7 @@ CREATE TABLE item (id int PRIMARY KEY, v int NOT NULL);
 INSERT INTO item $fill;
 CREATE TABLE deferred (id int UNIQUE DEFERRABLE INITIALLY DEFERRED);
 CREATE TABLE whole (id int);
-CREATE VIEW part AS SELECT $n AS n, id, v FROM item;
+CREATE TABLE part AS SELECT $n AS n, id, v FROM item;
 });
 		$dtx->sql(qq{
 CREATE FOREIGN TABLE item$n (id int, v int) SERVER s$n OPTIONS (table_name 'item');
@@ -195,8 +195,8 @@ sub kinds
 		'an asynchronous scan' => sub {
 			my ($id, $next) = @_;
 			return {
-				hold => [ [ a => row(1, $id) ], [ b => row(2, $next) ] ],
-				close => [ [ b => "SELECT * FROM parts WHERE id IN ($id, $next) FOR UPDATE" ], [ a => row(2, $next) ] ],
+				hold => [ [ a => "UPDATE part1 SET v = v + 1 WHERE id = $id" ], [ b => row(2, $id) ] ],
+				close => [ [ b => "SELECT * FROM parts WHERE id IN ($id, $next) FOR UPDATE" ], [ a => row(2, $id) ] ],
 				victims => ['a']
 			};
 		},
