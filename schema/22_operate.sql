@@ -14,7 +14,7 @@ AS 'MODULE_PATHNAME', 'dtx_sql_check_server'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 8 COST 10000;
 
 COMMENT ON FUNCTION dtx.check_server(name, name) IS
-  'checks whether a foreign server is ready for commits in two phases, through the user mapping of a role whose privileges the caller has, and who needs USAGE on it';
+  'checks whether a foreign server is ready for commits in two phases, through the user mapping of a role whose privileges the caller has, and who needs USAGE on it; an error if it is no server of postgres_fdw';
 
 CREATE OR REPLACE FUNCTION dtx.resolve_in_doubt() RETURNS SETOF dtx.resolution
 AS 'MODULE_PATHNAME', 'dtx_sql_resolve'
@@ -45,7 +45,7 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE COST 10000
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION dtx.force_in_doubt(text, text, text, boolean) IS
-  'finishes one prepared foreign transaction by hand, ''commit'' or ''rollback'', and remembers it in dtx.forced; a contradiction with the recorded decision needs override; what happens on the server happens at once and is not undone by ROLLBACK';
+  'finishes one prepared foreign transaction by hand, ''commit'' or ''rollback'', and remembers it in dtx.forced; a contradiction with the recorded decision needs override; what happens on the server happens at once and is not undone by ROLLBACK; an error while its session takes care of it, if it is another coordinator''s or database''s, and if no server has it';
 
 CREATE OR REPLACE FUNCTION dtx.acknowledge_damage(
   gid text,

@@ -604,7 +604,7 @@ AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION dtx.define_saga(text, dtx.step_spec[]) IS
-  'defines a saga, or a new version of it if anything is different; returns the version';
+  'defines a saga, or a new version of it if anything is different; returns the version; an error names the step that is not right';
 
 CREATE OR REPLACE FUNCTION dtx_internal.grant_saga_definition(name text, grantee name) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -645,7 +645,7 @@ AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION dtx.grant_saga_definition(text, name) IS
-  'lets a role, or ''public'', start sagas of a definition of one''s own, all versions, with its own rights';
+  'lets a role, or ''public'', start sagas of a definition of one''s own, all versions, with its own rights; an error if there is none of that name';
 
 CREATE OR REPLACE FUNCTION dtx_internal.revoke_saga_definition(name text, grantee name) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp

@@ -128,7 +128,7 @@ AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer) IS
-  'starts a saga if this transaction commits, as the current role, and returns its number; with the same key, the same saga';
+  'starts a saga if this transaction commits, as the current role, and returns its number; with the same key, the same saga; an error if this role may not start it, or could not connect to have its steps executed';
 
 CREATE OR REPLACE FUNCTION dtx.wait_saga(saga bigint, timeout interval DEFAULT NULL) RETURNS dtx.saga_state
 AS 'MODULE_PATHNAME', 'dtx_sql_wait_saga'
@@ -176,7 +176,7 @@ AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION dtx.cancel_saga(bigint, text) IS
-  'has a saga compensated, if it has not reached its point of no return, and stops its steps that run; returns its state now';
+  'has a saga compensated, if it has not reached its point of no return, and stops its steps that run; returns its state now; an error if it is completed, or cannot go back any more';
 
 -- The step of that name, and its row, for operators.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_find_step(sg dtx_internal.saga_record, name text) RETURNS smallint
@@ -288,7 +288,7 @@ AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION dtx.retry_saga(bigint) IS
-  'tries again, with all attempts, what has failed, and at once what waits for its next attempt; returns the state of the saga';
+  'tries again, with all attempts, what has failed, and at once what waits for its next attempt; returns the state of the saga; an error if there is no such step';
 
 CREATE OR REPLACE FUNCTION dtx_internal.skip_step(saga bigint, step text, reason text, result jsonb) RETURNS dtx.saga_state
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -382,7 +382,7 @@ AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION dtx.skip_step(bigint, text, text, jsonb) IS
-  'goes on as if a step that has begun had been done, with this result; or its compensation, on the way back; returns the state of the saga';
+  'goes on as if a step that has begun had been done, with this result; or its compensation, on the way back; returns the state of the saga; an error while it is executed, if it has not begun, and if it is done';
 
 CREATE OR REPLACE FUNCTION dtx_internal.force_saga(saga bigint, state dtx.saga_state, reason text) RETURNS dtx.saga_state
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -433,7 +433,7 @@ AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION dtx.force_saga(bigint, dtx.saga_state, text) IS
-  'ends a saga as it is (completed or compensated), or turns it back even after its point of no return (compensating); stops its steps that run';
+  'ends a saga as it is (completed or compensated), or turns it back even after its point of no return (compensating); stops its steps that run; an error if it has ended, or is compensating already';
 
 CREATE OR REPLACE FUNCTION dtx_internal.signal_saga(saga bigint, name text, payload jsonb) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -480,7 +480,7 @@ AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION dtx.signal_saga(bigint, text, jsonb) IS
-  'gives a saga the signal that its step of that name waits for, or will wait for; false if it has got one already, or needs none any more';
+  'gives a saga the signal that its step of that name waits for, or will wait for; false if it has got one already, or needs none any more; an error if that step does not wait for a signal';
 
 --
 -- Forgetting

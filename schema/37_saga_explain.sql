@@ -176,7 +176,7 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION dtx.explain_saga(text) IS
-  'draws the graph of the newest version of a definition, as text';
+  'draws the graph of the newest version of a definition, as text; an error if there is none, or several roles have one';
 
 CREATE OR REPLACE FUNCTION dtx.explain_saga(saga bigint) RETURNS SETOF text
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -231,4 +231,4 @@ BEGIN ATOMIC
 END;
 
 COMMENT ON FUNCTION dtx.explain_saga(bigint) IS
-  'draws the graph of a saga with the states of its steps, attempts and times, as text';
+  'draws the graph of a saga with the states of its steps, attempts and times, as text; an error if the caller may not see it';
