@@ -135,6 +135,20 @@ for my $mode ('prepare: rollback', 'prepare: wrong tag', 'prepare: rows', 'prepa
 	$dtx->balances_are("100 $balance", "$mode: all or nothing");
 	$dtx->prepared_is(1, 0, "$mode: nothing stays prepared");
 }
+# START TRANSACTION, which is sent alone where the first command is very long.
+my $long = q{BEGIN; UPDATE acct1 SET bal = bal + 1; UPDATE there SET id = 1 WHERE id IN (} . join(', ', 1 .. 8000) . '); COMMIT';
+for my $mode ('start: error', 'start: copy', 'start: closed')
+{
+	$evil->mode($mode);
+	$s->run($long);
+	like($s->stderr, qr/ERROR:  \w+: could not begin transaction on server "evil"/, "$mode: an error");
+	$evil->mode('polite');
+	$dtx->balances_are("100 $balance", "$mode: nothing is committed");
+}
+$s->run($long);
+is($s->stderr, '', 'polite: it can commit');
+$balance++;
+$dtx->balances_are("100 $balance", '... with the honest one');
 # Phase two.
 for my $mode ('commit: wrong tag', 'commit: error', 'commit: rows')
 {

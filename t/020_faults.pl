@@ -1,4 +1,4 @@
-# A tenth of the fault matrix, which touches every point: see t/lib/FaultMatrix.pm.  The
+# A fifteenth of the fault matrix, which touches every point: see t/lib/FaultMatrix.pm.  The
 # servers have a library of their own with the fault points; a normal build must
 # not know them.
 use strict;
@@ -37,7 +37,7 @@ ok((!grep { $traces !~ /\Q$_\E/ } @symbols, @texts),
 
 my $matrix = FaultMatrix->new;
 my @cases = FaultMatrix::cases();
-$matrix->run(FaultMatrix::sample(10, @cases));
+$matrix->run(FaultMatrix::sample(15, @cases));
 $matrix->finish;
 note($matrix->table);
 

@@ -96,6 +96,25 @@ $s->run('BEGIN; UPDATE acct2 SET bal = 99; UPDATE acct1 SET bal = 101; COMMIT');
 is($s->stderr, '', 'restarted: a write, with another server in the transaction');
 $dtx->balances_are('100 101 99', '... in two phases');
 
+# A command that is too long to be kept, should it have to be sent again: START TRANSACTION
+# goes ahead of it, and it is the one that finds an idle connection dead.
+my $many = join(', ', 2 .. 8000);
+my $by_key = "UPDATE acct1 SET bal = bal WHERE id IN (1, $many)";
+$sent = sent(1, sub { $s->run("$by_key; SELECT bal FROM acct1 WHERE id IN (1, $many)") });
+is($s->stderr, '', 'long commands');
+is($sent->[$_], 'START TRANSACTION ISOLATION LEVEL REPEATABLE READ', '... START TRANSACTION alone') for 0, 3;
+my ($idle) = $dtx->remote_pids(1);
+$dtx->p(1)->safe_psql('postgres', "SELECT pg_terminate_backend($idle)");
+$dtx->poll($dtx->p(1), "SELECT count(*) FROM pg_stat_activity WHERE pid = $idle", 0, 'the connection is dead');
+$s->run("BEGIN; $by_key; UPDATE acct2 SET bal = bal; COMMIT");
+is($s->stderr, '', '... which a long command does not mind');
+$s->run("SET pg_dtx.commit_wait = off; BEGIN; UPDATE acct1 SET bal = bal; UPDATE acct2 SET bal = bal; COMMIT; $by_key; RESET pg_dtx.commit_wait");
+is($s->stderr, '', '... nor a confirmation that is due');
+$dtx->sql(q{ALTER FOREIGN TABLE acct1 OPTIONS (ADD batch_size '5000')});
+$s->run('BEGIN; INSERT INTO acct1 SELECT i, 1 FROM generate_series(2, 5001) i; ROLLBACK');
+is($s->stderr, '', 'a long command that is prepared');
+$dtx->sql(q{ALTER FOREIGN TABLE acct1 OPTIONS (DROP batch_size)});
+
 # A server that dies under the first command.
 $dtx->p(2)->safe_psql('postgres', q{CREATE FUNCTION die() RETURNS int LANGUAGE sql AS 'SELECT pg_terminate_backend(pg_backend_pid())::int';
 CREATE VIEW deadly AS SELECT die() AS i});

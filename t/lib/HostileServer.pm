@@ -119,6 +119,9 @@ my %modes = (
 	# to a session
 	'identity' => [ qr/system_identifier/, sub { return columns('a', 'b') . row("-1'", 'x') . row('x', 'y') . tag('SELECT 2') . ready() } ],
 	'identity fails' => [ qr/system_identifier/, sub { return failure('42501', 'no') . ready() } ],
+	'start: error' => [ qr/^START/, sub { return failure('25006', 'not here') . ready() } ],
+	'start: copy' => [ qr/^START/, sub { return message('H', pack('Cn', 0, 0)) . ready() } ],
+	'start: closed' => [ qr/^START/, sub { return undef } ],
 	'prepare: rollback' => [ qr/PREPARE TRANSACTION/, sub { return tag('ROLLBACK') . ready() } ],
 	'prepare: wrong tag' => [ qr/PREPARE TRANSACTION/, sub { return columns('x') . row('5') . tag('SELECT 1') . tag('COMMIT PREPARED') . ready() } ],
 	'prepare: rows' => [ qr/PREPARE TRANSACTION/, sub { return columns('x') . row('PREPARE TRANSACTION') . tag('PREPARE TRANSACTION') . ready() } ],
