@@ -108,6 +108,55 @@ $dtx->continue_process(@remote);
 $dtx->clean('in phase two');
 $dtx->balances_are('100 100 100 100', 'committed everywhere');
 
+# Sessions that wait for a server, after their decision and before it: others that need
+# something of all processes do not wait for them, and they end by themselves when the
+# postmaster is gone.
+$dtx->sql('CREATE DATABASE other');
+$dtx->sql('INSERT INTO acct1 VALUES (2, 2); INSERT INTO acct2 VALUES (2, 2); INSERT INTO acct3 VALUES (2, 2)');
+my %waiting;
+$dtx->arm;
+$s = $waiting{'in phase two'} = $dtx->session;
+$s->run($dtx->hold . "SET pg_dtx.commit_timeout = '10min'");
+$s->start($dtx->transfer(10, 1, 2));
+$dtx->wait_held($s);
+$dtx->stop_process($dtx->remote_pids(2));
+$dtx->release;
+$dtx->prepared_is(1, 0, 's1 has committed');
+$s = $waiting{'in phase one'} = $dtx->session;
+$s->run('BEGIN; UPDATE acct1 SET bal = 7 WHERE id = 2; UPDATE acct2 SET bal = 7 WHERE id = 2');
+my %before = map { $_ => 1 } $dtx->remote_pids(2);
+$dtx->stop_process(keys %before);
+$s->start('COMMIT');
+$dtx->prepared_is(1, 1);
+$s = $waiting{'in a remote command'} = $dtx->session;
+$s->start(q{SELECT dtx.exec('s3', 'SELECT pg_sleep(3600)')});
+$s = $waiting{'in a foreign table'} = $dtx->session;
+$s->run('BEGIN; SELECT bal FROM acct3');
+my @asleep = $dtx->p(3)->safe_psql('postgres', q{SELECT pid FROM pg_stat_activity WHERE application_name = 'postgres_fdw' AND state = 'idle in transaction'});
+$dtx->stop_process(@asleep);
+$s->start('SELECT count(*) FROM acct3');
+$dtx->poll($dtx->coord, q{SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event_type = 'Extension' AND backend_type = 'client backend'},
+	'4', 'sessions wait');
+$dtx->sql('DROP DATABASE other');
+ok(!$waiting{$_}->finished, "$_: DROP DATABASE has not waited") for sort keys %waiting;
+kill 'KILL', ($dtx->processes($dtx->coord))[0];
+$dtx->coord->kill9;
+for my $where (sort keys %waiting)
+{
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	select undef, undef, undef, 0.05 while kill(0, $waiting{$where}->pid) && time < $deadline;
+	ok(!kill(0, $waiting{$where}->pid), "$where: ends when the postmaster is gone");
+	eval { $waiting{$where}->finish };
+	$waiting{$where}->close;
+}
+unlink $dtx->coord->data_dir . '/postmaster.pid';
+$dtx->continue_process($dtx->remote_pids(2), keys %before, @asleep);
+$dtx->coord->start;
+$dtx->clean('the postmaster was gone');
+is($dtx->p($_)->safe_psql('postgres', 'DELETE FROM acct WHERE id = 2 RETURNING bal'), '2', '... what was not decided is rolled back')
+  for 1, 2, 3;
+$dtx->balances_are('100 90 110 100', '... what was is committed');
+
 # After phase two.  An UPDATE that finds no row takes part in the transaction, too, and
 # the server can tell what became of that.
 $s = $dtx->session;

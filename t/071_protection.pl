@@ -86,7 +86,59 @@ is($dtx->p(1)->safe_psql('postgres', 'SELECT count(*) FROM pg_prepared_xacts'),
 $locker->run('ROLLBACK');
 $session->finish;
 is($session->stderr, '', '... and goes on');
+# ... nor one that has prepared already, but that waits no longer than for servers.
+my $before = $dtx->balances;
+for my $unlocked ('', 'when it is unlocked')
+{
+	$session->run($unlocked ? 'RESET pg_dtx.prepare_timeout' : "SET pg_dtx.prepare_timeout = '5s'");
+	$session->run("BEGIN; UPDATE acct1 SET bal = bal - 1 WHERE id = 1; UPDATE acct2 SET bal = bal + 1 WHERE id = 1");
+	my @remote = $dtx->remote_pids(2);
+	$dtx->stop_process(@remote);
+	$session->start('COMMIT');
+	$dtx->prepared_is(1, 1, 'one server has prepared');
+	$locker->run("BEGIN; UPDATE pg_class SET relkind = 'r' WHERE oid = 'dtx_internal.decision'::regclass;
+LOCK TABLE dtx_internal.decision IN SHARE MODE; UPDATE pg_class SET relkind = 'm' WHERE oid = 'dtx_internal.decision'::regclass");
+	$dtx->continue_process(@remote);
+	$dtx->prepared_is(2, 1, '... and then the other one');
+	$locker->run('ROLLBACK') if $unlocked;
+	$session->finish;
+	if ($unlocked)
+	{
+		is($session->stderr, '', "... it goes on $unlocked");
+		next;
+	}
+	like($session->stderr, qr/ERROR:  55P03: could not lock table "dtx_internal.decision" in time\n.*5000 ms/, '... it does not wait for ever');
+	$locker->run('ROLLBACK');
+	$dtx->balances_are($before, '... and is rolled back');
+}
 $locker->close;
+
+# A table of the extension that is gone, in whatever way: nothing is committed without
+# it, and everything says which one that is.
+for my $table (qw(decision route boot coordinator))
+{
+	$before = $dtx->balances;
+	$dtx->sql("UPDATE pg_class SET relname = 'away' WHERE oid = 'dtx_internal.$table'::regclass");
+	my $missing = qr/ERROR:.* table "dtx_internal.$table" of extension "pg_dtx" is missing/;
+	$session->run($dtx->transfer(1, 1, 2));
+	like($session->stderr, $missing, "$table is gone: a session that has used it gets an error");
+	for my $sql ($dtx->transfer(1, 1, 2), q{BEGIN; SELECT dtx.change_identity('test'); ROLLBACK})
+	{
+		($ret, $out, $err) = $coord->psql('postgres', $sql);
+		like($err, $missing, '... and a new one');
+	}
+	for my $sql ('SELECT dtx_internal.gid(pg_current_xact_id(), 1)', 'SELECT dtx.resolve_in_doubt()', 'SELECT dtx.check()',
+		q{SELECT dtx.confirm_server('s1', all_mappings => true)}, 'SELECT dtx.overview()', q{SELECT dtx.adopt_identity('test')},
+		q{BEGIN; DROP SERVER s2 CASCADE; ROLLBACK})
+	{
+		($ret, $out, $err) = $coord->psql('postgres', $sql);
+		unlike($err, qr/ERROR(?!.*(?:is missing|does not exist|is not suspended))/, "... $sql");
+	}
+	$dtx->balances_are($before, '... nothing has changed');
+	$dtx->sql("UPDATE pg_class SET relname = '$table' WHERE relname = 'away'");
+	$session->run($dtx->transfer(1, 1, 2));
+	is($session->stderr, '', '... it is back');
+}
 $session->close;
 
 # An update of the extension that the library does not know
@@ -110,7 +162,6 @@ ALTER EXTENSION pg_dtx DROP MATERIALIZED VIEW dtx_internal.decision;
 DROP MATERIALIZED VIEW dtx_internal.decision;
 CREATE MATERIALIZED VIEW dtx_internal.decision WITH (fillfactor = 20) AS $decision;
 });
-my $before = $dtx->balances;
 $session = $dtx->session;
 $session->run($dtx->transfer(1, 1, 2));
 is($session->stderr, '', 'a session has committed before');

@@ -17,6 +17,7 @@
 static void check_statement(Node *stmt);
 static void check_unknown(const char *command);
 static const char *next_word(const char *command, char *word, int size);
+static const char *transaction_control(TransactionStmtKind kind);
 static void refuse_transaction_control(const char *what);
 static void refuse_copy(void);
 
@@ -100,39 +101,7 @@ check_statement(Node *stmt)
 	switch (nodeTag(stmt))
 	{
 		case T_TransactionStmt:
-			switch (((TransactionStmt *) stmt)->kind)
-			{
-				case TRANS_STMT_BEGIN:
-					refuse_transaction_control("BEGIN");
-					break;
-				case TRANS_STMT_START:
-					refuse_transaction_control("START TRANSACTION");
-					break;
-				case TRANS_STMT_COMMIT:
-					refuse_transaction_control("COMMIT");
-					break;
-				case TRANS_STMT_ROLLBACK:
-					refuse_transaction_control("ROLLBACK");
-					break;
-				case TRANS_STMT_SAVEPOINT:
-					refuse_transaction_control("SAVEPOINT");
-					break;
-				case TRANS_STMT_RELEASE:
-					refuse_transaction_control("RELEASE SAVEPOINT");
-					break;
-				case TRANS_STMT_ROLLBACK_TO:
-					refuse_transaction_control("ROLLBACK TO SAVEPOINT");
-					break;
-				case TRANS_STMT_PREPARE:
-					refuse_transaction_control("PREPARE TRANSACTION");
-					break;
-				case TRANS_STMT_COMMIT_PREPARED:
-					refuse_transaction_control("COMMIT PREPARED");
-					break;
-				case TRANS_STMT_ROLLBACK_PREPARED:
-					refuse_transaction_control("ROLLBACK PREPARED");
-					break;
-			}
+			refuse_transaction_control(transaction_control(((TransactionStmt *) stmt)->kind));
 			break;
 		case T_CopyStmt:
 			if (((CopyStmt *) stmt)->filename == NULL)
@@ -230,6 +199,36 @@ next_word(const char *command, char *word, int size)
 	}
 	word[len] = '\0';
 	return command;
+}
+
+/* What that kind of statement is called. */
+static const char *
+transaction_control(TransactionStmtKind kind)
+{
+	switch (kind)
+	{
+		case TRANS_STMT_BEGIN:
+			return "BEGIN";
+		case TRANS_STMT_START:
+			return "START TRANSACTION";
+		case TRANS_STMT_COMMIT:
+			return "COMMIT";
+		case TRANS_STMT_ROLLBACK:
+			return "ROLLBACK";
+		case TRANS_STMT_SAVEPOINT:
+			return "SAVEPOINT";
+		case TRANS_STMT_RELEASE:
+			return "RELEASE SAVEPOINT";
+		case TRANS_STMT_ROLLBACK_TO:
+			return "ROLLBACK TO SAVEPOINT";
+		case TRANS_STMT_PREPARE:
+			return "PREPARE TRANSACTION";
+		case TRANS_STMT_COMMIT_PREPARED:
+			return "COMMIT PREPARED";
+		case TRANS_STMT_ROLLBACK_PREPARED:
+			return "ROLLBACK PREPARED";
+	}
+	return "a transaction command";	/* of a later PostgreSQL */
 }
 
 static void

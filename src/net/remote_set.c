@@ -59,15 +59,6 @@ DtxRemoteSetCreate(MemoryContext parent)
 }
 
 /*
- * Close all connections and free everything.
- */
-void
-DtxRemoteSetDestroy(DtxRemoteSet *set)
-{
-	MemoryContextDelete(set->cxt);
-}
-
-/*
  * Release what is not palloc'd.  Must not throw: it runs during error cleanup.
  * When a context is deleted, its children go before its callbacks are called
  * (utils/mmgr/mcxt.c, MemoryContextDelete), so this looks at nothing that is not
@@ -148,15 +139,6 @@ DtxRemoteSetHasRoom(const DtxRemote *remote)
 {
 	return remote->set->nconnections < MAX_CONNECTIONS &&
 		remote->place->nconnections < MAX_TO_PLACE;
-}
-
-/*
- * Connections of a set that are open or are going to be opened.
- */
-int
-DtxRemoteCount(DtxRemoteSet *set)
-{
-	return set->nremotes;
 }
 
 /*

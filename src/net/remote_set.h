@@ -14,10 +14,8 @@
 #include "utils/palloc.h"
 
 extern DtxRemoteSet *DtxRemoteSetCreate(MemoryContext parent);
-extern void DtxRemoteSetDestroy(DtxRemoteSet *set);
 extern DtxRemote *DtxRemoteOpen(DtxRemoteSet *set, const DtxTarget *target,
 								const DtxRemoteHandler *handler, void *arg);
-extern int	DtxRemoteCount(DtxRemoteSet *set);
 
 /* for the other remote_* files */
 extern bool DtxRemoteSetHasRoom(const DtxRemote *remote);

@@ -64,7 +64,7 @@ static void
 run_to_end(DtxResolver *r)
 {
 	run_to(r, 0);
-	Assert(DtxRemoteCount(r->set) == 0);
+	Assert(r->set->nremotes == 0);
 }
 
 /*
