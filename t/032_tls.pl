@@ -83,6 +83,14 @@ for my $setting ('commit_wait = on', 'commit_wait = off', 'fold_start = off')
 $dtx->clean('after transfers');
 $dtx->balances_are('100 99 101', '... nothing is lost');
 
+# Which server decides, if any, depends on how far away they are, as the kernel has it.
+my $prepared = $dtx->sql('SELECT prepared FROM dtx.stat');
+$s->run("SET pg_dtx.commit_point = auto;\n" . $dtx->transfer(1, 1, 2) x 10 . $dtx->transfer(1, 2, 1) x 10 . "RESET ALL;\n");
+is($s->stderr, '', 'the nearest server decides');
+$prepared = $dtx->sql('SELECT prepared FROM dtx.stat') - $prepared;
+ok($prepared >= 20 && $prepared <= 40, "... where it is near enough: $prepared of 40 are prepared");
+$dtx->balances_are('100 99 101', '... nothing is lost, either');
+
 # An answer of many records.
 is($s->run(q{SELECT length(r) FROM dtx.query('s1', $$SELECT repeat('x', 3000000)$$) AS t(r text)}), '3000000', 'a long row');
 is($dtx->sql(q{SELECT bool_and(ok) FROM dtx.check_server('s1')}), 't', 'dtx.check_server()');

@@ -217,6 +217,18 @@ sub long_pause
 
 $dtx->sql('ALTER SYSTEM SET pg_dtx.saga_workers = 1');
 $coord->reload;
+# What has become of a step cannot be noted: that is tried again.
+$books->dismiss_workers('another worker');
+my $offset = -s $coord->logfile;
+$dtx->sql('ALTER FUNCTION dtx_internal.saga_error(bigint, smallint, integer, text, text, text, text, text, timestamptz) RENAME TO away');
+$id = start('hard to note', q{dtx.step('a', execute => 'SELECT 1/0', max_attempts => 1)});
+my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+select undef, undef, undef, 0.1
+  until slurp_file($coord->logfile, $offset) =~ /ERROR: .*has no function "saga_error"/ || time > $deadline;
+$dtx->sql('ALTER FUNCTION dtx_internal.away(bigint, smallint, integer, text, text, text, text, text, timestamptz) RENAME TO saga_error');
+is($books->state($id), 'compensated', 'a step whose end could not be noted at first');
+is(history($id), 'a 1 failed 22012 division by zero', '... was executed once');
+
 for my $case ([ worker => 'saga_take', '(oid, bigint, boolean)', qr/ERROR: .*has no function "saga_take"/ ],
 	[ scheduler => 'saga_schedule', '()', qr/ERROR: .*function dtx_internal\.saga_schedule\(\) does not exist/ ])
 {

@@ -23,7 +23,7 @@ my $resolver = q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_dtx r
 
 $preload->name($_, '127.0.0.1') for qw(good.test moving.test);
 $preload->name('silent.test', '-');
-$preload->name('two.test', '127.0.0.2', '127.0.0.1');
+$preload->name('two.test', '127.0.0.2', '127.0.0.1', '::1');
 
 # A service file of the server's.
 my $services = PostgreSQL::Test::Utils::tempdir() . '/services';
