@@ -182,7 +182,6 @@ static uint64 present_endpoint(const Row *row);
 static void look_for_known(Relation rel, const DtxPrepared *prepared, int n);
 static void insert_row(Relation rel, const Row *row, bool frozen);
 static Relation open_table(LOCKMODE lockmode);
-static void throw_not_installed(void);
 
 /* ----------------------------------------------------------------
  * Recording
@@ -217,8 +216,6 @@ DtxRouteRecord(const DtxPrepared *prepared, int n)
 		if (rel == NULL)
 		{
 			rel = DtxTableOpenInTime(&route_table, RowExclusiveLock);
-			if (rel == NULL)
-				throw_not_installed();
 			look_for_known(rel, prepared, n);
 			if (is_known(&prepared[i]))
 				continue;
@@ -367,21 +364,7 @@ insert_row(Relation rel, const Row *row, bool frozen)
 static Relation
 open_table(LOCKMODE lockmode)
 {
-	Relation	rel = DtxTableOpen(&route_table, lockmode);
-
-	if (rel == NULL)
-		throw_not_installed();
-	return rel;
-}
-
-static void
-throw_not_installed(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("extension \"%s\" is not installed in this database",
-					DTX_EXTENSION),
-			 errdetail("It may have been dropped a moment ago.")));
+	return DtxTableOpenExisting(&route_table, lockmode);
 }
 
 /* ----------------------------------------------------------------

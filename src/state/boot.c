@@ -271,9 +271,7 @@ DtxBootRecord(void)
 #undef VALUE
 #undef ISNULL
 
-	rel = DtxTableOpen(&boot_table, RowExclusiveLock);
-	if (rel == NULL)
-		DtxThrowNotInstalled();
+	rel = DtxTableOpenExisting(&boot_table, RowExclusiveLock);
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 	PushActiveSnapshot(GetLatestSnapshot());
 	simple_heap_insert(rel, tuple);
@@ -447,11 +445,9 @@ DtxBootEndSuspension(const char *as, const char *by_user, const char *reason)
 void
 DtxBootDeleteFormer(const DtxBoots *boots)
 {
-	Relation	rel = DtxTableOpen(&boot_table, ShareRowExclusiveLock);
+	Relation	rel = DtxTableOpenExisting(&boot_table, ShareRowExclusiveLock);
 	TupleTableSlot *slot;
 
-	if (rel == NULL)
-		DtxThrowNotInstalled();
 	PushActiveSnapshot(GetLatestSnapshot());
 	slot = table_slot_create(rel, NULL);
 	for (int i = 0; i < boots->nboots; i++)
@@ -473,14 +469,12 @@ DtxBootDeleteFormer(const DtxBoots *boots)
 static void
 update_boot(const Datum *values, const bool *nulls, const bool *replaces)
 {
-	Relation	rel = DtxTableOpen(&boot_table, ShareRowExclusiveLock);
+	Relation	rel = DtxTableOpenExisting(&boot_table, ShareRowExclusiveLock);
 	TupleTableSlot *slot;
 	HeapTuple	old;
 	HeapTuple	tuple;
 	bool		shouldfree;
 
-	if (rel == NULL)
-		DtxThrowNotInstalled();
 	PushActiveSnapshot(GetLatestSnapshot());
 	slot = table_slot_create(rel, NULL);
 	if (!find_boot(rel, slot, shared->boot_id))

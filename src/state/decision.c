@@ -141,7 +141,6 @@ static ArrayType *oid_array(const DtxPrepared *prepared, int n, size_t field);
 static ArrayType *int8_array(const DtxPrepared *prepared, int n, size_t field);
 static void read_array(TupleTableSlot *slot, AttrNumber attnum, Oid type,
 					   DtxDecisionRow *row, size_t field);
-static void throw_not_installed(void);
 
 /*
  * OID of the decision table, InvalidOid if it is not there, for whatever reason.
@@ -165,10 +164,7 @@ DtxDecisionTable(void)
 void
 DtxDecisionCheck(void)
 {
-	Relation	rel = DtxDecisionOpen(RowExclusiveLock);
-
-	if (rel == NULL)
-		throw_not_installed();
+	Relation	rel = DtxTableOpenExisting(&decision_table, RowExclusiveLock);
 
 	/*
 	 * If we failed, nothing would be left of the table, nor of the
@@ -193,11 +189,7 @@ DtxDecisionCheck(void)
 static Relation
 open_to_decide(void)
 {
-	Relation	rel = DtxTableOpenInTime(&decision_table, RowExclusiveLock);
-
-	if (rel == NULL)
-		throw_not_installed();
-	return rel;
+	return DtxTableOpenInTime(&decision_table, RowExclusiveLock);
 }
 
 /*
@@ -653,16 +645,6 @@ read_array(TupleTableSlot *slot, AttrNumber attnum, Oid type,
 		else
 			*(uint64 *) value = (uint64) DatumGetInt64(datums[i]);
 	}
-}
-
-static void
-throw_not_installed(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("extension \"%s\" is not installed in this database",
-					DTX_EXTENSION),
-			 errdetail("It may have been dropped a moment ago.")));
 }
 
 /*

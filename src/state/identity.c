@@ -110,9 +110,7 @@ read_coordinator(void)
 		registered = true;
 	}
 
-	rel = DtxTableOpen(&coordinator_table, AccessShareLock);
-	if (rel == NULL)
-		DtxThrowNotInstalled();
+	rel = DtxTableOpenExisting(&coordinator_table, AccessShareLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	slot = table_slot_create(rel, NULL);
 	scan = DtxTableBeginScan(rel, snapshot);
@@ -153,7 +151,7 @@ read_coordinator(void)
 static void
 write_coordinator(bool insert)
 {
-	Relation	rel = DtxTableOpen(&coordinator_table, RowExclusiveLock);
+	Relation	rel = DtxTableOpenExisting(&coordinator_table, RowExclusiveLock);
 	bytea	   *secret = palloc(VARHDRSZ + SECRET_SIZE);
 	Datum		values[Natts_coordinator];
 	bool		nulls[Natts_coordinator] = {0};
@@ -163,8 +161,6 @@ write_coordinator(bool insert)
 	ItemPointerData tid;
 	bool		found;
 
-	if (rel == NULL)
-		DtxThrowNotInstalled();
 	SET_VARSIZE(secret, VARHDRSZ + SECRET_SIZE);
 	if (!pg_strong_random(VARDATA(secret), SECRET_SIZE))
 		ereport(ERROR,

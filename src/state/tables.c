@@ -125,7 +125,20 @@ DtxTableOpen(DtxTable *table, LOCKMODE lockmode)
 }
 
 /*
- * The same during a commit on several servers: a lock is waited for no longer than
+ * The same for those who cannot go on without the extension: throws if it is not there.
+ */
+Relation
+DtxTableOpenExisting(DtxTable *table, LOCKMODE lockmode)
+{
+	Relation	rel = DtxTableOpen(table, lockmode);
+
+	if (rel == NULL)
+		DtxThrowNotInstalled();
+	return rel;
+}
+
+/*
+ * Likewise during a commit on several servers: a lock is waited for no longer than
  * the servers are ("pg_dtx.prepare_timeout").  Throws, too, if the time is over, and on
  * interrupts.
  */
@@ -138,7 +151,7 @@ DtxTableOpenInTime(DtxTable *table, LOCKMODE lockmode)
 	Relation	rel;
 
 	if (!OidIsValid(relid))
-		return NULL;
+		DtxThrowNotInstalled();
 	while (!ConditionalLockRelationOid(relid, lockmode))
 	{
 		if (deadline == 0)
@@ -160,15 +173,13 @@ DtxTableOpenInTime(DtxTable *table, LOCKMODE lockmode)
 		CHECK_FOR_INTERRUPTS();
 	}
 
-	/* It may have been dropped, and made again, before it was locked. */
-	rel = DtxTableOpen(table, NoLock);
-	if (rel != NULL && RelationGetRelid(rel) != relid)
-	{
-		table_close(rel, NoLock);
-		rel = NULL;
-	}
-	if (rel == NULL)
-		UnlockRelationOid(relid, lockmode);
+	/*
+	 * It may have been dropped, and made again, before it was locked: the one
+	 * that is there now is not.
+	 */
+	rel = DtxTableOpenExisting(table, NoLock);
+	if (RelationGetRelid(rel) != relid)
+		DtxThrowNotInstalled();
 	return rel;
 }
 

@@ -41,6 +41,7 @@ extern bool DtxExtensionInstalled(void);
 extern Oid	DtxExtensionTable(const char *name, Oid *verified);
 extern Oid	DtxTableOid(DtxTable *table);
 extern Relation DtxTableOpen(DtxTable *table, LOCKMODE lockmode);
+extern Relation DtxTableOpenExisting(DtxTable *table, LOCKMODE lockmode);
 extern Relation DtxTableOpenInTime(DtxTable *table, LOCKMODE lockmode);
 extern void DtxThrowNotInstalled(void);
 
