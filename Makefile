@@ -44,6 +44,7 @@ OBJS = \
 	src/commit/phase_one.o \
 	src/commit/phase_two.o \
 	src/commit/point.o \
+	src/commit/point_question.o \
 	src/commit/prepare_question.o \
 	src/commit/protection.o \
 	src/commit/put_off.o \
@@ -131,6 +132,7 @@ OBJS = \
 	src/sql/values.o \
 	src/sql/views.o \
 	src/state/activity.o \
+	src/state/flushed.o \
 	src/state/boot.o \
 	src/state/copies.o \
 	src/state/damage.o \

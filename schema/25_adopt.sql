@@ -73,7 +73,6 @@ DECLARE
   reply jsonb;
   part text[];
   outcome text;
-  crashed boolean;
 BEGIN
   IF coordinator !~ '^[0-9a-f]{16}$' THEN
     RAISE EXCEPTION 'invalid identifier of a coordinator: "%"', coordinator
@@ -92,12 +91,10 @@ BEGIN
       SELECT q INTO STRICT reply
         FROM dtx.query_json(server, $q$SELECT system_identifier::pg_catalog.text AS cluster,
           (('x' OPERATOR(pg_catalog.||) pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8))::pg_catalog.bit(32)::pg_catalog.int8)::pg_catalog.text AS timeline,
-          (SELECT (pg_catalog.date_part('epoch', b.stats_reset) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8::pg_catalog.text
-             FROM pg_catalog.pg_stat_bgwriter AS b) AS run,
           pg_catalog.current_database()::pg_catalog.text AS database
           FROM pg_catalog.pg_control_system()$q$) AS q;
       clusters := clusters || jsonb_build_object(reply ->> 'cluster',
-        jsonb_build_object('server', server, 'timeline', reply ->> 'timeline', 'run', reply ->> 'run'));
+        jsonb_build_object('server', server, 'timeline', reply ->> 'timeline'));
       CONTINUE WHEN format('%s %s', reply ->> 'cluster', reply ->> 'database') = ANY (databases);
       databases := databases || format('%s %s', reply ->> 'cluster', reply ->> 'database');
       found := found || coalesce((
@@ -137,10 +134,8 @@ BEGIN
                         part[7], clusters -> part[6] ->> 'timeline');
     ELSE
       BEGIN
-        outcome := dtx_internal.ask_decider((clusters -> part[6] ->> 'server')::name, part[9]::bigint);
-        crashed := clusters -> part[6] ->> 'run' IS DISTINCT FROM part[8];
+        outcome := dtx_internal.ask_decider((clusters -> part[6] ->> 'server')::name, part[8]::bigint);
         decision := CASE
-          WHEN crashed AND outcome ~ '^committed' THEN 'the server that decides about it has crashed since, and nothing proves whether its transaction or a later one with the same id has committed'
           WHEN outcome = 'committed' THEN 'commit'
           WHEN outcome = 'aborted' THEN 'rollback'
           WHEN outcome = 'in progress' THEN 'its transaction is still in progress on the server that decides about it'

@@ -3,30 +3,42 @@
 --
 CALL begin_test();
 SET pg_dtx.commit_point = server;
--- ("prepared" does not count the one that decides)
+-- ("prepared" does not count the one that decides; CHECKPOINT has the servers, which are
+-- this cluster, flush their WAL, without which they do not decide)
 -- two servers
 BEGIN;
 UPDATE acct1 SET bal = bal - 10 WHERE id = 1;
 UPDATE acct2 SET bal = bal + 10 WHERE id = 1;
+CHECKPOINT;
 COMMIT;
 SELECT * FROM counted();
--- a local write: the coordinator decides
+-- not flushed: the coordinator decides
+BEGIN;
+SET LOCAL pg_dtx.commit_point = auto;
+UPDATE acct1 SET bal = bal - 10 WHERE id = 1;
+UPDATE acct2 SET bal = bal + 10 WHERE id = 1;
+COMMIT;
+SELECT * FROM counted();
+-- a local write: likewise
 BEGIN;
 UPDATE acct1 SET bal = bal - 10 WHERE id = 1;
 UPDATE acct2 SET bal = bal + 10 WHERE id = 1;
 UPDATE acct0 SET bal = bal + 1 WHERE id = 1;
+CHECKPOINT;
 COMMIT;
 SELECT * FROM counted();
 -- and in a serializable transaction, and if it shall
 BEGIN ISOLATION LEVEL SERIALIZABLE;
 UPDATE acct1 SET bal = bal - 10 WHERE id = 1;
 UPDATE acct2 SET bal = bal + 10 WHERE id = 1;
+CHECKPOINT;
 COMMIT;
 SELECT * FROM counted();
 BEGIN;
 SET LOCAL pg_dtx.commit_point = coordinator;
 UPDATE acct1 SET bal = bal - 10 WHERE id = 1;
 UPDATE acct2 SET bal = bal + 10 WHERE id = 1;
+CHECKPOINT;
 COMMIT;
 SELECT * FROM counted();
 TABLE balances;
@@ -51,12 +63,14 @@ SET pg_dtx.commit_point = server;
 BEGIN;
 UPDATE acct1 SET bal = bal - 10 WHERE id = 2;
 UPDATE acct2 SET bal = 666 WHERE id = 2;
+CHECKPOINT;
 COMMIT;
 SELECT * FROM counted();
 -- the session goes on
 BEGIN;
 UPDATE acct1 SET bal = bal - 10 WHERE id = 2;
 UPDATE acct2 SET bal = bal + 10 WHERE id = 2;
+CHECKPOINT;
 COMMIT;
 SELECT * FROM counted();
 TABLE balances;
@@ -67,6 +81,7 @@ SAVEPOINT a;
 UPDATE acct2 SET bal = 0 WHERE id = 3;
 ROLLBACK TO a;
 UPDATE acct2 SET bal = bal + 10 WHERE id = 3;
+CHECKPOINT;
 COMMIT;
 SELECT * FROM counted();
 -- the command behind which the transaction id is asked for fails, and the transaction goes on
@@ -79,6 +94,7 @@ BEGIN
 		RAISE NOTICE 'refused';
 	END;
 	UPDATE acct2 SET bal = bal + 10 WHERE id = 3;
+	CHECKPOINT;
 END
 $$;
 SELECT * FROM counted();
@@ -86,11 +102,13 @@ SELECT * FROM counted();
 BEGIN;
 INSERT INTO acct1 VALUES (10, 1), (11, 1);
 INSERT INTO acct2 VALUES (10, 1), (11, 1);
+CHECKPOINT;
 COMMIT;
 SELECT * FROM counted();
 BEGIN;
 DELETE FROM acct1 WHERE id >= 10 RETURNING id;
 DELETE FROM acct2 WHERE id >= 10 RETURNING id;
+CHECKPOINT;
 COMMIT;
 SELECT * FROM counted();
 BEGIN;
@@ -100,24 +118,29 @@ COPY acct1 FROM stdin;
 COPY acct2 FROM stdin;
 20	1
 \.
+CHECKPOINT;
 COMMIT;
 SELECT * FROM counted();
 -- one that found no row has no transaction id, and can't decide; the other can
 BEGIN;
 UPDATE acct1 SET bal = bal - 10 WHERE id = 4;
 UPDATE acct2 SET bal = 0 WHERE id = 4711;
+CHECKPOINT;
 COMMIT;
 SELECT * FROM counted();
 -- one that only reads
 BEGIN;
 SELECT count(*) FROM acct1;
 UPDATE acct2 SET bal = bal + 10 WHERE id = 4;
+CHECKPOINT;
 COMMIT;
 SELECT * FROM counted();
--- remote SQL
+-- remote SQL does not ask for it
 BEGIN;
+SET LOCAL pg_dtx.commit_point = auto;
 SELECT * FROM dtx.exec('one', 'UPDATE acct SET bal = bal - 1 WHERE id = 4');
 SELECT * FROM dtx.exec('two', 'UPDATE acct SET bal = bal + 1 WHERE id = 4');
+CHECKPOINT;
 COMMIT;
 SELECT * FROM counted();
 -- a procedure that commits several times
@@ -126,6 +149,7 @@ BEGIN
 	FOR i IN 1 .. n LOOP
 		UPDATE acct1 SET bal = bal - 1 WHERE id = 4;
 		UPDATE acct2 SET bal = bal + 1 WHERE id = 4;
+		CHECKPOINT;
 		IF i % 3 = 0 THEN
 			ROLLBACK;
 		ELSE

@@ -27,6 +27,7 @@
 #include "state/activity.h"
 #include "state/boot.h"
 #include "state/decision_map.h"
+#include "state/flushed.h"
 #include "state/in_doubt.h"
 #include "state/waits.h"
 #include "storage/ipc.h"
@@ -98,6 +99,7 @@ dtx_shmem_request(void)
 	RequestAddinShmemSpace(DtxIdentityShmemSize());
 	RequestAddinShmemSpace(DtxActivityShmemSize());
 	RequestAddinShmemSpace(DtxWaitsShmemSize());
+	RequestAddinShmemSpace(DtxFlushedShmemSize());
 	RequestAddinShmemSpace(DtxDecisionMapShmemSize());
 	RequestAddinShmemSpace(DtxInDoubtShmemSize());
 	RequestAddinShmemSpace(DtxDropGuardShmemSize());
@@ -117,6 +119,7 @@ dtx_shmem_startup(void)
 	DtxIdentityShmemInit();
 	DtxActivityShmemInit();
 	DtxWaitsShmemInit();
+	DtxFlushedShmemInit();
 	DtxDecisionMapShmemInit();
 	DtxInDoubtShmemInit();
 	DtxDropGuardShmemInit();

@@ -11,15 +11,15 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-# In transfer(1, 2) s2 decides: its transaction id is asked for, because s1 takes part
-# already when it is written to.
+# s2 decides, and does so if its WAL is flushed in the middle of the transaction.
 my $dtx = DtxTest->new(
 	servers => 2,
 	proxy => [ 1, 2 ],
 	participant_conf => "wal_level = replica\nmax_wal_senders = 5\nlog_statement = all\n",
 	conf => "pg_dtx.commit_point = server\npg_dtx.commit_timeout = '3s'\n");
 my ($other, $point) = ($dtx->p(1), $dtx->p(2));
-my $transfer = $dtx->transfer(10, 1, 2);
+$dtx->only_decides(2);
+my $transfer = $dtx->decided(10, 1, 2);
 my $commit = 'COMMIT TRANSACTION';
 
 sub stat_of
@@ -33,18 +33,19 @@ sub stat_of
 $dtx->sql($transfer);
 my $before = $dtx->sql('SELECT pg_snapshot_xmax(pg_current_snapshot())');
 my $prepared = stat_of('prepared');
-$dtx->sql($dtx->transfer(1, 1, 2) x 30);
-is(stat_of('prepared'), $prepared + 30, 'one of two is prepared');
-cmp_ok($dtx->sql('SELECT pg_snapshot_xmax(pg_current_snapshot())'), '<', $before + 10,
+$dtx->sql($dtx->decided(1, 1, 2) x 10);
+is(stat_of('prepared'), $prepared + 10, 'one of two is prepared');
+cmp_ok($dtx->sql('SELECT pg_snapshot_xmax(pg_current_snapshot())'), '<', $before + 5,
 	'no transaction ids of the coordinator are used');
 is($dtx->sql('SELECT count(*) FROM dtx_internal.decision'), '0', 'no decision is recorded');
-$dtx->balances_are('100 60 140', 'committed');
+$dtx->balances_are('100 80 120', 'committed');
 $dtx->clean('committed');
 
 # A local write: the coordinator decides.
 $dtx->sql($dtx->transfer(10, 2, 0, 1));
-is(stat_of('prepared'), $prepared + 32, 'with a local write all are prepared');
-$dtx->balances_are('100 70 130', 'committed, too');
+is(stat_of('prepared'), $prepared + 12, 'with a local write all are prepared');
+$dtx->balances_are('100 90 110', 'committed, too');
+$dtx->sql($dtx->transfer(20, 1, 2));
 
 # ----------------------------------------------------------------
 # Refused by the server that decides, at the last moment.
@@ -60,7 +61,7 @@ CREATE CONSTRAINT TRIGGER async AFTER UPDATE ON acct DEFERRABLE INITIALLY DEFERR
 	FOR EACH ROW EXECUTE FUNCTION async();
 });
 my $s = $dtx->session;
-$s->run("BEGIN; UPDATE acct1 SET bal = bal - 1; UPDATE acct2 SET bal = 1000; COMMIT");
+$s->run("BEGIN; UPDATE acct1 SET bal = bal - 1; UPDATE acct2 SET bal = 1000; SELECT FROM flush2; COMMIT");
 like($s->stderr, qr/ERROR:  P0042: could not commit transaction on server "s2": not that much\nHINT:  less/,
 	'refused, with its own words');
 $dtx->clean('refused');
@@ -229,30 +230,12 @@ foreach my $hand ('COMMIT', 'ROLLBACK')
 			$point->start;
 		},
 		damage => $hand eq 'COMMIT' ? '' : 's1|commit|rollback');
-	$dtx->sql($dtx->transfer(10, 2, 1));
+	$dtx->sql($dtx->decided(10, 2, 1));
 }
 $dtx->sql(q{SELECT dtx.acknowledge_damage(gid, 'put right') FROM dtx.damage});
 $dtx->p(1)->safe_psql('postgres', 'UPDATE acct SET bal = bal - 10');
 
-# ... or crashes: what it calls committed may be a later transaction.
-sub human
-{
-	my ($name, $decision, $balances) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	$dtx->poll($dtx->coord,
-		q{SELECT server, decision, last_error LIKE '%nothing proves whether its transaction or a later one with the same id has committed' FROM dtx.in_doubt},
-		's1|asked|t', "$name: nothing is guessed");
-	my $gid = $dtx->gid(1);
-	$dtx->wait_passes;
-	$dtx->prepared_is(1, 1, "$name: nothing is touched");
-	my ($ret, $out, $err) = $dtx->coord->psql('postgres',
-		"SELECT dtx.force_in_doubt('$gid', '$decision', 'I have looked', override => true)");
-	is($err, '', "$name: a human decides");
-	$dtx->clean($name);
-	$dtx->balances_are($balances, "$name: it is so");
-	return;
-}
+# ... or crashes: what it says of that id is the truth, since it was on its disk.
 start_held(1, q{COMMIT PREPARED 'dtx});
 $dtx->crash($dtx->coord);
 eval { $s->close };
@@ -260,12 +243,14 @@ lose_held(1);
 $dtx->crash($point);
 $point->start;
 $dtx->coord->start;
-human('both crash after the decision', 'commit', '100 10 190');
+$dtx->clean('both crash after the decision');
+$dtx->balances_are('100 10 190', 'both crash after the decision: committed');
 
-# Its transaction id was lost in the crash, and is a stranger's now.
-$dtx->sql($dtx->transfer(60, 2, 1));
-$point->safe_psql('postgres', 'CHECKPOINT; CREATE TABLE strange (i int)');
+# Strangers do not get it.
+$dtx->sql($dtx->decided(60, 2, 1));
+$point->safe_psql('postgres', 'CREATE TABLE strange (i int)');
 start_held(2, $commit);
+like($dtx->gid(1), qr/^dtx:\w+:\d+:\w+:s/, 'before the decision: the server decides');
 $dtx->crash($dtx->coord);
 eval { $s->close };
 $dtx->crash($point);
@@ -273,7 +258,63 @@ $dtx->proxy(2)->clear;
 $point->start;
 $point->safe_psql('postgres', 'INSERT INTO strange VALUES (1);' x 30);
 $dtx->coord->start;
-human('a stranger has the id', 'rollback', '100 70 130');
+$dtx->clean('both crash before the decision');
+$dtx->balances_are('100 70 130', 'both crash before the decision: rolled back');
+
+# Not flushed: the coordinator decides, and a stranger has the id.
+$dtx->sql(q{ALTER SYSTEM SET pg_dtx.commit_point = auto});
+$dtx->coord->reload;
+$dtx->poll($dtx->coord, 'SHOW pg_dtx.commit_point', 'auto', 'auto');
+$point->safe_psql('postgres', 'CHECKPOINT');
+$dtx->proxy(2)->rule(hold => q{PREPARE TRANSACTION 'dtx});
+$s = $dtx->session;
+$s->start($dtx->transfer(10, 1, 2));
+$dtx->proxy(2)->wait_for('hold');
+$dtx->prepared_is(1, 1, 'not flushed: prepared');
+my $xid = $point->safe_psql('postgres', q{SELECT backend_xid FROM pg_stat_activity WHERE application_name = 'postgres_fdw' AND backend_xid IS NOT NULL});
+unlike($dtx->gid(1), qr/^dtx:\w+:\d+:\w+:s/, 'not flushed: the coordinator decides');
+$dtx->crash($dtx->coord);
+eval { $s->close };
+$dtx->crash($point);
+$dtx->proxy(2)->clear;
+$point->start;
+$point->safe_psql('postgres', 'INSERT INTO strange VALUES (2);' x 30);
+is($point->safe_psql('postgres', "SELECT count(*) FROM strange WHERE i = 2 AND xmin::text = '$xid'"), '1',
+	'not flushed: a stranger gets the id');
+$dtx->coord->start;
+$dtx->clean('a stranger has the id');
+$dtx->balances_are('100 70 130', 'a stranger has the id: rolled back');
+
+# What one session is told counts for another one; and not, when the server has crashed.
+sub decided_by_server
+{
+	my ($name, $expected, @meanwhile) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $decided = stat_of('decided_by_server');
+	$s = $dtx->session;
+	$s->run('BEGIN; UPDATE acct1 SET bal = bal - 10 WHERE id = 1; UPDATE acct2 SET bal = bal + 10 WHERE id = 1');
+	$dtx->sql($_) for @meanwhile;
+	$s->run('COMMIT');
+	is($s->stderr, '', "$name: committed");
+	$s->close;
+	is(stat_of('decided_by_server') - $decided, $expected, $name);
+	return;
+}
+$_->safe_psql('postgres', 'INSERT INTO acct VALUES (2, 100)') for $other, $point;
+my $beside = $dtx->transfer(10, 1, 2) =~ s/id = 1/id = 2/gr;
+decided_by_server('nobody has told', 0);
+decided_by_server('another session has told', 1, $beside);
+$dtx->crash($point);
+$point->start;
+decided_by_server('nobody has told since the crash', 0);
+decided_by_server('another session has told again', 1, $beside);
+$_->safe_psql('postgres', 'DELETE FROM acct WHERE id = 2') for $other, $point;
+$dtx->clean('auto');
+$dtx->sql(q{ALTER SYSTEM RESET pg_dtx.commit_point});
+$dtx->coord->reload;
+$dtx->poll($dtx->coord, 'SHOW pg_dtx.commit_point', 'server', 'server');
+$dtx->sql($dtx->transfer(40, 2, 1));
 
 # ... in a session that lives: it was not committed.
 start_held(2, $commit);
@@ -286,18 +327,22 @@ $dtx->clean('crash, without a stranger');
 $dtx->balances_are('100 70 130', '... rolled back');
 $s->close;
 
-# What looks like a crash may be none: what is in progress may still be ours.
-start_held(2, $commit);
-$dtx->crash($dtx->coord);
-eval { $s->close };
-$point->safe_psql('postgres', q{SELECT pg_stat_reset_shared('bgwriter')});
-$dtx->coord->start;
-$dtx->poll($dtx->coord, q{SELECT server, decision FROM dtx.in_doubt}, 's1|asked', 'its statistics are reset');
-$dtx->wait_passes(2);
-$dtx->prepared_is(1, 1, 'its statistics are reset: what is in progress is waited for');
+# ... or it was: it crashes when it has, and before the session has heard of it.
+$dtx->proxy(2)->rule(cut_reply_once => $commit, hold => 'txid_status');
+$s = $dtx->session;
+$s->run("SET pg_dtx.commit_timeout = '60s'");
+$s->start($transfer);
+$dtx->proxy(2)->wait_for('hold');
+$dtx->crash($point);
+$point->start;
 $dtx->proxy(2)->clear;
-human('its statistics are reset, and it commits', 'commit', '100 60 140');
-$dtx->sql($dtx->transfer(40, 1, 2));
+$s->finish;
+like($s->stderr, qr/WARNING:  01000: connection to server "s2" was lost during COMMIT, and the transaction has committed there/,
+	'crash after the decision, in a session that lives');
+$dtx->clean('crash after the decision, in a session that lives');
+$dtx->balances_are('100 60 140', '... committed');
+$s->close;
+$dtx->sql($dtx->decided(40, 1, 2));
 
 # ----------------------------------------------------------------
 # Its synchronous standby has not got the decision.
@@ -340,7 +385,7 @@ $s->close;
 # ----------------------------------------------------------------
 # It fails over: nobody can tell any more what became of it.
 # ----------------------------------------------------------------
-$dtx->sql($dtx->transfer(60, 2, 1));
+$dtx->sql($dtx->decided(60, 2, 1));
 start_held(1, q{COMMIT PREPARED 'dtx});
 $dtx->crash($dtx->coord);
 eval { $s->close };
@@ -379,7 +424,7 @@ sub leave_behind
 	my $name = shift;
 	$dtx->proxy(1)->rule(hold => q{COMMIT PREPARED 'dtx});
 	my @sessions = map { $dtx->session } 1 .. 2;
-	$sessions[0]->start($dtx->transfer(10, 1, 2));
+	$sessions[0]->start($dtx->decided(10, 1, 2));
 	$dtx->prepared_is(1, 1, "$name: prepared");
 	$dtx->proxy(1)->wait_for('hold');
 	$sessions[1]->start("BEGIN; INSERT INTO acct0 VALUES ($_[0], 1); INSERT INTO acct1 VALUES ($_[0], 1); COMMIT");
@@ -436,7 +481,7 @@ $lost->start;
 $dtx->clean('it was not lost after all');
 is($dtx->sql(q{SELECT count(*) FROM dtx.damage}), '0', '... and finds no damage');
 $dtx->sql('DELETE FROM acct0 WHERE id > 1; DELETE FROM acct1 WHERE id > 1');
-$dtx->sql($dtx->transfer(20, 2, 1));
+$dtx->sql($dtx->decided(20, 2, 1));
 
 # ----------------------------------------------------------------
 # A forged name.

@@ -12,7 +12,7 @@
  * an xid, and the xid is that of the deciding transaction on its server:
  *
  *		dtx:<coordinator id>:<database>:<boot id>:s<number>:<system identifier>:
- *			<timeline>:<run>:<xid>:<foreign server>:<n>:<seal>
+ *			<timeline>:<xid>:<foreign server>:<n>:<seal>
  *
  * The coordinator id, the boot id and the seal are 16 lower-case hexadecimal
  * digits, the other fields decimal numbers without sign or leading zeros.  The
@@ -75,11 +75,10 @@ DtxGidFormatStem(const DtxGid *gid, char *buf)
 		snprintf(buf + len, DTX_GID_SIZE - len, "%llu",
 				 (unsigned long long) gid->xid);
 	else
-		snprintf(buf + len, DTX_GID_SIZE - len, "s%llu:%llu:%llu:%llu:%llu:%u",
+		snprintf(buf + len, DTX_GID_SIZE - len, "s%llu:%llu:%llu:%llu:%u",
 				 (unsigned long long) (gid->xid & ~DTX_NUMBERED),
 				 (unsigned long long) d->system_id,
 				 (unsigned long long) d->timeline,
-				 (unsigned long long) d->run,
 				 (unsigned long long) d->xid, d->serverid);
 }
 
@@ -156,8 +155,6 @@ parse_decider(const char **p, DtxGid *gid)
 		!parse_colon(p) ||
 		!parse_decimal(p, PG_UINT32_MAX, &d->timeline) || d->timeline == 0 ||
 		!parse_colon(p) ||
-		!parse_decimal(p, PG_INT64_MAX, &d->run) || d->run == 0 ||
-		!parse_colon(p) ||
 		!parse_decimal(p, PG_INT64_MAX, &d->xid) ||
 		!TransactionIdIsNormal((TransactionId) d->xid) || !parse_colon(p) ||
 		!parse_decimal(p, PG_UINT32_MAX, &value) || value == InvalidOid)
@@ -196,6 +193,37 @@ DtxTimelineParse(const char *text)
 		value = (value << 4) |
 			(uint64) (text[i] <= '9' ? text[i] - '0' : text[i] - 'A' + 10);
 	return value;
+}
+
+/*
+ * A position in the WAL that another machine has sent: two hexadecimal numbers (pg_lsn_out
+ * in utils/adt/pg_lsn.c).  Returns 0, "not known", if it is anything else.
+ */
+uint64
+DtxLsnParse(const char *text)
+{
+	uint64		value[2] = {0, 0};
+	int			half = 0;
+	int			digits = 0;
+
+	for (const char *c = text;; c++)
+	{
+		if (*c >= '0' && *c <= '9')
+			value[half] = (value[half] << 4) | (uint64) (*c - '0');
+		else if (*c >= 'A' && *c <= 'F')
+			value[half] = (value[half] << 4) | (uint64) (*c - 'A' + 10);
+		else if (digits > 0 && half == 0 && *c == '/')
+		{
+			half = 1;
+			digits = 0;
+			continue;
+		}
+		else
+			return *c == '\0' && half == 1 && digits > 0 ?
+				(value[0] << 32) | value[1] : 0;
+		if (++digits > 8)
+			return 0;
+	}
 }
 
 /* Exactly 16 lower-case hexadecimal digits. */

@@ -18,8 +18,9 @@ typedef struct DtxDecider
 	uint64		system_id;		/* system identifier of its cluster; 0: the
 								 * coordinator decides, and the rest is 0, too */
 	uint64		timeline;		/* of that cluster when the transaction ran */
-	uint64		run;			/* which run of it that was: protocol.h */
-	uint64		xid;			/* full transaction id there */
+	uint64		xid;			/* full transaction id there; no later
+								 * transaction of that timeline gets it
+								 * (state/flushed.c) */
 	Oid			serverid;		/* foreign server that led there */
 	uint32		unused;			/* 0: no padding */
 } DtxDecider;
@@ -27,7 +28,7 @@ typedef struct DtxDecider
 /*
  * What a gid says, "dtx:<coordinator id>:<database>:<boot id>:<xid>:<n>:<seal>", or of a
  * transaction that is decided by a server "dtx:<coordinator id>:<database>:<boot
- * id>:s<number>:<system identifier>:<timeline>:<run>:<xid there>:<foreign
+ * id>:s<number>:<system identifier>:<timeline>:<xid there>:<foreign
  * server>:<n>:<seal>".  Used as a hash key: zero the whole struct before filling it.
  */
 typedef struct DtxGid
@@ -66,6 +67,7 @@ extern void DtxGidFormatPrefix(uint64 coordinator_id, Oid dbid, char *buf);
 extern bool DtxGidParse(const char *text, DtxGid *gid);
 extern uint64 DtxNumberParse(const char *text, uint64 max);
 extern uint64 DtxTimelineParse(const char *text);
+extern uint64 DtxLsnParse(const char *text);
 
 /* What became, or is to become, of a prepared transaction. */
 typedef enum DtxDecision

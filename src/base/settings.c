@@ -15,7 +15,7 @@
 #include "utils/guc.h"
 
 bool		dtx_two_phase_commit = true;
-int			dtx_commit_point = DTX_POINT_COORDINATOR;
+int			dtx_commit_point = DTX_POINT_AUTO;
 int			dtx_require = DTX_REQUIRE_WARNING;
 int			dtx_prepare_timeout = 30 * 1000;
 int			dtx_commit_timeout = 10 * 1000;
@@ -70,8 +70,8 @@ DtxSettingsDefine(void)
 							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("pg_dtx.commit_point",
 							 "Sets which node decides about a transaction that wrote on several servers and not here.",
-							 "With \"auto\" it is one of the servers if the network to it is fast. If that crashes at the wrong moment, a human has to decide.",
-							 &dtx_commit_point, DTX_POINT_COORDINATOR,
+							 "With \"auto\" it is one of the servers if the network to it is fast and its transaction is known to be on its disk.",
+							 &dtx_commit_point, DTX_POINT_AUTO,
 							 commit_point_options,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_dtx.prepare_timeout",

@@ -18,6 +18,7 @@
 #include "base/guarded.h"
 #include "base/settings.h"
 #include "commit/connection.h"
+#include "commit/point_question.h"
 #include "commit/prepare_question.h"
 #include "lib/stringinfo.h"
 #include "libpq-fe.h"
@@ -29,6 +30,9 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/palloc.h"
+
+/* What is prepared in a session: dtx_prepare, dtx_prepare_bare, dtx_point, dtx_commit. */
+#define QUESTIONS	4
 
 typedef struct ConnectionEntry
 {
@@ -297,7 +301,7 @@ mapping_in_use(Oid umid)
 /*
  * A connection is about to begin its first remote transaction: find out which
  * cluster it leads to, and prepare there what is asked in each transaction
- * (prepare_question.c).  Once per connection, like the settings that postgres_fdw
+ * (prepare_question.c, point_question.c).  Once per connection, like the settings that postgres_fdw
  * makes, and when the latter is lost.  Throws on interrupts only; a failure breaks the
  * wire.
  */
@@ -309,7 +313,11 @@ DtxConnectionAskCluster(DtxConnection *c)
 
 	initStringInfo(&question);
 	if (define)
-		appendStringInfo(&question, "%s; ", DtxPrepareQuestionDefinition());
+	{
+		c->nquestions = 0;
+		appendStringInfo(&question, "%s; %s; ", DtxPrepareQuestionDefinitions(),
+						 DtxPointQuestionDefinitions());
+	}
 	appendStringInfoString(&question, DtxEndpointQuestion(c->wire.conn));
 	c->cluster_asked = true;
 	if (DtxWireSend(&c->wire, question.data, &cluster_handler, c))
@@ -320,7 +328,7 @@ DtxConnectionAskCluster(DtxConnection *c)
 	 * The first statement that fails ends the message: once more, without
 	 * that.
 	 */
-	if (define && !c->question_prepared && !c->wire.broken)
+	if (define && c->nquestions < QUESTIONS && !c->wire.broken)
 	{
 		c->question_refused = true;
 		DtxConnectionAskCluster(c);
@@ -328,33 +336,33 @@ DtxConnectionAskCluster(DtxConnection *c)
 }
 
 /*
- * Can the question of prepare_question.c be asked by name?
+ * Can the questions of prepare_question.c and point_question.c be asked by name?
  */
 bool
 DtxConnectionHasQuestion(const DtxConnection *c)
 {
-	return c->question_prepared && !question_deallocated;
+	return c->nquestions == QUESTIONS && !question_deallocated;
 }
 
 /*
- * Is the question of prepare_question.c to be prepared in the session?
+ * Are these to be prepared in the session?
  */
 bool
 DtxConnectionWantsQuestion(const DtxConnection *c)
 {
 	return dtx_prepare_statements && !question_deallocated &&
-		!c->question_prepared && !c->question_refused &&
+		c->nquestions < QUESTIONS && !c->question_refused &&
 		PQserverVersion(c->wire.conn) >= 100000;
 }
 
 /*
- * It is not there any more; "deallocated": for a reason that is not known here.  Does not
+ * They are not there any more; "deallocated": for a reason that is not known here.  Does not
  * throw.
  */
 void
 DtxConnectionForgetQuestion(DtxConnection *c, bool deallocated)
 {
-	c->question_prepared = false;
+	c->nquestions = 0;
 	question_deallocated |= deallocated;
 }
 
@@ -365,7 +373,7 @@ cluster_result(void *owner, const PGresult *result)
 
 	if (PQresultStatus(result) == PGRES_COMMAND_OK &&
 		strcmp(PQcmdStatus(unconstify(PGresult *, result)), "PREPARE") == 0)
-		c->question_prepared = true;
+		c->nquestions++;
 	else
 		DtxEndpointTakeAnswer(&c->endpoint, result);
 }

@@ -35,9 +35,11 @@ typedef struct DtxConnection
 	bool		extension_seen; /* was the extension there when it was made,
 								 * or last used? */
 	bool		cluster_asked;	/* was it asked which cluster it leads to? */
-	bool		question_prepared;	/* has the session the question of
-									 * prepare_question.c by name? */
-	bool		question_refused;	/* ... or has refused it? */
+	int			nquestions;		/* how many of its questions has the session
+								 * by name (DtxConnectionHasQuestion)? */
+	bool		question_refused;	/* ... or has it refused one? */
+	int			point_misses;	/* how often in a row did the answer to
+								 * point_question.c not help (point.c)? */
 	bool		not_prepared;	/* DtxConnectionIsPrepared(): has the server
 								 * said no? */
 	bool		closed_by_fdw;	/* has postgres_fdw called PQfinish? */

@@ -356,6 +356,7 @@ DtxEndpointTakeAnswer(DtxConnectionEndpoint *e, const PGresult *result)
 	{
 		e->timeline = DtxTimelineParse(PQgetvalue(result, 0, 0));
 		e->run = DtxNumberParse(PQgetvalue(result, 0, 1), PG_INT64_MAX);
+		e->may_ask_wal = strcmp(PQgetvalue(result, 0, 2), "true") == 0;
 	}
 	else if (is_row(result, 1))
 		e->system_id = DtxNumberParse(PQgetvalue(result, 0, 0), PG_UINT64_MAX);
@@ -370,7 +371,7 @@ DtxEndpointForgetAnswer(DtxConnectionEndpoint *e)
 	e->system_id = e->timeline = e->run = e->instance = 0;
 	e->pid = 0;
 	e->default_role = InvalidOid;
-	e->cautious = false;
+	e->cautious = e->may_ask_wal = false;
 }
 
 /*

@@ -9,6 +9,7 @@
 #define PG_DTX_ENDPOINT_H
 
 #include "libpq-fe.h"
+#include "state/flushed.h"
 
 typedef struct DtxConnectionEndpoint
 {
@@ -28,6 +29,8 @@ typedef struct DtxConnectionEndpoint
 	uint64		system_id;		/* system identifier of the cluster, or 0 */
 	uint64		timeline;		/* of the cluster when it was asked, or 0 */
 	uint64		run;			/* which run of it that is (protocol.h), or 0 */
+	bool		may_ask_wal;	/* may every role there ask for positions in
+								 * the WAL, and write a message into it? */
 	Oid			default_role;	/* role there as which the session begins,
 								 * unless that is the session user, or not
 								 * known: InvalidOid */
@@ -50,6 +53,15 @@ extern void DtxEndpointTakeAnswer(DtxConnectionEndpoint *e,
 								  const PGresult *result);
 extern void DtxEndpointForgetAnswer(DtxConnectionEndpoint *e);
 extern bool DtxEndpointMayBeSame(uint64 a, uint64 b);
+
+/* Whose WAL a session there tells of. */
+static inline DtxWalOf
+DtxEndpointWal(const DtxConnectionEndpoint *e)
+{
+	DtxWalOf	wal = {e->system_id, e->timeline, e->run};
+
+	return wal;
+}
 
 /* Have server and mapping been found? */
 static inline bool

@@ -22,12 +22,14 @@
 #include "base/guarded.h"
 #include "commit/connection.h"
 #include "commit/participant.h"
+#include "commit/point_question.h"
 #include "commit/prepare_question.h"
 #include "libpq-fe.h"
 #include "mb/pg_wchar.h"
 #include "net/protocol.h"
 #include "net/text.h"
 #include "net/wire.h"
+#include "state/flushed.h"
 #include "utils/memutils.h"
 #include "utils/palloc.h"
 
@@ -45,23 +47,10 @@
 #define PREPARE_NOT_REPLICATED	"it is prepared, but the server has not waited until its synchronous standby has it"
 #define COMMIT_NOT_REPLICATED	"it is committed, but the server has not waited until its synchronous standby has it"
 
-#define SET_CONFIG	"pg_catalog.set_config"
 #define SETTING		"pg_catalog.current_setting"
 
 /* The name that all versions since 10 know. */
 #define ASSIGNED_XID	"pg_catalog.txid_current_if_assigned()"
-#define ASK_XID	"SELECT " ASSIGNED_XID
-
-/*
- * What DtxParticipantDecide() sends.
- */
-#define DECIDE \
-	"SET CONSTRAINTS ALL IMMEDIATE; SELECT " \
-	"CASE WHEN " SETTING "('synchronous_commit') OPERATOR(pg_catalog.=) 'off'" \
-	" THEN " SET_CONFIG "('synchronous_commit', 'local', true) END, " \
-	"CASE WHEN " SETTING "('client_min_messages') OPERATOR(pg_catalog.=) 'error'" \
-	" THEN " SET_CONFIG "('client_min_messages', 'warning', true) END; " \
-	"COMMIT TRANSACTION"
 
 /* Which states may follow each state.  (Back to OPEN: DtxParticipantGiveBack.) */
 #define TO(state)	(1 << DTX_PARTICIPANT_##state)
@@ -87,9 +76,13 @@ static void change_state(DtxParticipant *p, DtxParticipantState state);
 static bool send_command(DtxParticipant *p, DtxParticipantState next,
 						 const char *command, const DtxReplyHandler *handler);
 static void take_result(DtxParticipant *p, PGresult *last);
-static void xid_result(void *owner, const PGresult *result);
-static void xid_complete(void *owner, PGresult *last, const char *lost);
+static void point_result(void *owner, const PGresult *result);
+static void point_behind_complete(void *owner, PGresult *last, const char *lost);
+static void point_complete(void *owner, PGresult *last, const char *lost);
 static void question_complete(void *owner, PGresult *last, const char *lost);
+static void answered(DtxParticipant *p, bool answer, const char *lost);
+static void tell_flushed(const DtxParticipant *p, uint64 lsn);
+static void note_deallocated(DtxParticipant *p, const PGresult *result);
 static void reader_complete(void *owner, PGresult *last, const char *lost);
 static void decide_result(void *owner, const PGresult *result);
 static void decide_complete(void *owner, PGresult *last, const char *lost);
@@ -106,9 +99,13 @@ static bool is_error(const PGresult *result, const char *expected);
 static bool is_row(const PGresult *result, int columns);
 static void set_error(DtxParticipant *p, const char *fallback);
 
-static const DtxReplyHandler xid_handler = {
-	.result = xid_result,
-	.complete = xid_complete
+static const DtxReplyHandler point_behind_handler = {
+	.result = point_result,
+	.complete = point_behind_complete
+};
+static const DtxReplyHandler point_handler = {
+	.result = point_result,
+	.complete = point_complete
 };
 static const DtxReplyHandler question_handler = {.complete = question_complete};
 static const DtxReplyHandler reader_handler = {.complete = reader_complete};
@@ -234,29 +231,84 @@ send_command(DtxParticipant *p, DtxParticipantState next, const char *command,
 
 /*
  * In a pipeline, behind a command of postgres_fdw that writes, and in front of the Sync:
- * ask for the id of the remote transaction.  It is that of the topmost level, which
- * stays when a subtransaction is rolled back.  Returns false if it could not be sent.
+ * ask what has to be known of a commit point (point_question.c).  The id is that of the
+ * topmost level, which stays when a subtransaction is rolled back.  Returns false if it
+ * could not be sent.
  */
 bool
-DtxParticipantAskXidBehind(DtxParticipant *p)
+DtxParticipantAskPointBehind(DtxParticipant *p)
 {
 	p->xid_asked = true;
-	return DtxWireSendBehind(&p->connection->wire, ASK_XID, &xid_handler, p);
+	return DtxWireSendBehind(&p->connection->wire, DtxPointQuestion(),
+							 DtxConnectionHasQuestion(p->connection) ?
+							 DTX_POINT_QUESTION_NAME : NULL,
+							 &point_behind_handler, p);
 }
 
+/* The first record that carries the id is the one to be flushed soonest. */
 static void
-xid_result(void *owner, const PGresult *result)
+point_result(void *owner, const PGresult *result)
 {
-	if (is_row(result, 1))
-		((DtxParticipant *) owner)->remote_xid =
-			DtxNumberParse(PQgetvalue(result, 0, 0), PG_INT64_MAX);
+	DtxParticipant *p = (DtxParticipant *) owner;
+	uint64		xid;
+
+	if (!is_row(result, DTX_POINT_QUESTION_COLUMNS))
+		return;
+	xid = DtxNumberParse(PQgetvalue(result, 0, 0), PG_INT64_MAX);
+	if (p->xid_lsn == 0 || xid != p->remote_xid)
+		p->xid_lsn = DtxLsnParse(PQgetvalue(result, 0, 1));
+	p->remote_xid = xid;
+	tell_flushed(p, DtxLsnParse(PQgetvalue(result, 0, 2)));
 }
 
 /* If the command has failed there is no answer, and none is needed. */
 static void
-xid_complete(void *owner, PGresult *last, const char *lost)
+point_behind_complete(void *owner, PGresult *last, const char *lost)
 {
+	note_deallocated((DtxParticipant *) owner, last);
 	PQclear(last);
+}
+
+/*
+ * Ask an open remote transaction the same, in a round trip of its own; where that can be
+ * had the WAL is flushed by it.  Returns false if sending failed.
+ */
+bool
+DtxParticipantAskPoint(DtxParticipant *p)
+{
+	if (send_command(p, DTX_PARTICIPANT_ASKED,
+					 PQserverVersion(p->connection->wire.conn) >= 170000 ?
+					 DtxPointQuestionFlushed() : DtxPointQuestion(), &point_handler))
+		return true;
+	change_state(p, DTX_PARTICIPANT_FAILED);
+	return false;
+}
+
+static void
+point_complete(void *owner, PGresult *last, const char *lost)
+{
+	DtxParticipant *p = (DtxParticipant *) owner;
+
+	take_result(p, last);
+	answered(p, is_row(last, DTX_POINT_QUESTION_COLUMNS), lost);
+}
+
+/* Its server has told that its WAL is on disk up to there.  0: it has not. */
+static void
+tell_flushed(const DtxParticipant *p, uint64 lsn)
+{
+	DtxWalOf	wal = DtxEndpointWal(&p->connection->endpoint);
+
+	DtxFlushedTell(&wal, lsn);
+}
+
+/* A function may have deallocated the questions: never by name again. */
+static void
+note_deallocated(DtxParticipant *p, const PGresult *result)
+{
+	if (DtxConnectionHasQuestion(p->connection) &&
+		is_error(result, SQLSTATE_NO_STATEMENT))
+		DtxConnectionForgetQuestion(p->connection, true);
 }
 
 /*
@@ -278,7 +330,7 @@ DtxParticipantAsk(DtxParticipant *p)
 	 * better than to commit there before the others have prepared.
 	 */
 	if (send_command(p, DTX_PARTICIPANT_ASKED,
-					 ASK_XID ", COALESCE(" SETTING "('pg_dtx.wrote_elsewhere', true), '')"
+					 "SELECT " ASSIGNED_XID ", COALESCE(" SETTING "('pg_dtx.wrote_elsewhere', true), '')"
 					 " OPERATOR(pg_catalog.=) 'on'", &question_handler))
 		return true;
 	change_state(p, DTX_PARTICIPANT_FAILED);
@@ -298,8 +350,16 @@ question_complete(void *owner, PGresult *last, const char *lost)
 		if (p->writes != DTX_WROTE)
 			p->writes = !PQgetisnull(last, 0, 0) ||
 				strcmp(PQgetvalue(last, 0, 1), "f") != 0 ? DTX_WROTE : DTX_READ;
-		change_state(p, DTX_PARTICIPANT_OPEN);
 	}
+	answered(p, is_row(last, 2), lost);
+}
+
+/* It has answered a question, if "answer". */
+static void
+answered(DtxParticipant *p, bool answer, const char *lost)
+{
+	if (lost == NULL && answer)
+		change_state(p, DTX_PARTICIPANT_OPEN);
 	else
 	{
 		set_error(p, lost ? lost : "unexpected reply");
@@ -358,12 +418,14 @@ bool
 DtxParticipantDecide(DtxParticipant *p)
 {
 	DtxConnection *c = p->connection;
-	char		command[DTX_CLOSES_SIZE + sizeof(DECIDE)];
+	char		command[DTX_CLOSES_SIZE + DTX_POINT_COMMIT_SIZE];
 	int			len;
 
 	p->not_replicated = p->commit_seen = false;
+	p->end_lsn = 0;
 	len = DtxPutOffCloses(&c->put_off, command, sizeof(command));
-	strlcpy(command + len, DECIDE, sizeof(command) - len);
+	strlcpy(command + len, DtxPointCommit(DtxConnectionHasQuestion(c)),
+			sizeof(command) - len);
 	return send_command(p, DTX_PARTICIPANT_DECIDING, command, &decide_handler);
 }
 
@@ -371,9 +433,16 @@ DtxParticipantDecide(DtxParticipant *p)
 static void
 decide_result(void *owner, const PGresult *result)
 {
+	DtxParticipant *p = (DtxParticipant *) owner;
+
+	if (is_row(result, DTX_POINT_COMMIT_COLUMNS))
+		p->end_lsn = DtxLsnParse(PQgetvalue(result, 0, 2));
 	if (PQresultStatus(result) == PGRES_COMMAND_OK &&
 		strcmp(PQcmdStatus(unconstify(PGresult *, result)), "COMMIT") == 0)
-		((DtxParticipant *) owner)->commit_seen = true;
+	{
+		p->commit_seen = true;
+		tell_flushed(p, p->end_lsn);
+	}
 }
 
 /*
@@ -401,6 +470,7 @@ decide_complete(void *owner, PGresult *last, const char *lost)
 					   strcmp(PQcmdStatus(last), "ROLLBACK") == 0)))
 	{
 		set_error(p, "transaction was rolled back by the server");
+		note_deallocated(p, last);
 		DtxParticipantDecided(p, false, true);
 	}
 	else
@@ -439,7 +509,7 @@ DtxParticipantPrepare(DtxParticipant *p, const DtxGid *gid)
 	int			len;
 
 	p->gid = *gid;
-	p->remote_xid = 0;
+	p->remote_xid = p->end_lsn = 0;
 	p->not_replicated = false;
 	DtxGidFormat(gid, gid_text);
 
@@ -486,6 +556,7 @@ prepare_result(void *owner, const PGresult *result)
 	if (!is_row(result, DTX_PREPARE_QUESTION_COLUMNS))
 		return;
 	p->remote_xid = DtxNumberParse(PQgetvalue(result, 0, 0), PG_INT64_MAX);
+	p->end_lsn = DtxLsnParse(PQgetvalue(result, 0, 4));
 	if (!PQgetisnull(result, 0, 2) || !PQgetisnull(result, 0, 3))
 		p->connection->put_off.reset = true;
 }
@@ -507,10 +578,7 @@ prepare_complete(void *owner, PGresult *last, const char *lost)
 	{
 		/* As with COMMIT only the tag is proof. */
 		set_error(p, "transaction was rolled back by the server");
-
-		/* A function may have deallocated the question: never by name again. */
-		if (p->connection->question_prepared && is_error(last, SQLSTATE_NO_STATEMENT))
-			DtxConnectionForgetQuestion(p->connection, true);
+		note_deallocated(p, last);
 		change_state(p, DTX_PARTICIPANT_NOT_PREPARED);
 
 		/*
@@ -532,7 +600,10 @@ prepare_complete(void *owner, PGresult *last, const char *lost)
 		change_state(p, DTX_PARTICIPANT_UNKNOWN);
 	}
 	else
+	{
 		change_state(p, DTX_PARTICIPANT_PREPARED);
+		tell_flushed(p, p->end_lsn);
+	}
 	p->replied(p);
 }
 

@@ -71,6 +71,11 @@ typedef struct DtxParticipant
 	uint64		remote_xid;		/* full transaction id there, 0 if not known */
 	bool		xid_asked;		/* was it asked for, behind a command of
 								 * postgres_fdw's? */
+	uint64		xid_lsn;		/* a WAL record there that carries that id, or
+								 * a higher one, ends here; 0: not known */
+	uint64		end_lsn;		/* of PREPARE TRANSACTION, or the COMMIT that
+								 * decides: its record there begins here, or
+								 * later; 0: not known */
 	DtxDecision decision;		/* valid from FINISHING on, and when handed
 								 * over */
 	bool		commit_seen;	/* of the COMMIT that decides: has the server
@@ -95,10 +100,11 @@ extern void DtxParticipantFree(DtxParticipant *p);
 extern bool DtxParticipantIsOurs(const DtxParticipant *p);
 extern bool DtxParticipantReplyDue(const DtxParticipant *p);
 extern void DtxParticipantNoteUse(DtxParticipant *p, bool writes);
-extern bool DtxParticipantAskXidBehind(DtxParticipant *p);
+extern bool DtxParticipantAskPointBehind(DtxParticipant *p);
 
 /* before the local commit */
 extern bool DtxParticipantAsk(DtxParticipant *p);
+extern bool DtxParticipantAskPoint(DtxParticipant *p);
 extern bool DtxParticipantCommitReader(DtxParticipant *p);
 extern bool DtxParticipantPrepare(DtxParticipant *p, const DtxGid *gid);
 extern bool DtxParticipantDecide(DtxParticipant *p);

@@ -210,6 +210,8 @@ commit_in_one_phase(void)
 	if (remote_writer && DtxTransactionParticipants() > 1)
 		commit_readers();
 	DtxTransactionSetPhase(DTX_PHASE_PLAIN);
+	if (count_writers() > 0)
+		DtxPointNotNeeded();
 	if (remote_writer)
 		DtxStatsAdd(DTX_STAT_ONE_PHASE, 1);
 }
@@ -332,7 +334,7 @@ choose_point(void)
 	if (point == NULL && ask != NULL)
 	{
 		DtxTransactionMakeWaitSet();
-		if (!DtxParticipantAsk(ask))
+		if (!DtxParticipantAskPoint(ask))
 			DtxParticipantThrow(ask, "end transaction");
 		wait_for_all("end transaction");
 		point = DtxPointChoose(&ask);

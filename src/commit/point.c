@@ -11,17 +11,21 @@
  * wants to know what was decided asks the server (txid_status()), and nothing else
  * counts.
  *
- * A transaction id that has not reached the WAL when its server crashes is handed out again.
- * So the gids tell in which run of the server it was assigned (protocol.h), and after a
- * crash what the server calls committed is not believed: a human has to decide.
+ * A transaction id that has not reached the disk when its server crashes is handed out
+ * again.  So a server decides only if its WAL is known to be flushed up to a record that
+ * carries the id (state/flushed.c) when the others are about to be prepared; then what the
+ * server says of that id is the truth, whatever has crashed.  Other transactions flush that
+ * WAL all the time where there are some, and what servers have told of it all sessions
+ * know.  Where there are none the coordinator decides.
  *
  * It costs a round trip to that server alone, and saves the flush of a decision here and
  * a PREPARE and a COMMIT PREPARED there.  So it pays where the round trip is short.  The
  * server with the longest one is chosen: it is waited for once, the others twice.
  *
- * Its transaction id has to be known before the others are prepared.  It is asked for
- * behind the first command that writes there, when another server takes part already
- * (DtxPointWantsXid), or together with the question whether it wrote at all.
+ * The id, and the position of such a record, are asked for behind the first command that
+ * writes there, when another server takes part already, or is expected to, because this
+ * session's last transaction wrote on several (DtxPointWantsXid): the earlier, the more
+ * time there is for the flush.
  *
  * If the reply to COMMIT does not come, what became of it is asked on a new connection,
  * within the same PGconn.  If that cannot be found out, the transaction fails with an
@@ -56,6 +60,7 @@
 #include "net/wire.h"
 #include "net/wire_wait.h"
 #include "state/activity.h"
+#include "state/flushed.h"
 #include "utils/memutils.h"
 #include "utils/palloc.h"
 
@@ -64,6 +69,20 @@
  * them is taken to cost more than what is saved, a flush and two commands.  An estimate.
  */
 #define MAX_ROUND_TRIP_USEC	400
+
+/*
+ * If the answer has not helped so often in a row, it is asked only in every so many
+ * transactions.
+ */
+#define MAX_MISSES	8
+#define TRY_EVERY	16
+
+/*
+ * What is not known to be on disk is waited for so long, milliseconds, unless that was in
+ * vain so often in a row: with other transactions beside, one of them is about to tell.
+ */
+#define FLUSH_WAIT_MS	2
+#define PATIENCE	2
 
 /* A round trip counts as longer than another one if it is by so much; microseconds. */
 #define NOTICEABLE_USEC	50
@@ -78,7 +97,6 @@
 typedef struct Answer
 {
 	uint64		timeline;
-	uint64		run;
 	uint64		system_id;
 	DtxOutcome	outcome;
 	bool		has_standbys;	/* synchronous ones */
@@ -87,7 +105,11 @@ typedef struct Answer
 /* The current transaction. */
 static DtxTransaction *const t = &dtx_transaction;
 
+/* Did the last transaction of this process that wrote on servers write on several? */
+static bool wrote_on_several = false;
+
 static bool may_decide(const DtxParticipant *p);
+static bool is_durable(const DtxParticipant *p);
 static int	round_trip(const DtxParticipant *p);
 static DtxWaitEnd wait_for_reply(DtxMoment deadline);
 static bool reply_is_in(void *arg);
@@ -138,7 +160,11 @@ DtxPointWantsXid(const DtxParticipant *p)
 		!p->connection->extension_seen ||
 		TransactionIdIsValid(GetTopTransactionIdIfAny()) ||
 		IsolationIsSerializable() ||
-		DtxTransactionParticipants() < 2 || !may_decide(p))
+		(DtxTransactionParticipants() < 2 && !wrote_on_several) || !may_decide(p))
+		return false;
+	if (dtx_commit_point == DTX_POINT_AUTO &&
+		p->connection->point_misses >= MAX_MISSES &&
+		p->connection->transactions % TRY_EVERY != 0)
 		return false;
 
 	dlist_foreach(iter, &t->participants)
@@ -155,7 +181,7 @@ DtxPointWantsXid(const DtxParticipant *p)
 /*
  * Can a server decide, as far as its connection goes?  It has to be told apart from all
  * others, and so from what it will be after a failover, and has to know what becomes of
- * its transactions.
+ * its transactions, and to tell how far they are on its disk.
  */
 static bool
 may_decide(const DtxParticipant *p)
@@ -163,7 +189,7 @@ may_decide(const DtxParticipant *p)
 	const DtxConnection *c = p->connection;
 
 	if (c->endpoint.system_id == 0 || c->endpoint.timeline == 0 ||
-		c->endpoint.run == 0 ||
+		c->endpoint.run == 0 || !c->endpoint.may_ask_wal ||
 		c->wire.broken || c->closed_by_fdw ||
 		PQserverVersion(c->wire.conn) < 100000)
 		return false;
@@ -172,19 +198,42 @@ may_decide(const DtxParticipant *p)
 }
 
 /*
+ * Is the id of the remote transaction known, and known to be on the disk of its server?
+ */
+static bool
+is_durable(const DtxParticipant *p)
+{
+	DtxWalOf	wal = DtxEndpointWal(&p->connection->endpoint);
+
+	return p->remote_xid != 0 && DtxFlushedCovers(&wal, p->xid_lsn);
+}
+
+/*
+ * A transaction that wrote on one server at most is about to commit.
+ */
+void
+DtxPointNotNeeded(void)
+{
+	wrote_on_several = false;
+}
+
+/*
  * The server that is to decide about a transaction that wrote on several, and not here:
  * the writer with the longest round trip among those that may and whose transaction id
- * is known.  NULL: the coordinator, unless *ask is set to one that may decide if it tells
- * its id, which costs a round trip.  Throws what DtxConnectionIdentify() throws.
+ * is known to be on its disk.  NULL: the coordinator, unless *ask is set to one that may
+ * decide if it is asked once more, which costs a round trip.  Throws what
+ * DtxConnectionIdentify() throws.
  */
 DtxParticipant *
 DtxPointChoose(DtxParticipant **ask)
 {
 	DtxParticipant *best = NULL;
+	DtxParticipant *next = NULL;
 	dlist_iter	iter;
 
 	DTX_ASSERT_MAY_THROW();
 	*ask = NULL;
+	wrote_on_several = true;
 	if (dtx_commit_point == DTX_POINT_COORDINATOR)
 		return NULL;
 	dlist_foreach(iter, &t->participants)
@@ -195,13 +244,27 @@ DtxPointChoose(DtxParticipant **ask)
 		if (p->writes != DTX_WROTE || !may_decide(p) ||
 			!DtxEndpointIsKnown(&p->connection->endpoint))
 			continue;
-		if (p->remote_xid != 0 &&
+		if (is_durable(p) &&
 			(best == NULL || round_trip(p) > round_trip(best) + NOTICEABLE_USEC))
 			best = p;
-		else if (p->remote_xid == 0 && dtx_commit_point == DTX_POINT_SERVER &&
-				 (*ask == NULL || (*ask)->xid_asked))
-			*ask = p;			/* (one that was asked has not written) */
+		if (next == NULL || (next->xid_lsn == 0 && p->xid_lsn != 0))
+			next = p;
 	}
+
+	if (best == NULL && next != NULL && dtx_commit_point == DTX_POINT_SERVER)
+		*ask = next;
+	else if (best == NULL && next != NULL && next->xid_lsn != 0)
+	{
+		DtxWalOf	wal = DtxEndpointWal(&next->connection->endpoint);
+
+		if (next->connection->point_misses < PATIENCE &&
+			DtxFlushedWait(&wal, next->xid_lsn, FLUSH_WAIT_MS))
+			best = next;
+		else
+			next->connection->point_misses++;
+	}
+	if (best != NULL)
+		best->connection->point_misses = 0;
 	return best;
 }
 
@@ -232,7 +295,6 @@ DtxPointDecider(const DtxParticipant *p)
 	DtxDecider	decider = {
 		.system_id = e->system_id,
 		.timeline = e->timeline,
-		.run = e->run,
 		.xid = p->remote_xid,
 		.serverid = e->serverid
 	};
@@ -464,18 +526,6 @@ ask_until(const DtxDecider *decider, DtxMoment deadline, Answer *answer,
 		*why = "the server is another cluster now, or on another timeline";
 		return DTX_OUTCOME_NOT_TOLD;
 	}
-
-	/*
-	 * If it has crashed, the id may have been handed out again
-	 * (DtxJudgeDecided).
-	 */
-	if (answer->run != decider->run && answer->outcome == DTX_OUTCOME_COMMITTED)
-	{
-		*why = "the server has crashed, and nothing proves whether the transaction or a later one with the same id has committed";
-		return DTX_OUTCOME_NOT_TOLD;
-	}
-	if (answer->run != decider->run && answer->outcome == DTX_OUTCOME_FUTURE)
-		return DTX_OUTCOME_ABORTED;
 	if (answer->outcome == DTX_OUTCOME_FUTURE ||
 		answer->outcome == DTX_OUTCOME_TRUNCATED)
 	{
@@ -502,10 +552,9 @@ ask(DtxConnection *c, const DtxDecider *decider, Answer *answer,
 			 "(SELECT pg_catalog.count(pg_catalog.pg_terminate_backend(a.pid))"
 			 " FROM pg_catalog.pg_stat_activity AS a"
 			 " WHERE a.backend_xid::pg_catalog.text OPERATOR(pg_catalog.=) '%u'"
-			 " AND a.usename OPERATOR(pg_catalog.=) current_user"
-			 " AND " DTX_RUN " OPERATOR(pg_catalog.=) " UINT64_FORMAT "), NULL "
+			 " AND a.usename OPERATOR(pg_catalog.=) current_user), NULL "
 			 "FROM (VALUES (" UINT64_FORMAT "::pg_catalog.int8)) AS u(x)",
-			 (uint32) decider->xid, decider->run, decider->xid);
+			 (uint32) decider->xid, decider->xid);
 	answer->outcome = DTX_OUTCOME_NOT_TOLD;
 	if (DtxWireSend(&c->wire, sql, &answer_handler, answer) &&
 		!DtxConnectionAwait(c, deadline))
@@ -527,10 +576,7 @@ answer_result(void *owner, const PGresult *result)
 		answer->has_standbys = strcmp(PQgetvalue(result, 0, 1), "f") != 0;
 	}
 	else if (PQnfields(result) == 3)
-	{
 		answer->timeline = DtxTimelineParse(value);
-		answer->run = DtxNumberParse(PQgetvalue(result, 0, 1), PG_INT64_MAX);
-	}
 	else if (PQnfields(result) == 1)
 		answer->system_id = DtxNumberParse(value, PG_UINT64_MAX);
 }

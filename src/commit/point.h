@@ -15,6 +15,7 @@
 extern bool DtxPointWantsXid(const DtxParticipant *p);
 
 /* before the local commit; these throw */
+extern void DtxPointNotNeeded(void);
 extern DtxParticipant *DtxPointChoose(DtxParticipant **ask);
 extern DtxDecider DtxPointDecider(const DtxParticipant *p);
 extern void DtxPointDecide(const DtxDecider *decider);

@@ -15,6 +15,8 @@
  *	 synchronous standby (PostgreSQL turns statement_timeout off for COMMIT only), and
  *	 it says so if something else has done that, see prepare_notice() in participant.c.
  *	 This lasts beyond the transaction, and DtxPutOffTidy() takes it back.
+ * - The server tells up to where its WAL will be flushed by PREPARE (state/flushed.c), if
+ *	 every role may ask for that.
  *
  * To parse and plan that costs a server more than anything else in PREPARE but its
  * flush, so it is prepared once in each session (DtxConnectionAskCluster).  Where it is
@@ -27,10 +29,13 @@
 
 #include "commit/prepare_question.h"
 
-#define NAME		"dtx_prepare"
+#define NAME		"dtx_prepare_bare"
+#define NAME_LSN	"dtx_prepare"
 #define SET_CONFIG	"pg_catalog.set_config"
 #define SETTING		"pg_catalog.current_setting"
 #define XID			"pg_catalog.txid_current()"
+#define LSN			"pg_catalog.pg_current_wal_insert_lsn()"
+#define NO_LSN		"NULL::pg_catalog.pg_lsn"
 
 /* The role, if it is to be the session user; or another one, by its OID. */
 #define SESSION_ROLE(otherwise) \
@@ -49,16 +54,20 @@
 	"CASE WHEN " always SETTING "('client_min_messages') OPERATOR(pg_catalog.=) 'error'" \
 	" THEN " SET_CONFIG "('client_min_messages', 'warning', false) END"
 
+#define DEFINITION(name, lsn) \
+	"PREPARE " name " (pg_catalog.oid, pg_catalog.bool) AS SELECT " XID ", " \
+	SESSION_ROLE(" AND $1 OPERATOR(pg_catalog.=) 0::pg_catalog.oid") \
+	" WHEN $1 OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN NULL " \
+	OTHER_ROLE("$1") " END, " TIMEOUT("$2 OR ") ", " MESSAGES("$2 OR ") ", " lsn
+
 /*
- * The statement that prepares the question in a session.
+ * The two statements that prepare the question in a session, with the position in the
+ * WAL and without it.
  */
 const char *
-DtxPrepareQuestionDefinition(void)
+DtxPrepareQuestionDefinitions(void)
 {
-	return "PREPARE " NAME " (pg_catalog.oid, pg_catalog.bool) AS SELECT " XID ", "
-		SESSION_ROLE(" AND $1 OPERATOR(pg_catalog.=) 0::pg_catalog.oid")
-		" WHEN $1 OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN NULL "
-		OTHER_ROLE("$1") " END, " TIMEOUT("$2 OR ") ", " MESSAGES("$2 OR ");
+	return DEFINITION(NAME, NO_LSN) "; " DEFINITION(NAME_LSN, LSN);
 }
 
 /*
@@ -72,8 +81,8 @@ DtxPrepareQuestion(const DtxConnectionEndpoint *e, bool by_name, char *question)
 
 	if (by_name)
 	{
-		snprintf(question, DTX_PREPARE_QUESTION_SIZE, "EXECUTE " NAME "(%u, %s)",
-				 e->default_role, e->cautious ? "true" : "false");
+		snprintf(question, DTX_PREPARE_QUESTION_SIZE, "EXECUTE %s(%u, %s)",
+				 e->may_ask_wal ? NAME_LSN : NAME, e->default_role, e->cautious ? "true" : "false");
 		return;
 	}
 	len = snprintf(question, DTX_PREPARE_QUESTION_SIZE, "SELECT %s, ", XID);
@@ -84,7 +93,8 @@ DtxPrepareQuestion(const DtxConnectionEndpoint *e, bool by_name, char *question)
 	else
 		len += snprintf(question + len, DTX_PREPARE_QUESTION_SIZE - len, "%s END, ",
 						SESSION_ROLE(""));
-	snprintf(question + len, DTX_PREPARE_QUESTION_SIZE - len, "%s, %s",
+	snprintf(question + len, DTX_PREPARE_QUESTION_SIZE - len, "%s, %s, %s",
 			 e->cautious ? TIMEOUT("true OR ") : TIMEOUT(""),
-			 e->cautious ? MESSAGES("true OR ") : MESSAGES(""));
+			 e->cautious ? MESSAGES("true OR ") : MESSAGES(""),
+			 e->may_ask_wal ? LSN : NO_LSN);
 }

@@ -13,10 +13,13 @@
 /* Room for the question. */
 #define DTX_PREPARE_QUESTION_SIZE	1024
 
-/* Columns of the answer: transaction id; role, time-out, messages: null if unchanged. */
-#define DTX_PREPARE_QUESTION_COLUMNS	4
+/*
+ * Columns of the answer: transaction id; role, time-out, messages: null if unchanged;
+ * position in the WAL, null if it cannot be asked for.
+ */
+#define DTX_PREPARE_QUESTION_COLUMNS	5
 
-extern const char *DtxPrepareQuestionDefinition(void);
+extern const char *DtxPrepareQuestionDefinitions(void);
 extern void DtxPrepareQuestion(const DtxConnectionEndpoint *e, bool by_name,
 							   char *question);
 

@@ -152,7 +152,7 @@ DtxSendingExpect(DtxConnection *c, bool joined, bool ask, int sent)
 	if (joined && ask && sent && !c->wire.broken)
 	{
 		DtxWireExpect(&c->wire, DTX_REPLY_JOINED, 1);
-		if (DtxParticipantAskXidBehind(c->participant) && DtxWireSync(&c->wire))
+		if (DtxParticipantAskPointBehind(c->participant) && DtxWireSync(&c->wire))
 			return 1;
 		DtxWireBreak(&c->wire, "could not send a command");
 		return 0;

@@ -186,9 +186,6 @@ visit_row(DtxRemote *remote, void *arg, int statement, const PGresult *res)
 		{
 			if (value != NULL)
 				v->conn_timeline = DtxTimelineParse(value);
-			value = DtxRemoteValue(res, 1, 32);
-			if (value != NULL)
-				v->conn_run = DtxNumberParse(value, PG_INT64_MAX);
 		}
 		else if (value != NULL)
 			v->conn_system_id = DtxNumberParse(value, PG_UINT64_MAX);
@@ -218,7 +215,6 @@ visit_ready(DtxRemote *remote, void *arg, const DtxRemoteError *error)
 			v->version = DtxRemoteVersion(remote);
 			v->conn_system_id = 0;
 			v->conn_timeline = 0;
-			v->conn_run = 0;
 			v->phase = DTX_PHASE_IDENTIFY;
 			DtxRemoteSend(remote, v->version >= 100000 ? DTX_IDENTIFY :
 						  DTX_IDENTIFY_OLD);

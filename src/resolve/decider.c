@@ -15,7 +15,7 @@
  *
  * Only the cluster itself can answer, and only on the timeline on which the transaction
  * ran: after a failover to a standby that had not received it, the same id is another
- * transaction's; and so it may be after a crash that has lost it (DtxJudgeDecided).
+ * transaction's.
  * "Committed" counts only if its synchronous standby has got it, too, where it has one:
  * until then a failover may undo it.
  *
@@ -56,7 +56,6 @@ typedef struct Key
 {
 	uint64		system_id;
 	uint64		timeline;
-	uint64		run;
 	uint64		xid;
 } Key;
 
@@ -66,10 +65,8 @@ typedef struct Question
 	Oid			serverid;		/* foreign server that led there */
 	DtxOutcome	outcome;
 	int			future;			/* times in a row that it was "future" */
-	bool		crashed;
 	bool		replicated;
 	DtxOutcome	told_outcome;	/* what those who wait know already */
-	bool		told_crashed;
 	bool		open;			/* is it to be asked? */
 	uint64		asked_by;		/* visit (DtxVisit.serial) that is asking it,
 								 * or 0 */
@@ -94,7 +91,7 @@ static Question *
 find(const DtxGid *gid, HASHACTION action)
 {
 	Key			key = {gid->decider.system_id, gid->decider.timeline,
-	gid->decider.run, gid->decider.xid};
+	gid->decider.xid};
 	Question   *q;
 	bool		found;
 
@@ -150,7 +147,6 @@ DtxDeciderGet(DtxResolver *r, const DtxGid *gid, DtxDeciderAnswer *answer)
 	if (q == NULL)
 		return;
 	answer->outcome = q->outcome;
-	answer->crashed = q->crashed;
 	answer->replicated = q->replicated;
 	strlcpy(answer->why, q->why, sizeof(answer->why));
 	answer->why_umid = q->why_umid;
@@ -282,7 +278,7 @@ DtxDeciderAsk(DtxVisit *v, DtxRemote *remote)
 		q->asked_by = v->serial;
 		appendStringInfo(&xids, "%s" UINT64_FORMAT, n == 0 ? "" : ",", q->key.xid);
 		if (q->may_end && q->outcome == DTX_OUTCOME_IN_PROGRESS &&
-			q->key.run == v->conn_run && q->serverid == v->serverid)
+			q->serverid == v->serverid)
 			appendStringInfo(&ended, "%s%u", ended.len == 0 ? "" : ",",
 							 (uint32) q->key.xid);
 		n++;
@@ -341,7 +337,6 @@ DtxDeciderRead(DtxVisit *v, int statement, const PGresult *res)
 			/* That is to be believed only if it is said twice. */
 			q->future = told == DTX_OUTCOME_FUTURE ? q->future + 1 : 0;
 			q->outcome = q->future == 1 ? DTX_OUTCOME_NOT_TOLD : told;
-			q->crashed = q->key.run != v->conn_run;
 			q->why[0] = '\0';
 			q->why_umid = InvalidOid;
 		}
@@ -377,7 +372,7 @@ DtxDeciderAnswered(DtxVisit *v, const DtxRemoteError *error)
 		}
 		if (q->outcome == DTX_OUTCOME_COMMITTED && !v->has_standbys)
 			q->replicated = true;
-		q->open = q->outcome == DTX_OUTCOME_COMMITTED && !q->crashed && !q->replicated;
+		q->open = q->outcome == DTX_OUTCOME_COMMITTED && !q->replicated;
 		if (!q->open)
 		{
 			q->asked_by = 0;
@@ -487,10 +482,9 @@ DtxDeciderVisitOver(DtxVisit *v)
 static void
 tell_if_new(Question *q)
 {
-	if (q->outcome == q->told_outcome && q->crashed == q->told_crashed)
+	if (q->outcome == q->told_outcome)
 		return;
 	q->told_outcome = q->outcome;
-	q->told_crashed = q->crashed;
 	hurry_those_who_wait(q);
 }
 
@@ -508,11 +502,10 @@ hurry_those_who_wait(const Question *q)
 		const DtxDecider *d = &entry->gid.decider;
 
 		if (d->system_id == q->key.system_id && d->timeline == q->key.timeline &&
-			d->run == q->key.run && d->xid == q->key.xid)
+			d->xid == q->key.xid)
 		{
 			DtxDecidedFacts facts = {
 				.authentic = true,
-				.crashed = q->crashed,
 				.outcome = q->outcome
 			};
 			DtxVerdict	verdict = DtxJudgeDecided(&facts);

@@ -20,7 +20,6 @@
 typedef struct DtxDeciderAnswer
 {
 	DtxOutcome	outcome;		/* on the cluster and timeline of the gid */
-	bool		crashed;		/* has it crashed since? */
 	bool		replicated;		/* committed: has its synchronous standby got
 								 * it? */
 	char		why[DTX_ERROR_SIZE];	/* why there is no answer, or "" */

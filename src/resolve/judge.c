@@ -98,11 +98,9 @@ DtxJudge(const DtxFacts *facts)
  * or aborted stays so, and it is called neither before the COMMIT there has succeeded or
  * cannot succeed any more.  A COMMIT there is sent only when all others are prepared.
  *
- * If the server is in another run, it may have crashed, and the id may have been lost and
- * handed out again.  Then what is aborted, or was not handed out yet, proves that ours is
- * not committed: had it been, its id would not have been lost.  What is committed may be
- * a later transaction; and what is in progress may be one, or ours, if the run has another
- * name without a crash.
+ * The id was on the disk of that server before the gid was given, so that no crash makes it
+ * hand out the id again (state/flushed.c).  An id that is not handed out yet is that of a
+ * server that was restored, which proves nothing.
  *
  * What a human has said counts where the server cannot tell.
  */
@@ -113,10 +111,9 @@ DtxJudgeDecided(const DtxDecidedFacts *facts)
 		return DTX_VERDICT_FORGED;
 	if (facts->responsible)
 		return DTX_VERDICT_LEAVE;
-	if (facts->outcome == DTX_OUTCOME_COMMITTED && !facts->crashed)
+	if (facts->outcome == DTX_OUTCOME_COMMITTED)
 		return DTX_VERDICT_COMMIT;
-	if (facts->outcome == DTX_OUTCOME_ABORTED ||
-		(facts->crashed && facts->outcome == DTX_OUTCOME_FUTURE))
+	if (facts->outcome == DTX_OUTCOME_ABORTED)
 		return DTX_VERDICT_ROLLBACK;
 	if (facts->forced)
 		return DTX_VERDICT_COMMIT;

@@ -59,7 +59,6 @@ typedef struct DtxDecidedFacts
 	bool		responsible;
 	bool		forced;
 	bool		forced_rollback;
-	bool		crashed;		/* is that server in another run now? */
 	DtxOutcome	outcome;		/* what it says of its transaction, on the
 								 * cluster and timeline that the gid names;
 								 * FUTURE only if it has said so twice */

@@ -301,11 +301,9 @@ judge_decided(DtxVisit *v, DtxListedGid *f, DtxWitness *witness)
 		/* Our own session has had the answer. */
 		answer.outcome = entry->decision == DTX_COMMIT ?
 			DTX_OUTCOME_COMMITTED : DTX_OUTCOME_ABORTED;
-		answer.crashed = false;
 		answer.replicated = true;
 	}
 	facts.outcome = answer.outcome;
-	facts.crashed = answer.crashed;
 	verdict = DtxJudgeDecided(&facts);
 
 	/* What is not final may have changed. */
@@ -318,8 +316,7 @@ judge_decided(DtxVisit *v, DtxListedGid *f, DtxWitness *witness)
 	{
 		case DTX_VERDICT_COMMIT:
 			f->decision = DTX_COMMIT;
-			if (facts.outcome == DTX_OUTCOME_COMMITTED && !facts.crashed &&
-				!answer.replicated)
+			if (facts.outcome == DTX_OUTCOME_COMMITTED && !answer.replicated)
 			{
 				f->error.sqlstate = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
 				f->error.message = MemoryContextStrdup(v->cxt,
@@ -342,9 +339,7 @@ judge_decided(DtxVisit *v, DtxListedGid *f, DtxWitness *witness)
 			leave_alone(v, f, DtxVerdictReason(verdict, NULL));
 			return;
 		case DTX_VERDICT_UNKNOWN:
-			leave_alone(v, f, answer.outcome == DTX_OUTCOME_COMMITTED ?
-						"the server that decides about it has crashed since, and nothing proves whether its transaction or a later one with the same id has committed" :
-						answer.outcome == DTX_OUTCOME_FUTURE ?
+			leave_alone(v, f, answer.outcome == DTX_OUTCOME_FUTURE ?
 						"the server that decides about it has not assigned its transaction id: it was restored" :
 						"the commit log of the server that decides about it does not reach back to its transaction");
 			return;

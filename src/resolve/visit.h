@@ -179,7 +179,6 @@ typedef struct DtxVisit
 	bool		in_recovery;	/* a standby shows nothing */
 	uint64		conn_system_id; /* which cluster it is, 0 if it does not tell */
 	uint64		conn_timeline;	/* its timeline, likewise */
-	uint64		conn_run;		/* which run of it this is (protocol.h), or 0 */
 	uint64		conn_endpoint;	/* DtxEndpoint() of server and mapping */
 	uint64		next_xid;		/* next full xid here before the list was
 								 * asked for */

@@ -219,6 +219,30 @@ sub transfer
 	return $sql . "COMMIT;\n";
 }
 
+# With pg_dtx.commit_point = server, participant $i decides, and no other.
+sub only_decides
+{
+	my ($self, $i) = @_;
+	for my $other (grep { $_ != $i } 1 .. $self->servers)
+	{
+		$self->p($other)->safe_psql('postgres', q{
+DO $$ BEGIN EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', 3577::regprocedure); END $$});
+	}
+	$self->p($i)->safe_psql('postgres', q{
+CREATE FUNCTION flush() RETURNS int LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'CHECKPOINT'; RETURN 1; END $$;
+CREATE VIEW flush AS SELECT flush() AS i});
+	$self->sql("CREATE FOREIGN TABLE flush$i (i int) SERVER s$i OPTIONS (table_name 'flush')");
+	$self->{decides} = $i;
+	return;
+}
+
+# transfer(), about which that participant decides: its transaction is on its disk.
+sub decided
+{
+	my ($self, @args) = @_;
+	return $self->transfer(@args) =~ s/COMMIT/SELECT FROM flush$self->{decides};\nCOMMIT/r;
+}
+
 # Balances of the coordinator and all participants, read on each itself.
 sub balances
 {

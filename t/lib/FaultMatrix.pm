@@ -509,6 +509,7 @@ log_statement = none
 pg_dtx.resolve_interval = '200ms'
 pg_dtx.prepare_timeout = '60s'
 pg_dtx.commit_timeout = '60s'
+pg_dtx.commit_point = coordinator
 include_if_exists 'fault.conf'
 });
 	my $self = bless {
@@ -552,6 +553,7 @@ CREATE FOREIGN TABLE put$i (id int) SERVER s$i OPTIONS (table_name 'put');
 });
 	}
 	$dtx->sql('CREATE TABLE log0 (id int PRIMARY KEY)');
+	$dtx->only_decides(2);
 	return $self;
 }
 
@@ -799,6 +801,7 @@ sub _statements
 		$sql .= "SELECT count(*) FROM log$i;\n" if $i != $view;
 	}
 
+	$sql .= "SELECT FROM flush2;\n" if $shape->{point};
 	$sql .= "SET LOCAL synchronous_commit = off;\n" if $shape->{async};
 
 	# A session that does not wait is helped when commit_timeout is over.
@@ -1103,24 +1106,8 @@ sub _settle
 		$left .= "in doubt: $in_doubt" if $in_doubt ne '';
 		return () if $left eq '';
 		return ("not finished in time: $left") if time > $deadline;
-		$self->_decide_by_hand if $in_doubt =~ /nothing proves/;
 		usleep(10_000);
 	}
-}
-
-# A server that decides has crashed, and cannot prove that what has committed is not a
-# later transaction.  A human looks there, in this case on s2.
-sub _decide_by_hand
-{
-	my $self = shift;
-	my $id = $self->{id};
-	my $decision = $self->_query(2, "SELECT count(*) FROM log WHERE id = $id") ? 'commit' : 'rollback';
-
-	$self->{by_hand}++;
-	$self->_query(0,
-		"SELECT dtx.force_in_doubt(gid, '$decision', 'have looked', override => true) FROM dtx.in_doubt"
-		  . q{ WHERE decided_by = 's2' AND last_error LIKE '%has crashed since, and nothing proves%'});
-	return;
 }
 
 # Is the transaction where it should be?

@@ -140,7 +140,6 @@ typedef struct DecidedRule
 	uint8		responsible;
 	uint8		forced;
 	uint8		forced_rollback;
-	uint8		crashed;
 	uint8		outcome;
 	DtxVerdict	verdict;
 	int			used;
@@ -148,19 +147,16 @@ typedef struct DecidedRule
 
 static DecidedRule decided_rules[] = {
 	/*
-	 * why, authentic, responsible, forced, forced_rollback, crashed, outcome,
-	 * verdict
+	 * why, authentic, responsible, forced, forced_rollback, outcome, verdict
 	 */
-	{"without our seal", NO, ANY, ANY, ANY, ANY, ANY, DTX_VERDICT_FORGED},
-	{"a backend takes care of it", YES, YES, ANY, ANY, ANY, ANY, DTX_VERDICT_LEAVE},
-	{"the server has committed", YES, NO, ANY, ANY, NO, O_COMMITTED, DTX_VERDICT_COMMIT},
-	{"the server has aborted", YES, NO, ANY, ANY, ANY, O_ABORTED, DTX_VERDICT_ROLLBACK},
-	{"it was lost in the crash", YES, NO, ANY, ANY, YES, O_FUTURE, DTX_VERDICT_ROLLBACK},
-	{"a human has decided", YES, NO, YES, ANY, ANY, ANY, DTX_VERDICT_COMMIT},
-	{"a human has decided otherwise", YES, NO, NO, YES, ANY, ANY, DTX_VERDICT_ROLLBACK},
-	{"ours, or a later one after a crash", YES, NO, NO, NO, YES, O_COMMITTED, DTX_VERDICT_UNKNOWN},
-	{"the server cannot tell", YES, NO, NO, NO, ANY, O_FUTURE | O_TRUNCATED, DTX_VERDICT_UNKNOWN},
-	{"the server has not told yet", YES, NO, NO, NO, ANY, O_NOT_TOLD | O_PROGRESS, DTX_VERDICT_WAIT},
+	{"without our seal", NO, ANY, ANY, ANY, ANY, DTX_VERDICT_FORGED},
+	{"a backend takes care of it", YES, YES, ANY, ANY, ANY, DTX_VERDICT_LEAVE},
+	{"the server has committed", YES, NO, ANY, ANY, O_COMMITTED, DTX_VERDICT_COMMIT},
+	{"the server has aborted", YES, NO, ANY, ANY, O_ABORTED, DTX_VERDICT_ROLLBACK},
+	{"a human has decided", YES, NO, YES, ANY, ANY, DTX_VERDICT_COMMIT},
+	{"a human has decided otherwise", YES, NO, NO, YES, ANY, DTX_VERDICT_ROLLBACK},
+	{"the server cannot tell", YES, NO, NO, NO, O_FUTURE | O_TRUNCATED, DTX_VERDICT_UNKNOWN},
+	{"the server has not told yet", YES, NO, NO, NO, O_NOT_TOLD | O_PROGRESS, DTX_VERDICT_WAIT},
 };
 
 static void
@@ -314,7 +310,7 @@ check_may_forget(void)
 static int
 check_decided(void)
 {
-	int			n = 2 * 2 * 2 * 2 * 2 * DTX_OUTCOME_COUNT;
+	int			n = 2 * 2 * 2 * 2 * DTX_OUTCOME_COUNT;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -327,7 +323,6 @@ check_decided(void)
 		f.responsible = take(&rest, 2);
 		f.forced = take(&rest, 2);
 		f.forced_rollback = take(&rest, 2);
-		f.crashed = take(&rest, 2);
 		f.outcome = (DtxOutcome) take(&rest, DTX_OUTCOME_COUNT);
 		verdict = DtxJudgeDecided(&f);
 
@@ -339,7 +334,6 @@ check_decided(void)
 				(r->responsible & IS(f.responsible)) &&
 				(r->forced & IS(f.forced)) &&
 				(r->forced_rollback & IS(f.forced_rollback)) &&
-				(r->crashed & IS(f.crashed)) &&
 				(r->outcome & IS(f.outcome)))
 				rule = r;
 		}
@@ -354,13 +348,10 @@ check_decided(void)
 
 		/* what must never happen */
 		if (verdict == DTX_VERDICT_ROLLBACK && f.outcome != DTX_OUTCOME_ABORTED &&
-			!f.forced_rollback &&
-			(!f.crashed || f.outcome == DTX_OUTCOME_COMMITTED ||
-			 f.outcome == DTX_OUTCOME_IN_PROGRESS ||
-			 f.outcome == DTX_OUTCOME_TRUNCATED || f.outcome == DTX_OUTCOME_NOT_TOLD))
+			!f.forced_rollback)
 			fail("rolled back without the word of the server", rule ? rule->why : "", i);
 		if (verdict == DTX_VERDICT_COMMIT && !f.forced &&
-			(f.outcome != DTX_OUTCOME_COMMITTED || f.crashed))
+			f.outcome != DTX_OUTCOME_COMMITTED)
 			fail("committed without the word of the server", rule ? rule->why : "", i);
 	}
 	for (int j = 0; j < lengthof(decided_rules); j++)

@@ -1,0 +1,76 @@
+/*-------------------------------------------------------------------------
+ *
+ * point_question.c
+ *		What a server is asked, and told, that may decide about a transaction.
+ *
+ * Behind a command that writes: the id of the remote transaction, which has one from then
+ * on at the latest; the position of a WAL record that carries it; and up to where the WAL
+ * is on disk.  A command may have got the id without a WAL record (unlogged tables, a
+ * function that asks for the id), so one is written: a logical message, which is assigned
+ * an id by being transactional (LogLogicalMessage in replication/logical/message.c), that
+ * of the innermost subtransaction, which is not lower than that of the transaction.
+ * Nothing but logical decoding looks at it.
+ *
+ * In front of COMMIT, when deferred triggers have run, which may change settings: the
+ * commit is flushed, and if it does not wait for the synchronous standby that is said.
+ *
+ * Both are prepared once in each session, like the question of prepare_question.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "commit/point_question.h"
+
+#define SET_CONFIG	"pg_catalog.set_config"
+#define SETTING		"pg_catalog.current_setting"
+#define COMMIT_NAME	"dtx_commit"
+
+#define XID	"pg_catalog.txid_current()"
+#define MESSAGE(more) "pg_catalog.pg_logical_emit_message(" more ")"
+#define RECORD	MESSAGE("true, 'pg_dtx', ''::pg_catalog.text")
+#define QUESTION \
+	"SELECT " XID ", " RECORD ", pg_catalog.pg_current_wal_flush_lsn()"
+#define SETTINGS \
+	"SELECT CASE WHEN " SETTING "('synchronous_commit') OPERATOR(pg_catalog.=) 'off'" \
+	" THEN " SET_CONFIG "('synchronous_commit', 'local', true) END, " \
+	"CASE WHEN " SETTING "('client_min_messages') OPERATOR(pg_catalog.=) 'error'" \
+	" THEN " SET_CONFIG "('client_min_messages', 'warning', true) END, " \
+	"pg_catalog.pg_current_wal_insert_lsn()"
+#define COMMIT(settings) \
+	"SET CONSTRAINTS ALL IMMEDIATE; " settings "; COMMIT TRANSACTION"
+
+const char *
+DtxPointQuestion(void)
+{
+	return QUESTION;
+}
+
+const char *
+DtxPointQuestionFlushed(void)
+{
+	return "SELECT " XID ", " RECORD ", "
+		MESSAGE("false, 'pg_dtx', ''::pg_catalog.text, true");
+}
+
+/*
+ * The statements that prepare both in a session.
+ */
+const char *
+DtxPointQuestionDefinitions(void)
+{
+	return "PREPARE " DTX_POINT_QUESTION_NAME " AS " QUESTION
+		"; PREPARE " COMMIT_NAME " AS " SETTINGS;
+}
+
+/*
+ * What is sent to commit, "by_name" if its question was prepared: DTX_POINT_COMMIT_SIZE
+ * bytes at most.
+ */
+const char *
+DtxPointCommit(bool by_name)
+{
+	StaticAssertStmt(sizeof(COMMIT(SETTINGS)) <= DTX_POINT_COMMIT_SIZE,
+					 "DTX_POINT_COMMIT_SIZE is too small");
+	return by_name ? COMMIT("EXECUTE " COMMIT_NAME) : COMMIT(SETTINGS);
+}

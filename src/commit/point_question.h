@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ *
+ * point_question.h
+ *		What a server is asked, and told, that may decide about a transaction.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PG_DTX_POINT_QUESTION_H
+#define PG_DTX_POINT_QUESTION_H
+
+/* The question: its columns are transaction id, position of a record that has it, and
+ * position up to which the WAL is on disk. */
+#define DTX_POINT_QUESTION_COLUMNS	3
+
+/* By name; in full; and in full, after which the WAL is on disk (version 17). */
+#define DTX_POINT_QUESTION_NAME	"dtx_point"
+extern const char *DtxPointQuestion(void);
+extern const char *DtxPointQuestionFlushed(void);
+
+/* In front of COMMIT: settings, null if unchanged, and position in front of it. */
+#define DTX_POINT_COMMIT_COLUMNS	3
+
+#define DTX_POINT_COMMIT_SIZE	1024
+
+extern const char *DtxPointQuestionDefinitions(void);
+extern const char *DtxPointCommit(bool by_name);
+
+#endif							/* PG_DTX_POINT_QUESTION_H */
