@@ -22,6 +22,7 @@ my $good = $chaos->run;
 ok($good, "$duration seconds of chaos, seed $seed")
   or diag(join "\n", $chaos->problems);
 ok($chaos->{id} > $duration, "$chaos->{id} transfers");
+ok($chaos->{decided} > 0, "$chaos->{decided} of them are decided by a server") unless $ENV{DTX_CHAOS_SAGAS};
 $loud ? diag("\n" . $chaos->table) : note($chaos->table);
 
 done_testing();

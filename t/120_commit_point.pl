@@ -138,6 +138,55 @@ run_cut('canceled while it is late', [ hold => $commit ],
 		$dtx->sql('SELECT pg_cancel_backend(' . $s->pid . ')');
 	});
 
+# An error about connections or a shutdown, such as a pooler's, is no refusal: it is asked.
+$point->safe_psql('postgres', q{
+CREATE FUNCTION pooler() RETURNS trigger LANGUAGE plpgsql AS
+	$$ BEGIN RAISE EXCEPTION 'server is gone' USING ERRCODE = TG_ARGV[0]; END $$;
+CREATE CONSTRAINT TRIGGER pooler_08 AFTER UPDATE ON acct DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW WHEN (NEW.bal = 408) EXECUTE FUNCTION pooler('08006');
+CREATE CONSTRAINT TRIGGER pooler_57 AFTER UPDATE ON acct DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW WHEN (NEW.bal = 457) EXECUTE FUNCTION pooler('57P01');
+});
+$s = $dtx->session;
+for my $bal (408, 457)
+{
+	$s->run("BEGIN; UPDATE acct1 SET bal = bal - 1; UPDATE acct2 SET bal = $bal; SELECT FROM flush2; COMMIT");
+	like($s->stderr, qr/ERROR:  08006: connection to server "s2" was lost during COMMIT\nDETAIL:  The transaction was rolled back there/,
+		"an error about connections ($bal): it is asked");
+}
+$s->close;
+$dtx->clean('an error about connections');
+$dtx->balances_are('100 50 150', 'an error about connections: rolled back');
+$point->safe_psql('postgres', 'DROP FUNCTION pooler CASCADE');
+
+# It has said that it has committed: nothing that comes after that undoes it, and it is not
+# asked.
+$dtx->proxy(2)->rule(split => 'COMMIT');
+$s = $dtx->session;
+$s->start($transfer);
+$dtx->proxy(2)->wait_for('split');
+$dtx->crash($point);
+$s->finish;
+is($s->stderr, '', 'lost after it has said that it has committed: committed');
+$s->close;
+$dtx->proxy(2)->clear;
+$dtx->prepared_is(1, 0, '... also on the other');
+$point->start;
+$dtx->clean('lost after it has said that it has committed');
+$dtx->sql($dtx->decided(10, 2, 1));
+
+# The time for statements is over while it is asked, in a procedure.
+$dtx->proxy(2)->rule(cut_once => $commit, hold => 'txid_status');
+$s = $dtx->session;
+$s->run("SET statement_timeout = '1s'; SET pg_dtx.commit_timeout = '1h'");
+$s->run('DO $$ BEGIN ' . $transfer =~ s/^BEGIN;//r =~ s/SELECT FROM flush2/PERFORM FROM flush2/r . 'END $$');
+like($s->stderr, qr/ERROR:  08007: could not find out whether .*\nDETAIL:  .*canceling statement due to statement timeout/,
+	'statement_timeout while it is asked: not known');
+$s->close;
+$dtx->proxy(2)->clear;
+$dtx->clean('statement_timeout while it is asked');
+$dtx->balances_are('100 50 150', '... rolled back');
+
 # ----------------------------------------------------------------
 # It cannot be found out: the others follow later.
 # ----------------------------------------------------------------
@@ -214,6 +263,43 @@ crash_coordinator('crash after the decision, and the server that decides is stop
 			's1|asked|s2|t', 'the other waits for it');
 		$point->start;
 	});
+
+# ... and the session was told before: the resolver need not ask.
+start_held(1, q{COMMIT PREPARED 'dtx});
+$point->stop('immediate');
+$dtx->p(1)->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'postgres_fdw'});
+$s->finish;
+lose_held(1);
+$dtx->prepared_is(1, 0, 'the server that decides is stopped, and the session was told: committed');
+$s->close;
+$point->start;
+$dtx->sql($dtx->decided(10, 2, 1));
+
+# ... and its foreign server leads elsewhere now: another one that leads there is asked.
+my ($host, $port) = ($point->host, $point->port);
+$dtx->sql(qq{
+CREATE SERVER t2 FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port', dbname 'postgres');
+CREATE USER MAPPING FOR CURRENT_USER SERVER t2;
+CREATE FOREIGN TABLE acct22 (id int, bal int) SERVER t2 OPTIONS (table_name 'acct');
+SET pg_dtx.commit_point = coordinator;
+BEGIN; UPDATE acct1 SET bal = bal; UPDATE acct22 SET bal = bal; COMMIT});
+sub lead_to
+{
+	my ($host, $port) = @_;
+	return $dtx->sql("ALTER SERVER s2 OPTIONS (SET host '$host', SET port '$port')");
+}
+crash_coordinator('the server that decides leads elsewhere now', 1, q{COMMIT PREPARED 'dtx}, '100 10 190',
+	before_start => sub { $point->stop },
+	after_start => sub {
+		lead_to($dtx->coord->host, $dtx->coord->port);
+		$dtx->poll($dtx->coord,
+			q{SELECT server, decision, last_error FROM dtx.in_doubt WHERE server = 's1'},
+			's1|asked|server "s2", which decides about it, leads to another cluster now', 'it is not asked there');
+		$point->start;
+	});
+lead_to($dtx->proxy(2)->host, $port);
+$dtx->sql('DROP SERVER t2 CASCADE');
+$dtx->sql($dtx->decided(10, 2, 1));
 
 # ... and the other is finished by hand meanwhile: whether rightly is told later.
 foreach my $hand ('COMMIT', 'ROLLBACK')
@@ -377,6 +463,7 @@ $dtx->wait_passes;
 $dtx->prepared_is(1, 1, '... and the other stays prepared');
 $dtx->poll($dtx->coord, q{SELECT decision, last_error LIKE '%standby%' FROM dtx.in_doubt}, 'commit|t',
 	'... which can be seen');
+cmp_ok($dtx->sql('SELECT attempts FROM dtx.in_doubt'), '<', 20, '... and nobody is in a hurry');
 standbys('');
 $dtx->clean('its standby is not waited for any more');
 $dtx->balances_are('100 10 190', '... and it follows');

@@ -127,11 +127,13 @@ void
 DtxPhaseTwoBegin(void)
 {
 	bool		followed = dtx_fold_start && !must_wait();
+	int64		took = phase_usec();
 	dlist_iter	iter;
 
 	DtxTransactionSetPhase(DTX_PHASE_COMMIT);
 	DTX_FAULT("local-commit", NULL);
-	DtxStatsAdd(DTX_STAT_PREPARE_USEC, phase_usec());
+	DtxStatsAdd(DTX_STAT_PREPARE_USEC, took);
+	DtxPointFirstPhaseTook(took);
 	INSTR_TIME_SET_CURRENT(t->phase_start);
 	t->committing_since = DtxNow();
 

@@ -78,11 +78,13 @@
 #define TRY_EVERY	16
 
 /*
- * What is not known to be on disk is waited for so long, milliseconds, unless that was in
- * vain so often in a row: with other transactions beside, one of them is about to tell.
+ * What is not known to be on disk is waited for, unless that was in vain so often in a
+ * row: with other transactions beside, one of them is about to tell.  It is waited for as
+ * long as PREPARE and the decision take lately, milliseconds within these limits.
  */
-#define FLUSH_WAIT_MS	2
 #define PATIENCE	2
+#define MIN_WAIT_MS	1
+#define MAX_WAIT_MS	10
 
 /* A round trip counts as longer than another one if it is by so much; microseconds. */
 #define NOTICEABLE_USEC	50
@@ -107,6 +109,9 @@ static DtxTransaction *const t = &dtx_transaction;
 
 /* Did the last transaction of this process that wrote on servers write on several? */
 static bool wrote_on_several = false;
+
+/* How long the first phase takes lately in this process, microseconds. */
+static int64 first_phase_usec = 0;
 
 static bool may_decide(const DtxParticipant *p);
 static bool is_durable(const DtxParticipant *p);
@@ -218,6 +223,15 @@ DtxPointNotNeeded(void)
 }
 
 /*
+ * The first phase has taken so long, microseconds.  Does not throw.
+ */
+void
+DtxPointFirstPhaseTook(int64 usec)
+{
+	first_phase_usec += (usec - first_phase_usec) / 8;
+}
+
+/*
  * The server that is to decide about a transaction that wrote on several, and not here:
  * the writer with the longest round trip among those that may and whose transaction id
  * is known to be on its disk.  NULL: the coordinator, unless *ask is set to one that may
@@ -258,7 +272,8 @@ DtxPointChoose(DtxParticipant **ask)
 		DtxWalOf	wal = DtxEndpointWal(&next->connection->endpoint);
 
 		if (next->connection->point_misses < PATIENCE &&
-			DtxFlushedWait(&wal, next->xid_lsn, FLUSH_WAIT_MS))
+			DtxFlushedWait(&wal, next->xid_lsn,
+						   Min(MAX_WAIT_MS, MIN_WAIT_MS + first_phase_usec / 1000)))
 			best = next;
 		else
 			next->connection->point_misses++;
@@ -276,10 +291,14 @@ static int
 round_trip(const DtxParticipant *p)
 {
 #ifdef TCP_INFO
+	PGconn	   *conn = p->connection->wire.conn;
+	const char *host = PQhost(conn);
 	struct tcp_info info;
 	socklen_t	len = sizeof(info);
 
-	if (getsockopt(PQsocket(p->connection->wire.conn), IPPROTO_TCP, TCP_INFO,
+	if (host != NULL && (host[0] == '/' || host[0] == '@'))
+		return 0;
+	if (getsockopt(PQsocket(conn), IPPROTO_TCP, TCP_INFO,
 				   &info, &len) == 0 &&
 		len >= offsetof(struct tcp_info, tcpi_rtt) + sizeof(info.tcpi_rtt))
 		return (int) info.tcpi_rtt;

@@ -20,6 +20,9 @@ extern DtxParticipant *DtxPointChoose(DtxParticipant **ask);
 extern DtxDecider DtxPointDecider(const DtxParticipant *p);
 extern void DtxPointDecide(const DtxDecider *decider);
 
+/* after it; does not throw */
+extern void DtxPointFirstPhaseTook(int64 usec);
+
 /* at any time from then on */
 extern DtxDecision DtxPointDecision(void);
 

@@ -441,6 +441,8 @@ DtxDeciderVisitOver(DtxVisit *v)
 	DtxKnownServer *state;
 	HASH_SEQ_STATUS seq;
 	Question   *q;
+	bool		late;
+	bool		again = false;
 
 	if (!v->resolver->worker || v->purpose != DTX_VISIT_RESOLVE)
 		return;
@@ -448,16 +450,24 @@ DtxDeciderVisitOver(DtxVisit *v)
 	if (v->conn_system_id != 0)
 		state->system_id = v->conn_system_id;
 
-	/* What came after it began may have come too late for it. */
-	if (state->wanted_at != 0 && state->wanted_at <= v->began_at)
-		state->wanted_at = 0;
+	/*
+	 * What came after it began may have come too late for it.  (What this
+	 * visit itself has listed, too, if the server leads to where that is
+	 * prepared; then another visit is of no use.)
+	 */
+	late = state->wanted_at > v->began_at;
 	if (questions == NULL)
 		return;
 	hash_seq_init(&seq, questions);
 	while ((q = hash_seq_search(&seq)) != NULL)
 	{
-		if (!q->open || server_to_ask(q) != state || state->wanted_at != 0)
+		if (!q->open || server_to_ask(q) != state)
 			continue;
+		if (late && (v->conn_system_id == 0 || is_for(q, v)))
+		{
+			again = true;
+			continue;
+		}
 		q->open = false;
 		q->asked_by = 0;
 		q->why_umid = v->error != NULL ? v->error_umid : InvalidOid;
@@ -474,6 +484,8 @@ DtxDeciderVisitOver(DtxVisit *v)
 					 "server \"%s\", which decides about it, has not answered",
 					 v->name);
 	}
+	if (!again)
+		state->wanted_at = 0;
 }
 
 /*

@@ -617,6 +617,10 @@ sub _begin
 	my $command = 'COMMIT';
 	my $sql = "BEGIN;\n";
 
+	# Where nothing is written here a server may decide; half of the time it is asked
+	# once more whether it can.
+	$sql .= "SET LOCAL pg_dtx.commit_point = server;\n" if $id % 2;
+
 	# in any order: deadlocks between servers are found
 	push @servers, splice(@servers, $r->(3), 1) for 1 .. 3;
 
@@ -750,6 +754,12 @@ sub _calm
 		$self->_poll(0, 'SELECT passes >= ' . ($self->_ask(0, 'SELECT passes FROM dtx.stat') + 2) . ' FROM dtx.stat', 't')
 		  if $look == 1;
 	}
+
+	# (a crash may have taken what was counted)
+	my $decided = $self->_ask(0, 'SELECT decided_by_server FROM dtx.stat');
+	my $last = $self->{last_decided} // 0;
+	$self->{decided} += $decided >= $last ? $decided - $last : $decided;
+	$self->{last_decided} = $decided;
 	$self->{calm} += time - $begin;
 	return;
 }
@@ -963,6 +973,7 @@ sub table
 	$unknown{ $_->{found} // '?' }++
 	  for grep { ($_->{outcome} // '') eq 'unknown' } values %{ $self->{transfers} };
 	$text .= "unknown: $unknown{there} had committed, $unknown{'not there'} had not\n";
+	$text .= 'decided by a server: ' . ($self->{decided} // 0) . "\n";
 	if ($self->{sagas})
 	{
 		my @states = ('completed', 'compensated', 'not started');
