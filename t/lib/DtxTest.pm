@@ -328,10 +328,11 @@ sub session
 }
 
 # SQL that makes the COMMITs of a session wait, participants prepared, after
-# the commit record is on disk: for a standby that does not exist.
+# the commit record is on disk: for a standby that does not exist.  The coordinator
+# decides then.
 sub hold
 {
-	return 'SET synchronous_commit = on;';
+	return 'SET synchronous_commit = on; SET pg_dtx.commit_point = coordinator;';
 }
 
 # Wait until the backend of a session is in that wait.
