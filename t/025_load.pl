@@ -292,6 +292,11 @@ sub disks
 	}
 	ok($empty, '... and the table takes no space');
 
+	# (a server would not need any)
+	$dtx->sql('ALTER SYSTEM SET pg_dtx.commit_point = coordinator');
+	$coord->reload;
+	$dtx->poll($coord, 'SHOW pg_dtx.commit_point', 'coordinator', '... and the coordinator decides');
+
 	# what a checkpoint would give back is given back now
 	$dtx->sql('CHECKPOINT');
 	$set->(0, 'data', 1);
@@ -309,6 +314,8 @@ sub disks
 	is(different(grep { $_ !~ $disk_full } map { $_->{said} } @$journal),
 		'', '... with a clear error');
 	cmp_ok($run->{count}{ack} // 0, '>', 0, '... and they commit again when there is space');
+	$dtx->sql('ALTER SYSTEM RESET pg_dtx.commit_point');
+	$coord->reload;
 	return;
 }
 

@@ -31,8 +31,8 @@
 #include "utils/memutils.h"
 #include "utils/palloc.h"
 
-/* What is prepared in a session: dtx_prepare, dtx_prepare_bare, dtx_point, dtx_commit. */
-#define QUESTIONS	4
+/* What is prepared in a session: dtx_prepare, dtx_prepare_bare, dtx_commit. */
+#define QUESTIONS	3
 
 typedef struct ConnectionEntry
 {
@@ -316,7 +316,7 @@ DtxConnectionAskCluster(DtxConnection *c)
 	{
 		c->nquestions = 0;
 		appendStringInfo(&question, "%s; %s; ", DtxPrepareQuestionDefinitions(),
-						 DtxPointQuestionDefinitions());
+						 DtxPointCommitDefinition());
 	}
 	appendStringInfoString(&question, DtxEndpointQuestion(c->wire.conn));
 	c->cluster_asked = true;
@@ -336,7 +336,7 @@ DtxConnectionAskCluster(DtxConnection *c)
 }
 
 /*
- * Can the questions of prepare_question.c and point_question.c be asked by name?
+ * Can what is prepared there be executed by name?
  */
 bool
 DtxConnectionHasQuestion(const DtxConnection *c)
@@ -345,13 +345,21 @@ DtxConnectionHasQuestion(const DtxConnection *c)
 }
 
 /*
- * Are these to be prepared in the session?
+ * May anything of ours be prepared in the session?
+ */
+bool
+DtxConnectionMayPrepare(const DtxConnection *c)
+{
+	return dtx_prepare_statements && !question_deallocated;
+}
+
+/*
+ * Is something to be prepared in the session?
  */
 bool
 DtxConnectionWantsQuestion(const DtxConnection *c)
 {
-	return dtx_prepare_statements && !question_deallocated &&
-		c->nquestions < QUESTIONS && !c->question_refused &&
+	return DtxConnectionMayPrepare(c) && c->nquestions < QUESTIONS && !c->question_refused &&
 		PQserverVersion(c->wire.conn) >= 100000;
 }
 
@@ -363,6 +371,7 @@ void
 DtxConnectionForgetQuestion(DtxConnection *c, bool deallocated)
 {
 	c->nquestions = 0;
+	c->point_prepared = false;
 	question_deallocated |= deallocated;
 }
 

@@ -37,6 +37,7 @@ typedef struct DtxConnection
 	bool		cluster_asked;	/* was it asked which cluster it leads to? */
 	int			nquestions;		/* how many of its questions has the session
 								 * by name (DtxConnectionHasQuestion)? */
+	bool		point_prepared; /* ... and that of point_question.c? */
 	bool		question_refused;	/* ... or has it refused one? */
 	int			point_misses;	/* how often in a row did the answer to
 								 * point_question.c not help (point.c)? */
@@ -61,6 +62,7 @@ extern void DtxConnectionIdentify(DtxConnection *c);
 extern void DtxConnectionShow(DtxConnection *c);
 extern void DtxConnectionAskCluster(DtxConnection *c);
 extern bool DtxConnectionHasQuestion(const DtxConnection *c);
+extern bool DtxConnectionMayPrepare(const DtxConnection *c);
 extern bool DtxConnectionWantsQuestion(const DtxConnection *c);
 extern void DtxConnectionForgetQuestion(DtxConnection *c, bool deallocated);
 extern bool DtxConnectionIsPrepared(DtxConnection *c, const DtxGid *gid);

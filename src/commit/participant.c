@@ -238,10 +238,13 @@ send_command(DtxParticipant *p, DtxParticipantState next, const char *command,
 bool
 DtxParticipantAskPointBehind(DtxParticipant *p)
 {
+	DtxConnection *c = p->connection;
+	bool		by_name = DtxConnectionMayPrepare(c);
+
 	p->xid_asked = true;
-	return DtxWireSendBehind(&p->connection->wire, DtxPointQuestion(),
-							 DtxConnectionHasQuestion(p->connection) ?
-							 DTX_POINT_QUESTION_NAME : NULL,
+	return DtxWireSendBehind(&c->wire, DtxPointQuestion(),
+							 by_name ? DTX_POINT_QUESTION_NAME : NULL,
+							 by_name && !c->point_prepared,
 							 &point_behind_handler, p);
 }
 
@@ -252,6 +255,8 @@ point_result(void *owner, const PGresult *result)
 	DtxParticipant *p = (DtxParticipant *) owner;
 	uint64		xid;
 
+	if (PQresultStatus(result) == PGRES_COMMAND_OK)
+		p->connection->point_prepared = true;
 	if (!is_row(result, DTX_POINT_QUESTION_COLUMNS))
 		return;
 	xid = DtxNumberParse(PQgetvalue(result, 0, 0), PG_INT64_MAX);
@@ -306,7 +311,7 @@ tell_flushed(const DtxParticipant *p, uint64 lsn)
 static void
 note_deallocated(DtxParticipant *p, const PGresult *result)
 {
-	if (DtxConnectionHasQuestion(p->connection) &&
+	if (DtxConnectionMayPrepare(p->connection) &&
 		is_error(result, SQLSTATE_NO_STATEMENT))
 		DtxConnectionForgetQuestion(p->connection, true);
 }

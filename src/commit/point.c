@@ -363,7 +363,10 @@ DtxPointDecide(const DtxDecider *decider)
 			DtxWireBreak(wire, "no reply");
 	}
 
-	/* A request to terminate is not kept waiting; one to cancel is, see below. */
+	/*
+	 * A request to terminate is not kept waiting; one to cancel is, see
+	 * below.
+	 */
 	if (ProcDiePending)
 		CHECK_FOR_INTERRUPTS();
 	cancel_pending = QueryCancelPending;

@@ -14,7 +14,8 @@
  * In front of COMMIT, when deferred triggers have run, which may change settings: the
  * commit is flushed, and if it does not wait for the synchronous standby that is said.
  *
- * Both are prepared once in each session, like the question of prepare_question.c.
+ * Both are prepared once in each session: the latter together with the question of
+ * prepare_question.c, the former when it is first asked.
  *
  *-------------------------------------------------------------------------
  */
@@ -54,13 +55,12 @@ DtxPointQuestionFlushed(void)
 }
 
 /*
- * The statements that prepare both in a session.
+ * The statement that prepares in a session what is asked in front of COMMIT.
  */
 const char *
-DtxPointQuestionDefinitions(void)
+DtxPointCommitDefinition(void)
 {
-	return "PREPARE " DTX_POINT_QUESTION_NAME " AS " QUESTION
-		"; PREPARE " COMMIT_NAME " AS " SETTINGS;
+	return "PREPARE " COMMIT_NAME " AS " SETTINGS;
 }
 
 /*

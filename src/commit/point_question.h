@@ -12,7 +12,8 @@
  * position up to which the WAL is on disk. */
 #define DTX_POINT_QUESTION_COLUMNS	3
 
-/* By name; in full; and in full, after which the WAL is on disk (version 17). */
+/* The question, which may be prepared under a name; and as it is asked in a round trip of
+ * its own where that flushes the WAL (version 17). */
 #define DTX_POINT_QUESTION_NAME	"dtx_point"
 extern const char *DtxPointQuestion(void);
 extern const char *DtxPointQuestionFlushed(void);
@@ -22,7 +23,7 @@ extern const char *DtxPointQuestionFlushed(void);
 
 #define DTX_POINT_COMMIT_SIZE	1024
 
-extern const char *DtxPointQuestionDefinitions(void);
+extern const char *DtxPointCommitDefinition(void);
 extern const char *DtxPointCommit(bool by_name);
 
 #endif							/* PG_DTX_POINT_QUESTION_H */

@@ -339,17 +339,20 @@ DtxWireSendInPipeline(DtxWire *wire, const char *command,
 /*
  * Send a command of ours behind one that was sent in a pipeline, to which the caller
  * adds the Sync (DtxWireSync): both are over at the same time, or if the first one fails
- * this one is not executed.  "name", or NULL: of a prepared statement that is the same.
- * Returns false if it could not be sent; what is due is known all the same.
+ * this one is not executed.  "name", or NULL: under which it is prepared, or is to be with
+ * "prepare", which brings one more result.  Returns false if it could not be sent; what is
+ * due is known all the same.
  */
 bool
 DtxWireSendBehind(DtxWire *wire, const char *command, const char *name,
-				  const DtxReplyHandler *handler, void *owner)
+				  bool prepare, const DtxReplyHandler *handler, void *owner)
 {
-	DtxPending *entry = push(wire, DTX_REPLY_HANDLED, 1);
+	DtxPending *entry = push(wire, DTX_REPLY_HANDLED, prepare ? 2 : 1);
 
 	entry->handler = handler;
 	entry->owner = owner;
+	if (prepare && !PQsendPrepare(wire->conn, name, command, 0, NULL))
+		return false;
 	return name != NULL ?
 		PQsendQueryPrepared(wire->conn, name, 0, NULL, NULL, NULL, 0) != 0 :
 		PQsendQueryParams(wire->conn, command, 0, NULL, NULL, NULL, NULL, 0) != 0;

@@ -112,7 +112,7 @@ extern bool DtxWireSend(DtxWire *wire, const char *command,
 extern bool DtxWireSendInPipeline(DtxWire *wire, const char *command,
 								  const DtxReplyHandler *handler, void *owner);
 extern bool DtxWireSendBehind(DtxWire *wire, const char *command,
-							  const char *name,
+							  const char *name, bool prepare,
 							  const DtxReplyHandler *handler, void *owner);
 extern bool DtxWireSendStep(DtxWire *wire, const char *command,
 							DtxReplyKind kind);

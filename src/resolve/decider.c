@@ -441,7 +441,7 @@ DtxDeciderVisitOver(DtxVisit *v)
 	DtxKnownServer *state;
 	HASH_SEQ_STATUS seq;
 	Question   *q;
-	bool		late;
+	bool		came_late;
 	bool		again = false;
 
 	if (!v->resolver->worker || v->purpose != DTX_VISIT_RESOLVE)
@@ -455,7 +455,7 @@ DtxDeciderVisitOver(DtxVisit *v)
 	 * visit itself has listed, too, if the server leads to where that is
 	 * prepared; then another visit is of no use.)
 	 */
-	late = state->wanted_at > v->began_at;
+	came_late = state->wanted_at > v->began_at;
 	if (questions == NULL)
 		return;
 	hash_seq_init(&seq, questions);
@@ -463,7 +463,7 @@ DtxDeciderVisitOver(DtxVisit *v)
 	{
 		if (!q->open || server_to_ask(q) != state)
 			continue;
-		if (late && (v->conn_system_id == 0 || is_for(q, v)))
+		if (came_late && (v->conn_system_id == 0 || is_for(q, v)))
 		{
 			again = true;
 			continue;
