@@ -323,7 +323,7 @@ DtxEndpointHash(DtxConnectionEndpoint *e, uint64 coordinator_id)
 const char *
 DtxEndpointQuestion(const PGconn *conn)
 {
-	static char question[2048];
+	static char question[4096];
 	char		mark[128] = "NULL";
 	int			len PG_USED_FOR_ASSERTS_ONLY;
 

@@ -565,7 +565,7 @@ static void
 ask(DtxConnection *c, const DtxDecider *decider, Answer *answer,
 	DtxMoment deadline)
 {
-	char		sql[2048];
+	char		sql[4096];
 
 	snprintf(sql, sizeof(sql),
 			 DTX_IDENTIFY "; "
