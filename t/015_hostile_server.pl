@@ -62,6 +62,7 @@ my %complaint = (
 	'drip' => undef,
 	'notifications' => undef,
 	'too much' => undef,
+	'too many gids' => undef,
 	'in a transaction' => undef,
 	'odd ready' => undef,
 	'strange gids' => undef,
@@ -76,7 +77,7 @@ $evil->gids(
 	$good =~ s/^dtx:\w+/dtx:ffffffffffffffff/r, $good =~ s/^(dtx:\w+):\d+/$1:4294967296/r, $good =~ s/\w$/x/r);
 for my $mode ('closed', 'closed in a row', 'garbage', 'wrong columns', 'nulls', 'wrong types', 'no result', 'empty query',
 	'error', 'error in the middle', 'endless error', 'bad sqlstate', 'huge row', 'endless rows', 'endless gids',
-	'notifications', 'too much', 'endless notices', 'endless parameters', 'endless columns', 'copy out', 'copy in', 'copy both', 'drip',
+	'notifications', 'too much', 'too many gids', 'endless notices', 'endless parameters', 'endless columns', 'copy out', 'copy in', 'copy both', 'drip',
 	'in a transaction', 'odd ready', 'strange gids', 'password', 'md5', 'strange authentication', 'no version', 'silent')
 {
 	$evil->mode('polite');

@@ -110,6 +110,7 @@ my @bad = (
 	[ 'no such service', "service 'nonsense'", qr/definition of service "nonsense" not found/ ],
 	[ 'too few ports', "host 'good.test,good.test,good.test', port '1,2'", qr/could not match 2 port numbers to 3 hosts/ ],
 	[ 'too few names', "host 'good.test', hostaddr '127.0.0.1,127.0.0.1'", qr/could not match 1 host names to 2 hostaddr values/ ],
+	[ 'too many names', "host '" . join(',', map { "n$_.test" } 1 .. 5100) . "'", qr/could not translate host name "n1\.test" to address: / ],
 	[ 'too long a name', 'host ' . ("'" . 'x' x 300 . "'"), qr/the name is too long/ ],
 );
 

@@ -83,6 +83,7 @@ my %modes = (
 	'empty query' => [ $resolver, sub { return message('I', '') . ready() } ],
 	'error' => [ $resolver, sub { return failure('XX000', 'I am broken', "Ddetail\0Hhint\0") . ready() } ],
 	'notifications' => [ $resolver, sub { my $n = message('A', pack('N', 5) . "channel\0text\0"); return $n . list(\@info, []) . $n . ready() . $n } ],
+	'too many gids' => [ $resolver, sub { my ($gid) = _gids(); return list(\@info, [ map { $gid =~ s/:1:/:$_:/r } 1 .. 10_100 ]) . ready() } ],
 	'too much' => [ $resolver, sub { return list(\@info, []) . tag('SELECT 0') x 3 . ready() } ],
 	'error in the middle' => [ $resolver, sub { return columns(map { "c$_" } 1 .. 10) . row(@info) . failure('22012', "division\nby zero \xff\xfe") . ready() } ],
 	'endless error' => [ $resolver, sub { return failure('XX000', 'x' x 3_000_000, 'D' . 'd' x 3_000_000 . "\0") . ready() } ],
