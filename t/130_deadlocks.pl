@@ -49,6 +49,8 @@ my ($ring) = $deadlocks->run(sub {
 is($ring->[0], '', 'three sessions, three servers: one victim');
 is(scalar @{ $ring->[2] }, 3, '... which is told of three waits');
 like($ring->[2][0], qr/^Process \d+ waits for ShareLock on transaction \d+ on server "s[123]" \(process \d+ there\); blocked by process \d+\.$/, '... its own first');
+like(slurp_file($dtx->coord->logfile), qr/CONTEXT:  $_\n/, "CONTEXT: $_")
+  for 'waiting for a reply of server "s1"', 'waiting for remote commands on "s2"', 'waiting for the servers to prepare the transaction';
 like(slurp_file($dtx->coord->logfile), qr/DETAIL:  Process \d+ waits for .*\n(?:\t.*\n)*\tProcess \d+: UPDATE item/, 'the server log has the queries');
 like(slurp_file($dtx->coord->logfile), qr/LOG:  process \d+ waits for ShareLock on transaction \d+ on server "s1" \(process \d+ there\) since \d+ ms\n.*DETAIL:  Blocked by process \d+/,
 	'log_lock_waits logs who waits for whom');
@@ -128,6 +130,25 @@ is($hung->[0], '', 'one victim, though a server hangs that both have used');
 cmp_ok($hung->[1], '<', 3, '... soon');
 $dtx->continue_process(@hung);
 delete $deadlocks->{hung};
+
+# Roles that may do nothing on the servers but what they have to.
+$dtx->p($_)->safe_psql('postgres', 'CREATE ROLE app LOGIN; GRANT SELECT, UPDATE ON item TO app') for 1 .. 3;
+$dtx->sql(q{CREATE ROLE app LOGIN; GRANT SELECT, UPDATE ON item0, item1, item2, item3 TO app; GRANT USAGE ON FOREIGN SERVER s1, s2, s3 TO app});
+$dtx->sql("CREATE USER MAPPING FOR app SERVER s$_ OPTIONS (user 'app', password_required 'false')") for 1 .. 3;
+{
+	local $deadlocks->{as} = 'app';
+	my ($result) = $deadlocks->run({ Deadlocks->kinds }->{'two sessions, two servers'}, $row += 2);
+	is($result->[0], '', 'roles without privileges: one victim');
+	like($result->[1] // '', qr/^[0-9.]+$/, '... soon');
+	($result) = $deadlocks->run({ Deadlocks->kinds }->{'local row, closed by the remote wait'}, $row += 2);
+	is($result->[0], '', '... likewise with a row here');
+}
+
+# The detector ends while it is needed.
+$dtx->sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_dtx deadlock detector'});
+my ($terminated) = $deadlocks->run({ Deadlocks->kinds }->{'two sessions, two servers'}, $row += 2);
+is($terminated->[0], '', 'one victim, after the detector was terminated');
+cmp_ok($terminated->[1], '<', 8, '... soon');
 
 # Another coordinator over the same servers: one of the two ends it, not both.
 my $other = PostgreSQL::Test::Cluster->new('other');

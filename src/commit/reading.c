@@ -22,11 +22,13 @@
 #include "libpq-fe.h"
 #include "net/wire.h"
 #include "net/wire_wait.h"
+#include "utils/palloc.h"
 
 /* Wait event, see DtxWaitEvent(). */
 static uint32 we_result = 0;
 
 static bool reply_is_here(void *arg);
+static const char *reply_context(void *arg);
 
 /*
  * Once in each backend that uses postgres_fdw, before anything is awaited.  May throw.
@@ -57,6 +59,7 @@ DtxReadingIsBusy(DtxConnection *c)
 		.wait_event = we_result,
 		.interrupts = DTX_INTERRUPTS_THROW,
 		.done = reply_is_here,
+		.context = reply_context,
 		.arg = c
 	};
 
@@ -150,4 +153,11 @@ reply_is_here(void *arg)
 	return DtxWireExpects(&c->wire, DTX_REPLY_MADE) ||
 		(!DtxWireExpects(&c->wire, DTX_REPLY_JOINED) &&
 		 !dtx_real.PQisBusy(c->wire.conn));
+}
+
+static const char *
+reply_context(void *arg)
+{
+	return psprintf("waiting for a reply of server \"%s\"",
+					((DtxConnection *) arg)->endpoint.server_name);
 }

@@ -23,6 +23,7 @@ static DtxTransaction *const t = &dtx_transaction;
 static char names[1024];
 
 static bool replies_are_in(void *arg);
+static const char *replies_context(void *arg);
 
 /*
  * Wait until no reply is due, for at most timeout_ms milliseconds.
@@ -42,7 +43,8 @@ DtxRepliesWait(int timeout_ms, uint32 wait_event)
 		.interrupts = DtxMayThrow() ?
 		DTX_INTERRUPTS_THROW : DTX_INTERRUPTS_END_IT,
 		.canceled = &t->canceled,
-		.done = replies_are_in
+		.done = replies_are_in,
+		.context = replies_context
 	};
 
 	return DtxWireWait(&wait);
@@ -61,6 +63,12 @@ replies_are_in(void *arg)
 			return false;
 	}
 	return true;
+}
+
+static const char *
+replies_context(void *arg)
+{
+	return "waiting for the servers to prepare the transaction";
 }
 
 /*

@@ -148,6 +148,7 @@ static bool nothing_runs(void *arg);
 static DtxExecution *wait_for_results(const DtxRemoteCommand *command,
 									  const Waiting *w, DtxRowSink *sink);
 static bool any_is_readable(void *arg);
+static const char *results_context(void *arg);
 static bool take_results(DtxExecution *e, const DtxRemoteCommand *command,
 						 DtxRowSink *sink);
 static void take_result(DtxExecution *e, const DtxRemoteCommand *command,
@@ -445,6 +446,7 @@ wait_for_results(const DtxRemoteCommand *command, const Waiting *w,
 		.wait_event = we_remote_exec,
 		.interrupts = DTX_INTERRUPTS_THROW,
 		.done = any_is_readable,
+		.context = results_context,
 		.arg = (void *) w
 	};
 	int			due = 0;
@@ -493,6 +495,22 @@ any_is_readable(void *arg)
 			return true;
 	}
 	return false;
+}
+
+static const char *
+results_context(void *arg)
+{
+	const Waiting *w = (const Waiting *) arg;
+	StringInfoData servers;
+
+	initStringInfo(&servers);
+	for (int i = 0; i < w->n; i++)
+	{
+		if (!w->executions[i].done)
+			appendStringInfo(&servers, "%s\"%s\"", servers.len > 0 ? ", " : "",
+							 w->executions[i].source.server);
+	}
+	return psprintf("waiting for remote commands on %s", servers.data);
 }
 
 /*

@@ -213,7 +213,8 @@ throw_deadlock(const DtxWait *wait)
 			 errmsg("deadlock detected"),
 			 errdetail_internal("%s", detail),
 			 errdetail_log("%s\n%s", detail, log),
-			 errhint("See server log for query details.")));
+			 errhint("See server log for query details."),
+			 wait->context != NULL ? errcontext("%s", wait->context(wait->arg)) : 0));
 }
 
 /*

@@ -47,6 +47,9 @@ typedef struct DtxWait
 								 * ends the command is processed; or NULL */
 	bool		(*done) (void *arg);	/* is it over?  Throws nothing. */
 	void	   *arg;
+	const char *(*context) (void *arg); /* with THROW: what is waited for, as a
+										 * line of CONTEXT, in the current memory
+										 * context; or NULL */
 } DtxWait;
 
 extern DtxWaitEnd DtxWireWait(const DtxWait *wait);

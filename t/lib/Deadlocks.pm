@@ -4,8 +4,8 @@
 #	my $deadlocks = Deadlocks->new($dtx);
 #	$deadlocks->run($kind, $row);
 #
-# {hung} is the number of a server that does not answer, {coordinators} which other
-# coordinator a session is on, by the name of the session.
+# {as} is the role of sessions, {hung} the number of a server that does not answer, {coordinators}
+# which other coordinator a session is on, by the name of the session.
 #
 # A kind has "hold", what each session does first, one after the other, each until it is
 # done; and "close", what they do then, each when the one before it waits for a lock.
@@ -236,10 +236,11 @@ sub kinds
 sub session
 {
 	my ($self, $node) = @_;
-	my $free = $self->{idle}{ $node->name } //= [];
+	my $as = $self->{as} // '';
+	my $free = $self->{idle}{ $node->name . $as } //= [];
 
 	return (pop @$free) // AsyncPsql->new($node->installed_command('psql'),
-		$node->connstr('postgres'));
+		$node->connstr('postgres') . ($as ne '' ? " user=$as" : ''));
 }
 
 # Send a command, and do not wait.
@@ -384,7 +385,7 @@ sub run
 			$problem .= " edges: @edges" if grep { !/^\s*Process \d+.* waits for .*; blocked by (?:process \d+|prepared).*\.$/ } @edges or !@edges;
 		}
 		push @results, [ $problem, ($run->{at} // $closed) - $closed, $run->{edges} ];
-		push @{ $self->{idle}{ $run->{nodes}{$_}->name } }, $run->{s}{$_} for keys %{ $run->{s} };
+		push @{ $self->{idle}{ $run->{nodes}{$_}->name . ($self->{as} // '') } }, $run->{s}{$_} for keys %{ $run->{s} };
 	}
 	return @results;
 }
