@@ -87,6 +87,8 @@ struct DtxAsk
 	HTAB	   *servers;
 	uint64		round;			/* counts them */
 	int			outstanding;	/* servers that have not answered in this one */
+	DtxMoment	answered_at;	/* when the last one has, or it began */
+	int64		silence;		/* waited for those that have not, ms */
 	DtxAskRow	row;
 	void	   *arg;
 };
@@ -143,6 +145,7 @@ DtxAskBegin(DtxAsk *ask, DtxAskRow row, void *arg)
 
 	ask->round++;
 	ask->outstanding = 0;
+	ask->answered_at = DtxNow();
 	ask->row = row;
 	ask->arg = arg;
 	hash_seq_init(&seq, ask->servers);
@@ -244,15 +247,20 @@ DtxAskWait(DtxAsk *ask, DtxMoment deadline, uint32 wait_event)
 			CHECK_FOR_INTERRUPTS();
 		}
 	}
+	if (ask->outstanding > 0)
+		ask->silence += DtxNow() - ask->answered_at;
 }
 
-/* Has the server answered in this round? */
-bool
-DtxAskAnswered(DtxAsk *ask, uint64 instance)
+/*
+ * How long servers were waited for that have not answered, since this was asked last, in milliseconds.
+ */
+int64
+DtxAskTakeSilence(DtxAsk *ask)
 {
-	Server	   *s = hash_search(ask->servers, &instance, HASH_FIND, NULL);
+	int64		silence = ask->silence;
 
-	return s != NULL && s->answered;
+	ask->silence = 0;
+	return silence;
 }
 
 /*
@@ -276,6 +284,7 @@ settle(Server *s, bool answered)
 		return;
 	s->answered = answered;
 	s->ask->outstanding--;
+	s->ask->answered_at = DtxNow();
 }
 
 static void

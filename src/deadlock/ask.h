@@ -32,7 +32,7 @@ extern void DtxAskBegin(DtxAsk *ask, DtxAskRow row, void *arg);
 extern bool DtxAskServer(DtxAsk *ask, uint64 instance, const DtxAskRoute *routes,
 						 int nroutes, const char *question);
 extern void DtxAskWait(DtxAsk *ask, DtxMoment deadline, uint32 wait_event);
-extern bool DtxAskAnswered(DtxAsk *ask, uint64 instance);
+extern int64 DtxAskTakeSilence(DtxAsk *ask);
 extern bool DtxAskIdle(DtxAsk *ask, long timeout, uint32 wait_event);
 
 #endif							/* PG_DTX_ASK_H */

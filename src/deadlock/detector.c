@@ -137,7 +137,8 @@ dtx_detector_main(Datum arg)
 				}
 				else
 					leave = true;
-				look_took = DtxNow() - looked_at;
+				/* A server that hangs is no reason to look less often. */
+				look_took = DtxNow() - looked_at - DtxAskTakeSilence(ask);
 				MemoryContextReset(look_cxt);
 				DtxBackoffReset(&errors);
 				timeout = until_look(false);
