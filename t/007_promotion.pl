@@ -19,6 +19,8 @@ $dtx->poll($primary, 'SELECT count(*) FROM pg_stat_replication', '1',
 	'a standby streams');
 
 # On the standby the views work, and no resolver runs.
+like(($standby->psql('postgres', 'CALL dtx.self_test()'))[2], qr/ERROR:  dtx\.self_test\(\) cannot be called during recovery/,
+	'dtx.self_test() on a standby');
 is($standby->safe_psql('postgres', 'SELECT count(*) FROM dtx.in_doubt'),
 	'0', 'dtx.in_doubt on a standby');
 is($standby->safe_psql('postgres', 'SELECT count(*) FROM dtx.transactions'),

@@ -92,6 +92,8 @@ $offset = -s $dtx->coord->logfile;
 $s->start($dtx->transfer(10, 1, 0, 2));
 $dtx->wait_held($s);
 $gid = $dtx->gid(2);
+like(($dtx->coord->psql('postgres', "SET default_transaction_read_only = off; SELECT dtx.force_in_doubt('$gid', 'rollback', 'test')"))[2],
+	qr/ERROR:  prepared transaction "\Q$gid\E" is still being taken care of by its session/, 'what its session takes care of is not for others');
 $dtx->p(2)->safe_psql('postgres', "ROLLBACK PREPARED '$gid'");
 $dtx->release;
 $s->finish;

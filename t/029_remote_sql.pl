@@ -90,6 +90,11 @@ for my $sql ("dtx.exec('s1', 'UPDATE acct SET bal = 0; COMMIT')", "dtx.exec_all(
 	is_deeply(\@sent, [], '... before anything is sent');
 }
 
+# Types that only the server has become strings in JSON.
+$dtx->p(1)->safe_psql('postgres', q{CREATE TYPE mood AS ENUM ('fine'); CREATE TYPE pair AS (a int, b text)});
+is($s->run(q{SELECT * FROM dtx.query_json('s1', $$SELECT 'fine'::mood AS m, ARRAY['fine'::mood] AS ms, (1, 'x')::pair AS p$$)}),
+	'{"m": "fine", "p": "(1,x)", "ms": "{fine}"}', 'types that are not known here');
+
 # One session per server and user.
 $s->run('SELECT postgres_fdw_disconnect_all()');
 $dtx->poll($dtx->p(1), q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'postgres_fdw'}, '0', 'no session');

@@ -217,6 +217,10 @@ sub long_pause
 
 $dtx->sql('ALTER SYSTEM SET pg_dtx.saga_workers = 1');
 $coord->reload;
+$id = start('copies', q{dtx.step('a', execute => 'COPY probe TO STDOUT', max_attempts => 1)});
+is($books->state($id), 'compensated', 'COPY to a client that is not there');
+like(history($id), qr/^a 1 failed 0A000 cannot use COPY from or to the client in a step of a saga$/, '... is refused');
+
 # What has become of a step cannot be noted: that is tried again.
 $books->dismiss_workers('another worker');
 my $offset = -s $coord->logfile;

@@ -68,6 +68,11 @@ $dtx->clean('when no standby is needed any more');
 is($dtx->p(1)->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 1'), '90', '... committed on s1');
 is($dtx->p(2)->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 1'), '110', '... committed on s2');
 $s->close;
+for my $level (qw(remote_write remote_apply))
+{
+	my (undef, undef, $said) = $coord->psql('postgres', "SET synchronous_commit = $level; " . $dtx->transfer(1, 1, 0, 2) . $dtx->transfer(1, 2, 0, 1));
+	is($said, '', "... nor where sessions would wait for $level");
+}
 
 # Sessions that do not want to wait do not: a COMMIT that does not ask for it, ...
 $dtx->arm;
