@@ -218,8 +218,10 @@ is($dtx->p(1)->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHE
 	0, 'nothing of it runs on the server');
 
 # A session has locked the saga, and wants on the server what its step has locked
-# there.  Nobody sees that deadlock, so the step gives way: after its timeout, or
-# else after a while.
+# there.  Where nobody looks for deadlocks between servers, the step gives way: after its
+# timeout, or else after a while.
+setting('pg_dtx.deadlock_detection', 'off');
+$dtx->poll($coord, 'SHOW pg_dtx.deadlock_detection', 'off', 'nobody looks for deadlocks');
 for my $case ([ "timeout => '5 s', ", '57014' ], [ '', '55P03' ])
 {
 	my ($timeout, $sqlstate) = @$case;
@@ -246,6 +248,7 @@ WHERE backend_type = 'pg_dtx saga worker' AND wait_event_type = 'Lock'}, 1, '...
 	is($dtx->p(1)->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 1'), $before + 1, '... once');
 	$dtx->p(1)->safe_psql('postgres', 'UPDATE acct SET bal = bal - 1 WHERE id = 1');
 }
+setting('pg_dtx.deadlock_detection', 'on');
 
 # ----------------------------------------------------------------
 # A step that is taken away while it is executed changes nothing
