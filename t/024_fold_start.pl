@@ -24,6 +24,9 @@ sub sent
 	while ($log =~ /postgres_fdw LOG:  (statement: |execute [^:]*: )(.*)/g)
 	{
 		my ($kind, $sql) = ($1, $2);
+
+		# (what a server is asked that may decide is no concern here)
+		next if $sql =~ /pg_logical_emit_message/;
 		push @sent, ($kind =~ /^execute/ ? '+' : '') . $sql;
 	}
 	note join "\n", @sent;
@@ -155,11 +158,8 @@ like(closes('BEGIN; UPDATE acct1 SET bal = bal; SELECT bal FROM acct1; COMMIT'),
 	qr/FETCH \| CLOSE c1; COMMIT TRANSACTION$/, '... before deferred triggers');
 $sent = sent(1, sub { $s->run('BEGIN; UPDATE acct1 SET bal = bal; UPDATE acct2 SET bal = bal; SELECT bal FROM acct1; COMMIT') });
 like(join(' | ', @$sent), qr/FETCH [^|]*\| CLOSE c1; SET [^|]*; (?:SELECT|EXECUTE) [^|]*; PREPARE TRANSACTION/, '... likewise in two phases');
-# (the last transaction wrote on both servers, so the first one is asked)
 is(closes('BEGIN; SELECT bal FROM acct1; UPDATE acct1 SET bal = bal WHERE id = 1; SELECT bal FROM acct1; ROLLBACK'),
-	"${start}+DECLARE c1 | FETCH | +CLOSE c1 | +UPDATE public.acct SET bal = bal WHERE ((id = 1)) | "
-	  . '+SELECT pg_catalog.txid_current(), pg_catalog.pg_logical_emit_message(true, \'pg_dtx\', \'\'::pg_catalog.text), pg_catalog.pg_current_wal_flush_lsn() | '
-	  . '+DECLARE c2 | FETCH | ABORT TRANSACTION',
+	"${start}+DECLARE c1 | FETCH | +CLOSE c1 | +UPDATE public.acct SET bal = bal WHERE ((id = 1)) | +DECLARE c2 | FETCH | ABORT TRANSACTION",
 	'... with the extended protocol');
 $s->run('BEGIN; SAVEPOINT a; SELECT bal FROM acct1; UPDATE acct1 SET bal = -1; ROLLBACK TO a; SELECT bal FROM acct1; COMMIT');
 unlike($s->stderr, qr/ERROR.*ERROR/s, '... before an error');

@@ -113,6 +113,31 @@ $s->run(q{SELECT count(*) FROM log; SELECT dtx.exec('s2', 'SELECT die()')});
 like($s->stderr, qr/ERROR:  (57P01|08006)/, '... likewise with remote SQL');
 is($p2->safe_psql('postgres', 'SELECT last_value FROM executed'), $executed + 2 - ($executed == 1 ? 1 : 0), '... which is not executed again');
 
+# ... nor one of which the server crashes, whether the connection was in use a moment ago or
+# not: the reply to START TRANSACTION is asked for at once in the latter case only.
+$p2->append_conf('postgresql.conf', "restart_after_crash = on\n");
+$p2->reload;
+$p2->safe_psql('postgres', q{
+CREATE FUNCTION crash() RETURNS int LANGUAGE plpgsql AS
+	$$ BEGIN COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'; PERFORM pg_sleep(60); RETURN 0; END $$;
+CREATE VIEW crashing AS SELECT crash() AS i});
+$dtx->sql('CREATE FOREIGN TABLE crashing (i int) SERVER s2');
+for my $idle (0, 1)
+{
+	my $offset = -s $p2->logfile;
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	1 until $s->run('SELECT count(*) FROM log') eq $n || time > $deadline;
+	$s->run('SELECT pg_sleep(1.1)') if $idle;
+	$s->run('SELECT * FROM crashing');
+	like($s->stderr, qr/ERROR:  (57P02|08006|08001|08003)/, 'a command of which its server crashes: an error');
+	my @sent = slurp_file($p2->logfile, $offset) =~ /LOG:  execute [^\n]*\n?[^\n]*public\.crashing/g;
+	is(scalar(@sent), 1, '... which is sent once');
+}
+{
+	my $deadline = time + $PostgreSQL::Test::Utils::timeout_default;
+	1 until $s->run('SELECT count(*) FROM log') eq $n || time > $deadline;
+}
+
 # Canceled while the new connection is made.
 $s->run('SELECT count(*) FROM log');
 $proxy->rule(cut_once => 'START TRANSACTION', hold => 'application_name|SET search_path');

@@ -7,10 +7,14 @@
  * which saves a round trip.  (By the simple protocol there would be one reply for both.)
  * postgres_fdw makes a dead connection anew only if START TRANSACTION fails, and it has
  * been told already that it has succeeded, so it is done here.  Both commands are kept
- * until the reply to START TRANSACTION is here, which the server sends at once, because a
- * Flush follows it.  No reply: the connection was dead before, nothing was done, and
- * both are sent again on a new connection.  A reply: it has died of the command, or
+ * until the reply to START TRANSACTION is here.  No reply: the connection was dead before,
+ * and both are sent again on a new connection.  A reply: it has died of the command, or
  * under it, and that is an error, as without pg_dtx.
+ *
+ * If the connection was idle for some time the server is told to send that reply at once,
+ * with a Flush.  Otherwise it comes together with the other one, and wakes us once.  Then
+ * no reply may also mean that it has died under the command; DtxFirstReconnect() is about
+ * that.
  *
  * To do without: let DtxFirstMayPutOff() return false.
  *
@@ -39,6 +43,12 @@
  * another connection.  Milliseconds.
  */
 #define FOLD_MAX_IDLE_MS	60000
+
+/*
+ * One that was in use in the last so many milliseconds is hardly dead: the reply to START
+ * TRANSACTION is not asked for at once (DtxFirstReconnect).
+ */
+#define RECENT_MS	1000
 
 #define START_REPEATABLE_READ	"START TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 #define START_READ_COMMITTED	"START TRANSACTION ISOLATION LEVEL READ COMMITTED"
@@ -75,6 +85,8 @@ DtxFirstPutOff(DtxConnection *c, const char *command)
 	bool		may_put_off = DtxFirstMayPutOff(c);
 	char	   *start = c->put_off.start;
 
+	c->put_off.prompt = DtxIsDue(c->last_start + RECENT_MS) ||
+		!c->cluster_asked || c->endpoint.run == 0;
 	c->last_start = DtxNow();
 	if (dtx_remote_isolation == XACT_READ_COMMITTED &&
 		XactIsoLevel == XACT_READ_COMMITTED && c->extension_seen &&
@@ -142,6 +154,32 @@ DtxFirstStartAgainIfLost(DtxConnection *c)
 }
 
 /*
+ * The connection of a START TRANSACTION and what comes after it is lost without a reply
+ * to the former: make it anew, so that both can be sent again.  "sent": may the server have
+ * got them?  What it has done then is rolled back with the old connection; but if it has
+ * crashed since that was made, it may have crashed of the command.  Throws on interrupts,
+ * and if that was in vain, or is not to be done.
+ */
+void
+DtxFirstReconnect(DtxConnection *c, bool sent)
+{
+	DtxWalOf	before = DtxEndpointWal(&c->endpoint);
+	DtxWalOf	now;
+
+	DtxOwnWritesReconnect(c);
+	now = DtxEndpointWal(&c->endpoint);
+	if (!sent || c->put_off.prompt || memcmp(&before, &now, sizeof(now)) == 0)
+		return;
+	DtxWireBreak(&c->wire, "connection lost");
+	ereport(ERROR,
+			(errcode(ERRCODE_CONNECTION_FAILURE),
+			 DtxEndpointIsKnown(&c->endpoint) ?
+			 errmsg("connection to server \"%s\" was lost", c->endpoint.server_name) :
+			 errmsg("connection to a server was lost"),
+			 errdetail("The server has crashed, perhaps of the command.")));
+}
+
+/*
  * If the reply to START TRANSACTION is here, the connection has died of the command,
  * or under it: then the error is the caller's, as it is in postgres_fdw.
  */
@@ -159,7 +197,7 @@ start_again(DtxConnection *c)
 	PGconn	   *conn = c->wire.conn;
 	int			sent;
 
-	DtxOwnWritesReconnect(c);
+	DtxFirstReconnect(c, c->put_off.start[0] == '\0');
 	strlcpy(c->put_off.start, first->start, DTX_START_SIZE);
 	(void) DtxPutOffBeginJoined(&c->put_off, &c->wire, true);
 	if (first->prepare != NULL)

@@ -21,5 +21,6 @@ extern int	DtxFirstSend(DtxConnection *c, const char *prepare,
 						 const char *const *values);
 extern void DtxFirstStartAlone(DtxConnection *c);
 extern bool DtxFirstStartAgainIfLost(DtxConnection *c);
+extern void DtxFirstReconnect(DtxConnection *c, bool sent);
 
 #endif							/* PG_DTX_FIRST_H */

@@ -38,7 +38,8 @@ DtxPutOffSend(DtxPutOff *put_off, DtxWire *wire)
 
 	if (put_off->start[0] != '\0')
 	{
-		if (!DtxWireSendStep(wire, put_off->start, DTX_REPLY_START))
+		if (!DtxWireSendStep(wire, put_off->start, DTX_REPLY_START,
+							 put_off->prompt))
 			return -1;
 		put_off->start[0] = '\0';
 		n++;
@@ -48,7 +49,7 @@ DtxPutOffSend(DtxPutOff *put_off, DtxWire *wire)
 		char		command[32];
 
 		snprintf(command, sizeof(command), "CLOSE c%u", put_off->closes[i]);
-		if (!DtxWireSendStep(wire, command, DTX_REPLY_STEP))
+		if (!DtxWireSendStep(wire, command, DTX_REPLY_STEP, false))
 			return -1;
 		n++;
 	}

@@ -47,7 +47,7 @@
 #include "base/compat.h"
 #include "commit/connection.h"
 #include "commit/fdw_session.h"
-#include "commit/own_writes.h"
+#include "commit/first.h"
 #include "commit/participant.h"
 #include "commit/put_off.h"
 #include "exec/run.h"
@@ -414,7 +414,8 @@ static void
 begin_anew(DtxExecution *e)
 {
 	DtxConnection *c = e->c;
-	bool		unused = DtxWireStartIsDue(&c->wire) || c->put_off.start[0] != '\0';
+	bool		sent = c->put_off.start[0] == '\0';
+	bool		unused = !sent || DtxWireStartIsDue(&c->wire);
 
 	/* Nobody knows what the server has got. */
 	DtxWireBreak(&c->wire, "connection lost");
@@ -427,7 +428,7 @@ begin_anew(DtxExecution *e)
 	PQclear(e->result);
 	PQclear(e->error);
 	e->result = e->error = NULL;
-	DtxOwnWritesReconnect(c);
+	DtxFirstReconnect(c, sent);
 	strlcpy(c->put_off.start, e->start_command, DTX_START_SIZE);
 }
 

@@ -360,13 +360,12 @@ DtxWireSendBehind(DtxWire *wire, const char *command, const char *name,
 
 /*
  * Send a command that precedes one of postgres_fdw or of remote SQL, in a pipeline.
- * Its error becomes that of the command.  With kind START the server is told to
- * reply at once: if the connection is lost, that reply tells whether it was dead
- * before, and nothing has been done, or whether it died of what came next.  Returns
- * false if the command could not be sent; what is due is known all the same.
+ * Its error becomes that of the command.  "prompt": the server is told to reply at once,
+ * which costs it and us a message.  Returns false if the command could not be sent; what
+ * is due is known all the same.
  */
 bool
-DtxWireSendStep(DtxWire *wire, const char *command, DtxReplyKind kind)
+DtxWireSendStep(DtxWire *wire, const char *command, DtxReplyKind kind, bool prompt)
 {
 	DtxPending *last = wire->npending > 0 ?
 	&wire->pending[wire->npending - 1] : NULL;
@@ -377,7 +376,7 @@ DtxWireSendStep(DtxWire *wire, const char *command, DtxReplyKind kind)
 	else
 		(void) push(wire, kind, 1);
 	return PQsendQueryParams(wire->conn, command, 0, NULL, NULL, NULL, NULL, 0) &&
-		(kind != DTX_REPLY_START || PQsendFlushRequest(wire->conn));
+		(!prompt || PQsendFlushRequest(wire->conn));
 }
 
 /*

@@ -115,7 +115,7 @@ extern bool DtxWireSendBehind(DtxWire *wire, const char *command,
 							  const char *name, bool prepare,
 							  const DtxReplyHandler *handler, void *owner);
 extern bool DtxWireSendStep(DtxWire *wire, const char *command,
-							DtxReplyKind kind);
+							DtxReplyKind kind, bool prompt);
 extern void DtxWireExpect(DtxWire *wire, DtxReplyKind kind, int commands);
 extern bool DtxWireSync(DtxWire *wire);
 extern void DtxWireMake(DtxWire *wire, PGresult *result);
