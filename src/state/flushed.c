@@ -36,6 +36,8 @@ typedef struct Entry
 {
 	DtxWalOf	wal;			/* all 0: unused */
 	uint64		lsn;			/* flushed up to there */
+	uint64		wanted;			/* sessions wait for this position, and maybe
+								 * for higher ones; 0: none does */
 	uint64		told;			/* Set.told when it was told last */
 } Entry;
 
@@ -52,6 +54,7 @@ static Set *sets = NULL;
 
 static Set *set_of(const DtxWalOf *wal);
 static bool is_of(const Entry *entry, const DtxWalOf *wal);
+static bool covers(const DtxWalOf *wal, uint64 lsn, bool want);
 
 /*
  * Bytes of shared memory that this module needs.
@@ -102,7 +105,7 @@ DtxFlushedTell(const DtxWalOf *wal, uint64 lsn)
 {
 	Set		   *set = set_of(wal);
 	Entry	   *entry = &set->entries[0];
-	bool		news;
+	bool		wake;
 
 	if (lsn == 0 || wal->system_id == 0 || wal->timeline == 0 || wal->run == 0)
 		return;
@@ -120,14 +123,15 @@ DtxFlushedTell(const DtxWalOf *wal, uint64 lsn)
 	if (!is_of(entry, wal))
 	{
 		entry->wal = *wal;
-		entry->lsn = 0;
+		entry->lsn = entry->wanted = 0;
 	}
-	news = lsn > entry->lsn;
-	if (news)
-		entry->lsn = lsn;
+	entry->lsn = Max(entry->lsn, lsn);
+	wake = entry->wanted != 0 && entry->wanted <= entry->lsn;
+	if (wake)
+		entry->wanted = 0;
 	entry->told = ++set->told;
 	SpinLockRelease(&set->lock);
-	if (news)
+	if (wake)
 		ConditionVariableBroadcast(&set->changed);
 }
 
@@ -137,19 +141,29 @@ DtxFlushedTell(const DtxWalOf *wal, uint64 lsn)
 bool
 DtxFlushedCovers(const DtxWalOf *wal, uint64 lsn)
 {
-	Set		   *set = set_of(wal);
-	bool		covers = false;
+	return lsn != 0 && covers(wal, lsn, false);
+}
 
-	if (lsn == 0)
-		return false;
+/* "want": if not, those who sleep are to be woken when it is. */
+static bool
+covers(const DtxWalOf *wal, uint64 lsn, bool want)
+{
+	Set		   *set = set_of(wal);
+	bool		covered = false;
+
 	SpinLockAcquire(&set->lock);
 	for (int i = 0; i < WAYS; i++)
 	{
-		if (is_of(&set->entries[i], wal))
-			covers = lsn <= set->entries[i].lsn;
+		Entry	   *entry = &set->entries[i];
+
+		if (!is_of(entry, wal))
+			continue;
+		covered = lsn <= entry->lsn;
+		if (!covered && want && (entry->wanted == 0 || lsn < entry->wanted))
+			entry->wanted = lsn;
 	}
 	SpinLockRelease(&set->lock);
-	return covers;
+	return covered;
 }
 
 /*
@@ -162,14 +176,14 @@ DtxFlushedWait(const DtxWalOf *wal, uint64 lsn, int ms)
 	static uint32 event = 0;
 	DtxMoment	deadline = DtxIn(ms);
 	Set		   *set = set_of(wal);
-	bool		covers;
+	bool		covered;
 
 	if (event == 0)
 		event = DtxWaitEvent("DtxFlushed");
 	ConditionVariablePrepareToSleep(&set->changed);
-	while (!(covers = DtxFlushedCovers(wal, lsn)) && !DtxIsDue(deadline))
+	while (!(covered = covers(wal, lsn, true)) && !DtxIsDue(deadline))
 		(void) ConditionVariableTimedSleep(&set->changed,
 										   Max(1, deadline - DtxNow()), event);
 	ConditionVariableCancelSleep();
-	return covers;
+	return covered;
 }
