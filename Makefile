@@ -198,6 +198,8 @@ REGRESS = \
 	saga_define \
 	saga_steps \
 	saga_start \
+	saga_trouble \
+	saga_change \
 	saga_external \
 	saga_run \
 	saga_privileges \

@@ -99,7 +99,9 @@ CREATE TYPE dtx.step_spec AS (
   delay interval,
   queue text,
   payload jsonb,
-  compensate_queue text
+  compensate_queue text,
+  max_outage interval,
+  event text
 );
 
 COMMENT ON TYPE dtx.step_spec IS

@@ -6,6 +6,10 @@
 -- that finish at the same time do it one after the other, and the second one
 -- sees what the first one has done.
 --
+-- Nobody waits for that lock but those who act for users.  A worker that has executed a step
+-- and finds the saga locked marks the step's row as noted, and the saga takes it up when it is
+-- free; what others tell a saga is in dtx_internal.saga_inbox until then.
+--
 
 --
 -- Definitions.  Dumped, but not the sequence: numbers that are taken are left out.
@@ -82,6 +86,8 @@ CREATE TABLE dtx_internal.saga_definition_step_record (
   compensate_attempts integer NOT NULL,
   backoff interval NOT NULL,
   timeout interval,
+  max_outage interval,
+  event text,
   delay interval,
   queue text,
   payload jsonb,
@@ -124,6 +130,10 @@ COMMENT ON COLUMN dtx_internal.saga_definition_step_record.backoff IS
   'pause after the first failed attempt; it doubles with each one';
 COMMENT ON COLUMN dtx_internal.saga_definition_step_record.timeout IS
   'longest time of an attempt, or of a wait; null: any time';
+COMMENT ON COLUMN dtx_internal.saga_definition_step_record.max_outage IS
+  'the step fails when servers that it needs have been away for so long; null: it waits for them';
+COMMENT ON COLUMN dtx_internal.saga_definition_step_record.event IS
+  'event that there is when the step is done; null: none';
 COMMENT ON COLUMN dtx_internal.saga_definition_step_record.delay IS
   'time that a step of action sleep lets pass';
 COMMENT ON COLUMN dtx_internal.saga_definition_step_record.queue IS
@@ -145,23 +155,27 @@ COMMENT ON SEQUENCE dtx_internal.saga_id IS
 
 CREATE TABLE dtx_internal.saga_record (
   id bigint PRIMARY KEY,
-  database oid NOT NULL,
+  home bigint NOT NULL,
   definition bigint NOT NULL,
   role dtx_internal.saga_role NOT NULL,
   boot_id bigint NOT NULL,
   xid bigint NOT NULL,
   state dtx.saga_state NOT NULL,
   compensating boolean NOT NULL DEFAULT false,
+  priority smallint NOT NULL DEFAULT 0,
   started_at timestamptz NOT NULL,
   finished_at timestamptz
 ) USING heap WITH (fillfactor = 50);
+
+-- What has not ended, by definition; how many have is of no importance.
+CREATE INDEX saga_unfinished ON dtx_internal.saga_record (definition, state) WHERE finished_at IS NULL;
 
 COMMENT ON TABLE dtx_internal.saga_record IS
   'sagas; see view dtx.sagas';
 COMMENT ON COLUMN dtx_internal.saga_record.id IS
   'number of the saga';
-COMMENT ON COLUMN dtx_internal.saga_record.database IS
-  'database in which it was started: another one, if this is a copy of that (CREATE DATABASE ... TEMPLATE), or 0, if it is one on another server (dtx.change_identity()); then nobody here goes on with it';
+COMMENT ON COLUMN dtx_internal.saga_record.home IS
+  'where it belongs: identity of the coordinator, and OID of the database; another one in a copy, of whatever kind; 0, if that is another server (dtx.change_identity()); then nobody here goes on with it';
 COMMENT ON COLUMN dtx_internal.saga_record.definition IS
   'dtx_internal.saga_definition_record.id, the version with which it was started';
 COMMENT ON COLUMN dtx_internal.saga_record.role IS
@@ -174,6 +188,8 @@ COMMENT ON COLUMN dtx_internal.saga_record.state IS
   'its state';
 COMMENT ON COLUMN dtx_internal.saga_record.compensating IS
   'is it on its way back? then failed means that a compensation has failed';
+COMMENT ON COLUMN dtx_internal.saga_record.priority IS
+  'of two sagas that could begin, the one with the higher priority does; so do their steps';
 COMMENT ON COLUMN dtx_internal.saga_record.started_at IS
   'when dtx.start_saga() was called';
 COMMENT ON COLUMN dtx_internal.saga_record.finished_at IS
@@ -231,27 +247,41 @@ COMMENT ON COLUMN dtx_internal.saga_key.saga IS
 CREATE TABLE dtx_internal.saga_step_record (
   saga bigint NOT NULL,
   step smallint NOT NULL,
-  database oid NOT NULL,
+  home bigint NOT NULL,
   role dtx_internal.saga_role NOT NULL,
   lane oid NOT NULL,
+  rank integer NOT NULL DEFAULT 0,
+  servers oid[] NOT NULL DEFAULT '{}',
   state dtx.saga_step_state NOT NULL,
   compensation boolean NOT NULL DEFAULT false,
   taken boolean NOT NULL DEFAULT false,
+  noted boolean NOT NULL DEFAULT false,
   doubt boolean NOT NULL DEFAULT false,
   attempt integer NOT NULL DEFAULT 0,
+  collisions integer NOT NULL DEFAULT 0,
+  losses integer NOT NULL DEFAULT 0,
+  away_since timestamptz,
+  max_outage interval,
   due_at timestamptz,
   since timestamptz NOT NULL,
   boot_id bigint,
   xid bigint,
+  done_names name[],
+  done_on oid[],
+  done_systems bigint[],
   PRIMARY KEY (saga, step)
 ) USING heap WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 
 -- The only queue.  It is as large as the work that is due or scheduled, because
 -- what is done is due never more.  What belongs to another database is never met.
-CREATE INDEX saga_step_due ON dtx_internal.saga_step_record (database, role, lane, due_at) WHERE due_at IS NOT NULL AND step > 0;
+CREATE INDEX saga_step_due ON dtx_internal.saga_step_record (home, role, lane, rank, due_at) WHERE due_at IS NOT NULL AND step > 0;
+
+-- What does not wait for a server without end.
+CREATE INDEX saga_step_outage ON dtx_internal.saga_step_record (home, role, lane)
+  WHERE max_outage IS NOT NULL AND due_at IS NOT NULL AND step > 0;
 
 -- Deadlines are for the scheduler.
-CREATE INDEX saga_step_deadline ON dtx_internal.saga_step_record (database, role, due_at) WHERE due_at IS NOT NULL AND step = 0;
+CREATE INDEX saga_step_deadline ON dtx_internal.saga_step_record (home, role, due_at) WHERE due_at IS NOT NULL AND step = 0;
 
 COMMENT ON TABLE dtx_internal.saga_step_record IS
   'steps of sagas that have become due; step 0 is the timer of a deadline; see view dtx.saga_steps';
@@ -259,22 +289,36 @@ COMMENT ON COLUMN dtx_internal.saga_step_record.saga IS
   'dtx_internal.saga_record.id';
 COMMENT ON COLUMN dtx_internal.saga_step_record.step IS
   'number of the step in its definition';
-COMMENT ON COLUMN dtx_internal.saga_step_record.database IS
-  'dtx_internal.saga_record.database';
+COMMENT ON COLUMN dtx_internal.saga_step_record.home IS
+  'dtx_internal.saga_record.home';
 COMMENT ON COLUMN dtx_internal.saga_step_record.role IS
   'dtx_internal.saga_record.role';
 COMMENT ON COLUMN dtx_internal.saga_step_record.lane IS
-  'foreign server of its first statement that runs on one, 0 if there is none; a slow server must not take all workers';
+  'in which part of the queue it is: that of a foreign server that it needs, one of those of which there is no room if there is such a one; 0: it needs none; 1: it keeps no worker busy';
+COMMENT ON COLUMN dtx_internal.saga_step_record.rank IS
+  'lower ones come first: compensations, then what has begun, then what has not, each with the highest priority first';
+COMMENT ON COLUMN dtx_internal.saga_step_record.servers IS
+  'foreign servers that its statements run on';
 COMMENT ON COLUMN dtx_internal.saga_step_record.state IS
   'its state';
 COMMENT ON COLUMN dtx_internal.saga_step_record.compensation IS
   'do attempt, taken and a state of failed tell of its compensation?';
 COMMENT ON COLUMN dtx_internal.saga_step_record.taken IS
   'was it given to a worker that has not reported yet?';
+COMMENT ON COLUMN dtx_internal.saga_step_record.noted IS
+  'has its worker reported, but not to the saga, which was locked? then dtx_internal.saga_note says what, or else it was done';
 COMMENT ON COLUMN dtx_internal.saga_step_record.doubt IS
   'may an external worker have done it without telling?';
 COMMENT ON COLUMN dtx_internal.saga_step_record.attempt IS
-  'attempts begun';
+  'attempts begun, without those that were for no fault of the step''s own';
+COMMENT ON COLUMN dtx_internal.saga_step_record.collisions IS
+  'executions that ended because others had locked or changed the same';
+COMMENT ON COLUMN dtx_internal.saga_step_record.losses IS
+  'executions that ended because a server has gone meanwhile';
+COMMENT ON COLUMN dtx_internal.saga_step_record.away_since IS
+  'since when a server that it needs has not been there; null: not so, or not tried yet';
+COMMENT ON COLUMN dtx_internal.saga_step_record.max_outage IS
+  'as in its definition';
 COMMENT ON COLUMN dtx_internal.saga_step_record.due_at IS
   'when a worker has to look at it; null: never';
 COMMENT ON COLUMN dtx_internal.saga_step_record.since IS
@@ -283,6 +327,74 @@ COMMENT ON COLUMN dtx_internal.saga_step_record.boot_id IS
   'random identifier of the server run in which it was completed, or compensated';
 COMMENT ON COLUMN dtx_internal.saga_step_record.xid IS
   'full transaction identifier of the transaction that has completed, or compensated, it';
+COMMENT ON COLUMN dtx_internal.saga_step_record.done_names IS
+  'foreign servers on which it was done, as its definition names them';
+COMMENT ON COLUMN dtx_internal.saga_step_record.done_on IS
+  'their OIDs: they are the same servers when they were renamed, and others when they were dropped and made anew';
+COMMENT ON COLUMN dtx_internal.saga_step_record.done_systems IS
+  'system identifiers of the clusters that they led to; 0: not known';
+
+CREATE TABLE dtx_internal.saga_note (
+  saga bigint NOT NULL,
+  step smallint NOT NULL,
+  outcome text NOT NULL,
+  sqlstate text,
+  message text,
+  detail text,
+  hint text,
+  server oid,
+  started_at timestamptz NOT NULL,
+  PRIMARY KEY (saga, step)
+) USING heap;
+
+COMMENT ON TABLE dtx_internal.saga_note IS
+  'what workers could not report because somebody else had the saga locked';
+COMMENT ON COLUMN dtx_internal.saga_note.saga IS
+  'dtx_internal.saga_record.id';
+COMMENT ON COLUMN dtx_internal.saga_note.step IS
+  'number of the step in its definition';
+COMMENT ON COLUMN dtx_internal.saga_note.outcome IS
+  'failed, or stopped';
+COMMENT ON COLUMN dtx_internal.saga_note.sqlstate IS
+  'SQLSTATE of the error';
+COMMENT ON COLUMN dtx_internal.saga_note.message IS
+  'its message';
+COMMENT ON COLUMN dtx_internal.saga_note.detail IS
+  'its detail';
+COMMENT ON COLUMN dtx_internal.saga_note.hint IS
+  'its hint';
+COMMENT ON COLUMN dtx_internal.saga_note.server IS
+  'foreign server that was used then; null: none, or not known';
+COMMENT ON COLUMN dtx_internal.saga_note.started_at IS
+  'when the execution began';
+
+CREATE TABLE dtx_internal.saga_outage (
+  home bigint NOT NULL,
+  role dtx_internal.saga_role NOT NULL,
+  server oid NOT NULL,
+  since timestamptz NOT NULL,
+  tries integer NOT NULL,
+  probe_at timestamptz NOT NULL,
+  message text,
+  PRIMARY KEY (home, role, server)
+) USING heap WITH (fillfactor = 50);
+
+COMMENT ON TABLE dtx_internal.saga_outage IS
+  'foreign servers that do not answer; one step at a time tries whether they do again';
+COMMENT ON COLUMN dtx_internal.saga_outage.home IS
+  'dtx_internal.saga_record.home';
+COMMENT ON COLUMN dtx_internal.saga_outage.role IS
+  'role as which a step has found that out; what it cannot reach others may';
+COMMENT ON COLUMN dtx_internal.saga_outage.server IS
+  'the foreign server';
+COMMENT ON COLUMN dtx_internal.saga_outage.since IS
+  'when that was found out first';
+COMMENT ON COLUMN dtx_internal.saga_outage.tries IS
+  'how often it was tried';
+COMMENT ON COLUMN dtx_internal.saga_outage.probe_at IS
+  'when it is tried next';
+COMMENT ON COLUMN dtx_internal.saga_outage.message IS
+  'what it was found out from';
 
 CREATE TABLE dtx_internal.saga_result (
   saga bigint NOT NULL,
@@ -329,11 +441,11 @@ COMMENT ON COLUMN dtx_internal.saga_history_record.id IS
 COMMENT ON COLUMN dtx_internal.saga_history_record.step IS
   'number of the step in its definition; null: about the saga';
 COMMENT ON COLUMN dtx_internal.saga_history_record.action IS
-  'execute or compensate; or what happened to the saga: cancel, retry, skip, force, deadline';
+  'execute or compensate; or what happened to the saga: cancel, retry, skip, force, migrate, adopt, deadline';
 COMMENT ON COLUMN dtx_internal.saga_history_record.attempt IS
   'which attempt it was, from 1';
 COMMENT ON COLUMN dtx_internal.saga_history_record.outcome IS
-  'completed, failed, lost (its worker or its lease has gone), or stopped (for no fault of its own, so it was no attempt); for other actions, the state that followed';
+  'completed, failed, lost (its worker or its lease has gone), or for no fault of its own, so that it was no attempt: stopped, or postponed (a server was away, or others had locked the same; only the first time); for other actions, the state that followed';
 COMMENT ON COLUMN dtx_internal.saga_history_record.sqlstate IS
   'SQLSTATE of the error';
 COMMENT ON COLUMN dtx_internal.saga_history_record.message IS
@@ -357,14 +469,18 @@ CREATE TABLE dtx_internal.saga_outbox (
   owner dtx_internal.saga_role NOT NULL,
   name text NOT NULL,
   role dtx_internal.saga_role NOT NULL,
-  event text NOT NULL CHECK (event IN ('completed', 'compensated', 'failed')),
+  step text,
+  event text NOT NULL,
   at timestamptz NOT NULL,
+  xid xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
   payload jsonb NOT NULL
 ) USING heap;
 
 CREATE INDEX saga_outbox_saga ON dtx_internal.saga_outbox (saga);
 
 CREATE INDEX saga_outbox_role ON dtx_internal.saga_outbox (role, id);
+
+CREATE INDEX saga_outbox_xid ON dtx_internal.saga_outbox (xid);
 
 COMMENT ON TABLE dtx_internal.saga_outbox IS
   'events of sagas, written in the same commit as the state; for logical decoding, and for dtx.take_saga_events()';
@@ -381,35 +497,93 @@ COMMENT ON COLUMN dtx_internal.saga_outbox.name IS
 COMMENT ON COLUMN dtx_internal.saga_outbox.role IS
   'role that has started it';
 COMMENT ON COLUMN dtx_internal.saga_outbox.event IS
-  'completed, compensated, or failed';
+  'completed, compensated, or failed; or as the definition, or the role that has sent it, has named it';
+COMMENT ON COLUMN dtx_internal.saga_outbox.step IS
+  'name of the step whose event it is; null: of the saga';
+COMMENT ON COLUMN dtx_internal.saga_outbox.xid IS
+  'transaction that has written it: it is there for all whose snapshot sees that';
 COMMENT ON COLUMN dtx_internal.saga_outbox.at IS
   'when that happened';
 COMMENT ON COLUMN dtx_internal.saga_outbox.payload IS
   'key of the saga, results of its steps, and reason, as far as there are any';
 
-CREATE TABLE dtx_internal.saga_signal (
-  saga bigint NOT NULL,
+-- Consumers of events.  Which transactions a consumer has seen tells which events it has:
+-- so none is lost that was committed late.
+CREATE TABLE dtx_internal.saga_consumer_record (
+  role dtx_internal.saga_role NOT NULL,
   name text NOT NULL,
+  seen pg_snapshot NOT NULL,
+  reading pg_snapshot,
+  after bigint NOT NULL DEFAULT 0,
+  registered_at timestamptz NOT NULL,
+  taken_at timestamptz,
+  PRIMARY KEY (role, name)
+) USING heap WITH (fillfactor = 50);
+
+COMMENT ON TABLE dtx_internal.saga_consumer_record IS
+  'consumers of events; see view dtx.saga_consumers';
+COMMENT ON COLUMN dtx_internal.saga_consumer_record.role IS
+  'whose consumer it is';
+COMMENT ON COLUMN dtx_internal.saga_consumer_record.name IS
+  'its name';
+COMMENT ON COLUMN dtx_internal.saga_consumer_record.seen IS
+  'it has had all events of transactions that this snapshot sees';
+COMMENT ON COLUMN dtx_internal.saga_consumer_record.reading IS
+  'it is having those that this one sees, too; null: none';
+COMMENT ON COLUMN dtx_internal.saga_consumer_record.after IS
+  'number of the last one of these that it has had';
+COMMENT ON COLUMN dtx_internal.saga_consumer_record.registered_at IS
+  'when it has taken events for the first time';
+COMMENT ON COLUMN dtx_internal.saga_consumer_record.taken_at IS
+  'when it has done so for the last time';
+
+-- What others tell a saga.  Whoever does needs no lock on it, and keeps none.
+CREATE TABLE dtx_internal.saga_inbox (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  home bigint NOT NULL,
+  role dtx_internal.saga_role NOT NULL,
+  saga bigint NOT NULL,
+  kind text NOT NULL CHECK (kind IN ('signal')),
+  name text,
   payload jsonb,
   received_at timestamptz NOT NULL,
-  PRIMARY KEY (saga, name)
-) USING heap;
+  by_whom text,
+  taken_up boolean NOT NULL DEFAULT false
+) USING heap WITH (fillfactor = 70);
 
-COMMENT ON TABLE dtx_internal.saga_signal IS
-  'signals that sagas have got';
-COMMENT ON COLUMN dtx_internal.saga_signal.saga IS
+CREATE INDEX saga_inbox_saga ON dtx_internal.saga_inbox (saga, name, id);
+
+CREATE INDEX saga_inbox_new ON dtx_internal.saga_inbox (home, role, id) WHERE NOT taken_up;
+
+COMMENT ON TABLE dtx_internal.saga_inbox IS
+  'what sagas were told: signals';
+COMMENT ON SEQUENCE dtx_internal.saga_inbox_id_seq IS
+  'numbers of messages';
+COMMENT ON COLUMN dtx_internal.saga_inbox.id IS
+  'number of the message; the lowest one counts';
+COMMENT ON COLUMN dtx_internal.saga_inbox.home IS
+  'dtx_internal.saga_record.home';
+COMMENT ON COLUMN dtx_internal.saga_inbox.role IS
+  'dtx_internal.saga_record.role';
+COMMENT ON COLUMN dtx_internal.saga_inbox.saga IS
   'dtx_internal.saga_record.id';
-COMMENT ON COLUMN dtx_internal.saga_signal.name IS
-  'name of the step that waits for it';
-COMMENT ON COLUMN dtx_internal.saga_signal.payload IS
+COMMENT ON COLUMN dtx_internal.saga_inbox.kind IS
+  'signal';
+COMMENT ON COLUMN dtx_internal.saga_inbox.name IS
+  'name of the step that it is for';
+COMMENT ON COLUMN dtx_internal.saga_inbox.payload IS
   'what came with it';
-COMMENT ON COLUMN dtx_internal.saga_signal.received_at IS
+COMMENT ON COLUMN dtx_internal.saga_inbox.received_at IS
   'when it came';
+COMMENT ON COLUMN dtx_internal.saga_inbox.by_whom IS
+  'role that has sent it';
+COMMENT ON COLUMN dtx_internal.saga_inbox.taken_up IS
+  'has the saga looked at it?';
 
 CREATE TABLE dtx_internal.saga_external (
   saga bigint NOT NULL,
   step smallint NOT NULL,
-  database oid NOT NULL,
+  home bigint NOT NULL,
   role dtx_internal.saga_role NOT NULL,
   queue text NOT NULL,
   available_at timestamptz NOT NULL,
@@ -420,7 +594,7 @@ CREATE TABLE dtx_internal.saga_external (
   PRIMARY KEY (saga, step)
 ) USING heap WITH (fillfactor = 70);
 
-CREATE INDEX saga_external_queue ON dtx_internal.saga_external (database, role, queue, available_at);
+CREATE INDEX saga_external_queue ON dtx_internal.saga_external (home, role, queue, available_at);
 
 CREATE UNIQUE INDEX saga_external_token ON dtx_internal.saga_external (token) WHERE token IS NOT NULL;
 
@@ -430,8 +604,8 @@ COMMENT ON COLUMN dtx_internal.saga_external.saga IS
   'dtx_internal.saga_record.id';
 COMMENT ON COLUMN dtx_internal.saga_external.step IS
   'number of the step in its definition';
-COMMENT ON COLUMN dtx_internal.saga_external.database IS
-  'dtx_internal.saga_record.database';
+COMMENT ON COLUMN dtx_internal.saga_external.home IS
+  'dtx_internal.saga_record.home';
 COMMENT ON COLUMN dtx_internal.saga_external.role IS
   'dtx_internal.saga_record.role';
 COMMENT ON COLUMN dtx_internal.saga_external.queue IS

@@ -80,6 +80,7 @@ CREATE TYPE dtx.saga_event AS (
   owner name,
   name text,
   role name,
+  step text,
   event text,
   at timestamptz,
   payload jsonb
@@ -87,7 +88,7 @@ CREATE TYPE dtx.saga_event AS (
 COMMENT ON TYPE dtx.saga_event IS
   'an event of a saga, from dtx.take_saga_events()';
 COMMENT ON COLUMN dtx.saga_event.id IS
-  'number of the event; they come in this order, but for those of transactions that commit later';
+  'number of the event, which does not change; of two events of one saga, the later one has the higher number';
 COMMENT ON COLUMN dtx.saga_event.saga IS
   'number of the saga';
 COMMENT ON COLUMN dtx.saga_event.owner IS
@@ -96,6 +97,8 @@ COMMENT ON COLUMN dtx.saga_event.name IS
   'name of its definition';
 COMMENT ON COLUMN dtx.saga_event.role IS
   'as which it runs';
+COMMENT ON COLUMN dtx.saga_event.step IS
+  'name of the step whose event it is; null: of the saga';
 COMMENT ON COLUMN dtx.saga_event.event IS
   'what has happened';
 COMMENT ON COLUMN dtx.saga_event.at IS
@@ -122,3 +125,20 @@ COMMENT ON COLUMN dtx.finding.detail IS
   'what was found';
 COMMENT ON COLUMN dtx.finding.hint IS
   'what to do';
+
+CREATE TYPE dtx.saga_outcome AS (
+  saga bigint,
+  ok boolean,
+  state dtx.saga_state,
+  error text
+);
+COMMENT ON TYPE dtx.saga_outcome IS
+  'what became of one of several sagas, from dtx.cancel_sagas() and dtx.migrate_sagas()';
+COMMENT ON COLUMN dtx.saga_outcome.saga IS
+  'number of the saga';
+COMMENT ON COLUMN dtx.saga_outcome.ok IS
+  'was it done?';
+COMMENT ON COLUMN dtx.saga_outcome.state IS
+  'state of the saga now; null: no such saga, or none of one''s own';
+COMMENT ON COLUMN dtx.saga_outcome.error IS
+  'why not, null if it was';

@@ -16,13 +16,13 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx_internal.saga_warn(text, text, text) IS
   'internal: a warning without the calls of internal functions that have led to it, in the server log';
 
-CREATE OR REPLACE FUNCTION dtx_internal.saga_claim(saga bigint, step smallint, attempt integer, compensation boolean, lane oid, role oid)
+CREATE OR REPLACE FUNCTION dtx_internal.saga_claim(saga bigint, step smallint, attempt integer, compensation boolean, lanes oid[], role oid)
 RETURNS boolean
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_claim'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx_internal.saga_claim(bigint, smallint, integer, boolean, oid, oid) IS
-  'internal: makes known that this process works on a step; false if another one does, or if the role has its share of workers on the lane';
+COMMENT ON FUNCTION dtx_internal.saga_claim(bigint, smallint, integer, boolean, oid[], oid) IS
+  'internal: makes known that this process works on a step; false if another one does, or if the role has its share of workers on one of the servers';
 
 CREATE OR REPLACE FUNCTION dtx_internal.saga_claimed(saga bigint, step smallint) RETURNS boolean
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_claimed'
@@ -45,6 +45,13 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx_internal.saga_lane_open(oid, oid) IS
   'internal: may one more worker of a role work for a foreign server?';
 
+CREATE OR REPLACE FUNCTION dtx_internal.saga_lane_used(lane oid, role oid) RETURNS boolean
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_lane_used'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION dtx_internal.saga_lane_used(oid, oid) IS
+  'internal: does another worker of a role work for a foreign server?';
+
 CREATE OR REPLACE FUNCTION dtx_internal.saga_own_xid(xid xid) RETURNS boolean
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_own_xid'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
@@ -59,19 +66,19 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx_internal.saga_confirmed(bigint, bigint) IS
   'internal: have all servers confirmed the second phase of a transaction?';
 
-CREATE OR REPLACE FUNCTION dtx_internal.saga_database() RETURNS oid
-AS 'MODULE_PATHNAME', 'dtx_sql_saga_database'
+CREATE OR REPLACE FUNCTION dtx_internal.saga_home() RETURNS bigint
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_home'
 LANGUAGE C STABLE PARALLEL SAFE;
 
-COMMENT ON FUNCTION dtx_internal.saga_database() IS
-  'internal: the current database';
+COMMENT ON FUNCTION dtx_internal.saga_home() IS
+  'internal: the current database, wherever that is: identity of the coordinator, and OID of the database';
 
-CREATE OR REPLACE FUNCTION dtx_internal.saga_active_database() RETURNS oid
-AS 'MODULE_PATHNAME', 'dtx_sql_saga_active_database'
+CREATE OR REPLACE FUNCTION dtx_internal.saga_active_home() RETURNS bigint
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_active_home'
 LANGUAGE C STABLE PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx_internal.saga_active_database() IS
-  'internal: the current database, null while it is not certain that no other server goes on with its sagas (dtx_internal.boot)';
+COMMENT ON FUNCTION dtx_internal.saga_active_home() IS
+  'internal: dtx_internal.saga_home(), null while it is not certain that no other server goes on with its sagas (dtx_internal.boot)';
 
 CREATE OR REPLACE FUNCTION dtx_internal.boot_id() RETURNS bigint
 AS 'MODULE_PATHNAME', 'dtx_sql_boot_id'

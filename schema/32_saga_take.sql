@@ -51,9 +51,10 @@ BEGIN
   attempt := st.attempt + 1;
   IF st.compensation THEN
     direction := 'compensate';
-    SELECT array_agg(u.s ORDER BY u.i DESC), array_agg(u.c ORDER BY u.i DESC), array_agg(NULL::integer)
+    SELECT array_agg(p.now_named ORDER BY u.i DESC), array_agg(u.c ORDER BY u.i DESC), array_agg(NULL::integer)
       INTO servers, commands, min_rows
-      FROM unnest(d.servers, d.compensate) WITH ORDINALITY AS u (s, c, i)
+      FROM unnest(d.compensate) WITH ORDINALITY AS u (c, i)
+      LEFT JOIN dtx_internal.saga_places(st, d) AS p ON p.position = u.i
      WHERE u.c IS NOT NULL;
   ELSE
     direction := 'execute';
@@ -104,7 +105,8 @@ DECLARE
   now_at timestamptz := clock_timestamp();
   payload jsonb;
 BEGIN
-  SELECT s.payload INTO payload FROM dtx_internal.saga_signal s WHERE s.saga = sg.id AND s.name = d.name;
+  SELECT s.payload INTO payload FROM dtx_internal.saga_inbox s
+   WHERE s.saga = sg.id AND s.kind = 'signal' AND s.name = d.name ORDER BY s.id LIMIT 1;
   IF FOUND THEN
     PERFORM dtx_internal.saga_succeeded(sg, st, payload, st.since);
   ELSIF st.state = 'pending' THEN
@@ -138,8 +140,8 @@ DECLARE
 BEGIN
   IF st.state = 'pending' OR (st.compensation AND NOT EXISTS (
        SELECT FROM dtx_internal.saga_external x WHERE x.saga = sg.id AND x.step = st.step)) THEN
-    INSERT INTO dtx_internal.saga_external (saga, step, database, role, queue, available_at)
-    VALUES (sg.id, st.step, sg.database, sg.role, this_queue, now_at);
+    INSERT INTO dtx_internal.saga_external (saga, step, home, role, queue, available_at)
+    VALUES (sg.id, st.step, sg.home, sg.role, this_queue, now_at);
     UPDATE dtx_internal.saga_step_record
        SET state = CASE WHEN st.compensation THEN 'compensating' ELSE 'waiting' END::dtx.saga_step_state,
            due_at = CASE WHEN NOT st.compensation THEN now_at + d.timeout END, since = now_at
@@ -176,6 +178,38 @@ $$;
 COMMENT ON FUNCTION dtx_internal.saga_do_external(dtx_internal.saga_record, dtx_internal.saga_step_record, dtx_internal.saga_definition_step_record) IS
   'internal: what is to be done now for a step that is for external workers';
 
+-- May a worker of a role use a foreign server (0: none) now?  open; closed; or probe, if it
+-- did not answer when it was used last, and it is time to try again.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_gate(role oid, server oid) RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  here bigint := dtx_internal.saga_home();
+  probe_at timestamptz;
+BEGIN
+  IF server = 1::oid THEN
+    RETURN 'open';
+  ELSIF NOT dtx_internal.saga_lane_open(server, saga_gate.role) THEN
+    RETURN 'closed';
+  ELSIF server = 0::oid THEN
+    RETURN 'open';
+  END IF;
+  SELECT o.probe_at INTO probe_at FROM dtx_internal.saga_outage o
+   WHERE o.home = here AND o.role = saga_gate.role AND o.server = saga_gate.server;
+  IF NOT FOUND THEN
+    RETURN 'open';
+  ELSIF probe_at > clock_timestamp() OR dtx_internal.saga_lane_used(saga_gate.server, saga_gate.role) THEN
+    RETURN 'closed';
+  END IF;
+  RETURN 'probe';
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_gate(oid, oid) IS
+  'internal: may a step of a role begin that needs a foreign server?';
+
 -- Looks at one step that seems to be due.  Verdicts: take (it is to be
 -- executed), did (all that was to be done is done), skip (nothing to do here).
 -- Plain index scans whatever the statistics say: the tables may have been empty
@@ -192,11 +226,13 @@ DECLARE
   st dtx_internal.saga_step_record;
   d dtx_internal.saga_definition_step_record;
   now_at timestamptz;
+  server oid;
+  gone name;
   t record;
 BEGIN
   verdict := 'skip';
   SELECT g.* INTO sg FROM dtx_internal.saga_record g
-   WHERE g.id = saga_try.saga AND g.database = dtx_internal.saga_active_database() FOR UPDATE SKIP LOCKED;
+   WHERE g.id = saga_try.saga AND g.home = dtx_internal.saga_active_home() FOR UPDATE SKIP LOCKED;
   IF NOT FOUND THEN
     RETURN;
   END IF;
@@ -204,7 +240,7 @@ BEGIN
    WHERE s.saga = saga_try.saga AND s.step = saga_try.step FOR UPDATE;
   now_at := clock_timestamp();
   IF NOT FOUND OR st.due_at IS NULL OR st.due_at > now_at
-     OR (st.taken AND dtx_internal.saga_claimed(st.saga, st.step)) THEN
+     OR (st.taken AND NOT st.noted AND dtx_internal.saga_claimed(st.saga, st.step)) THEN
     RETURN;
   END IF;
 
@@ -214,7 +250,10 @@ BEGIN
       RETURN;
     END IF;
     verdict := 'did';
-    IF sg.compensating THEN
+    sg := dtx_internal.saga_take_notes(sg);
+    IF sg.state IN ('completed', 'compensated') THEN
+      NULL;                     -- it has ended meanwhile
+    ELSIF sg.compensating THEN
       DELETE FROM dtx_internal.saga_step_record WHERE saga = sg.id AND step = 0;
     ELSE
       PERFORM dtx_internal.saga_deadline(sg);
@@ -225,6 +264,12 @@ BEGIN
   SELECT a.* INTO STRICT d FROM dtx_internal.saga_definition_step_record a
    WHERE a.definition = sg.definition AND a.step = st.step;
   IF sql_only AND (d.action <> 'sql' OR st.taken) THEN
+    RETURN;
+  END IF;
+
+  IF st.noted THEN
+    PERFORM dtx_internal.saga_take_note(sg, st);
+    verdict := 'did';
     RETURN;
   END IF;
 
@@ -243,12 +288,44 @@ BEGIN
     RETURN;
   END IF;
 
-  IF d.action = 'sql' AND NOT dtx_internal.saga_claim(st.saga, st.step, st.attempt + 1, st.compensation, st.lane, st.role) THEN
-    RETURN;
+  IF d.action = 'sql' AND st.compensation THEN
+    SELECT p.name INTO gone FROM dtx_internal.saga_places(st, d) AS p WHERE p.server IS NULL ORDER BY p.position LIMIT 1;
+    IF FOUND THEN
+      st.attempt := st.attempt + 1;
+      PERFORM dtx_internal.saga_attempt_failed(sg, st, 'failed', false, true, 'DX002',
+        format('server "%s", on which the step was done, does not exist any more', gone),
+        'A server of the same name that was made later is another one.',
+        'Undo by hand what was done there, and call dtx.skip_step().', now_at);
+      verdict := 'did';
+      RETURN;
+    END IF;
+  END IF;
+
+  IF d.action = 'sql' THEN
+    -- It waits in the part of the queue of a server of which there is no room.
+    FOREACH server IN ARRAY CASE WHEN st.servers = '{}' THEN ARRAY[0::oid] ELSE st.servers END LOOP
+      IF dtx_internal.saga_gate(st.role, server) = 'closed' THEN
+        UPDATE dtx_internal.saga_step_record SET lane = server WHERE saga = sg.id AND step = st.step AND lane <> server;
+        RETURN;
+      END IF;
+    END LOOP;
+    IF NOT dtx_internal.saga_claim(st.saga, st.step, st.attempt + 1, st.compensation,
+             CASE WHEN st.servers = '{}' THEN ARRAY[0::oid] ELSE st.servers END, st.role) THEN
+      RETURN;
+    END IF;
+    -- Of those that wait for a server that does not answer, this one tries.
+    UPDATE dtx_internal.saga_outage AS o
+       SET tries = o.tries + 1, probe_at = now_at + dtx_internal.saga_probe_pause(o.tries + 1)
+     WHERE o.ctid IN (SELECT x.ctid FROM dtx_internal.saga_outage x
+                       WHERE x.home = st.home AND x.role = st.role AND x.server = ANY (st.servers) FOR UPDATE SKIP LOCKED);
   END IF;
   IF sg.state = 'pending' THEN
     sg.state := 'running';
     UPDATE dtx_internal.saga_record SET state = 'running' WHERE id = sg.id;
+    -- What has begun comes before what has not.
+    UPDATE dtx_internal.saga_step_record AS s
+       SET rank = dtx_internal.saga_rank('begun', sg.priority)
+     WHERE s.saga = sg.id AND s.step > 0;
   END IF;
 
   verdict := 'did';
@@ -333,39 +410,42 @@ DECLARE
   bound constant integer := 5000;
   -- (a variable, because a volatile function would not be a condition of the index)
   now_at timestamptz := clock_timestamp();
-  here oid := dtx_internal.saga_active_database();
-  lanes oid[];
-  this_lane oid;
+  here bigint := dtx_internal.saga_active_home();
+  this record;
   due record;
   t record;
 BEGIN
   more := false;
-  IF of_saga IS NOT NULL THEN
-    lanes := ARRAY[NULL];
-  ELSE
-    -- Each lane is found by a look at one end of its part of the index.
-    SELECT array_agg(x.lane ORDER BY random()) INTO lanes
-      FROM (WITH RECURSIVE l (lane) AS (
-              (SELECT s.lane FROM dtx_internal.saga_step_record s
-                WHERE s.database = here AND s.role = saga_take.role AND s.due_at IS NOT NULL AND s.step > 0
-                ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1)
+  -- Each part of the queue is found by a look at one end of its part of the index.
+  FOR this IN
+    SELECT y.lane, y.rank
+      FROM (SELECT x.lane, x.rank
+      FROM (WITH RECURSIVE l (lane, rank) AS (
+              (SELECT s.lane, s.rank FROM dtx_internal.saga_step_record s
+                WHERE s.home = here AND s.role = saga_take.role AND s.due_at IS NOT NULL AND s.step > 0
+                ORDER BY s.home, s.role, s.lane, s.rank, s.due_at LIMIT 1)
               UNION ALL
-              SELECT (SELECT s.lane FROM dtx_internal.saga_step_record s
-                       WHERE s.database = here AND s.role = saga_take.role AND s.lane > l.lane AND s.due_at IS NOT NULL AND s.step > 0
-                       ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1)
-                FROM l WHERE l.lane IS NOT NULL)
-            SELECT l.lane FROM l WHERE l.lane IS NOT NULL) AS x;
-  END IF;
-  FOREACH this_lane IN ARRAY coalesce(lanes, '{}') LOOP
-    CONTINUE WHEN of_saga IS NULL AND NOT dtx_internal.saga_lane_open(this_lane, saga_take.role);
+              SELECT n.lane, n.rank
+                FROM l
+                CROSS JOIN LATERAL (SELECT s.lane, s.rank FROM dtx_internal.saga_step_record s
+                                     WHERE s.home = here AND s.role = saga_take.role AND (s.lane, s.rank) > (l.lane, l.rank)
+                                       AND s.due_at IS NOT NULL AND s.step > 0
+                                     ORDER BY s.home, s.role, s.lane, s.rank, s.due_at LIMIT 1) AS n)
+            SELECT l.lane, l.rank FROM l) AS x
+             WHERE of_saga IS NULL
+             UNION ALL
+            SELECT NULL, NULL WHERE of_saga IS NOT NULL) AS y
+     ORDER BY y.rank, y.lane <> 1, random()
+  LOOP
+    CONTINUE WHEN of_saga IS NULL AND dtx_internal.saga_gate(saga_take.role, this.lane) = 'closed';
     FOR due IN
       SELECT q.saga, q.step
         FROM (SELECT s.saga, s.step
                 FROM dtx_internal.saga_step_record s
-               WHERE of_saga IS NULL AND s.database = here AND s.role = saga_take.role AND s.lane = this_lane
+               WHERE of_saga IS NULL AND s.home = here AND s.role = saga_take.role AND s.lane = this.lane AND s.rank = this.rank
                  AND s.due_at <= now_at AND s.due_at IS NOT NULL AND s.step > 0
-                 AND NOT (s.taken AND dtx_internal.saga_claimed(s.saga, s.step))
-               ORDER BY s.database, s.role, s.lane, s.due_at
+                 AND NOT (s.taken AND NOT s.noted AND dtx_internal.saga_claimed(s.saga, s.step))
+               ORDER BY s.home, s.role, s.lane, s.rank, s.due_at
                LIMIT bound) AS q
       UNION ALL
       SELECT q.saga, q.step
@@ -401,7 +481,7 @@ BEGIN
         more := true;
         RETURN;
       END IF;
-      EXIT WHEN of_saga IS NULL AND NOT dtx_internal.saga_lane_open(this_lane, saga_take.role);
+      EXIT WHEN of_saga IS NULL AND dtx_internal.saga_gate(saga_take.role, this.lane) = 'closed';
     END LOOP;
   END LOOP;
 END
@@ -409,6 +489,29 @@ $$;
 
 COMMENT ON FUNCTION dtx_internal.saga_take(oid, bigint, boolean) IS
   'internal: gives a worker a step that is due';
+
+-- Somebody has the saga locked: what a worker has to say of a step is left for later, so
+-- that no worker waits.  outcome null: it was done, in this transaction.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_note_down(st dtx_internal.saga_step_record, outcome text, sqlstate text,
+  message text, detail text, hint text, server oid, started_at timestamptz) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+  IF outcome IS NOT NULL THEN
+    INSERT INTO dtx_internal.saga_note (saga, step, outcome, sqlstate, message, detail, hint, server, started_at)
+    VALUES (st.saga, st.step, saga_note_down.outcome, saga_note_down.sqlstate, left(saga_note_down.message, 8000),
+            left(saga_note_down.detail, 8000), left(saga_note_down.hint, 8000), saga_note_down.server, saga_note_down.started_at);
+  END IF;
+  UPDATE dtx_internal.saga_step_record
+     SET noted = true, lane = 1, due_at = clock_timestamp(), boot_id = dtx_internal.boot_id(), xid = dtx_internal.saga_xid()
+   WHERE saga = st.saga AND step = st.step;
+  PERFORM dtx_internal.wake_sagas();
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_note_down(dtx_internal.saga_step_record, text, text, text, text, text, oid, timestamptz) IS
+  'internal: leaves for later what a worker has to report of a step, because the saga is locked';
 
 -- most: if that many executions of the step were stopped for that reason before, this one
 -- counts as an attempt that was lost.  A step may have told its worker to leave itself.
@@ -421,42 +524,27 @@ DECLARE
   now_at timestamptz := clock_timestamp();
   sg dtx_internal.saga_record;
   st dtx_internal.saga_step_record;
+  is_free boolean;
 BEGIN
-  SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = saga_untake.saga FOR UPDATE;
-  IF most IS NOT NULL
-     AND (SELECT count(*)
-            FROM dtx_internal.saga_history_record h
-           WHERE h.saga = saga_untake.saga AND h.step = saga_untake.step AND h.action = saga_untake.direction
-             AND h.outcome = 'stopped' AND h.message = why) >= most THEN
-    SELECT s.* INTO st FROM dtx_internal.saga_step_record s
-     WHERE s.saga = saga_untake.saga AND s.step = saga_untake.step
-       AND s.taken AND s.attempt = saga_untake.attempt
-       AND s.compensation = (saga_untake.direction = 'compensate') FOR UPDATE;
-    IF FOUND THEN
+  SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = saga_untake.saga FOR UPDATE SKIP LOCKED;
+  is_free := FOUND;
+  SELECT s.* INTO st FROM dtx_internal.saga_step_record s
+   WHERE s.saga = saga_untake.saga AND s.step = saga_untake.step
+     AND s.taken AND NOT s.noted AND s.attempt = saga_untake.attempt
+     AND s.compensation = (saga_untake.direction = 'compensate') FOR UPDATE;
+  IF FOUND THEN
+    IF NOT is_free THEN
+      PERFORM dtx_internal.saga_note_down(st, 'stopped', NULL, why, NULL, NULL, NULL, coalesce(saga_untake.started_at, now_at));
+    ELSIF most IS NOT NULL
+      AND (SELECT count(*)
+             FROM dtx_internal.saga_history_record h
+            WHERE h.saga = saga_untake.saga AND h.step = saga_untake.step AND h.action = saga_untake.direction
+              AND h.outcome = 'stopped' AND h.message = why) >= most THEN
       PERFORM dtx_internal.saga_attempt_failed(sg, st, 'lost', true, false, '57P01', why, NULL, NULL,
                                        coalesce(saga_untake.started_at, now_at));
+    ELSE
+      PERFORM dtx_internal.saga_stopped(sg, st, why, saga_untake.started_at);
     END IF;
-    PERFORM dtx_internal.wake_sagas();
-    RETURN;
-  END IF;
-  UPDATE dtx_internal.saga_step_record AS s
-     SET state = CASE WHEN s.compensation THEN 'compensating' ELSE 'pending' END::dtx.saga_step_state,
-         taken = false, attempt = s.attempt - 1, due_at = now_at + '200 ms'
-   WHERE s.saga = saga_untake.saga AND s.step = saga_untake.step
-     AND s.taken AND s.attempt = saga_untake.attempt
-     AND s.compensation = (saga_untake.direction = 'compensate');
-  IF FOUND AND why IS NOT NULL THEN
-    INSERT INTO dtx_internal.saga_history_record (saga, step, action, attempt, outcome, message, started_at, finished_at, retry_at)
-    VALUES (saga_untake.saga, saga_untake.step, saga_untake.direction, saga_untake.attempt, 'stopped', why,
-            coalesce(saga_untake.started_at, now_at), now_at, now_at + '200 ms');
-  END IF;
-  -- What turned the saga back meanwhile could not skip what was taken.
-  IF FOUND AND saga_untake.direction = 'execute'
-     AND EXISTS (SELECT FROM dtx_internal.saga_record g WHERE g.id = saga_untake.saga AND g.compensating) THEN
-    UPDATE dtx_internal.saga_step_record AS s
-       SET state = 'skipped', due_at = NULL, since = now_at
-     WHERE s.saga = saga_untake.saga AND s.step = saga_untake.step;
-    PERFORM dtx_internal.saga_unwind(g) FROM dtx_internal.saga_record g WHERE g.id = saga_untake.saga;
   END IF;
   PERFORM dtx_internal.wake_sagas();
 END
@@ -465,18 +553,25 @@ $$;
 COMMENT ON FUNCTION dtx_internal.saga_untake(bigint, smallint, integer, text, text, timestamptz, integer) IS
   'internal: a worker gives back a step that it has not begun to execute, or whose execution was stopped for no fault of the step';
 
-CREATE OR REPLACE FUNCTION dtx_internal.saga_done(saga bigint, step smallint, attempt integer, direction text, result jsonb) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.saga_done(saga bigint, step smallint, attempt integer, direction text, result jsonb,
+  server_names name[] DEFAULT NULL, systems bigint[] DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
   sg dtx_internal.saga_record;
   st dtx_internal.saga_step_record;
+  is_free boolean;
+  elsewhere name;
 BEGIN
-  SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = saga_done.saga FOR UPDATE;
+  SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = saga_done.saga FOR UPDATE SKIP LOCKED;
+  is_free := FOUND;
+  IF NOT is_free THEN
+    SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = saga_done.saga;
+  END IF;
   SELECT s.* INTO st FROM dtx_internal.saga_step_record s
    WHERE s.saga = saga_done.saga AND s.step = saga_done.step FOR UPDATE;
-  IF st.taken IS NOT TRUE OR st.attempt <> saga_done.attempt
+  IF st.taken IS NOT TRUE OR st.noted OR st.attempt <> saga_done.attempt
      OR st.compensation <> (saga_done.direction = 'compensate') THEN
     RAISE EXCEPTION USING
       ERRCODE = 'DX001',
@@ -486,21 +581,54 @@ BEGIN
   IF NOT st.compensation THEN
     PERFORM dtx_internal.saga_check_result(sg, saga_done.result);
   END IF;
-  PERFORM dtx_internal.saga_succeeded(sg, st, result, st.since);
+  IF st.compensation THEN
+    -- Names and options of servers may have changed, but not what they lead to.
+    SELECT u.name INTO elsewhere
+      FROM unnest(saga_done.server_names, saga_done.systems) AS u (name, system)
+      JOIN pg_foreign_server f ON f.srvname = u.name
+      JOIN unnest(st.done_on, st.done_systems) AS o (server, system) ON o.server = f.oid
+     WHERE u.system <> 0 AND o.system <> 0 AND u.system <> o.system
+     LIMIT 1;
+    IF FOUND THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'DX002',
+        MESSAGE = format('server "%s" leads to another cluster than when the step was done', elsewhere),
+        DETAIL = 'Nothing was changed there.',
+        HINT = 'Have the server lead to where it did and call dtx.retry_saga(); or undo by hand what was done, and call dtx.skip_step().';
+    END IF;
+  ELSIF server_names IS NOT NULL THEN
+    UPDATE dtx_internal.saga_step_record AS s
+       SET done_names = x.names, done_on = x.servers, done_systems = x.systems
+      FROM (SELECT array_agg(f.srvname ORDER BY f.oid) AS names, array_agg(f.oid ORDER BY f.oid) AS servers,
+                   array_agg(u.system ORDER BY f.oid) AS systems
+              FROM unnest(saga_done.server_names, saga_done.systems) AS u (name, system)
+              JOIN pg_foreign_server f ON f.srvname = u.name) AS x
+     WHERE s.saga = st.saga AND s.step = st.step;
+  END IF;
+  PERFORM dtx_internal.saga_answered(st, st.servers);
+  IF is_free THEN
+    PERFORM dtx_internal.saga_succeeded(sg, st, result, st.since);
+    RETURN;
+  END IF;
+  INSERT INTO dtx_internal.saga_history_record (saga, step, action, attempt, outcome, started_at, finished_at)
+  VALUES (sg.id, st.step, saga_done.direction, nullif(st.attempt, 0), 'completed', st.since, clock_timestamp());
+  IF result IS NOT NULL AND NOT st.compensation THEN
+    INSERT INTO dtx_internal.saga_result (saga, step, result) VALUES (sg.id, st.step, saga_done.result);
+  END IF;
+  PERFORM dtx_internal.saga_note_down(st, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
 END
 $$;
 
-COMMENT ON FUNCTION dtx_internal.saga_done(bigint, smallint, integer, text, jsonb) IS
+COMMENT ON FUNCTION dtx_internal.saga_done(bigint, smallint, integer, text, jsonb, name[], bigint[]) IS
   'internal: a worker has executed a step, in this transaction';
 
 -- Which errors may go away by themselves.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_retryable(sqlstate text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT coalesce(left(sqlstate, 2) IN ('08', '40', '53')
-    OR left(sqlstate, 3) = '57P'                -- shut down, starting up
-    OR sqlstate IN ('55P03',                    -- lock_not_available
-                    '57014',                    -- query_canceled: a timeout, mostly
+  SELECT coalesce(dtx_internal.saga_trouble(sqlstate) IN ('away', 'lost', 'collision')
+    OR left(sqlstate, 2) = '40'
+    OR sqlstate IN ('57014',                    -- query_canceled: a timeout, mostly
                     '25P03', '25P04'), false)   -- other timeouts of a server
 $$;
 
@@ -508,27 +636,36 @@ COMMENT ON FUNCTION dtx_internal.saga_retryable(text) IS
   'internal: may the same succeed if it is tried again?';
 
 CREATE OR REPLACE FUNCTION dtx_internal.saga_error(saga bigint, step smallint, attempt integer, direction text, sqlstate text,
-  message text, detail text, hint text, started_at timestamptz) RETURNS void
+  message text, detail text, hint text, started_at timestamptz, server text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
   sg dtx_internal.saga_record;
   st dtx_internal.saga_step_record;
+  is_free boolean;
+  serverid oid;
 BEGIN
-  SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = saga_error.saga FOR UPDATE;
+  SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = saga_error.saga FOR UPDATE SKIP LOCKED;
+  is_free := FOUND;
   SELECT s.* INTO st FROM dtx_internal.saga_step_record s
    WHERE s.saga = saga_error.saga AND s.step = saga_error.step FOR UPDATE;
-  IF st.taken IS NOT TRUE OR st.attempt <> saga_error.attempt
+  IF st.taken IS NOT TRUE OR st.noted OR st.attempt <> saga_error.attempt
      OR st.compensation <> (saga_error.direction = 'compensate') THEN
     RETURN;                     -- it was decided otherwise meanwhile
   END IF;
-  PERFORM dtx_internal.saga_attempt_failed(sg, st, 'failed', dtx_internal.saga_retryable(saga_error.sqlstate), false, saga_error.sqlstate,
-    saga_error.message, saga_error.detail, saga_error.hint, coalesce(saga_error.started_at, st.since));
+  serverid := (SELECT f.oid FROM pg_foreign_server f WHERE f.srvname = saga_error.server);
+  IF is_free THEN
+    PERFORM dtx_internal.saga_attempt_failed(sg, st, 'failed', dtx_internal.saga_retryable(saga_error.sqlstate), false, saga_error.sqlstate,
+      saga_error.message, saga_error.detail, saga_error.hint, coalesce(saga_error.started_at, st.since), NULL, serverid);
+  ELSE
+    PERFORM dtx_internal.saga_note_down(st, 'failed', saga_error.sqlstate, saga_error.message, saga_error.detail, saga_error.hint,
+      serverid, coalesce(saga_error.started_at, st.since));
+  END IF;
 END
 $$;
 
-COMMENT ON FUNCTION dtx_internal.saga_error(bigint, smallint, integer, text, text, text, text, text, timestamptz) IS
+COMMENT ON FUNCTION dtx_internal.saga_error(bigint, smallint, integer, text, text, text, text, text, timestamptz, text) IS
   'internal: a worker''s attempt at a step has failed';
 
 CREATE OR REPLACE FUNCTION dtx_internal.saga_schedule(OUT role oid, OUT due bigint, OUT next_due timestamptz) RETURNS SETOF record
@@ -540,17 +677,19 @@ DECLARE
   enough integer := greatest(coalesce(current_setting('pg_dtx.saga_workers', true)::integer, 0), 1);
   -- (a variable, because a volatile function would not be a condition of the index)
   now_at timestamptz := clock_timestamp();
-  here oid := dtx_internal.saga_active_database();
+  here bigint := dtx_internal.saga_active_home();
   this_role oid;
   this_lane oid;
+  this_rank integer;
+  gate text;
   n bigint;
   t timestamptz;
 BEGIN
-  -- From one (role, lane) to the next, each at one end of its part of the index.
-  SELECT s.role, s.lane INTO this_role, this_lane
+  -- From one (role, lane, rank) to the next, each at one end of its part of the index.
+  SELECT s.role, s.lane, s.rank INTO this_role, this_lane, this_rank
     FROM dtx_internal.saga_step_record s
-   WHERE s.database = here AND s.due_at IS NOT NULL AND s.step > 0
-   ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1;
+   WHERE s.home = here AND s.due_at IS NOT NULL AND s.step > 0
+   ORDER BY s.home, s.role, s.lane, s.rank, s.due_at LIMIT 1;
   WHILE this_role IS NOT NULL LOOP
     IF role IS DISTINCT FROM this_role THEN
       IF role IS NOT NULL THEN
@@ -560,31 +699,35 @@ BEGIN
       due := 0;
       next_due := NULL;
     END IF;
-    IF due < enough AND dtx_internal.saga_lane_open(this_lane, this_role) THEN
+    IF due < enough THEN
+      gate := dtx_internal.saga_gate(this_role, this_lane);
       SELECT count(*) INTO n
         FROM (SELECT
                 FROM dtx_internal.saga_step_record s
-               WHERE s.database = here AND s.role = this_role AND s.lane = this_lane AND s.due_at <= now_at AND s.due_at IS NOT NULL AND s.step > 0
-                 AND NOT (s.taken AND dtx_internal.saga_claimed(s.saga, s.step))
-               LIMIT enough - due) AS x;
-      due := due + n;
-    ELSIF due < enough AND EXISTS (
-            SELECT
-              FROM dtx_internal.saga_step_record s
-             WHERE s.database = here AND s.role = this_role AND s.lane = this_lane AND s.due_at <= now_at AND s.due_at IS NOT NULL AND s.step > 0
-               AND NOT (s.taken AND dtx_internal.saga_claimed(s.saga, s.step))) THEN
-      -- Others are on this server: soon again.
-      next_due := least(next_due, now_at + interval '200 milliseconds');
+               WHERE s.home = here AND s.role = this_role AND s.lane = this_lane AND s.rank = this_rank
+                 AND s.due_at <= now_at AND s.due_at IS NOT NULL AND s.step > 0
+                 AND NOT (s.taken AND NOT s.noted AND dtx_internal.saga_claimed(s.saga, s.step))
+               LIMIT CASE gate WHEN 'open' THEN enough - due ELSE 1 END) AS x;
+      IF gate <> 'closed' THEN
+        due := due + n;
+      ELSIF n > 0 THEN
+        -- Others are on this server: soon again; or it does not answer.
+        next_due := least(next_due,
+          greatest(now_at + interval '200 milliseconds',
+                   (SELECT o.probe_at FROM dtx_internal.saga_outage o
+                     WHERE o.home = here AND o.role = this_role AND o.server = this_lane)));
+      END IF;
     END IF;
     SELECT s.due_at INTO t
       FROM dtx_internal.saga_step_record s
-     WHERE s.database = here AND s.role = this_role AND s.lane = this_lane AND s.due_at > now_at AND s.due_at IS NOT NULL AND s.step > 0
-     ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1;
+     WHERE s.home = here AND s.role = this_role AND s.lane = this_lane AND s.rank = this_rank
+       AND s.due_at > now_at AND s.due_at IS NOT NULL AND s.step > 0
+     ORDER BY s.home, s.role, s.lane, s.rank, s.due_at LIMIT 1;
     next_due := least(next_due, t);
-    SELECT s.role, s.lane INTO this_role, this_lane
+    SELECT s.role, s.lane, s.rank INTO this_role, this_lane, this_rank
       FROM dtx_internal.saga_step_record s
-     WHERE s.database = here AND (s.role, s.lane) > (this_role, this_lane) AND s.due_at IS NOT NULL AND s.step > 0
-     ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1;
+     WHERE s.home = here AND (s.role, s.lane, s.rank) > (this_role, this_lane, this_rank) AND s.due_at IS NOT NULL AND s.step > 0
+     ORDER BY s.home, s.role, s.lane, s.rank, s.due_at LIMIT 1;
   END LOOP;
   IF role IS NOT NULL THEN
     RETURN NEXT;
@@ -605,7 +748,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
   now_at timestamptz := clock_timestamp();
-  here oid := dtx_internal.saga_active_database();
+  here bigint := dtx_internal.saga_active_home();
   roles oid[];
   this_role oid;
   share integer;
@@ -617,18 +760,18 @@ BEGIN
   -- From one role to the next, each at one end of its part of the index.
   WITH RECURSIVE r (role) AS (
     (SELECT s.role FROM dtx_internal.saga_step_record s
-      WHERE s.database = here AND s.due_at IS NOT NULL AND s.step = 0
-      ORDER BY s.database, s.role, s.due_at LIMIT 1)
+      WHERE s.home = here AND s.due_at IS NOT NULL AND s.step = 0
+      ORDER BY s.home, s.role, s.due_at LIMIT 1)
     UNION ALL
     SELECT (SELECT s.role FROM dtx_internal.saga_step_record s
-             WHERE s.database = here AND s.role > r.role AND s.due_at IS NOT NULL AND s.step = 0
-             ORDER BY s.database, s.role, s.due_at LIMIT 1)
+             WHERE s.home = here AND s.role > r.role AND s.due_at IS NOT NULL AND s.step = 0
+             ORDER BY s.home, s.role, s.due_at LIMIT 1)
       FROM r WHERE r.role IS NOT NULL),
   f AS (
     SELECT r.role,
            (SELECT s.due_at FROM dtx_internal.saga_step_record s
-             WHERE s.database = here AND s.role = r.role AND s.due_at IS NOT NULL AND s.step = 0
-             ORDER BY s.database, s.role, s.due_at LIMIT 1) AS due_at
+             WHERE s.home = here AND s.role = r.role AND s.due_at IS NOT NULL AND s.step = 0
+             ORDER BY s.home, s.role, s.due_at LIMIT 1) AS due_at
       FROM r WHERE r.role IS NOT NULL)
   SELECT array_agg(f.role ORDER BY f.role <= after, f.role) FILTER (WHERE f.due_at <= now_at), min(f.due_at) FILTER (WHERE f.due_at > now_at)
     INTO roles, next_due FROM f;
@@ -646,8 +789,8 @@ BEGIN
     FOR due IN
       SELECT s.saga
         FROM dtx_internal.saga_step_record s
-       WHERE s.database = here AND s.role = this_role AND s.due_at <= now_at AND s.due_at IS NOT NULL AND s.step = 0
-       ORDER BY s.database, s.role, s.due_at
+       WHERE s.home = here AND s.role = this_role AND s.due_at <= now_at AND s.due_at IS NOT NULL AND s.step = 0
+       ORDER BY s.home, s.role, s.due_at
        LIMIT 1000
     LOOP
       IF budget <= 0 THEN
@@ -669,8 +812,8 @@ BEGIN
     END LOOP;
     SELECT s.due_at INTO t
       FROM dtx_internal.saga_step_record s
-     WHERE s.database = here AND s.role = this_role AND s.due_at > now_at AND s.due_at IS NOT NULL AND s.step = 0
-     ORDER BY s.database, s.role, s.due_at LIMIT 1;
+     WHERE s.home = here AND s.role = this_role AND s.due_at > now_at AND s.due_at IS NOT NULL AND s.step = 0
+     ORDER BY s.home, s.role, s.due_at LIMIT 1;
     next_due := least(next_due, t);
   END LOOP;
 END
@@ -678,6 +821,146 @@ $$;
 
 COMMENT ON FUNCTION dtx_internal.saga_deadlines(integer, oid) IS
   'internal: lets deadlines pass, from the role that follows "after"; tells when the next one does, and which role was the last one';
+
+-- A message for a saga, with its row locked.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_receive(sg dtx_internal.saga_record, m dtx_internal.saga_inbox) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  st dtx_internal.saga_step_record;
+BEGIN
+  SELECT s.* INTO st
+    FROM dtx_internal.saga_definition_step_record d
+    JOIN dtx_internal.saga_step_record s ON s.saga = sg.id AND s.step = d.step
+   WHERE d.definition = sg.definition AND d.name = m.name
+     FOR UPDATE OF s;
+  -- One that has come before its step is found by that.
+  IF FOUND AND st.state = 'waiting' AND NOT sg.compensating AND sg.state NOT IN ('completed', 'compensated') THEN
+    PERFORM dtx_internal.saga_succeeded(sg, st, m.payload, st.since, m.by_whom);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_receive(dtx_internal.saga_record, dtx_internal.saga_inbox) IS
+  'internal: gives a saga what it was told';
+
+-- What sagas were told, n messages at most, and when to ask again.  Each role has an equal
+-- share, as with deadlines.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_deliver(n integer, OUT next_due timestamptz) RETURNS timestamptz
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  here bigint := dtx_internal.saga_active_home();
+  roles oid[];
+  this_role oid;
+  m dtx_internal.saga_inbox;
+  sg dtx_internal.saga_record;
+  budget integer;
+BEGIN
+  WITH RECURSIVE r (role) AS (
+    (SELECT x.role FROM dtx_internal.saga_inbox x
+      WHERE x.home = here AND NOT x.taken_up
+      ORDER BY x.home, x.role, x.id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT x.role FROM dtx_internal.saga_inbox x
+             WHERE x.home = here AND x.role > r.role AND NOT x.taken_up
+             ORDER BY x.home, x.role, x.id LIMIT 1)
+      FROM r WHERE r.role IS NOT NULL)
+  SELECT array_agg(r.role::oid) INTO roles FROM r WHERE r.role IS NOT NULL;
+  FOREACH this_role IN ARRAY coalesce(roles, '{}') LOOP
+    budget := greatest(n / cardinality(roles), 1);
+    FOR m IN
+      SELECT x.*
+        FROM dtx_internal.saga_inbox x
+       WHERE x.home = here AND x.role = this_role AND NOT x.taken_up
+       ORDER BY x.home, x.role, x.id
+       LIMIT 1000
+    LOOP
+      IF budget <= 0 THEN
+        next_due := clock_timestamp();
+        EXIT;
+      END IF;
+      BEGIN
+        SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = m.saga FOR UPDATE SKIP LOCKED;
+        IF FOUND THEN
+          PERFORM dtx_internal.saga_receive(dtx_internal.saga_take_notes(sg), m);
+        ELSIF EXISTS (SELECT FROM dtx_internal.saga_record g WHERE g.id = m.saga) THEN
+          next_due := least(next_due, clock_timestamp() + '100 milliseconds');     -- locked by another transaction
+          CONTINUE;
+        END IF;
+        UPDATE dtx_internal.saga_inbox SET taken_up = true WHERE id = m.id;
+      EXCEPTION WHEN OTHERS THEN
+        UPDATE dtx_internal.saga_inbox SET taken_up = true WHERE id = m.id;
+        PERFORM dtx_internal.saga_warn(format('saga %s cannot take up what it was told: %s', m.saga, left(SQLERRM, 8000)), NULL,
+          'See dtx.explain_saga(); dtx.skip_step() can do the same.');
+      END;
+      budget := budget - 1;
+    END LOOP;
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_deliver(integer) IS
+  'internal: has sagas take up what they were told; tells when to ask again';
+
+-- Steps that do not wait any longer for a server, n at most, and when to ask again.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_give_up(n integer, OUT next_due timestamptz) RETURNS timestamptz
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  here bigint := dtx_internal.saga_active_home();
+  o record;
+  s record;
+  sg dtx_internal.saga_record;
+  st dtx_internal.saga_step_record;
+  give_up_at timestamptz;
+BEGIN
+  FOR o IN
+    SELECT x.role, x.server, x.since, x.message, f.srvname
+      FROM dtx_internal.saga_outage x LEFT JOIN pg_foreign_server f ON f.oid = x.server
+     WHERE x.home = here
+  LOOP
+    FOR s IN
+      SELECT x.saga, x.step, x.max_outage, x.due_at
+        FROM dtx_internal.saga_step_record x
+       WHERE x.home = here AND x.role = o.role AND x.lane = o.server
+         AND x.max_outage IS NOT NULL AND x.due_at IS NOT NULL AND x.step > 0 AND NOT x.taken
+    LOOP
+      give_up_at := greatest(o.since, s.due_at) + s.max_outage;
+      IF give_up_at > clock_timestamp() OR n <= 0 THEN
+        next_due := least(next_due, give_up_at);
+        CONTINUE;
+      END IF;
+      SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = s.saga FOR UPDATE SKIP LOCKED;
+      IF NOT FOUND THEN
+        next_due := least(next_due, clock_timestamp() + '1 second');
+        CONTINUE;
+      END IF;
+      SELECT x.* INTO st FROM dtx_internal.saga_step_record x
+       WHERE x.saga = s.saga AND x.step = s.step AND NOT x.taken AND x.max_outage IS NOT NULL AND x.due_at IS NOT NULL FOR UPDATE;
+      IF FOUND AND (sg.state IN ('pending', 'running') OR sg.compensating) THEN
+        st.attempt := st.attempt + 1;
+        IF sg.state = 'pending' THEN
+          sg.state := 'running';
+          UPDATE dtx_internal.saga_record SET state = 'running' WHERE id = sg.id;
+        END IF;
+        PERFORM dtx_internal.saga_attempt_failed(sg, st, 'failed', false, true, '08001',
+          format('server "%s" has not answered for longer than %s: %s', o.srvname, st.max_outage, o.message), NULL, NULL,
+          greatest(o.since, s.due_at));
+        n := n - 1;
+      END IF;
+    END LOOP;
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_give_up(integer) IS
+  'internal: fails steps that have waited for a server for longer than their max_outage; tells when to ask again';
 
 -- Steps that are due of a role that does not exist any more fail: nobody else shall
 -- do them, and they are not forgotten either.
@@ -688,7 +971,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
   now_at timestamptz := clock_timestamp();
-  here oid := dtx_internal.saga_active_database();
+  here bigint := dtx_internal.saga_active_home();
   this_saga bigint;
   sg dtx_internal.saga_record;
   st dtx_internal.saga_step_record;
@@ -702,18 +985,19 @@ BEGIN
     SELECT DISTINCT x.saga
       FROM (SELECT s.saga
               FROM dtx_internal.saga_step_record s
-             WHERE s.database = here AND s.role = saga_orphaned.role AND s.due_at <= now_at
+             WHERE s.home = here AND s.role = saga_orphaned.role AND s.due_at <= now_at
                AND s.due_at IS NOT NULL AND s.step > 0
-             ORDER BY s.database, s.role, s.lane, s.due_at
+             ORDER BY s.home, s.role, s.lane, s.rank, s.due_at
              LIMIT 100) AS x
   LOOP
     SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = this_saga FOR UPDATE SKIP LOCKED;
     CONTINUE WHEN NOT FOUND;
+    sg := dtx_internal.saga_take_notes(sg);
     n := 0;
     FOR st IN
       SELECT s.* FROM dtx_internal.saga_step_record s
        WHERE s.saga = sg.id AND s.step > 0 AND s.due_at <= now_at
-         AND NOT (s.taken AND dtx_internal.saga_claimed(s.saga, s.step))
+         AND NOT (s.taken AND NOT s.noted AND dtx_internal.saga_claimed(s.saga, s.step))
        ORDER BY s.step
     LOOP
       DELETE FROM dtx_internal.saga_external e WHERE e.saga = sg.id AND e.step = st.step;
@@ -744,17 +1028,23 @@ SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
 DECLARE
   -- (first, so that no other table is locked after this one: DROP EXTENSION locks both)
-  here oid := dtx_internal.saga_active_database();
+  here bigint := dtx_internal.saga_active_home();
 BEGIN
   PERFORM
      FROM dtx_internal.saga_step_record s
-    WHERE s.database = here AND s.due_at IS NOT NULL AND s.step > 0
-    ORDER BY s.database, s.role, s.lane, s.due_at LIMIT 1;
+    WHERE s.home = here AND s.due_at IS NOT NULL AND s.step > 0
+    ORDER BY s.home, s.role, s.lane, s.rank, s.due_at LIMIT 1;
   IF NOT FOUND THEN
     PERFORM
        FROM dtx_internal.saga_step_record s
-      WHERE s.database = here AND s.due_at IS NOT NULL AND s.step = 0
-      ORDER BY s.database, s.role, s.due_at LIMIT 1;
+      WHERE s.home = here AND s.due_at IS NOT NULL AND s.step = 0
+      ORDER BY s.home, s.role, s.due_at LIMIT 1;
+  END IF;
+  IF NOT FOUND THEN
+    PERFORM
+       FROM dtx_internal.saga_inbox x
+      WHERE x.home = here AND NOT x.taken_up
+      ORDER BY x.home, x.role, x.id LIMIT 1;
   END IF;
   RETURN FOUND;
 END
@@ -762,3 +1052,23 @@ $$;
 
 COMMENT ON FUNCTION dtx_internal.saga_any() IS
   'internal: is anything due, now or later?';
+
+-- How many sagas need a foreign server: because of what they have done there, or are going to do.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_need_server(server oid) RETURNS bigint
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT count(*)
+    FROM dtx_internal.saga_record g
+   WHERE g.finished_at IS NULL AND g.home = dtx_internal.saga_home()
+     AND EXISTS (SELECT
+                   FROM dtx_internal.saga_definition_step_record d
+                   LEFT JOIN dtx_internal.saga_step_record s ON s.saga = g.id AND s.step = d.step
+                  WHERE d.definition = g.definition AND d.action = 'sql'
+                    AND CASE WHEN s.state IN ('compensated', 'skipped') THEN false
+                             WHEN s.done_on IS NOT NULL THEN saga_need_server.server = ANY (s.done_on) AND array_remove(d.compensate, NULL) <> '{}'
+                             ELSE NOT g.compensating
+                                  AND (SELECT f.srvname FROM pg_foreign_server f WHERE f.oid = saga_need_server.server) = ANY (d.servers) END)
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_need_server(oid) IS
+  'internal: how many sagas that have not ended need a foreign server';

@@ -29,14 +29,16 @@ CREATE OR REPLACE FUNCTION dtx.step(
   backoff interval DEFAULT '1 second',
   timeout interval DEFAULT NULL,
   min_rows integer DEFAULT NULL,
-  compensate_attempts integer DEFAULT NULL
+  compensate_attempts integer DEFAULT NULL,
+  max_outage interval DEFAULT NULL,
+  event text DEFAULT NULL
 ) RETURNS dtx.step_spec
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(step.name, 'sql', step.kind, step.after, ARRAY[step.server], ARRAY[step.execute],
   ARRAY[step.compensate], ARRAY[step.min_rows], step.max_attempts, step.compensate_attempts,
-  step.backoff, step.timeout, NULL, NULL, NULL, NULL)::dtx.step_spec;
+  step.backoff, step.timeout, NULL, NULL, NULL, NULL, step.max_outage, step.event)::dtx.step_spec;
 
-COMMENT ON FUNCTION dtx.step(text, name, text, text, text, text[], integer, interval, interval, integer, integer) IS
+COMMENT ON FUNCTION dtx.step(text, name, text, text, text, text[], integer, interval, interval, integer, integer, interval, text) IS
   'a step of a saga: one SQL statement, on a server or (server null) on the coordinator; $1 is the input of the saga, $2 the results so far';
 
 CREATE OR REPLACE FUNCTION dtx.step(
@@ -47,7 +49,9 @@ CREATE OR REPLACE FUNCTION dtx.step(
   max_attempts integer DEFAULT NULL,
   backoff interval DEFAULT '1 second',
   timeout interval DEFAULT NULL,
-  compensate_attempts integer DEFAULT NULL
+  compensate_attempts integer DEFAULT NULL,
+  max_outage interval DEFAULT NULL,
+  event text DEFAULT NULL
 ) RETURNS dtx.step_spec
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(step.name, 'sql', step.kind, step.after,
@@ -56,9 +60,9 @@ RETURN ROW(step.name, 'sql', step.kind, step.after,
   ARRAY(SELECT s.compensate FROM pg_catalog.unnest(step.statements) WITH ORDINALITY AS s ORDER BY s.ordinality),
   ARRAY(SELECT s.min_rows FROM pg_catalog.unnest(step.statements) WITH ORDINALITY AS s ORDER BY s.ordinality),
   step.max_attempts, step.compensate_attempts,
-  step.backoff, step.timeout, NULL, NULL, NULL, NULL)::dtx.step_spec;
+  step.backoff, step.timeout, NULL, NULL, NULL, NULL, step.max_outage, step.event)::dtx.step_spec;
 
-COMMENT ON FUNCTION dtx.step(text, dtx.statement_spec[], text, text[], integer, interval, interval, integer) IS
+COMMENT ON FUNCTION dtx.step(text, dtx.statement_spec[], text, text[], integer, interval, interval, integer, interval, text) IS
   'a step of a saga: several SQL statements on several servers, which take effect together or not at all';
 
 CREATE OR REPLACE FUNCTION dtx.step_sleep(
@@ -68,7 +72,7 @@ CREATE OR REPLACE FUNCTION dtx.step_sleep(
 ) RETURNS dtx.step_spec
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(step_sleep.name, 'sleep', NULL, step_sleep.after, NULL, NULL, NULL, NULL, NULL, NULL,
-  NULL, NULL, step_sleep.delay, NULL, NULL, NULL)::dtx.step_spec;
+  NULL, NULL, step_sleep.delay, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec;
 
 COMMENT ON FUNCTION dtx.step_sleep(text, interval, text[]) IS
   'a step of a saga that lets some time pass; no worker waits meanwhile';
@@ -80,7 +84,7 @@ CREATE OR REPLACE FUNCTION dtx.step_signal(
 ) RETURNS dtx.step_spec
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(step_signal.name, 'signal', NULL, step_signal.after, NULL, NULL, NULL, NULL, NULL, NULL,
-  NULL, step_signal.timeout, NULL, NULL, NULL, NULL)::dtx.step_spec;
+  NULL, step_signal.timeout, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec;
 
 COMMENT ON FUNCTION dtx.step_signal(text, text[], interval) IS
   'a step of a saga that waits for dtx.signal_saga(); if timeout passes first, it fails';
@@ -95,15 +99,16 @@ CREATE OR REPLACE FUNCTION dtx.step_external(
   max_attempts integer DEFAULT NULL,
   backoff interval DEFAULT '1 second',
   timeout interval DEFAULT NULL,
-  compensate_attempts integer DEFAULT NULL
+  compensate_attempts integer DEFAULT NULL,
+  event text DEFAULT NULL
 ) RETURNS dtx.step_spec
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(step_external.name, 'external', step_external.kind, step_external.after, NULL, NULL, NULL, NULL,
   step_external.max_attempts, step_external.compensate_attempts,
   step_external.backoff, step_external.timeout, NULL,
-  step_external.queue, step_external.payload, step_external.compensate_queue)::dtx.step_spec;
+  step_external.queue, step_external.payload, step_external.compensate_queue, NULL, step_external.event)::dtx.step_spec;
 
-COMMENT ON FUNCTION dtx.step_external(text, text, jsonb, text, text, text[], integer, interval, interval, integer) IS
+COMMENT ON FUNCTION dtx.step_external(text, text, jsonb, text, text, text[], integer, interval, interval, integer, text) IS
   'a step of a saga that is done outside of the database, by an external worker that claims it from a queue with dtx.claim_step()';
 
 CREATE OR REPLACE FUNCTION dtx_internal.saga_split_name(name text, OUT owner text, OUT bare text)
@@ -342,11 +347,20 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = format('timeout of step "%s" must be positive and finite', s.name);
-  ELSIF greatest(s.backoff, s.delay, s.timeout) > '1000 years' THEN
+  ELSIF s.max_outage < '0' OR NOT isfinite(s.max_outage) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('max_outage of step "%s" must not be infinite or negative', s.name);
+  ELSIF greatest(s.backoff, s.delay, s.timeout, s.max_outage) > '1000 years' THEN
     -- (what is added to the present time must be a time)
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = format('times of step "%s" must not be longer than 1000 years', s.name);
+  END IF;
+  IF s.event = '' OR length(s.event) > 200 OR s.event IN ('completed', 'compensated', 'failed') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('name of the event of step "%s" must have 1 to 200 characters, and not be that of an event of sagas', s.name);
   END IF;
   IF s.action = 'sql' THEN
     PERFORM dtx_internal.saga_check_statements(s);
@@ -468,6 +482,8 @@ BEGIN
     r.compensate_attempts := coalesce(s.compensate_attempts, 20);
     r.backoff := coalesce(s.backoff, '1 second');
     r.timeout := s.timeout;
+    r.max_outage := s.max_outage;
+    r.event := s.event;
     IF s.action = 'sql' THEN
       r.servers := s.servers;
       r."execute" := s."execute";
@@ -545,7 +561,7 @@ BEGIN
     IF FOUND AND NOT old.dropped THEN
       rows := ARRAY(SELECT ROW(old.id, u.step, u.name, u.action, u.kind, u.after, u.ancestors, u.servers, u.execute,
                                u.compensate, u.min_rows, u.max_attempts, u.compensate_attempts, u.backoff, u.timeout,
-                               u.delay, u.queue, u.payload, u.compensate_queue)::dtx_internal.saga_definition_step_record
+                               u.max_outage, u.event, u.delay, u.queue, u.payload, u.compensate_queue)::dtx_internal.saga_definition_step_record
                       FROM unnest(rows) AS u ORDER BY u.step);
       IF rows = ARRAY(SELECT u FROM dtx_internal.saga_definition_step_record u WHERE u.definition = old.id ORDER BY u.step) THEN
         RETURN old.version;     -- nothing new
@@ -560,7 +576,7 @@ BEGIN
   END LOOP;
   INSERT INTO dtx_internal.saga_definition_step_record
   SELECT old.id, u.step, u.name, u.action, u.kind, u.after, u.ancestors, u.servers, u.execute, u.compensate,
-         u.min_rows, u.max_attempts, u.compensate_attempts, u.backoff, u.timeout, u.delay, u.queue, u.payload,
+         u.min_rows, u.max_attempts, u.compensate_attempts, u.backoff, u.timeout, u.max_outage, u.event, u.delay, u.queue, u.payload,
          u.compensate_queue
     FROM unnest(rows) AS u;
   RETURN old.version;

@@ -19,7 +19,7 @@ DECLARE
   d dtx_internal.saga_definition_step_record;
   e dtx_internal.saga_external;
   now_at timestamptz := clock_timestamp();
-  here oid := dtx_internal.saga_active_database();
+  here bigint := dtx_internal.saga_active_home();
   got integer := 0;
 BEGIN
   IF coalesce(claim_step.queue, '') = '' OR coalesce(claim_step.worker, '') = '' THEN
@@ -37,23 +37,23 @@ BEGIN
   END IF;
   -- Whose steps may the caller have?  Begin with the role that has waited longest.
   WITH RECURSIVE r (role) AS (
-    (SELECT x.role FROM dtx_internal.saga_external x WHERE x.database = here ORDER BY x.database, x.role LIMIT 1)
+    (SELECT x.role FROM dtx_internal.saga_external x WHERE x.home = here ORDER BY x.home, x.role LIMIT 1)
     UNION ALL
-    SELECT (SELECT x.role FROM dtx_internal.saga_external x WHERE x.database = here AND x.role > r.role
-             ORDER BY x.database, x.role LIMIT 1)
+    SELECT (SELECT x.role FROM dtx_internal.saga_external x WHERE x.home = here AND x.role > r.role
+             ORDER BY x.home, x.role LIMIT 1)
       FROM r WHERE r.role IS NOT NULL)
   SELECT array_agg(r.role::oid ORDER BY h.available_at) INTO roles
     FROM r
     CROSS JOIN LATERAL (SELECT x.available_at FROM dtx_internal.saga_external x
-                         WHERE x.database = here AND x.role = r.role AND x.queue = claim_step.queue
-                         ORDER BY x.database, x.role, x.queue, x.available_at LIMIT 1) AS h
+                         WHERE x.home = here AND x.role = r.role AND x.queue = claim_step.queue
+                         ORDER BY x.home, x.role, x.queue, x.available_at LIMIT 1) AS h
    WHERE pg_has_role(caller, r.role, 'USAGE');
   FOREACH this_role IN ARRAY coalesce(roles, '{}') LOOP
     FOR due IN
       SELECT x.saga, x.step
         FROM dtx_internal.saga_external x
-       WHERE x.database = here AND x.role = this_role AND x.queue = claim_step.queue AND x.available_at <= now_at
-       ORDER BY x.database, x.role, x.queue, x.available_at
+       WHERE x.home = here AND x.role = this_role AND x.queue = claim_step.queue AND x.available_at <= now_at
+       ORDER BY x.home, x.role, x.queue, x.available_at
        LIMIT claim_step.n + 5000    -- others may have locked some of them; rows are read as they are needed
     LOOP
       SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = due.saga FOR UPDATE SKIP LOCKED;
@@ -244,78 +244,147 @@ COMMENT ON FUNCTION dtx.fail_step(uuid, text, boolean) IS
 -- Events
 --
 
--- For each role by itself, so that one with many events is in nobody's way.
-CREATE OR REPLACE FUNCTION dtx_internal.take_saga_events(n integer)
-RETURNS TABLE (id bigint, saga bigint, owner name, name text, role name, event text, at timestamptz, payload jsonb)
+-- Each consumer gets each event once, and an event after those that were there when it was
+-- written.  A consumer that is taking events just now gets no others.
+CREATE OR REPLACE FUNCTION dtx_internal.take_saga_events(consumer text, n integer)
+RETURNS TABLE (id bigint, saga bigint, owner name, name text, role name, step text, event text, at timestamptz, payload jsonb)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
   caller oid := dtx_internal.saga_caller();
-  this_id bigint;
+  c dtx_internal.saga_consumer_record;
   o dtx_internal.saga_outbox;
+  latest pg_snapshot := pg_current_snapshot();
   got integer := 0;
-  beyond bigint := -1;   -- has looked at all events up to this one
-  ids bigint[];
-  most integer;
 BEGIN
   IF take_saga_events.n IS NULL OR take_saga_events.n NOT BETWEEN 1 AND 10000 THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'number of events to take must be from 1 to 10000';
+  ELSIF coalesce(consumer, '') = '' OR length(consumer) > 200 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'name of a consumer must have 1 to 200 characters';
   END IF;
-  -- Others may have taken any number of them, so in portions: of each role the next ones,
-  -- and of all of these as many as no role can have others between.
-  most := take_saga_events.n + 1000;
+  INSERT INTO dtx_internal.saga_consumer_record (role, name, seen, registered_at)
+  SELECT caller, consumer, '1:1:', clock_timestamp()
+   WHERE NOT EXISTS (SELECT FROM dtx_internal.saga_consumer_record x WHERE x.role = caller AND x.name = consumer)
+  ON CONFLICT DO NOTHING;
+  SELECT x.* INTO c FROM dtx_internal.saga_consumer_record x WHERE x.role = caller AND x.name = consumer FOR UPDATE SKIP LOCKED;
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
   LOOP
-    WITH RECURSIVE r (role) AS (
-      (SELECT x.role FROM dtx_internal.saga_outbox x ORDER BY x.role, x.id LIMIT 1)
-      UNION ALL
-      SELECT (SELECT x.role FROM dtx_internal.saga_outbox x WHERE x.role > r.role ORDER BY x.role, x.id LIMIT 1)
-        FROM r WHERE r.role IS NOT NULL),
-    w AS MATERIALIZED (
-      SELECT e.ids
-        FROM r
-        CROSS JOIN LATERAL (SELECT array_agg(y.id ORDER BY y.id) AS ids
-                              FROM (SELECT x.id FROM dtx_internal.saga_outbox x WHERE x.role = r.role AND x.id > beyond
-                                     ORDER BY x.role, x.id LIMIT most) AS y) AS e
-       WHERE r.role IS NOT NULL AND pg_has_role(caller, r.role, 'USAGE')),
-    b AS (SELECT min(w.ids[most]) AS id FROM w)
-    SELECT (SELECT array_agg(u.id ORDER BY u.id)
-              FROM w CROSS JOIN LATERAL unnest(w.ids) AS u (id)
-             WHERE b.id IS NULL OR u.id <= b.id), b.id
-      INTO ids, beyond FROM b;
-    FOREACH this_id IN ARRAY coalesce(ids, '{}') LOOP
-      SELECT x.* INTO o FROM dtx_internal.saga_outbox x WHERE x.id = this_id FOR UPDATE SKIP LOCKED;
-      CONTINUE WHEN NOT FOUND;
-      DELETE FROM dtx_internal.saga_outbox x WHERE x.id = o.id;
+    IF c.reading IS NULL THEN
+      c.reading := latest;
+      c.after := 0;
+    END IF;
+    FOR o IN
+      WITH e AS MATERIALIZED (
+        SELECT x.*
+          FROM dtx_internal.saga_outbox x
+         WHERE x.xid >= pg_snapshot_xmin(c.seen) AND x.id > c.after
+           AND pg_visible_in_snapshot(x.xid, c.reading) AND NOT pg_visible_in_snapshot(x.xid, c.seen))
+      SELECT e.* FROM e WHERE pg_has_role(caller, e.role, 'USAGE') ORDER BY e.id LIMIT take_saga_events.n - got
+    LOOP
+      c.after := o.id;
+      got := got + 1;
       id := o.id;
       saga := o.saga;
       owner := (SELECT u.rolname FROM pg_roles u WHERE u.oid = o.owner);
       name := o.name;
       role := (SELECT u.rolname FROM pg_roles u WHERE u.oid = o.role);
+      step := o.step;
       event := o.event;
       at := o.at;
       payload := o.payload;
       RETURN NEXT;
-      got := got + 1;
-      IF got >= take_saga_events.n THEN
-        RETURN;
-      END IF;
     END LOOP;
-    EXIT WHEN beyond IS NULL;
+    EXIT WHEN got >= take_saga_events.n;
+    c.seen := c.reading;
+    c.reading := NULL;
+    EXIT WHEN c.seen::text = latest::text;
   END LOOP;
+  UPDATE dtx_internal.saga_consumer_record AS x
+     SET seen = c.seen, reading = c.reading, after = c.after, taken_at = clock_timestamp()
+   WHERE x.role = caller AND x.name = consumer;
 END
 $$;
 
-COMMENT ON FUNCTION dtx_internal.take_saga_events(integer) IS
+COMMENT ON FUNCTION dtx_internal.take_saga_events(text, integer) IS
   'internal: dtx.take_saga_events()';
 
-CREATE OR REPLACE FUNCTION dtx.take_saga_events(n integer DEFAULT 100)
+CREATE OR REPLACE FUNCTION dtx.take_saga_events(consumer text, n integer DEFAULT 100)
 RETURNS SETOF dtx.saga_event
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100;
 
-COMMENT ON FUNCTION dtx.take_saga_events(integer) IS
-  'takes up to n events of one''s sagas, the oldest that nobody else takes just now, if this transaction commits';
+COMMENT ON FUNCTION dtx.take_saga_events(text, integer) IS
+  'gives a consumer the next events of one''s sagas, n at most; it has had them if this transaction commits; none while another session takes events for the same consumer';
+
+-- Has everybody had an event who is to have it?
+CREATE OR REPLACE FUNCTION dtx_internal.saga_event_taken(o dtx_internal.saga_outbox) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT NOT EXISTS (SELECT FROM dtx_internal.saga_consumer_record c
+                      WHERE pg_has_role(c.role, (o).role, 'USAGE')
+                        AND NOT pg_visible_in_snapshot((o).xid, c.seen)
+                        AND NOT (c.reading IS NOT NULL AND pg_visible_in_snapshot((o).xid, c.reading) AND (o).id <= c.after))
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_event_taken(dtx_internal.saga_outbox) IS
+  'internal: is there no consumer that has not had an event?';
+
+CREATE OR REPLACE FUNCTION dtx_internal.drop_saga_consumer(consumer text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+  DELETE FROM dtx_internal.saga_consumer_record x WHERE x.role = dtx_internal.saga_caller() AND x.name = consumer;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'undefined_object',
+      MESSAGE = CASE WHEN consumer IS NULL THEN 'name of the consumer must not be null'
+                     ELSE format('there is no consumer "%s"', consumer) END;
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.drop_saga_consumer(text) IS
+  'internal: dtx.drop_saga_consumer()';
+
+CREATE OR REPLACE FUNCTION dtx.drop_saga_consumer(consumer text) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION dtx.drop_saga_consumer(text) IS
+  'events are not kept for that consumer any more';
+
+CREATE OR REPLACE FUNCTION dtx_internal.emit_saga_event(saga bigint, event text, payload jsonb) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  sg dtx_internal.saga_record := dtx_internal.saga_see(emit_saga_event.saga);
+BEGIN
+  IF coalesce(emit_saga_event.event, '') = '' OR length(emit_saga_event.event) > 200
+     OR emit_saga_event.event IN ('completed', 'compensated', 'failed') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'name of an event must have 1 to 200 characters, and not be that of an event of sagas';
+  END IF;
+  RETURN dtx_internal.saga_emit(sg, NULL, emit_saga_event.event, coalesce(emit_saga_event.payload, '{}'));
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.emit_saga_event(bigint, text, jsonb) IS
+  'internal: dtx.emit_saga_event()';
+
+CREATE OR REPLACE FUNCTION dtx.emit_saga_event(saga bigint, event text, payload jsonb DEFAULT NULL) RETURNS bigint
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION dtx.emit_saga_event(bigint, text, jsonb) IS
+  'an event of one''s own about a saga, which is there if this transaction commits; returns its number';

@@ -56,6 +56,8 @@ CREATE OR REPLACE VIEW dtx.saga_definition_steps WITH (security_barrier) AS
          s.compensate_attempts,
          s.backoff,
          s.timeout,
+         s.max_outage,
+         s.event,
          s.delay,
          s.queue,
          s.payload,
@@ -102,6 +104,10 @@ COMMENT ON COLUMN dtx.saga_definition_steps.backoff IS
   'pause after the first failed attempt; it doubles with each one, up to ten minutes';
 COMMENT ON COLUMN dtx.saga_definition_steps.timeout IS
   'longest time of an attempt, or of a wait; null: any time';
+COMMENT ON COLUMN dtx.saga_definition_steps.max_outage IS
+  'it fails when servers that it needs have been away for so long; null: it waits for them';
+COMMENT ON COLUMN dtx.saga_definition_steps.event IS
+  'event that there is when it is done; null: none';
 COMMENT ON COLUMN dtx.saga_definition_steps.delay IS
   'time that a step of action sleep lets pass';
 COMMENT ON COLUMN dtx.saga_definition_steps.queue IS
@@ -125,12 +131,19 @@ CREATE OR REPLACE VIEW dtx.sagas WITH (security_barrier) AS
          x.deadline,
          g.finished_at,
          CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN NULLIF(pg_catalog.concat_ws('; ', x.reason, x.failure), '') END AS reason,
-         CASE WHEN g.state NOT IN ('completed', 'compensated') AND g.database <> h.oid THEN
+         g.priority,
+         (SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format('server "%s"', f.srvname), ', ')
+            FROM dtx_internal.saga_step_record AS s
+            JOIN dtx_internal.saga_outage AS o ON o.home = s.home AND o.role = s.role AND o.server = ANY (s.servers)
+            JOIN pg_catalog.pg_foreign_server AS f ON f.oid = o.server
+           WHERE s.saga = g.id AND s.due_at IS NOT NULL) AS waiting_for,
+         CASE WHEN g.state NOT IN ('completed', 'compensated') AND g.home <> h.home THEN
            pg_catalog.format(
-             'It belongs to database %2$s, of which this one is a copy, and goes on there only. To end it here, SELECT dtx.force_saga(%1$s, ''compensated'', ''why''), which changes nothing there.',
+             'It belongs to %2$s, of which this one is a copy, and goes on there only. To end it here, SELECT dtx.force_saga(%1$s, ''compensated'', ''why''), which changes nothing there. If that is gone for good, see dtx.adopt_sagas().',
              g.id,
-             COALESCE((SELECT pg_catalog.format('"%s"', o.datname) FROM pg_catalog.pg_database AS o WHERE o.oid = g.database),
-                      pg_catalog.format('%s, which has been dropped', g.database)))
+             COALESCE((SELECT pg_catalog.format('database "%s"', o.datname) FROM pg_catalog.pg_database AS o, dtx_internal.coordinator AS c
+                        WHERE c.id OPERATOR(pg_catalog.#) o.oid::bigint = g.home),
+                      'a database on another server, or that was dropped'))
               WHEN g.state = 'failed' THEN
            pg_catalog.format(
              CASE WHEN g.compensating
@@ -147,7 +160,8 @@ CREATE OR REPLACE VIEW dtx.sagas WITH (security_barrier) AS
     FROM dtx_internal.saga_record AS g
     JOIN dtx_internal.saga_data AS x ON x.saga = g.id
     JOIN dtx_internal.saga_definition_record AS d ON d.id = g.definition
-    JOIN pg_catalog.pg_database AS h ON h.datname = pg_catalog.current_database()
+    CROSS JOIN (SELECT c.id OPERATOR(pg_catalog.#) d.oid::bigint AS home FROM dtx_internal.coordinator AS c, pg_catalog.pg_database AS d
+                 WHERE d.datname = pg_catalog.current_database()) AS h
    WHERE pg_catalog.pg_has_role(g.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 
 COMMENT ON VIEW dtx.sagas IS
@@ -178,6 +192,10 @@ COMMENT ON COLUMN dtx.sagas.finished_at IS
   'when it was completed or compensated';
 COMMENT ON COLUMN dtx.sagas.reason IS
   'why it compensates, has failed, or was forced';
+COMMENT ON COLUMN dtx.sagas.priority IS
+  'of sagas that wait for a worker, those with the highest priority come first';
+COMMENT ON COLUMN dtx.sagas.waiting_for IS
+  'servers that do not answer, and without which it does not go on';
 COMMENT ON COLUMN dtx.sagas.hint IS
   'what to do, if it has failed, or belongs to the database that this one is a copy of';
 
@@ -195,21 +213,30 @@ CREATE OR REPLACE VIEW dtx.saga_steps WITH (security_barrier) AS
                 THEN 'pending' ELSE 'skipped' END::dtx.saga_step_state) AS state,
          COALESCE(s.attempt, 0) AS attempts,
          s.since,
-         CASE WHEN g.database = h.oid THEN s.due_at END AS due_at,
+         CASE WHEN g.home = h.home THEN s.due_at END AS due_at,
          e.queue,
          CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN e.worker END AS worker,
          CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN r.result END AS result,
          CASE WHEN s.state NOT IN ('completed', 'compensated') AND pg_catalog.pg_has_role(g.role, 'USAGE') THEN
            (SELECT h.message FROM dtx_internal.saga_history_record AS h
-             WHERE h.saga = g.id AND h.step = d.step AND h.outcome IN ('failed', 'lost')
+             WHERE h.saga = g.id AND h.step = d.step AND h.outcome IN ('failed', 'lost', 'postponed')
              ORDER BY h.id DESC LIMIT 1)
-         END AS error
+         END AS error,
+         CASE WHEN s.due_at IS NOT NULL AND NOT s.taken THEN
+           COALESCE((SELECT pg_catalog.string_agg(pg_catalog.format('server "%s"', f.srvname), ', ' ORDER BY f.srvname)
+                       FROM dtx_internal.saga_outage AS o
+                       JOIN pg_catalog.pg_foreign_server AS f ON f.oid = o.server
+                      WHERE o.home = s.home AND o.role = s.role AND o.server = ANY (s.servers)),
+                    CASE WHEN s.away_since IS NOT NULL THEN 'what was not there or had no room'
+                         WHEN s.collisions > 0 THEN 'others that lock or change the same' END)
+         END AS waiting_for
     FROM dtx_internal.saga_record AS g
     JOIN dtx_internal.saga_definition_step_record AS d ON d.definition = g.definition
     LEFT JOIN dtx_internal.saga_step_record AS s ON s.saga = g.id AND s.step = d.step
     LEFT JOIN dtx_internal.saga_external AS e ON e.saga = g.id AND e.step = d.step
     LEFT JOIN dtx_internal.saga_result AS r ON r.saga = g.id AND r.step = d.step
-    JOIN pg_catalog.pg_database AS h ON h.datname = pg_catalog.current_database()
+    CROSS JOIN (SELECT c.id OPERATOR(pg_catalog.#) d.oid::bigint AS home FROM dtx_internal.coordinator AS c, pg_catalog.pg_database AS d
+                 WHERE d.datname = pg_catalog.current_database()) AS h
    WHERE pg_catalog.pg_has_role(g.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
 
 COMMENT ON VIEW dtx.saga_steps IS
@@ -244,6 +271,8 @@ COMMENT ON COLUMN dtx.saga_steps.result IS
   'its result';
 COMMENT ON COLUMN dtx.saga_steps.error IS
   'why the last attempt that was not successful has failed; null if it has succeeded since';
+COMMENT ON COLUMN dtx.saga_steps.waiting_for IS
+  'what keeps it from being tried, or tried again: servers that do not answer, or others';
 
 CREATE OR REPLACE VIEW dtx.saga_history WITH (security_barrier) AS
   SELECT h.saga,
@@ -274,11 +303,11 @@ COMMENT ON COLUMN dtx.saga_history.id IS
 COMMENT ON COLUMN dtx.saga_history.step IS
   'name of the step; null: about the saga';
 COMMENT ON COLUMN dtx.saga_history.action IS
-  'execute or compensate; or what happened to the saga: cancel, retry, skip, force, deadline';
+  'execute or compensate; or what happened to the saga: cancel, retry, skip, force, migrate, adopt, deadline';
 COMMENT ON COLUMN dtx.saga_history.attempt IS
   'which attempt it was, from 1';
 COMMENT ON COLUMN dtx.saga_history.outcome IS
-  'completed, failed, lost (its worker or its lease has gone), or stopped (for no fault of its own, so it was no attempt); for other actions, the state that followed';
+  'completed, failed, lost (its worker or its lease has gone), or for no fault of its own, so that it was no attempt: stopped, or postponed (a server was away, or others had locked the same; only the first time); for other actions, the state that followed';
 COMMENT ON COLUMN dtx.saga_history.sqlstate IS
   'SQLSTATE of the error';
 COMMENT ON COLUMN dtx.saga_history.message IS
@@ -340,3 +369,29 @@ COMMENT ON COLUMN dtx.saga_stat.mean_time IS
   'mean time from start to completion';
 COMMENT ON COLUMN dtx.saga_stat.max_time IS
   'longest time from start to completion';
+
+CREATE OR REPLACE VIEW dtx.saga_consumers WITH (security_barrier) AS
+  SELECT (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = c.role) AS role,
+         c.name,
+         c.registered_at,
+         c.taken_at,
+         (SELECT pg_catalog.count(*)
+            FROM dtx_internal.saga_outbox AS o
+           WHERE pg_catalog.pg_has_role(c.role, o.role, 'USAGE')
+             AND NOT pg_catalog.pg_visible_in_snapshot(o.xid, c.seen)
+             AND NOT (c.reading IS NOT NULL AND pg_catalog.pg_visible_in_snapshot(o.xid, c.reading) AND o.id <= c.after)) AS waiting
+    FROM dtx_internal.saga_consumer_record AS c
+   WHERE pg_catalog.pg_has_role(c.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+
+COMMENT ON VIEW dtx.saga_consumers IS
+  'consumers of events of sagas, one''s own; members of pg_monitor see all';
+COMMENT ON COLUMN dtx.saga_consumers.role IS
+  'whose consumer it is; null: it was dropped';
+COMMENT ON COLUMN dtx.saga_consumers.name IS
+  'its name';
+COMMENT ON COLUMN dtx.saga_consumers.registered_at IS
+  'when it has taken events for the first time';
+COMMENT ON COLUMN dtx.saga_consumers.taken_at IS
+  'when it has done so for the last time';
+COMMENT ON COLUMN dtx.saga_consumers.waiting IS
+  'events that it has not had; they are kept until it has';

@@ -169,6 +169,7 @@ BEGIN ATOMIC
                       CASE WHEN t.action IN ('sql', 'external') THEN pg_catalog.format('%s attempts', t.max_attempts) END,
                       CASE WHEN t.action IN ('sql', 'external') THEN pg_catalog.format('backoff %s', t.backoff) END,
                       'timeout ' || t.timeout,
+                      'outages up to ' || t.max_outage,
                       CASE WHEN pg_catalog.array_remove(t.compensate, NULL) <> '{}' OR t.compensate_queue IS NOT NULL
                            THEN pg_catalog.format('compensation with %s attempts', t.compensate_attempts) END))
             FROM t) AS l
@@ -224,6 +225,7 @@ BEGIN ATOMIC
                       CASE WHEN t.state IN ('completed', 'compensated') THEN pg_catalog.format('%s s', t.seconds) END,
                       CASE WHEN t.state IN ('running', 'waiting', 'failed') THEN 'since ' || t.since END,
                       'worker "' || t.worker || '"',
+                      'waiting for ' || t.waiting_for,
                       CASE WHEN t.due_at > pg_catalog.clock_timestamp() THEN 'next at ' || t.due_at END,
                       t.error))
             FROM t) AS l

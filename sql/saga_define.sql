@@ -14,7 +14,9 @@ RETURNS SETOF record LANGUAGE plpgsql AS $$
 DECLARE
 	t record;
 BEGIN
-	PERFORM dtx_internal.saga_deadlines(100);	-- the scheduler
+	PERFORM dtx_internal.saga_deliver(100);	-- the scheduler
+	PERFORM dtx_internal.saga_deadlines(100);
+	PERFORM dtx_internal.saga_give_up(100);
 	LOOP
 		SELECT * INTO t FROM dtx_internal.saga_take(current_user::regrole::oid);
 		EXIT WHEN NOT t.more;
@@ -131,7 +133,7 @@ SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1'), dtx.step('a', NULL,
 -- errors: kinds and actions
 SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1', kind => 'pivotal'));
 SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1', kind => NULL));
-SELECT dtx.define_saga('x', ROW('a', 'dance', 'pivot', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
+SELECT dtx.define_saga('x', ROW('a', 'dance', 'pivot', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
 SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1', 'SELECT 2', kind => 'pivot'));
 SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1', 'SELECT 2', kind => 'retriable'));
 SELECT dtx.define_saga('x', dtx.step_external('a', 'q', compensate_queue => 'r', kind => 'pivot'));
@@ -144,10 +146,10 @@ SELECT dtx.define_saga('x', dtx.step('a', statements => '{}'));
 SELECT dtx.define_saga('x', dtx.step('a', statements => NULL));
 SELECT dtx.define_saga('x', dtx.step('a', statements => ARRAY[dtx.statement('one', NULL)]));
 SELECT dtx.define_saga('x', dtx.step('a', statements => array_fill(dtx.statement('one', 'SELECT 1'), '{101}')));
-SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{one,two}', '{SELECT 1}', '{NULL}', '{NULL}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
-SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{one}', '{SELECT 1}', '{NULL,NULL}', '{NULL}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
-SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{one}', '{SELECT 1}', '{NULL}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
-SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{{one,one}}', '{{SELECT 1,SELECT 2}}', '{{a,b}}', '{{1,2}}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
+SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{one,two}', '{SELECT 1}', '{NULL}', '{NULL}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
+SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{one}', '{SELECT 1}', '{NULL,NULL}', '{NULL}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
+SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{one}', '{SELECT 1}', '{NULL}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
+SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{{one,one}}', '{{SELECT 1,SELECT 2}}', '{{a,b}}', '{{1,2}}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
 -- errors: servers
 CREATE FOREIGN DATA WRAPPER regress_dtx_other;
 CREATE SERVER regress_dtx_other FOREIGN DATA WRAPPER regress_dtx_other;
@@ -292,6 +294,15 @@ SELECT dtx.start_saga('regress_dtx_definer.theirs');
 RESET ROLE;
 -- what a superuser has granted needs no owner
 SELECT dtx.grant_saga_definition('graph', 'regress_dtx_other');
+SET ROLE regress_dtx_other;
+SELECT dtx.start_saga('graph') > 0 AS started;
+RESET ROLE;
+GRANT USAGE ON FOREIGN SERVER one, two TO regress_dtx_other;
+SET ROLE regress_dtx_other;
+SELECT dtx.start_saga('graph') > 0 AS started;
+RESET ROLE;
+CREATE USER MAPPING FOR regress_dtx_other SERVER one;
+CREATE USER MAPPING FOR regress_dtx_other SERVER two;
 SET ROLE regress_dtx_other;
 SELECT dtx.start_saga('graph') > 0 AS started;
 SELECT dtx.start_saga('chain');

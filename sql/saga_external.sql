@@ -262,8 +262,8 @@ SELECT count(*) FROM dtx.claim_step('printer', 'w', n => 3);
 CALL end_all();
 SELECT count(*) FROM dtx_internal.saga_external;
 -- claims look at what they can have, not at the backlog
-INSERT INTO dtx_internal.saga_external (saga, step, database, role, queue, available_at)
-	SELECT -i, 1, dtx_internal.saga_database(), current_user::regrole::oid, 'printer', '2100-01-01' FROM generate_series(1, 1000) i;
+INSERT INTO dtx_internal.saga_external (saga, step, home, role, queue, available_at)
+	SELECT -i, 1, dtx_internal.saga_home(), current_user::regrole::oid, 'printer', '2100-01-01' FROM generate_series(1, 1000) i;
 SELECT parcel('print') AS id \gset
 BEGIN;
 SELECT idx_tup_fetch AS fetched, seq_tup_read AS read FROM pg_stat_xact_user_tables WHERE relid = 'dtx_internal.saga_external'::regclass \gset

@@ -29,18 +29,18 @@ SELECT dtx.start_saga('chain') AS id \gset
 SELECT step FROM take();
 SELECT done(:id, 'a', '{"bal": 1}');
 SELECT step, attempt FROM take();
-SELECT error(:id, 'b', '08006', 'connection lost');
+SELECT error(:id, 'b', '57014', 'connection lost');
 SELECT * FROM steps(:id);
 SELECT due_at - since BETWEEN '7 s' AND '13 s' AS pause FROM dtx.saga_steps WHERE saga = :id AND step = 'b';
 SELECT step FROM take();
 SELECT later(:id);
 SELECT step, attempt FROM take();
-SELECT error(:id, 'b', '40001', 'could not serialize');
+SELECT error(:id, 'b', '57014', 'could not serialize');
 SELECT due_at - since BETWEEN '14 s' AND '26 s' AS pause FROM dtx.saga_steps WHERE saga = :id AND step = 'b';
 SELECT later(:id);
 SELECT step, attempt FROM take();
 -- the third attempt was the last one: back
-SELECT error(:id, 'b', '57P03', 'starting up');
+SELECT error(:id, 'b', '57014', 'starting up');
 SELECT * FROM steps(:id);
 SELECT reason FROM dtx.sagas WHERE id = :id;
 SELECT step, direction, attempt, servers, commands, min_rows, results FROM take();
@@ -71,12 +71,12 @@ SELECT error(:id, 'c', '23505', 'duplicate key');
 -- compensations run in reverse order, and are retried whatever the error
 SELECT step, direction, commands FROM take();
 SELECT step FROM take();
-SELECT error(:id, 'b', '22012', 'division by zero');
+SELECT error(:id, 'b', 'XX000', 'division by zero');
 SELECT * FROM steps(:id);
 SELECT later(:id);
 SELECT step, direction, attempt FROM take();
 -- two attempts were all: only an operator can decide
-SELECT error(:id, 'b', '22012', 'division by zero');
+SELECT error(:id, 'b', 'XX000', 'division by zero');
 SELECT * FROM steps(:id);
 SELECT state, reason, replace(hint, :id::text, '(id)') AS hint FROM dtx.sagas WHERE id = :id;
 SELECT name, event, payload FROM dtx_internal.saga_outbox WHERE saga = :id;
@@ -100,11 +100,11 @@ SELECT done(:id, 'b');
 SELECT step FROM take();
 SELECT done(:id, 'c', '{"done": true}');
 SELECT step, attempt FROM take();
-SELECT error(:id, 'd', '42P01', 'no such table');
+SELECT error(:id, 'd', 'XX000', 'no such table');
 SELECT * FROM steps(:id);
 SELECT later(:id);
 SELECT step, attempt FROM take();
-SELECT error(:id, 'd', '42P01', 'no such table');
+SELECT error(:id, 'd', 'XX000', 'no such table');
 SELECT * FROM steps(:id);
 SELECT state, reason, replace(hint, :id::text, '(id)') AS hint FROM dtx.sagas WHERE id = :id;
 SELECT name, event, payload FROM dtx_internal.saga_outbox WHERE saga = :id;
@@ -113,13 +113,13 @@ SELECT dtx.cancel_saga(:id, 'no more');
 SELECT dtx.retry_saga(:id);
 SELECT state, reason, hint FROM dtx.sagas WHERE id = :id;
 SELECT step, attempt FROM take();
-SELECT error(:id, 'd', '42P01', 'no such table');
+SELECT error(:id, 'd', 'XX000', 'no such table');
 -- at once what waits for its next attempt
 SELECT dtx.retry_saga(:id);
 SELECT step, attempt FROM take();
 SELECT dtx.retry_saga(:id);
 SELECT dtx.skip_step(:id, 'd', 'it runs');
-SELECT error(:id, 'd', '42P01', 'no such table');
+SELECT error(:id, 'd', 'XX000', 'no such table');
 -- the operator has done it by hand
 SELECT dtx.skip_step(:id, 'c', 'mistake');
 SELECT dtx.skip_step(:id, 'd', 'ticket 4711', '{"by": "hand"}');
@@ -151,20 +151,20 @@ SELECT step FROM take();
 SELECT done(:id, 'a');
 SELECT step FROM take();
 SELECT dtx.cancel_saga(:id, 'changed my mind');
-SELECT error(:id, 'b', '40001');
+SELECT error(:id, 'b', '57014');
 SELECT * FROM steps(:id);
 SELECT step, direction FROM take();
 SELECT done(:id, 'a');
 -- between two attempts there is nothing to wait for, of a pivot neither
 SELECT dtx.start_saga('chain') AS id \gset
 SELECT step FROM take();
-SELECT error(:id, 'a', '40001');
+SELECT error(:id, 'a', '57014');
 SELECT dtx.cancel_saga(:id, 'enough');
 SELECT * FROM steps(:id);
 SELECT dtx.start_saga('anywhere') AS id \gset
 SELECT step FROM take();
 SELECT dtx.cancel_saga(:id, 'a pivot runs');
-SELECT error(:id, 'a', '40001');
+SELECT error(:id, 'a', '57014');
 SELECT dtx.cancel_saga(:id, 'it does not');
 -- before anything was done
 SELECT dtx.start_saga('chain') AS id \gset
@@ -384,7 +384,7 @@ SELECT dtx.define_saga('pauses', dtx.step('a', NULL, 'SELECT 1', backoff => '10 
 	dtx.step('b', NULL, 'SELECT 1', backoff => '1 min', max_attempts => 1000), dtx.step('c', NULL, 'SELECT 1', backoff => '1 day', max_attempts => 1000));
 SELECT dtx.start_saga('pauses') AS id \gset
 SELECT step FROM take();
-SELECT error(:id, 'a', '40001');
+SELECT error(:id, 'a', '57014');
 SELECT later(:id) <= 1 AS soon;
 SELECT step, attempt FROM take();
 SELECT done(:id, 'a');
@@ -392,21 +392,21 @@ SELECT step, attempt FROM take();
 -- not even a definition of an earlier time makes it none
 UPDATE dtx_internal.saga_definition_step_record SET backoff = '0' WHERE step = 2
 	AND definition = (SELECT id FROM dtx_internal.saga_definition_record WHERE name = 'pauses');
-SELECT error(:id, 'b', '40001');
+SELECT error(:id, 'b', '57014');
 SELECT due_at - since > '7 ms' AS pause FROM dtx.saga_steps WHERE saga = :id AND step = 'b';
 UPDATE dtx_internal.saga_definition_step_record SET backoff = '1 min' WHERE step = 2
 	AND definition = (SELECT id FROM dtx_internal.saga_definition_record WHERE name = 'pauses');
 SELECT later(:id) <= 1 AS soon;
 SELECT step, attempt FROM take();
 UPDATE dtx_internal.saga_step_record SET attempt = 900 WHERE saga = :id AND step = 2;
-SELECT error(:id, 'b', '40001');
+SELECT error(:id, 'b', '57014');
 SELECT due_at - since BETWEEN '7 min' AND '13 min' AS pause FROM dtx.saga_steps WHERE saga = :id AND step = 'b';
 SELECT later(:id);
 SELECT step, attempt FROM take();
 SELECT done(:id, 'b');
 SELECT step, attempt FROM take();
 UPDATE dtx_internal.saga_step_record SET attempt = 900 WHERE saga = :id AND step = 3;
-SELECT error(:id, 'c', '40001');
+SELECT error(:id, 'c', '57014');
 SELECT due_at - since BETWEEN '17 hours' AND '31 hours' AS pause FROM dtx.saga_steps WHERE saga = :id AND step = 'c';
 SELECT dtx.cancel_saga(:id, 'test');
 
@@ -446,4 +446,4 @@ SELECT t.of, t.by AS no_function FROM dtx_internal.saga_transitions() t WHERE to
 SELECT t.* FROM dtx_internal.saga_transitions() t GROUP BY 1, 2, 3, 4 HAVING count(*) > 1;
 UPDATE dtx_internal.saga_record SET state = 'running' WHERE id = :id;
 UPDATE dtx_internal.saga_step_record SET state = 'completed' WHERE saga = :id AND step = 1;
-DO $$BEGIN INSERT INTO dtx_internal.saga_record SELECT 0, database, definition, role, boot_id, xid, 'running', false, now() FROM dtx_internal.saga_record LIMIT 1; END$$;
+DO $$BEGIN INSERT INTO dtx_internal.saga_record SELECT 0, home, definition, role, boot_id, xid, 'running', false, 0, now() FROM dtx_internal.saga_record LIMIT 1; END$$;

@@ -81,6 +81,20 @@ for my $server ('NULL', q{'s1'})
 	like(history($id), qr/42601 .*empty/, '... says so');
 }
 
+# Nothing of a result is lost, and its values do not depend on the settings of the role.
+$dtx->sql(q{ALTER ROLE CURRENT_USER SET bytea_output = 'escape'; ALTER ROLE CURRENT_USER SET IntervalStyle = 'iso_8601';
+ALTER ROLE CURRENT_USER SET TimeZone = 'Asia/Kathmandu'});
+$dtx->sql(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'pg_dtx saga worker'});
+for my $server ('NULL', q{'s1'})
+{
+	$id = start('columns', qq{dtx.step('a', $server, \$e\$SELECT 1 AS id, 2 AS id, 3 AS id_2, 4 AS id, '\\x00ff'::bytea AS b,
+		'1 day 02:00'::interval AS i, '2026-01-02 03:04+00'::timestamptz AS t\$e\$)});
+	is($books->state($id), 'completed', "columns of the same name on $server");
+	is($dtx->sql("SELECT result::text FROM dtx.saga_steps WHERE saga = $id"),
+		'{"b": "\\\\x00ff", "i": "1 day 02:00:00", "t": "2026-01-02T03:04:00+00:00", "id": 1, "id_2": 2, "id_3": 4, "id_2_2": 3}', '... are all there');
+}
+$dtx->sql('ALTER ROLE CURRENT_USER RESET ALL');
+
 # ----------------------------------------------------------------
 # What a step leaves in the session of a server is not for the next one
 # ----------------------------------------------------------------
@@ -176,7 +190,7 @@ $dtx->sql("SELECT dtx.force_saga($id, 'compensated', 'test')");
 $dtx->sql(q{
 REVOKE CONNECT ON DATABASE postgres FROM PUBLIC;
 CREATE ROLE stranger LOGIN;
-GRANT EXECUTE ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer) TO stranger;
+GRANT EXECUTE ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer, integer, text, text) TO stranger;
 SELECT dtx.grant_saga_definition('move', 'stranger')});
 my ($ret, undef, $stderr) = $coord->psql('postgres', q{SET ROLE stranger; SELECT dtx.start_saga('move')});
 like($stderr, qr/role "stranger" is not permitted to connect to database "postgres"/, 'a role that may not connect');

@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $dtx = DtxTest->new(servers => 1, conf => "max_worker_processes = 20\n");
+my $dtx = DtxTest->new(servers => 1, conf => "pg_dtx.saga_lock_timeout = 0\nmax_worker_processes = 20\n");
 my $coord = $dtx->coord;
 
 # A step here, and one on a server, that may be tried once only, and wait for a lock.

@@ -10,7 +10,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $dtx = DtxTest->new(servers => 1, conf => "max_worker_processes = 20\n");
+my $dtx = DtxTest->new(servers => 1, conf => "pg_dtx.saga_lock_timeout = 0\nmax_worker_processes = 20\n");
 my $coord = $dtx->coord;
 
 sub as
@@ -110,13 +110,13 @@ $_->run("SET statement_timeout = '20s'") for $mallory, $bob;
 $mallory->run(q{SET ROLE mallory; BEGIN; SELECT dtx.define_saga('open', dtx.step('a', execute => 'SELECT 1'))});
 $mallory->run(q{SELECT dtx.start_saga('of mallory')});
 $mallory->run(q{SELECT dtx.grant_saga_definition('open', 'public')});
-$mallory->run(q{SELECT count(*) FROM dtx.take_saga_events(10000)});
+$mallory->run(q{SELECT count(*) FROM dtx.take_saga_events('m', 10000)});
 $mallory->run(q{SELECT dtx.purge_sagas('0')});
 for my $sql (
 	q{SELECT dtx.define_saga('open', dtx.step('a', execute => 'SELECT 1'))},
 	q{SELECT dtx.define_saga('quick', dtx.step('a', execute => 'SELECT 1'))},
 	q{SELECT dtx.grant_saga_definition('quick', 'mallory')},
-	q{SELECT count(*) FROM dtx.take_saga_events(10000)},
+	q{SELECT count(*) FROM dtx.take_saga_events('b', 10000)},
 	q{SELECT dtx.purge_sagas('0')},
 	q{SELECT dtx.drop_saga_definition('open')})
 {
@@ -125,35 +125,52 @@ for my $sql (
 }
 $id = as('bob', q{SELECT dtx.start_saga('quick')});
 is($dtx->sql("SELECT dtx.wait_saga($id, '60 s')"), 'completed', '... and sagas end');
-is(as('bob', q{SELECT event FROM dtx.take_saga_events(1)}), 'completed', '... and their events are there');
+is(as('bob', q{SELECT event FROM dtx.take_saga_events('b', 1)}), 'completed', '... and their events are there');
 
 # Nor what a user takes in that of a superuser who forgets.
 $mallory->run('ROLLBACK');
 $id = as('mallory', q{SELECT dtx.start_saga('of mallory')});
 $dtx->sql("SELECT dtx.wait_saga($id, '60 s')");
-$mallory->run(q{BEGIN; SELECT count(*) FROM dtx.take_saga_events(10000)});
+$mallory->run(q{BEGIN; SELECT count(*) FROM dtx.take_saga_events('m', 10000)});
 is($dtx->sql(q{SET statement_timeout = '20s'; SELECT dtx.purge_sagas('0') > 0}), 't', '... and are forgotten');
 is($dtx->sql('SELECT count(*) FROM dtx_internal.saga_definition_record WHERE dropped'), 0, '... with definitions that were dropped');
 
-# Two consumers of the same role do not take the same, nor wait.
+# Two consumers of a role get the same.  Two sessions of one consumer do not take at the
+# same time, so that the order holds; they do not wait either.
 $mallory->run('ROLLBACK');
+as('bob', q{SELECT count(dtx.take_saga_events(c, 10000)) FROM unnest('{b,c}'::text[]) AS c});
 as('bob', q{SELECT count(dtx.start_saga('quick')) FROM generate_series(1, 4)});
-$dtx->poll($coord, q{SELECT count(*) FROM dtx_internal.saga_outbox WHERE name = 'quick'}, 4, 'four events');
-$mallory->run('SET ROLE bob; BEGIN; SELECT count(*) FROM dtx.take_saga_events(3)');
-is($bob->run('SELECT count(*) FROM dtx.take_saga_events(3)'), 1, 'what one consumer takes the other one does not');
+$dtx->poll($coord, q{SELECT count(*) FROM dtx_internal.saga_outbox o JOIN dtx_internal.saga_record g ON g.id = o.saga WHERE o.name = 'quick' AND g.finished_at > now() - interval '1 minute'}, 5, 'four more events');
+$mallory->run(q{SET ROLE bob; BEGIN; SELECT count(*) FROM dtx.take_saga_events('b', 3)});
+is($bob->run(q{SELECT count(*) FROM dtx.take_saga_events('b', 3)}), 0, 'what a consumer is taking no other session takes');
+is($bob->run(q{SELECT count(*) FROM dtx.take_saga_events('c', 3)}), 3, 'another consumer does');
 $mallory->run('ROLLBACK');
-is($bob->run('SELECT count(*) FROM dtx.take_saga_events(3)'), 3, '... unless it is rolled back');
+is($bob->run(q{SELECT count(*) FROM dtx.take_saga_events('b', 3)}), 3, 'and if it is rolled back, they are there again');
+is($bob->run(q{SELECT count(*) FROM dtx.take_saga_events('b', 3)}), 1, '... and then the others');
+is($bob->run(q{SELECT string_agg(name || ' ' || waiting, ', ' ORDER BY name) FROM dtx.saga_consumers}), 'b 0, c 1', 'dtx.saga_consumers tells');
 
-# ... however many that are.
+# One that is committed late comes late, and is not lost: numbers are no order.
+$mallory->run(q{BEGIN; SELECT dtx.emit_saga_event((SELECT max(id) FROM dtx.sagas), 'early', '{"n": 1}')});
+$bob->run(q{SELECT dtx.emit_saga_event((SELECT max(id) FROM dtx.sagas), 'late', '{"n": 2}')});
+is($bob->run(q{SELECT string_agg(event, ' ') FROM dtx.take_saga_events('b')}), 'late', 'an event that is committed is there');
+$mallory->run('COMMIT');
+is($bob->run(q{SELECT string_agg(event, ' ') FROM dtx.take_saga_events('b')}), 'early', 'one of a lower number that is committed later comes later');
+is($bob->run(q{SELECT count(*) FROM dtx.take_saga_events('b')}), 0, '... once');
+
+# What a consumer has not had is not forgotten with its saga.
+$bob->run(q{SELECT dtx.purge_sagas('0')});
+is($bob->run(q{SELECT string_agg(event, ' ') FROM dtx.take_saga_events('c')}), 'completed early late', 'a consumer that was away gets all of them');
+$bob->run(q{SELECT dtx.purge_sagas('0')});
+is($dtx->sql(q{SELECT count(*) FROM dtx_internal.saga_outbox WHERE role = 'bob'::regrole}), 0, '... and then they are forgotten');
+$bob->run(q{SELECT dtx.drop_saga_consumer('b'), dtx.drop_saga_consumer('c')});
+
+# Many of them
 $dtx->sql(q{INSERT INTO dtx_internal.saga_outbox (saga, owner, name, role, event, at, payload)
-SELECT i, 'bob', 'many', 'bob', 'failed', now(), '{}' FROM generate_series(1, 21000) i});
-$mallory->run('BEGIN; SELECT count(*) FROM dtx.take_saga_events(10000)');
-$mallory->run('SELECT count(*) FROM dtx.take_saga_events(10000)');
-is($bob->run('SELECT count(*) FROM dtx.take_saga_events(100)'), 100, 'one consumer takes very many: the other one gets those that follow');
-is($bob->run('SELECT count(*) FROM dtx.take_saga_events(10000)'), 900, '... all of them');
-$mallory->run('ROLLBACK');
-is($bob->run(q{SELECT (count(*), count(*) FILTER (WHERE id > last)) FROM (SELECT id, lead(id) OVER () AS last FROM dtx.take_saga_events(10000)) x}), '(10000,0)',
-	'... and those that it gives up, in their order');
+SELECT i, 'bob', 'many', 'bob', 'failed', now(), '{}' FROM generate_series(1, 2100) i});
+is($bob->run(q{SELECT (count(*), count(*) FILTER (WHERE id > last)) FROM (SELECT id, lead(id) OVER () AS last FROM dtx.take_saga_events('many', 1000)) x}), '(1000,0)',
+	'many events, in their order') for 1 .. 2;
+is($bob->run(q{SELECT count(*) FROM dtx.take_saga_events('many', 1000)}), 100, '... all of them');
+$bob->run(q{SELECT dtx.drop_saga_consumer('many')});
 $dtx->sql(q{DELETE FROM dtx_internal.saga_outbox WHERE name = 'many'});
 
 # Dropping a definition and starting a saga of it

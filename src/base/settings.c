@@ -32,6 +32,8 @@ bool		dtx_deadlock_detection = true;
 int			dtx_max_in_doubt = 10000;
 int			dtx_saga_workers = 3;
 int			dtx_saga_step_timeout = 5 * 60 * 1000;
+int			dtx_saga_lock_timeout = 1000;
+int			dtx_saga_retention = 0;
 
 static const struct config_enum_entry remote_isolation_options[] = {
 	{"read committed", XACT_READ_COMMITTED, false},
@@ -150,6 +152,16 @@ DtxSettingsDefine(void)
 							"A definition may ask for less. 0 turns this off.",
 							&dtx_saga_step_timeout, 5 * 60 * 1000, 0, INT_MAX,
 							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dtx.saga_retention",
+							"Sets how long sagas that were completed or compensated are kept.",
+							"Events are kept until all consumers have taken them. 0 keeps sagas until dtx.purge_sagas() is called.",
+							&dtx_saga_retention, 0, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dtx.saga_lock_timeout",
+							"Sets the maximum time that a step of a saga waits for a lock before it is postponed.",
+							"Where \"lock_timeout\" is set, that counts. 0 turns this off.",
+							&dtx_saga_lock_timeout, 1000, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 }
 
 /* Does this process commit in two phases, and wait, whatever the settings say? */

@@ -42,6 +42,8 @@ extern bool dtx_deadlock_detection;
 extern int	dtx_max_in_doubt;	/* entries */
 extern int	dtx_saga_workers;	/* per database, 0: sagas do not run */
 extern int	dtx_saga_step_timeout;	/* milliseconds, 0: none */
+extern int	dtx_saga_retention; /* seconds, 0: for ever */
+extern int	dtx_saga_lock_timeout;	/* milliseconds, 0: none */
 
 extern void DtxSettingsDefine(void);
 

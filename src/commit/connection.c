@@ -335,6 +335,35 @@ DtxConnectionAskCluster(DtxConnection *c)
 	}
 }
 
+/* For DtxConnectionSystemId(). */
+typedef struct SystemIdOf
+{
+	Oid			serverid;
+	uint64		system_id;
+} SystemIdOf;
+
+static void
+find_system_id(DtxConnection *c, void *arg)
+{
+	SystemIdOf *of = (SystemIdOf *) arg;
+
+	if (c->participant != NULL && c->endpoint.serverid == of->serverid)
+		of->system_id = c->endpoint.system_id;
+}
+
+/*
+ * The system identifier of the cluster to which a foreign server leads in the current
+ * transaction; 0 if it does not take part, or has not said it.  Does not throw.
+ */
+uint64
+DtxConnectionSystemId(Oid serverid)
+{
+	SystemIdOf	of = {.serverid = serverid,.system_id = 0};
+
+	DtxConnectionForEach(find_system_id, &of);
+	return of.system_id;
+}
+
 /*
  * Can what is prepared there be executed by name?
  */

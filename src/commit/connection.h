@@ -61,6 +61,7 @@ extern void DtxConnectionNoteSetup(DtxConnection *c, const char *command);
 extern void DtxConnectionIdentify(DtxConnection *c);
 extern void DtxConnectionShow(DtxConnection *c);
 extern void DtxConnectionAskCluster(DtxConnection *c);
+extern uint64 DtxConnectionSystemId(Oid serverid);
 extern bool DtxConnectionHasQuestion(const DtxConnection *c);
 extern bool DtxConnectionMayPrepare(const DtxConnection *c);
 extern bool DtxConnectionWantsQuestion(const DtxConnection *c);

@@ -151,15 +151,17 @@ dtx_sql_query_json(PG_FUNCTION_ARGS)
 
 /*
  * For the steps of sagas: run a command whose parameters have the given types,
- * and that may be several statements, all of which get the parameters.  Returns
+ * and that may be several statements, all of which get the parameters.  They wait for
+ * locks there for "lock_timeout" milliseconds at most (0: as the server says), unless the
+ * session there has a limit already.  Returns
  * the number of rows of the last one, and its first row as jsonb, in the current
  * memory context; *isnull says that there was none.  If "row" is NULL, nobody
  * wants that row, so it need not be one that jsonb can hold.
  */
 int64
 DtxRemoteExecute(const char *server, const char *text, int nparams,
-				 const Oid *types, const char **params, Datum *row,
-				 bool *isnull)
+				 const Oid *types, const char **params, int lock_timeout,
+				 Datum *row, bool *isnull)
 {
 	DtxRemoteCommand command;
 	DtxExecution *e = palloc0(sizeof(DtxExecution));
@@ -170,6 +172,7 @@ DtxRemoteExecute(const char *server, const char *text, int nparams,
 	command.types = types;
 	command.params = params;
 	command.tidy = true;
+	command.lock_timeout = lock_timeout;
 	find_server(e, server);
 	DtxRowsFirst(row != NULL, &sink);
 	DtxRun(&command, e, 1, &sink);
@@ -222,6 +225,7 @@ get_command(FunctionCallInfo fcinfo, DtxRemoteCommand *command)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("remote command must not be null")));
 	command->tidy = false;
+	command->lock_timeout = 0;
 	get_params(fcinfo, command);
 	command->statements = DtxSplitStatements(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	if (command->nparams > 0 && list_length(command->statements) > 1)

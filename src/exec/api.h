@@ -10,7 +10,7 @@
 
 extern int64 DtxRemoteExecute(const char *server, const char *text,
 							  int nparams, const Oid *types,
-							  const char **params, Datum *row, bool *isnull);
+							  const char **params, int lock_timeout, Datum *row, bool *isnull);
 extern char *DtxRemoteAsk(const char *server, const char *query);
 
 #endif							/* PG_DTX_EXEC_API_H */

@@ -19,6 +19,7 @@
 #include "net/text.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/palloc.h"
@@ -138,10 +139,14 @@ take_json_rows(DtxRowSink *sink, DtxRowSource *source, PGresult *res)
 static void
 take_first_row(DtxRowSink *sink, DtxRowSource *source, PGresult *res)
 {
+	int			nestlevel;
+
 	if (sink->found || PQntuples(res) == 0)
 		return;
 	describe_for_json(sink, source, res);
+	nestlevel = DtxResultSettings();
 	sink->first = PointerGetDatum(PG_DETOAST_DATUM_COPY(make_json(sink, source, res, 0)));
+	AtEOXact_GUC(true, nestlevel);
 	sink->found = true;
 	MemoryContextReset(sink->row_context);
 }
@@ -239,7 +244,60 @@ describe_result(const PGresult *res)
 		TupleDescInitEntry(desc, i + 1, name, type_for_json(PQftype(res, i)),
 						   -1, 0);
 	}
+	DtxUniqueColumns(desc);
 	return BlessTupleDesc(desc);
+}
+
+/*
+ * Of columns of the same name, which would be one member of an object, the second one gets
+ * the name with _2, and so on.  The row type must not be blessed yet.
+ */
+void
+DtxUniqueColumns(TupleDesc desc)
+{
+	for (int i = 1; i < desc->natts; i++)
+	{
+		char	   *name = NameStr(TupleDescAttr(desc, i)->attname);
+		char	   *original = pstrdup(name);
+
+		for (int n = 2, j = 0; j < i; j++)
+		{
+			char		suffix[16];
+			int			len;
+
+			if (strcmp(NameStr(TupleDescAttr(desc, j)->attname), name) != 0)
+				continue;
+			snprintf(suffix, sizeof(suffix), "_%d", n++);
+			len = pg_mbcliplen(original, strlen(original),
+							   NAMEDATALEN - 1 - strlen(suffix));
+			memcpy(name, original, len);
+			strlcpy(name + len, suffix, NAMEDATALEN - len);
+			j = -1;				/* is that free? */
+		}
+		pfree(original);
+	}
+}
+
+/*
+ * Values in the results of steps are written in one way, whatever the settings of the role,
+ * until AtEOXact_GUC(true, nestlevel) with the number that this returns.
+ */
+int
+DtxResultSettings(void)
+{
+	static const char *const settings[][2] = {
+		{"bytea_output", "hex"},
+		{"DateStyle", "ISO, YMD"},
+		{"extra_float_digits", "1"},
+		{"IntervalStyle", "postgres"},
+		{"TimeZone", "UTC"}
+	};
+	int			nestlevel = NewGUCNestLevel();
+
+	for (int i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	return nestlevel;
 }
 
 /*

@@ -41,6 +41,8 @@ typedef struct DtxRowSink
 extern void DtxRowsAsRecords(FunctionCallInfo fcinfo, bool server_column,
 							 DtxRowSink *sink);
 extern void DtxRowsAsJson(FunctionCallInfo fcinfo, DtxRowSink *sink);
+extern void DtxUniqueColumns(TupleDesc desc);
+extern int	DtxResultSettings(void);
 extern Datum DtxRowToJsonb(Datum row);
 extern void DtxRowsFirst(bool wanted, DtxRowSink *sink);
 

@@ -126,6 +126,11 @@ static const char *const tidy_command[] = {
 	"SELECT pg_catalog.pg_advisory_unlock_all()"
 };
 
+/* Before the statements, if they are not to wait long for locks: %d milliseconds. */
+#define LOCK_TIMEOUT_COMMAND \
+	"SELECT pg_catalog.set_config('lock_timeout', '%d', true)" \
+	" WHERE pg_catalog.current_setting('lock_timeout') OPERATOR(pg_catalog.=) '0'"
+
 /* What is waited for. */
 typedef struct Waiting
 {
@@ -364,7 +369,9 @@ start(DtxExecution *e, const DtxRemoteCommand *command)
 	DtxConnection *c = e->c;
 	PGconn	   *conn = c->wire.conn;
 	StringInfoData after;
-	int			nbefore = lengthof(before_command) - (XactReadOnly ? 0 : 1);
+	int			nsettings = lengthof(before_command) - (XactReadOnly ? 0 : 1);
+	int			nbefore = nsettings + (command->lock_timeout > 0 ? 1 : 0);
+	char		lock_timeout[sizeof(LOCK_TIMEOUT_COMMAND) + 16];
 	int			ntidy = command->tidy ? lengthof(tidy_command) : 0;
 	ListCell   *lc;
 	bool		ok;
@@ -382,9 +389,16 @@ start(DtxExecution *e, const DtxRemoteCommand *command)
 	ok = PQsetnonblocking(conn, 1) == 0 && DtxPutOffSend(&c->put_off, &c->wire) >= 0;
 	DtxWireExpect(&c->wire, DTX_REPLY_READ,
 				  nbefore + list_length(command->statements) + ntidy + 1);
-	for (int i = 0; i < nbefore; i++)
+	for (int i = 0; i < nsettings; i++)
 	{
 		ok = ok && PQsendQueryParams(conn, before_command[i], 0, NULL, NULL,
+									 NULL, NULL, 0);
+	}
+	if (command->lock_timeout > 0)
+	{
+		snprintf(lock_timeout, sizeof(lock_timeout), LOCK_TIMEOUT_COMMAND,
+				 command->lock_timeout);
+		ok = ok && PQsendQueryParams(conn, lock_timeout, 0, NULL, NULL,
 									 NULL, NULL, 0);
 	}
 	foreach(lc, command->statements)

@@ -21,6 +21,8 @@ typedef struct DtxRemoteCommand
 	const Oid  *types;			/* their types, or NULL: the server finds out */
 	const char **params;		/* their values as text, or NULL for null */
 	bool		tidy;			/* leave no settings and locks in the session? */
+	int			lock_timeout;	/* longest wait for a lock, ms, unless the
+								 * session has a limit; 0: none */
 } DtxRemoteCommand;
 
 /* What went wrong, other than an error that the server reported. */

@@ -38,7 +38,8 @@ DtxSagaDropAnnouncements(void)
 PG_FUNCTION_INFO_V1(dtx_sql_saga_announce);
 
 /*
- * dtx_internal.saga_announce(queue): there is something for external workers.
+ * dtx_internal.saga_announce(queue): there is something for external workers, or, if that
+ * is empty, for consumers of events.
  *
  * NOTIFY is no part of the transaction that says so in the tables: it fails when
  * its queue is full, because some session listens and never ends its transaction,
@@ -53,8 +54,13 @@ dtx_sql_saga_announce(PG_FUNCTION_ARGS)
 
 	if (!DtxWorkerExecutesSagas())
 		PG_RETURN_VOID();
-	strlcpy(channel, "dtx:", sizeof(channel));
-	strlcat(channel, queue, sizeof(channel));
+	if (queue[0] != '\0')
+	{
+		strlcpy(channel, "dtx:", sizeof(channel));
+		strlcat(channel, queue, sizeof(channel));
+	}
+	else
+		strlcpy(channel, "dtx_saga_events", sizeof(channel));
 	for (int i = 0; i < nannounced; i++)
 	{
 		if (strcmp(announced[i], channel) == 0)

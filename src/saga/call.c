@@ -175,6 +175,7 @@ old_snapshot_ok(const char *name)
 	return strcmp(name, "define_saga") == 0 ||
 		strcmp(name, "start_saga") == 0 ||
 		strcmp(name, "take_saga_events") == 0 ||
+		strcmp(name, "emit_saga_event") == 0 ||
 		strcmp(name, "purge_sagas") == 0;
 }
 

@@ -23,6 +23,7 @@
 #include "base/compat.h"
 #include "base/process.h"
 #include "base/settings.h"
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "saga/claims.h"
@@ -30,6 +31,7 @@
 #include "storage/lwlock.h"
 #include "storage/procarray.h"
 #include "storage/shmem.h"
+#include "utils/array.h"
 #include "utils/palloc.h"
 
 /*
@@ -45,10 +47,16 @@ typedef struct SagaClaim
 	int			procno;			/* PGPROC number of the worker */
 	Oid			dbid;			/* database */
 	DtxSagaExecution execution;
+	int			at;				/* lane where it is just now, -1: none */
+	int			passed;			/* lanes where it has been */
+	DtxMoment	at_since;		/* since when; 0: not begun */
 	volatile sig_atomic_t stop; /* a DtxSagaStop: is it to be stopped? */
 	TransactionId stop_with;	/* a prepared transaction that stops it if it
 								 * is committed, or InvalidTransactionId */
 } SagaClaim;
+
+/* A step that has been somewhere for this time, ms, takes up no room elsewhere. */
+#define HANGS_AFTER		1000
 
 typedef struct SagaShared
 {
@@ -67,6 +75,7 @@ static bool claims_made = false;
 static SagaClaim *volatile my_claim = NULL;
 
 static int	max_claims(void);
+static int	lane_workers(Oid lane, Oid role);
 static bool lane_open(Oid lane, Oid role);
 static void drop_claims(bool provisional_only, int64 saga, int16 step,
 						bool keep);
@@ -135,9 +144,9 @@ DtxClaimsAtAbort(void)
 PG_FUNCTION_INFO_V1(dtx_sql_saga_claim);
 
 /*
- * dtx_internal.saga_claim(saga, step, attempt, compensation, lane, role): this worker is
+ * dtx_internal.saga_claim(saga, step, attempt, compensation, lanes, role): this worker is
  * going to execute that step.  The caller has the row of the step locked.  False
- * if another one executes it, or if the role has its share of workers on the lane.
+ * if another one executes it, or if the role has its share of workers on one of the lanes.
  */
 Datum
 dtx_sql_saga_claim(PG_FUNCTION_ARGS)
@@ -147,8 +156,10 @@ dtx_sql_saga_claim(PG_FUNCTION_ARGS)
 	int16		step = PG_GETARG_INT16(1);
 	int32		attempt = PG_GETARG_INT32(2);
 	bool		compensation = PG_GETARG_BOOL(3);
-	Oid			lane = PG_GETARG_OID(4);
+	ArrayType  *lane_array = PG_GETARG_ARRAYTYPE_P(4);
 	Oid			role = PG_GETARG_OID(5);
+	Datum	   *lanes;
+	int			nlanes;
 	int			procno = DtxMyProcNumber();
 	SagaClaim  *mine = NULL;
 	SagaClaim  *unused = NULL;
@@ -159,6 +170,10 @@ dtx_sql_saga_claim(PG_FUNCTION_ARGS)
 		on_shmem_exit(drop_claims_at_exit, (Datum) 0);
 		registered = true;
 	}
+
+	deconstruct_array(lane_array, OIDOID, sizeof(Oid), true, TYPALIGN_INT,
+					  &lanes, NULL, &nlanes);
+	nlanes = Min(nlanes, DTX_SAGA_MAX_LANES);
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < shared->nclaims; i++)
@@ -180,9 +195,10 @@ dtx_sql_saga_claim(PG_FUNCTION_ARGS)
 	{
 		if (unused == NULL && shared->nclaims < shared->maxclaims)
 			unused = &shared->claims[shared->nclaims++];
-		if (unused == NULL || !lane_open(lane, role))
-			ok = false;
-		else
+		ok = unused != NULL;
+		for (int i = 0; i < nlanes && ok; i++)
+			ok = lane_open(DatumGetObjectId(lanes[i]), role);
+		if (ok)
 		{
 			mine = unused;
 			memset(mine, 0, sizeof(*mine));
@@ -197,16 +213,111 @@ dtx_sql_saga_claim(PG_FUNCTION_ARGS)
 	{
 		mine->execution.pid = MyProcPid;
 		mine->execution.role = role;
-		mine->execution.lane = lane;
+		mine->execution.nlanes = nlanes;
+		for (int i = 0; i < nlanes; i++)
+			mine->execution.lanes[i] = DatumGetObjectId(lanes[i]);
 		mine->execution.saga = saga;
 		mine->execution.step = step;
 		mine->execution.attempt = attempt;
 		mine->execution.compensation = compensation;
+		mine->at = -1;
+		mine->passed = 0;
+		mine->at_since = 0;
 		mine->stop = DTX_SAGA_GO_ON;
 		mine->stop_with = InvalidTransactionId;
 	}
 	LWLockRelease(&shared->lock);
 	PG_RETURN_BOOL(ok);
+}
+
+/*
+ * Is that foreign server, or none if it is 0, one that an execution needs?
+ */
+bool
+DtxSagaExecutionUses(const DtxSagaExecution *execution, Oid lane)
+{
+	for (int i = 0; i < execution->nlanes; i++)
+	{
+		if (execution->lanes[i] == lane)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Does that claim take up room on a lane: is it there, or about to be?  One that has been
+ * somewhere else for a while may never come.  The caller holds the lock.
+ */
+static bool
+takes_room(const SagaClaim *claim, Oid lane)
+{
+	for (int i = 0; i < claim->execution.nlanes; i++)
+	{
+		if (claim->execution.lanes[i] == lane)
+			return i == claim->at ||
+				(i >= claim->passed &&
+				 (claim->at_since == 0 || !DtxIsDue(claim->at_since + HANGS_AFTER)));
+	}
+	return false;
+}
+
+/*
+ * By a worker: from now on the step that it executes is at that foreign server, or at
+ * none (InvalidOid).
+ */
+void
+DtxSagaClaimAt(Oid server)
+{
+	SagaClaim  *claim = my_claim;
+
+	DtxAssertInWorker();
+	if (claim == NULL)
+		return;
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	claim->at = -1;
+	for (int i = 0; i < claim->execution.nlanes; i++)
+	{
+		if (claim->execution.lanes[i] == server)
+			claim->at = i;
+	}
+	claim->passed = Max(claim->passed, claim->at + 1);
+	claim->at_since = DtxNow();
+	LWLockRelease(&shared->lock);
+}
+
+/*
+ * How many other workers execute steps of that role on that lane?  The caller holds the
+ * lock.
+ */
+static int
+lane_workers(Oid lane, Oid role)
+{
+	int			procno = DtxMyProcNumber();
+	int			n = 0;
+
+	for (int i = 0; i < shared->nclaims; i++)
+	{
+		SagaClaim  *claim = &shared->claims[i];
+		bool		counted = false;
+
+		if (!claim->used || claim->dbid != MyDatabaseId ||
+			claim->execution.role != role || claim->procno == procno ||
+			!takes_room(claim, lane))
+			continue;
+
+		/* One that commits has claimed its next step as well. */
+		for (int j = 0; j < i && !counted; j++)
+		{
+			SagaClaim  *other = &shared->claims[j];
+
+			counted = other->used && other->procno == claim->procno &&
+				other->dbid == MyDatabaseId && other->execution.role == role &&
+				takes_room(other, lane);
+		}
+		if (!counted)
+			n++;
+	}
+	return n;
 }
 
 /*
@@ -219,32 +330,7 @@ dtx_sql_saga_claim(PG_FUNCTION_ARGS)
 static bool
 lane_open(Oid lane, Oid role)
 {
-	int			procno = DtxMyProcNumber();
-	int			n = 0;
-
-	for (int i = 0; i < shared->nclaims; i++)
-	{
-		SagaClaim  *claim = &shared->claims[i];
-		bool		counted = false;
-
-		if (!claim->used || claim->dbid != MyDatabaseId ||
-			claim->execution.lane != lane || claim->execution.role != role ||
-			claim->procno == procno)
-			continue;
-
-		/* One that commits has claimed its next step as well. */
-		for (int j = 0; j < i && !counted; j++)
-		{
-			SagaClaim  *other = &shared->claims[j];
-
-			counted = other->used && other->procno == claim->procno &&
-				other->dbid == MyDatabaseId &&
-				other->execution.lane == lane && other->execution.role == role;
-		}
-		if (!counted)
-			n++;
-	}
-	return n < Max(1, dtx_saga_workers - 2);
+	return lane_workers(lane, role) < Max(1, dtx_saga_workers - 2);
 }
 
 PG_FUNCTION_INFO_V1(dtx_sql_saga_lane_open);
@@ -261,6 +347,22 @@ dtx_sql_saga_lane_open(PG_FUNCTION_ARGS)
 	open = lane_open(PG_GETARG_OID(0), PG_GETARG_OID(1));
 	LWLockRelease(&shared->lock);
 	PG_RETURN_BOOL(open);
+}
+
+PG_FUNCTION_INFO_V1(dtx_sql_saga_lane_used);
+
+/*
+ * dtx_internal.saga_lane_used(lane, role)
+ */
+Datum
+dtx_sql_saga_lane_used(PG_FUNCTION_ARGS)
+{
+	bool		used;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	used = lane_workers(PG_GETARG_OID(0), PG_GETARG_OID(1)) > 0;
+	LWLockRelease(&shared->lock);
+	PG_RETURN_BOOL(used);
 }
 
 PG_FUNCTION_INFO_V1(dtx_sql_saga_claimed);

@@ -10,12 +10,18 @@
 
 #include "base/backoff.h"
 
+/* So many foreign servers of a step count, when it is asked how many work for one. */
+#define DTX_SAGA_MAX_LANES	16
+
 /* An execution of a step, or of its compensation, by a worker. */
 typedef struct DtxSagaExecution
 {
 	pid_t		pid;			/* worker */
 	Oid			role;			/* whose saga it is */
-	Oid			lane;			/* foreign server that the step is on, or 0 */
+	int			nlanes;			/* elements of lanes[] */
+	Oid			lanes[DTX_SAGA_MAX_LANES];	/* foreign servers that the step
+											 * is on, or 0 if on none, in the
+											 * order in which it uses them */
 	int64		saga;
 	int16		step;
 	int32		attempt;
@@ -51,8 +57,10 @@ extern void DtxClaimsAtCommit(void);
 extern void DtxClaimsAtAbort(void);
 extern void DtxSagaStopPrepared(void);
 extern int	DtxSagaExecutions(DtxSagaExecution *executions, int max);
+extern bool DtxSagaExecutionUses(const DtxSagaExecution *execution, Oid lane);
 extern bool DtxSagaMakeRoom(const DtxSagaExecution *execution);
 extern DtxSagaStop DtxSagaStopAsked(void);
+extern void DtxSagaClaimAt(Oid server);
 extern void DtxSagaKeepClaim(int64 saga, int16 step);
 extern void DtxSagaDropClaims(void);
 

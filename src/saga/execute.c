@@ -18,6 +18,7 @@
 #include "access/xact.h"
 #include "base/fault.h"
 #include "base/process.h"
+#include "base/settings.h"
 #include "catalog/pg_type.h"
 #include "commit/phase_two.h"
 #include "exec/api.h"
@@ -25,6 +26,7 @@
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
+#include "foreign/foreign.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/params.h"
@@ -37,6 +39,7 @@
 #include "saga/session.h"
 #include "saga/step.h"
 #include "saga/stop.h"
+#include "storage/proc.h"
 #include "tcop/dest.h"
 #include "tcop/tcopprot.h"
 #include "utils/fmgrprotos.h"
@@ -189,6 +192,16 @@ run_commands(DtxStep *step, MemoryContext cxt, Datum *result, bool *isnull)
 
 	*result = (Datum) 0;
 	*isnull = true;
+
+	/* A step that waits for a lock keeps a worker from the others: later again. */
+	if (dtx_saga_lock_timeout > 0 && LockTimeout == 0)
+	{
+		char		value[32];
+
+		snprintf(value, sizeof(value), "%d", dtx_saga_lock_timeout);
+		(void) set_config_option("lock_timeout", value, PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	}
 	if (step->has_input)
 		params[0] = JsonbToCString(NULL, &DatumGetJsonbP(step->input)->root,
 								   VARSIZE(DatumGetPointer(step->input)));
@@ -205,9 +218,13 @@ run_commands(DtxStep *step, MemoryContext cxt, Datum *result, bool *isnull)
 		if (step->commands[i] == NULL)
 			continue;
 		CHECK_FOR_INTERRUPTS();
+		step->at_server = step->servers[i];
+		step->local = step->servers[i] == NULL;
+		DtxSagaClaimAt(step->local ? InvalidOid : get_foreign_server_oid(step->servers[i], true));
 		if (step->servers[i] != NULL)
 			rows = DtxRemoteExecute(step->servers[i], step->commands[i],
 									lengthof(types), types, params,
+									dtx_saga_lock_timeout,
 									compensating ? NULL : &row, &norow);
 		else
 			rows = run_local(step->commands[i], step, cxt,
@@ -224,6 +241,9 @@ run_commands(DtxStep *step, MemoryContext cxt, Datum *result, bool *isnull)
 		*isnull &= norow;
 	}
 
+	step->at_server = NULL;
+	step->local = false;
+
 	/* Settings of a step are not for what follows. */
 	AtEOXact_GUC(false, nestlevel);
 }
@@ -234,7 +254,9 @@ first_row_startup(DestReceiver *self, int operation, TupleDesc typeinfo)
 	FirstRowReceiver *receiver = (FirstRowReceiver *) self;
 	MemoryContext old = MemoryContextSwitchTo(receiver->cxt);
 
-	receiver->desc = BlessTupleDesc(CreateTupleDescCopy(typeinfo));
+	receiver->desc = CreateTupleDescCopy(typeinfo);
+	DtxUniqueColumns(receiver->desc);
+	receiver->desc = BlessTupleDesc(receiver->desc);
 	MemoryContextSwitchTo(old);
 }
 
@@ -245,6 +267,7 @@ first_row_receive(TupleTableSlot *slot, DestReceiver *self)
 	MemoryContext old;
 	HeapTuple	tuple;
 	bool		free_tuple;
+	int			nestlevel;
 
 	if (receiver->found)
 		return true;
@@ -255,7 +278,9 @@ first_row_receive(TupleTableSlot *slot, DestReceiver *self)
 	 * descriptor are those of the table, or none, and not those of the query.
 	 */
 	tuple = ExecFetchSlotHeapTuple(slot, false, &free_tuple);
+	nestlevel = DtxResultSettings();
 	receiver->first = DtxRowToJsonb(heap_copy_tuple_as_datum(tuple, receiver->desc));
+	AtEOXact_GUC(true, nestlevel);
 	MemoryContextSwitchTo(old);
 	receiver->found = true;
 	return true;

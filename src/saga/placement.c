@@ -439,12 +439,17 @@ stop_one(DtxScheduler *s, Oid for_role, int share)
 		rank = busy_workers(s, e->role);
 		if (rank <= share)
 		{
-			int			there = 0;
+			bool		all_there = false;
 
-			for (int j = 0; j < n; j++)
-				there += s->executions[j].lane == e->lane;
-			if (!OidIsValid(e->lane) || dtx_saga_workers < 2 ||
-				there < dtx_saga_workers)
+			for (int i = 0; i < e->nlanes && !all_there; i++)
+			{
+				int			there = 0;
+
+				for (int j = 0; j < n; j++)
+					there += DtxSagaExecutionUses(&s->executions[j], e->lanes[i]);
+				all_there = OidIsValid(e->lanes[i]) && there >= dtx_saga_workers;
+			}
+			if (!all_there || dtx_saga_workers < 2)
 				continue;
 			rank = 1;
 		}

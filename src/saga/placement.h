@@ -60,6 +60,7 @@ typedef struct DtxScheduler
 								 * before we are woken */
 	DtxMoment	idle_since;		/* nothing is scheduled, and no worker there;
 								 * 0: not so */
+	DtxMoment	next_purge;		/* when to forget sagas that have ended */
 	Oid			last_deadline;	/* role whose deadlines passed last */
 	bool		no_slot_logged; /* has it been said that slots are missing? */
 } DtxScheduler;

@@ -13,6 +13,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "base/compat.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
@@ -21,6 +22,7 @@
 #include "saga/call.h"
 #include "saga/saga_tables.h"
 #include "state/boot.h"
+#include "state/identity.h"
 #include "state/tables.h"
 #include "storage/lockdefs.h"
 #include "utils/lsyscache.h"
@@ -29,6 +31,16 @@
 #include "utils/snapmgr.h"
 #include "utils/snapshot.h"
 #include "worker/wake.h"
+
+/*
+ * Where the sagas of this database belong: a number that no copy of it has, be it in
+ * this cluster or in another one.  (The views compute the same.)
+ */
+static int64
+saga_home(void)
+{
+	return (int64) (DtxCoordinatorId() ^ (uint64) MyDatabaseId);
+}
 
 /* Has this database the tables of sagas?  In a transaction. */
 bool
@@ -61,7 +73,9 @@ DtxSagaUnfinished(void)
 {
 	Relation	rel = table_open(DtxSagaTable(), NoLock);
 	AttrNumber	finished_at = get_attnum(RelationGetRelid(rel), "finished_at");
-	AttrNumber	database = get_attnum(RelationGetRelid(rel), "database");
+	AttrNumber	home = get_attnum(RelationGetRelid(rel), "home");
+	static Oid	verified = InvalidOid;
+	bool		known = OidIsValid(DtxExtensionTable("coordinator", &verified));
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	TableScanDesc scan = DtxTableBeginScan(rel, snapshot);
@@ -72,13 +86,34 @@ DtxSagaUnfinished(void)
 		bool		isnull;
 
 		found = slot_attisnull(slot, finished_at) &&
-			DatumGetObjectId(slot_getattr(slot, database, &isnull)) == MyDatabaseId;
+			(!known || DatumGetInt64(slot_getattr(slot, home, &isnull)) == saga_home());
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, NoLock);
 	return found;
+}
+
+/*
+ * How many sagas that have not ended need a foreign server.  In a transaction; throws if the
+ * extension's functions were dropped before its tables.
+ */
+int64
+DtxSagasNeedServer(Oid serverid)
+{
+	static const Oid types[] = {OIDOID};
+	Datum		args[lengthof(types)] = {ObjectIdGetDatum(serverid)};
+	bool		isnull;
+	int64		n;
+
+	if (!DtxSagaInstalled())
+		return 0;
+	PushActiveSnapshot(GetLatestSnapshot());
+	n = DatumGetInt64(DtxSagaCall("saga_need_server", lengthof(types), types, args,
+								  NULL, &isnull));
+	PopActiveSnapshot();
+	return isnull ? 0 : n;
 }
 
 /*
@@ -125,50 +160,66 @@ dtx_sql_boot_id(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64((int64) DtxBootId());
 }
 
-PG_FUNCTION_INFO_V1(dtx_sql_saga_database);
+PG_FUNCTION_INFO_V1(dtx_sql_saga_home);
 
 /*
- * dtx_internal.saga_database()
+ * dtx_internal.saga_home()
  */
 Datum
-dtx_sql_saga_database(PG_FUNCTION_ARGS)
+dtx_sql_saga_home(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_OID(MyDatabaseId);
+	PG_RETURN_INT64(saga_home());
 }
 
-PG_FUNCTION_INFO_V1(dtx_sql_saga_active_database);
+PG_FUNCTION_INFO_V1(dtx_sql_saga_active_home);
 
 /*
- * dtx_internal.saga_active_database(): a copy of a server must not go on with sagas of the
+ * dtx_internal.saga_active_home(): a copy of a server must not go on with sagas of the
  * original, nor a server whose former self may be alive.
  */
 Datum
-dtx_sql_saga_active_database(PG_FUNCTION_ARGS)
+dtx_sql_saga_active_home(PG_FUNCTION_ARGS)
 {
 	if (DtxBootsSuspended(DtxBootsRead(NULL)))
 		PG_RETURN_NULL();
-	PG_RETURN_OID(MyDatabaseId);
+	PG_RETURN_INT64(saga_home());
 }
 
 /*
- * The server has got a new identity: sagas of the old one, those of former boots, are
- * the original's.  In the transaction of dtx.change_identity(), with SPI connected.
+ * The server gets a new identity: sagas of the old one, those of former boots, are the
+ * original's.  In the transaction of dtx.change_identity(), with SPI connected, before
+ * the identity is replaced (false), and after that (true).
  */
 void
-DtxSagaDisown(void)
+DtxSagaDisown(bool replaced)
 {
-	static const char *const commands[] = {
-		"UPDATE dtx_internal.saga_external SET database = 0 WHERE saga IN"
+	static const char *const disown[] = {
+		"UPDATE dtx_internal.saga_external SET home = 0 WHERE saga IN"
 		" (SELECT g.id FROM dtx_internal.saga_record AS g WHERE g.boot_id OPERATOR(pg_catalog.<>) dtx_internal.boot_id())",
-		"UPDATE dtx_internal.saga_step_record SET database = 0 WHERE saga IN"
+		"UPDATE dtx_internal.saga_inbox SET home = 0 WHERE saga IN"
 		" (SELECT g.id FROM dtx_internal.saga_record AS g WHERE g.boot_id OPERATOR(pg_catalog.<>) dtx_internal.boot_id())",
-		"UPDATE dtx_internal.saga_record SET database = 0"
-		" WHERE boot_id OPERATOR(pg_catalog.<>) dtx_internal.boot_id()"
+		"UPDATE dtx_internal.saga_step_record SET home = 0 WHERE saga IN"
+		" (SELECT g.id FROM dtx_internal.saga_record AS g WHERE g.boot_id OPERATOR(pg_catalog.<>) dtx_internal.boot_id())",
+		"UPDATE dtx_internal.saga_record SET home = 0"
+		" WHERE boot_id OPERATOR(pg_catalog.<>) dtx_internal.boot_id()",
+		"UPDATE dtx_internal.saga_outage SET home = 0",
+		"UPDATE dtx_internal.saga_external SET home = 1 WHERE home OPERATOR(pg_catalog.=) dtx_internal.saga_home()",
+		"UPDATE dtx_internal.saga_inbox SET home = 1 WHERE home OPERATOR(pg_catalog.=) dtx_internal.saga_home()",
+		"UPDATE dtx_internal.saga_step_record SET home = 1 WHERE home OPERATOR(pg_catalog.=) dtx_internal.saga_home()",
+		"UPDATE dtx_internal.saga_record SET home = 1 WHERE home OPERATOR(pg_catalog.=) dtx_internal.saga_home()"
 	};
+	static const char *const take[] = {
+		"UPDATE dtx_internal.saga_external SET home = dtx_internal.saga_home() WHERE home OPERATOR(pg_catalog.=) 1",
+		"UPDATE dtx_internal.saga_inbox SET home = dtx_internal.saga_home() WHERE home OPERATOR(pg_catalog.=) 1",
+		"UPDATE dtx_internal.saga_step_record SET home = dtx_internal.saga_home() WHERE home OPERATOR(pg_catalog.=) 1",
+		"UPDATE dtx_internal.saga_record SET home = dtx_internal.saga_home() WHERE home OPERATOR(pg_catalog.=) 1"
+	};
+	const char *const *commands = replaced ? take : disown;
+	int			n = replaced ? lengthof(take) : lengthof(disown);
 
 	if (!DtxSagaInstalled())
 		return;
-	for (int i = 0; i < lengthof(commands); i++)
+	for (int i = 0; i < n; i++)
 	{
 		if (SPI_execute(commands[i], false, 0) != SPI_OK_UPDATE)
 			elog(ERROR, "could not update the tables of sagas");

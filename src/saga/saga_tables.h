@@ -11,7 +11,8 @@
 extern bool DtxSagaInstalled(void);
 extern Oid	DtxSagaTable(void);
 extern bool DtxSagaUnfinished(void);
+extern int64 DtxSagasNeedServer(Oid serverid);
 extern void DtxSagaProbe(void);
-extern void DtxSagaDisown(void);
+extern void DtxSagaDisown(bool replaced);
 
 #endif							/* PG_DTX_SAGA_TABLES_H */

@@ -57,6 +57,9 @@
  */
 #define POKE_INTERVAL	1000
 
+/* How often sagas that have ended are forgotten, if there is anything else to do, ms. */
+#define PURGE_INTERVAL	10000
+
 /* Deadlines that pass in one transaction. */
 #define DEADLINES_AT_ONCE	100
 
@@ -68,6 +71,7 @@ static uint32 we_scheduler;
 static void scheduler_look(DtxScheduler *s, bool *leave);
 static int64 until_due(TimestampTz at);
 static void pass_deadlines(DtxScheduler *s);
+static void run_errands(DtxScheduler *s, const char *function);
 static List *ask_schedule(DtxScheduler *s);
 
 /*
@@ -214,7 +218,16 @@ scheduler_look(DtxScheduler *s, bool *leave)
 
 		/* Steps do not wait for deadlines, nor for errors there. */
 		if (enabled)
+		{
 			pass_deadlines(s);
+			run_errands(s, "saga_deliver");
+			run_errands(s, "saga_give_up");
+			if (dtx_saga_retention > 0 && DtxIsDue(s->next_purge))
+			{
+				s->next_purge = DtxIn(PURGE_INTERVAL);
+				run_errands(s, "saga_retain");
+			}
+		}
 		pgstat_report_stat(false);
 		MemoryContextSwitchTo(s->round_cxt);
 
@@ -281,6 +294,32 @@ pass_deadlines(DtxScheduler *s)
 		next = DatumGetTimestampTz(GetAttributeByName(header, "next_due", &isnull));
 		if (!isnull)
 			s->next_look = Min(s->next_look, DtxIn(until_due(next)));
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/*
+ * In a transaction of its own: call a function that does some of what needs no worker, and
+ * says when it is to be called again.
+ */
+static void
+run_errands(DtxScheduler *s, const char *function)
+{
+	static const Oid types[] = {INT4OID};
+	Datum		args[lengthof(types)] = {Int32GetDatum(DEADLINES_AT_ONCE)};
+	Datum		next;
+	bool		isnull;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (DtxSagaInstalled())
+	{
+		next = DtxSagaCall(function, lengthof(types), types, args, NULL, &isnull);
+		if (!isnull)
+			s->next_look = Min(s->next_look,
+							   DtxIn(until_due(DatumGetTimestampTz(next))));
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();

@@ -16,8 +16,10 @@
 #include "base/fault.h"
 #include "base/process.h"
 #include "catalog/pg_type.h"
+#include "commit/connection.h"
 #include "datatype/timestamp.h"
 #include "fmgr.h"
+#include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "saga/call.h"
 #include "saga/claims.h"
@@ -29,6 +31,7 @@
 #include "storage/latch.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
@@ -37,7 +40,8 @@
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
-/* Longest wait for a saga's row by a worker that has executed a step. */
+/* Longest wait for a step's row by a worker that has executed it: who has that is about
+ * to take the step away. */
 #define SAGA_LOCK_TIMEOUT	"10s"
 
 /* ... and of one that gives back a step because it is to leave. */
@@ -213,11 +217,16 @@ DtxStepFree(DtxStep *step)
 void
 DtxStepDone(DtxStep *step, Datum result, bool isnull)
 {
-	static const Oid types[] = {INT8OID, INT2OID, INT4OID, TEXTOID, JSONBOID};
+	static const Oid types[] = {
+		INT8OID, INT2OID, INT4OID, TEXTOID, JSONBOID, NAMEARRAYOID, INT8ARRAYOID
+	};
 	Datum		args[lengthof(types)];
 	bool		nulls[lengthof(types)] = {0};
 	bool		nothing;
 	int			nestlevel;
+	Datum	   *names = palloc(sizeof(Datum) * Max(step->ncommands, 1));
+	Datum	   *systems = palloc(sizeof(Datum) * Max(step->ncommands, 1));
+	int			nservers = 0;
 
 	DtxAssertInWorker();
 	args[0] = Int64GetDatum(step->saga);
@@ -227,15 +236,32 @@ DtxStepDone(DtxStep *step, Datum result, bool isnull)
 	args[4] = result;
 	nulls[4] = isnull;
 
+	/* Where it was done, and can be undone. */
+	for (int i = 0; i < step->ncommands; i++)
+	{
+		bool		again = step->servers[i] == NULL || step->commands[i] == NULL;
+
+		for (int j = 0; j < i && !again; j++)
+			again = step->servers[j] != NULL && strcmp(step->servers[i], step->servers[j]) == 0;
+		if (again)
+			continue;
+		names[nservers] = DirectFunctionCall1(namein, CStringGetDatum(step->servers[i]));
+		systems[nservers++] = Int64GetDatum((int64) DtxConnectionSystemId(get_foreign_server_oid(step->servers[i], true)));
+	}
+	args[5] = PointerGetDatum(construct_array(names, nservers, NAMEOID, NAMEDATALEN,
+											  false, TYPALIGN_CHAR));
+	args[6] = PointerGetDatum(construct_array(systems, nservers, INT8OID, sizeof(int64),
+											  true, TYPALIGN_DOUBLE));
+
 	/* It has to see what the statements have done, and others meanwhile. */
 	CommandCounterIncrement();
 	PopActiveSnapshot();
 	PushActiveSnapshot(GetTransactionSnapshot());
 
 	/*
-	 * Another session may hold the saga's row, and wait on a server for what
+	 * Another session may hold the step's row, and wait on a server for what
 	 * this step has locked there: nobody sees such a deadlock.  The step is
-	 * tried again then.
+	 * tried again then.  (The saga's row is not waited for.)
 	 */
 	nestlevel = NewGUCNestLevel();
 	(void) set_config_option("lock_timeout", SAGA_LOCK_TIMEOUT, PGC_USERSET,
@@ -319,9 +345,14 @@ DtxStepFailed(DtxStep *step, ErrorData *edata)
 {
 	static const Oid types[] = {
 		INT8OID, INT2OID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
-		TIMESTAMPTZOID
+		TIMESTAMPTZOID, TEXTOID
 	};
 	const char *volatile message = edata->message;
+	const char *volatile server = step->at_server;
+
+	/* At its commit any of them may have been the one. */
+	for (int i = 0; i < step->ncommands && server == NULL && !step->local; i++)
+		server = step->servers[i];
 
 	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
 	{
@@ -363,6 +394,8 @@ DtxStepFailed(DtxStep *step, ErrorData *edata)
 			args[7] = edata->hint ? CStringGetTextDatum(edata->hint) : (Datum) 0;
 			nulls[7] = edata->hint == NULL;
 			args[8] = TimestampTzGetDatum(step->started_at);
+			args[9] = server ? CStringGetTextDatum(server) : (Datum) 0;
+			nulls[9] = server == NULL;
 
 			/* Unless the extension was dropped meanwhile. */
 			if (DtxSagaInstalled())

@@ -31,6 +31,11 @@ typedef struct DtxStep
 	bool		has_results;
 	Datum		results;		/* jsonb, $2 */
 	int			timeout;		/* milliseconds, 0: none */
+	const char *volatile at_server; /* foreign server that executes a
+									 * statement of it just now; NULL: none,
+									 * or its commit */
+	volatile bool local;		/* is a statement executed in this database
+								 * just now? */
 	TimestampTz started_at;		/* to be shown */
 } DtxStep;
 

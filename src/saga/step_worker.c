@@ -66,6 +66,10 @@ dtx_saga_worker_main(Datum arg)
 
 	DtxSagaStartProcess(DTX_WORKER_SAGA, DatumGetObjectId(arg), "pg_dtx saga worker");
 
+	/* Steps that update the same rows wait for each other, unless asked otherwise. */
+	SetConfigOption("pg_dtx.remote_isolation", "read committed", PGC_USERSET,
+					PGC_S_DYNAMIC_DEFAULT);
+
 	/* Atomicity is not for a step's SQL to switch off. */
 	DtxRequireTwoPhaseCommit();
 	DtxStepWaitEvent = DtxWaitEvent("DtxSagaWorkerMain");

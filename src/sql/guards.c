@@ -16,6 +16,7 @@
 #include "commands/extension.h"
 #include "commit/late.h"
 #include "fmgr.h"
+#include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "net/wrapper.h"
 #include "nodes/pg_list.h"
@@ -85,6 +86,28 @@ dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,
 
 	if (access == OAT_POST_ALTER && classId == ForeignServerRelationId)
 		DtxServerChanged(objectId);
+
+	if ((access == OAT_DROP || access == OAT_POST_ALTER) && classId == ForeignServerRelationId)
+	{
+		int64		n = DtxSagasNeedServer(objectId);
+
+		if (n > 0 && access == OAT_DROP)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("cannot drop server \"%s\"",
+							GetForeignServer(objectId)->servername),
+					 errdetail_plural("%lld saga that has not ended has done something there that may have to be undone, or is going to.",
+									  "%lld sagas that have not ended have done something there that may have to be undone, or are going to.",
+									  (unsigned long) n, (long long) n),
+					 errhint("Wait for them, or end them with dtx.cancel_saga() or dtx.force_saga().")));
+		if (n > 0)
+			ereport(WARNING,
+					(errmsg("sagas need server \"%s\", which was changed",
+							GetForeignServer(objectId)->servername),
+					 errdetail_plural("%lld saga has not ended.", "%lld sagas have not ended.",
+									  (unsigned long) n, (long long) n),
+					 errhint("Under another name they undo what they have done there, but find it for nothing else; if it leads to another cluster, they stop.")));
+	}
 
 	if (access == OAT_DROP && classId == ExtensionRelationId &&
 		objectId == get_extension_oid(DTX_EXTENSION, true) &&

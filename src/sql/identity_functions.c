@@ -129,12 +129,20 @@ become_another(const DtxBoots *boots)
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
-	DtxSagaDisown();
+	DtxSagaDisown(false);
 	SPI_finish();
 	PopActiveSnapshot();
 	CommandCounterIncrement();
 
 	DtxCoordinatorReplace();
+
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	DtxSagaDisown(true);
+	SPI_finish();
+	PopActiveSnapshot();
 }
 
 /*

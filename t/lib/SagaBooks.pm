@@ -48,6 +48,7 @@ synchronous_standby_names = ''
 synchronous_commit = on
 max_worker_processes = 20
 restart_after_crash = on
+pg_dtx.saga_lock_timeout = 0
 include_if_exists 'fault.conf'
 } . ($params{conf} // ''));
 	my $self = bless { dtx => $dtx, log_offset => 0 }, $class;
