@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "access/parallel.h"
 #include "access/xact.h"
 #include "base/guarded.h"
 #include "commit/connection.h"
@@ -90,7 +91,9 @@ DtxTransactionAnnounce(DtxParticipant *p)
 	p->connection->extension_seen = true;	/* if not now, then in its next
 											 * transaction */
 	DtxConnectionIdentify(p->connection);
-	if (p->connection->shown != p->connection->wire.serial)
+
+	/* (a parallel worker cannot read the table that has the coordinator's id) */
+	if (p->connection->shown != p->connection->wire.serial && !IsParallelWorker())
 	{
 		(void) DtxEndpointHash(&p->connection->endpoint, DtxCoordinatorId());
 		DtxConnectionShow(p->connection);
