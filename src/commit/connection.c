@@ -268,6 +268,7 @@ DtxConnectionShow(DtxConnection *c)
 		.serial = c->wire.serial,
 		.instance = c->endpoint.instance,
 		.pid = c->endpoint.pid,
+		.started = c->endpoint.process_started,
 		.serverid = c->endpoint.serverid,
 		.umid = c->endpoint.umid,
 		.endpoint = c->endpoint.hash

@@ -44,7 +44,8 @@
 	" pg_catalog.quote_ident(current_user)::pg_catalog.regrole::pg_catalog.oid END, " \
 	SETTING "('statement_timeout') OPERATOR(pg_catalog.<>) '0' OR " \
 	SETTING "('client_min_messages') OPERATOR(pg_catalog.=) 'error', " \
-	DTX_SESSION
+	DTX_SESSION ", " \
+	DTX_PROCESS_STARTED("pg_catalog.pg_backend_pid()")
 
 static void forget_parameters(DtxConnectionEndpoint *e);
 static bool options_match(const DtxConnectionEndpoint *e, List *server_options,
@@ -343,12 +344,13 @@ DtxEndpointQuestion(const PGconn *conn)
 void
 DtxEndpointTakeAnswer(DtxConnectionEndpoint *e, const PGresult *result)
 {
-	if (is_row(result, 6))
+	if (is_row(result, 7))
 	{
 		e->default_role = (Oid) DtxNumberParse(PQgetvalue(result, 0, 0),
 											   PG_UINT32_MAX);
 		e->cautious = PQgetvalue(result, 0, 1)[0] == 't';
 		e->pid = (int) DtxNumberParse(PQgetvalue(result, 0, 2), PG_INT32_MAX);
+		e->process_started = DtxNumberParse(PQgetvalue(result, 0, 5), PG_INT64_MAX);
 		e->instance = DtxInstance(DtxNumberParse(PQgetvalue(result, 0, 3), PG_INT64_MAX),
 								  DtxNumberParse(PQgetvalue(result, 0, 4), PG_UINT16_MAX));
 	}
@@ -370,6 +372,7 @@ DtxEndpointForgetAnswer(DtxConnectionEndpoint *e)
 {
 	e->system_id = e->timeline = e->run = e->instance = 0;
 	e->pid = 0;
+	e->process_started = 0;
 	e->default_role = InvalidOid;
 	e->cautious = e->may_ask_wal = false;
 }

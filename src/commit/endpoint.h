@@ -35,6 +35,8 @@ typedef struct DtxConnectionEndpoint
 								 * unless that is the session user, or not
 								 * known: InvalidOid */
 	int			pid;			/* process of the session there, or 0 */
+	uint64		process_started;	/* when that has started, see protocol.h,
+									 * or 0 */
 	uint64		instance;		/* which running server that is (DtxInstance) */
 	bool		cautious;		/* do the session's own settings hide
 								 * warnings, or have commands canceled that

@@ -34,6 +34,7 @@ typedef struct Step
 	int			edge;
 } Step;
 
+static bool counts(const DtxEdge *edge);
 static int	add_node(DtxGraph *g, DtxNodeKind kind);
 static int	rank(const DtxGraph *g, const int *cycle, int n, int i);
 
@@ -193,8 +194,23 @@ DtxNodeIsHere(const DtxNode *node)
 		(node->kind == DTX_NODE_PROCESS && node->instance == DtxInstanceHere());
 }
 
+/* Does it count for searches? */
+static bool
+counts(const DtxEdge *edge)
+{
+	return !edge->ignored && !edge->wrong;
+}
+
+/* All edges count for searches again. */
+void
+DtxGraphIgnoreNone(DtxGraph *g)
+{
+	for (int i = 0; i < g->nedges; i++)
+		g->edges[i].ignored = false;
+}
+
 /*
- * Find a circle of edges that are not ignored: puts their numbers, one leading to the next,
+ * Find a circle of edges that count: puts their numbers, one leading to the next,
  * into cycle[], which has room for as many as there are nodes, and returns how many they
  * are; 0 if there is none.
  */
@@ -229,7 +245,7 @@ DtxGraphFindCycle(DtxGraph *g, int *cycle)
 				continue;
 			}
 			to = &g->nodes[g->edges[e].to];
-			if (!g->edges[e].ignored && to->on_path)
+			if (counts(&g->edges[e]) && to->on_path)
 			{
 				int			first = depth;
 
@@ -238,7 +254,7 @@ DtxGraphFindCycle(DtxGraph *g, int *cycle)
 				for (int i = first; i <= depth; i++)
 					cycle[found++] = path[i].edge;
 			}
-			else if (!g->edges[e].ignored && to->visited != g->searches)
+			else if (counts(&g->edges[e]) && to->visited != g->searches)
 			{
 				to->visited = g->searches;
 				to->on_path = true;

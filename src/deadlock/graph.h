@@ -54,6 +54,8 @@ typedef struct DtxEdge
 	char	   *identity;		/* of the wait: the same later, if it is the
 								 * same wait; or NULL if not known */
 	char	   *gid;			/* prepared transaction that blocks, or NULL */
+	bool		wrong;			/* one of the two is not the session that it
+								 * was taken for */
 	bool		ignored;		/* not to be used by searches any more */
 } DtxEdge;
 
@@ -81,6 +83,7 @@ extern DtxEdge *DtxGraphAddEdge(DtxGraph *g, int from, int to, uint64 instance,
 								int waiter_pid, int blocker_pid);
 extern DtxEdge *DtxGraphFindEdge(DtxGraph *g, const DtxEdge *like);
 extern bool DtxNodeIsHere(const DtxNode *node);
+extern void DtxGraphIgnoreNone(DtxGraph *g);
 extern int	DtxGraphFindCycle(DtxGraph *g, int *cycle);
 extern int	DtxGraphVictim(const DtxGraph *g, const int *cycle, int n);
 

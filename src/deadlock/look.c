@@ -54,6 +54,8 @@ static void ask_all(DtxLook *look, DtxAsk *ask, List *marks, uint32 wait_event);
 static void take_row(void *arg, uint64 instance, int statement, const PGresult *res);
 static List *add_marked(DtxLook *look);
 static void add_edges(DtxLook *look);
+static bool is_another(const DtxGraph *g, int node, uint64 instance, int pid,
+					   uint64 started);
 static bool edge_counts(const DtxGraph *g, int from, uint64 instance, int pid);
 
 /*
@@ -368,6 +370,9 @@ add_edges(DtxLook *look)
 								   row->instance, row->pid, 0);
 			edge->gid = row->gid;
 		}
+		if (edge != NULL &&
+			is_another(g, edge->to, row->instance, row->blocker, row->blocker_started))
+			edge->wrong = true;
 		if (edge != NULL)
 			edge->hard |= row->holds && !row->queues;
 
@@ -377,11 +382,32 @@ add_edges(DtxLook *look)
 			if (g->edges[e].instance == row->instance &&
 				g->edges[e].waiter_pid == row->pid)
 			{
+				if (is_another(g, from, row->instance, row->pid, row->started))
+					g->edges[e].wrong = true;
 				g->edges[e].lock = row->lock;
 				g->edges[e].identity = row->identity;
 			}
 		}
 	}
+}
+
+/*
+ * Has a process that started then got the id of one that a backend had a session with?
+ * The backend does not know yet that it has lost that.
+ */
+static bool
+is_another(const DtxGraph *g, int node, uint64 instance, int pid, uint64 started)
+{
+	const DtxWaits *b = g->nodes[node].backend;
+
+	for (int i = 0; b != NULL && started != 0 && i < b->nsessions; i++)
+	{
+		const DtxWaitSession *session = &b->sessions[i];
+
+		if (session->instance == instance && session->pid == pid)
+			return session->started != 0 && session->started != started;
+	}
+	return false;
 }
 
 /*

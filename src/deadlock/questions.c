@@ -13,6 +13,7 @@
 
 #include "base/gid.h"
 #include "deadlock/questions.h"
+#include "net/protocol.h"
 #include "net/session_mark.h"
 #include "net/text.h"
 #include "storage/lock.h"
@@ -106,7 +107,8 @@ DtxAskWhichLocks(StringInfo question, List *pids)
 						   " k.objid, k.objsubid) AS object FROM pg_catalog.pg_locks AS k)"
 						   " SELECT w.pid, coalesce(h.pid, 0), h.granted, h.mode, g.gid, w.virtualtransaction,"
 						   " w.mode, w.locktype, w.database, w.relation, w.page, w.tuple, w.virtualxid,"
-						   " w.transactionid, w.classid, w.objid, w.objsubid"
+						   " w.transactionid, w.classid, w.objid, w.objsubid, "
+						   DTX_PROCESS_STARTED("w.pid") ", " DTX_PROCESS_STARTED("coalesce(h.pid, 0)")
 						   " FROM l AS w LEFT JOIN l AS h ON h.object OPERATOR(pg_catalog.=) w.object"
 						   " AND h.granted AND (h.pid IS NULL OR h.pid OPERATOR(pg_catalog.<>) w.pid)"
 						   " LEFT JOIN l AS x ON h.pid IS NULL AND x.pid IS NULL AND x.granted"
@@ -164,7 +166,7 @@ DtxReadLockWait(uint64 instance, const PGresult *res)
 	LOCKMODE	wanted;
 	LOCKMODE	held;
 
-	if (PQnfields(res) != 17)
+	if (PQnfields(res) != 19)
 		return NULL;
 	wanted = mode_of(PQgetvalue(res, 0, 6));
 	held = mode_of(PQgetvalue(res, 0, 3));
@@ -178,6 +180,9 @@ DtxReadLockWait(uint64 instance, const PGresult *res)
 	if (!PQgetisnull(res, 0, 4))
 		row->gid = DtxCleanText(PQgetvalue(res, 0, 4), DTX_GID_SIZE);
 	row->lock = describe(res);
+	row->started = DtxNumberParse(PQgetvalue(res, 0, 17), PG_INT64_MAX);
+	row->blocker_started = row->blocker == 0 ? 0 :
+		DtxNumberParse(PQgetvalue(res, 0, 18), PG_INT64_MAX);
 	row->identity = psprintf("%s %s",
 							 DtxCleanText(PQgetvalue(res, 0, 5), MAX_TEXT), row->lock);
 	return row;

@@ -40,6 +40,9 @@ typedef struct DtxLockWait
 	char	   *lock;			/* "ShareLock on transaction 123" */
 	char	   *identity;		/* of the wait */
 	char	   *gid;			/* of the prepared transaction, or NULL */
+	uint64		started;		/* when the processes have started, 0 if not
+								 * told */
+	uint64		blocker_started;
 } DtxLockWait;
 
 extern void DtxAskWhoBlocks(StringInfo question, List *pids, List *marks);

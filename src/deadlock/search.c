@@ -8,8 +8,10 @@
  * moment between the looks, and what waits in a circle waits for ever.  That a wait is the
  * same is known of backends of this server by the numbers of their waits, of processes
  * that wait for a lock of this server by when that began, and of processes of other
- * servers by the lock and their virtual transaction; since the first look does not ask for
- * these, a circle with such a process is looked at a third time.
+ * servers by the lock and their virtual transaction.  Of one who stands in a queue it is not
+ * enough to know that its wait lasts: it may be in another queue by now, behind the same
+ * process.  So these are known by the lock, too; and since the first look does not ask for
+ * that, a circle with one of either kind is looked at a third time.
  *
  * Victims are backends of this server that wait for a server, and nobody else.  With
  * processes of another coordinator in the circle, that one finds it as well: the one whose
@@ -37,10 +39,11 @@
 /* How long another coordinator has to end a deadlock that is its to end, milliseconds. */
 #define OTHERS_TURN_MS	3000
 
-static List *circles(const DtxLook *look, bool *strangers);
+static List *circles(const DtxLook *look, bool *unsure);
 static bool same_wait(const DtxEdge *edge, const DtxLook *look, const DtxLook *earlier,
-					  bool strangers_too);
+					  bool by_lock);
 static bool is_stranger(const DtxGraph *g, const DtxEdge *edge);
+static bool is_unsure(const DtxGraph *g, const DtxEdge *edge);
 static bool is_ours_to_end(const DtxGraph *g, const int *cycle, int n);
 static void end_wait(DtxLook *look, const int *cycle, int n, int victim);
 
@@ -58,21 +61,22 @@ DtxSearchDeadlocks(DtxAsk *ask, MemoryContext cxt, bool all_details,
 	DtxLook    *last;
 	DtxGraph   *g;
 	List	   *details;
-	bool		strangers;
+	bool		unsure;
 	int		   *cycle;
 	int			n;
 
 	DtxAssertInWorker();
 	if (first->unnamed != NIL)
 		first = DtxLookTake(ask, cxt, first->unnamed, all_details, wait_event);
-	details = circles(first, &strangers);
+	details = circles(first, &unsure);
 	if (details == NIL)
 		return first;
 
 	DTX_FAULT("deadlock-seen", NULL);
 	details = list_concat(details, first->unnamed);
 	last = DtxLookTake(ask, cxt, details, all_details, wait_event);
-	if (strangers)
+	details = list_concat(circles(last, &unsure), details);
+	if (unsure)
 	{
 		second = last;
 		last = DtxLookTake(ask, cxt, details, all_details, wait_event);
@@ -89,7 +93,7 @@ DtxSearchDeadlocks(DtxAsk *ask, MemoryContext cxt, bool all_details,
 			const DtxEdge *edge = &g->edges[cycle[i]];
 
 			if (!same_wait(edge, last, first, false) ||
-				(is_stranger(g, edge) &&
+				(is_unsure(g, edge) &&
 				 (second == NULL || !same_wait(edge, last, second, true))))
 				ignore = cycle[i];
 		}
@@ -115,10 +119,10 @@ DtxSearchDeadlocks(DtxAsk *ask, MemoryContext cxt, bool all_details,
 
 /*
  * The waits that are part of a circle (DtxLookDetail), enough of them to know one circle of
- * each deadlock.  *strangers: is there one of a process that is not of this server?
+ * each deadlock.  *unsure: is the wait of one of them known by its lock only?
  */
 static List *
-circles(const DtxLook *look, bool *strangers)
+circles(const DtxLook *look, bool *unsure)
 {
 	DtxGraph   *g = look->graph;
 	MemoryContext old = MemoryContextSwitchTo(look->cxt);
@@ -126,7 +130,7 @@ circles(const DtxLook *look, bool *strangers)
 	List	   *details = NIL;
 	int			n;
 
-	*strangers = false;
+	*unsure = false;
 	while ((n = DtxGraphFindCycle(g, cycle)) > 0)
 	{
 		for (int i = 0; i < n; i++)
@@ -134,13 +138,14 @@ circles(const DtxLook *look, bool *strangers)
 			const DtxEdge *edge = &g->edges[cycle[i]];
 			DtxLookDetail *d = palloc(sizeof(DtxLookDetail));
 
-			*strangers |= is_stranger(g, edge);
+			*unsure |= is_unsure(g, edge);
 			d->instance = edge->instance;
 			d->pid = edge->waiter_pid;
 			details = lappend(details, d);
 		}
 		g->edges[cycle[Max(DtxGraphVictim(g, cycle, n), 0)]].ignored = true;
 	}
+	DtxGraphIgnoreNone(g);
 	MemoryContextSwitchTo(old);
 	return details;
 }
@@ -161,33 +166,38 @@ is_stranger(const DtxGraph *g, const DtxEdge *edge)
 		 edge->instance != DtxInstanceHere());
 }
 
+/* Is it to be seen by the lock only whether the wait is still the same? */
+static bool
+is_unsure(const DtxGraph *g, const DtxEdge *edge)
+{
+	return is_stranger(g, edge) || !edge->hard;
+}
+
 /*
- * Did an earlier look find the same wait?  Of strangers the first look does not know which
- * wait it is: whether it is asked for that is for "strangers_too" to say.
+ * Did an earlier look find the same wait?  "by_lock": it has to be for the same lock, which
+ * that look has asked for.
  */
 static bool
-same_wait(const DtxEdge *edge, const DtxLook *look, const DtxLook *earlier,
-		  bool strangers_too)
+same_wait(const DtxEdge *edge, const DtxLook *look, const DtxLook *earlier, bool by_lock)
 {
 	const DtxEdge *before = DtxGraphFindEdge(earlier->graph, edge);
 	const DtxNode *node = &look->graph->nodes[edge->from];
+	bool		here = edge->instance == DtxInstanceHere() &&
+	!(node->kind == DTX_NODE_BACKEND && edge->waiter_pid != node->pid);
 
 	if (before == NULL)
 		return false;
-	if (is_stranger(look->graph, edge))
-		return !strangers_too ||
-			(edge->identity != NULL && before->identity != NULL &&
-			 strcmp(edge->identity, before->identity) == 0);
-	if (node->kind == DTX_NODE_BACKEND &&
-		(edge->instance != DtxInstanceHere() || edge->waiter_pid != node->pid))
+	if (node->kind == DTX_NODE_BACKEND && !here && !node->backend->appending)
 	{
 		const DtxNode *was = &earlier->graph->nodes[before->from];
 
-		return was->kind == DTX_NODE_BACKEND && DtxWaitsNow(node->backend) &&
-			was->backend->procno == node->backend->procno &&
-			was->backend->number == node->backend->number;
+		if (was->kind != DTX_NODE_BACKEND || !DtxWaitsNow(node->backend) ||
+			was->backend->procno != node->backend->procno ||
+			was->backend->number != node->backend->number)
+			return false;
 	}
-
+	if (!here && !by_lock)
+		return true;
 	return edge->identity != NULL && before->identity != NULL &&
 		strcmp(edge->identity, before->identity) == 0;
 }

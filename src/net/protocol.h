@@ -37,6 +37,15 @@
 	"::pg_catalog.int8 FROM pg_catalog.pg_stat_bgwriter AS b)"
 #define DTX_EVERYBODY_MAY(function) \
 	"pg_catalog.has_function_privilege('public', " function "::pg_catalog.oid, 'EXECUTE')"
+
+/*
+ * When a process of a server has started, in microseconds since 1970: by that one is known
+ * that has got the id of another one.  Null of processes of other users.
+ */
+#define DTX_PROCESS_STARTED(pid) \
+	"(SELECT (pg_catalog.date_part('epoch', a.backend_start) OPERATOR(pg_catalog.*) 1000000)" \
+	"::pg_catalog.int8 FROM pg_catalog.pg_stat_get_activity(" pid ") AS a)"
+
 #define DTX_IDENTIFY_OLD \
 	"SELECT NULL::pg_catalog.text, NULL::pg_catalog.text, NULL::pg_catalog.text; " \
 	"SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()"

@@ -23,6 +23,7 @@ typedef struct DtxWaitSession
 	uint64		serial;			/* of its wire, in that backend */
 	uint64		instance;		/* which running server (DtxInstance) */
 	int			pid;			/* the server's process for it */
+	uint64		started;		/* when that has started, 0 if not known */
 	Oid			serverid;		/* foreign server ... */
 	Oid			umid;			/* ... and user mapping that lead there */
 	uint64		endpoint;		/* DtxEndpoint() of their options */
