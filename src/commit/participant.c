@@ -282,11 +282,20 @@ bool
 DtxParticipantAskPoint(DtxParticipant *p)
 {
 	if (send_command(p, DTX_PARTICIPANT_ASKED,
-					 PQserverVersion(p->connection->wire.conn) >= 170000 ?
+					 DtxParticipantPointFlushes(p) ?
 					 DtxPointQuestionFlushed() : DtxPointQuestion(), &point_handler))
 		return true;
 	change_state(p, DTX_PARTICIPANT_FAILED);
 	return false;
+}
+
+/*
+ * Does that question flush the WAL of its server?
+ */
+bool
+DtxParticipantPointFlushes(const DtxParticipant *p)
+{
+	return PQserverVersion(p->connection->wire.conn) >= 170000;
 }
 
 static void

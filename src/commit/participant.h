@@ -105,6 +105,7 @@ extern bool DtxParticipantAskPointBehind(DtxParticipant *p);
 /* before the local commit */
 extern bool DtxParticipantAsk(DtxParticipant *p);
 extern bool DtxParticipantAskPoint(DtxParticipant *p);
+extern bool DtxParticipantPointFlushes(const DtxParticipant *p);
 extern bool DtxParticipantCommitReader(DtxParticipant *p);
 extern bool DtxParticipantPrepare(DtxParticipant *p, const DtxGid *gid);
 extern bool DtxParticipantDecide(DtxParticipant *p);

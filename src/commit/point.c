@@ -115,6 +115,7 @@ static int64 first_phase_usec = 0;
 
 static bool may_decide(const DtxParticipant *p);
 static bool is_durable(const DtxParticipant *p);
+static bool is_better_asked(const DtxParticipant *p, const DtxParticipant *other);
 static int	round_trip(const DtxParticipant *p);
 static DtxWaitEnd wait_for_reply(DtxMoment deadline);
 static bool reply_is_in(void *arg);
@@ -214,6 +215,19 @@ is_durable(const DtxParticipant *p)
 }
 
 /*
+ * None is: is it better to ask or wait for this one than for another one?  From version 17
+ * on the question has the id written to disk; and what was asked before has had more time.
+ */
+static bool
+is_better_asked(const DtxParticipant *p, const DtxParticipant *other)
+{
+	if (dtx_commit_point == DTX_POINT_SERVER &&
+		DtxParticipantPointFlushes(p) != DtxParticipantPointFlushes(other))
+		return DtxParticipantPointFlushes(p);
+	return other->xid_lsn == 0 && p->xid_lsn != 0;
+}
+
+/*
  * A transaction that wrote on one server at most is about to commit.
  */
 void
@@ -261,7 +275,7 @@ DtxPointChoose(DtxParticipant **ask)
 		if (is_durable(p) &&
 			(best == NULL || round_trip(p) > round_trip(best) + NOTICEABLE_USEC))
 			best = p;
-		if (next == NULL || (next->xid_lsn == 0 && p->xid_lsn != 0))
+		if (next == NULL || is_better_asked(p, next))
 			next = p;
 	}
 
