@@ -591,8 +591,26 @@ CREATE TABLE dtx_internal.saga_external (
   worker text,
   lease interval,
   claimed_at timestamptz,
+  batch uuid,
+  place integer,
+  begun boolean NOT NULL DEFAULT false,
   PRIMARY KEY (saga, step)
 ) USING heap WITH (fillfactor = 70);
+
+CREATE TABLE dtx_internal.saga_batch (
+  id uuid PRIMARY KEY,
+  at integer NOT NULL,
+  claimed_at timestamptz NOT NULL
+) USING heap WITH (fillfactor = 50);
+
+COMMENT ON TABLE dtx_internal.saga_batch IS
+  'steps that an external worker has claimed together: which of them it is at';
+COMMENT ON COLUMN dtx_internal.saga_batch.id IS
+  'dtx_internal.saga_external.batch';
+COMMENT ON COLUMN dtx_internal.saga_batch.at IS
+  'place of the step that it is at: after the last one that it has reported';
+COMMENT ON COLUMN dtx_internal.saga_batch.claimed_at IS
+  'when they were claimed';
 
 CREATE INDEX saga_external_queue ON dtx_internal.saga_external (home, role, queue, available_at);
 
@@ -618,5 +636,11 @@ COMMENT ON COLUMN dtx_internal.saga_external.worker IS
   'name of the worker that has claimed it';
 COMMENT ON COLUMN dtx_internal.saga_external.lease IS
   'length of the lease, for dtx.heartbeat_step()';
+COMMENT ON COLUMN dtx_internal.saga_external.batch IS
+  'dtx_internal.saga_batch.id; null: it was claimed by itself';
+COMMENT ON COLUMN dtx_internal.saga_external.place IS
+  'its place in the batch, from 1';
+COMMENT ON COLUMN dtx_internal.saga_external.begun IS
+  'has its worker said that it works on it?';
 COMMENT ON COLUMN dtx_internal.saga_external.claimed_at IS
   'when it was claimed';

@@ -49,7 +49,8 @@ CREATE TYPE dtx.claimed_step AS (
   payload jsonb,
   input jsonb,
   results jsonb,
-  lease_until timestamptz
+  lease_until timestamptz,
+  idempotency_key text
 );
 COMMENT ON TYPE dtx.claimed_step IS
   'a step that dtx.claim_step() gives an external worker';
@@ -73,6 +74,22 @@ COMMENT ON COLUMN dtx.claimed_step.results IS
   'of the steps that are done: an object with a member for each, by name';
 COMMENT ON COLUMN dtx.claimed_step.lease_until IS
   'the token is worth nothing after that';
+COMMENT ON COLUMN dtx.claimed_step.idempotency_key IS
+  'the same at each attempt, and no other step has it, of whatever saga in whatever database';
+
+CREATE TYPE dtx.step_lease AS (
+  lease_until timestamptz,
+  canceled boolean,
+  reason text
+);
+COMMENT ON TYPE dtx.step_lease IS
+  'the lease of a step, from dtx.heartbeat_step()';
+COMMENT ON COLUMN dtx.step_lease.lease_until IS
+  'its end';
+COMMENT ON COLUMN dtx.step_lease.canceled IS
+  'has the saga turned back? then the worker may stop, and release or fail the step';
+COMMENT ON COLUMN dtx.step_lease.reason IS
+  'why, null if it has not';
 
 CREATE TYPE dtx.saga_event AS (
   id bigint,

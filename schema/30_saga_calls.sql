@@ -101,9 +101,16 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx_internal.saga_announce(text) IS
   'internal: if this transaction commits, this worker of sagas sends a NOTIFY for a queue, in another one';
 
+CREATE OR REPLACE FUNCTION dtx_internal.saga_wait_work(queue text, ms integer) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_wait_work'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION dtx_internal.saga_wait_work(text, integer) IS
+  'internal: waits until there may be something in a queue, for milliseconds, a second at most';
+
 CREATE OR REPLACE FUNCTION dtx_internal.saga_finished(saga bigint) RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_finished'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION dtx_internal.saga_finished(bigint) IS
-  'internal: wakes up who waits for a saga when this transaction has committed';
+  'internal: wakes up who waits for a saga, or for work in the queue with that hash value, when this transaction has committed';

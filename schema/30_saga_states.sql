@@ -48,6 +48,7 @@ BEGIN ATOMIC
     ('step', 'waiting',      'failed',        'saga_attempt_failed'),
     ('step', 'compensating', 'failed',        'saga_attempt_failed'),
     ('step', 'running',      'pending',       'saga_stopped'),
+    ('step', 'waiting',      'skipped',       'saga_put_back'),
     ('step', 'pending',      'skipped',       'saga_stopped'),
     ('step', 'completed',    'compensating',  'saga_unwind'),
     ('step', 'completed',    'compensated',   'saga_unwind'),

@@ -721,7 +721,7 @@ BEGIN
   IF again THEN
     IF d.action = 'external' THEN
       UPDATE dtx_internal.saga_external
-         SET token = NULL, worker = NULL, lease = NULL, claimed_at = NULL, available_at = retry_at
+         SET token = NULL, worker = NULL, lease = NULL, claimed_at = NULL, batch = NULL, place = NULL, begun = false, available_at = retry_at
        WHERE saga = sg.id AND step = st.step;
       -- due when it can be claimed again, to tell the workers
       UPDATE dtx_internal.saga_step_record
@@ -762,11 +762,50 @@ $$;
 COMMENT ON FUNCTION dtx_internal.saga_attempt_failed(dtx_internal.saga_record, dtx_internal.saga_step_record, text, boolean, boolean, text, text, text, text, timestamptz, text, oid) IS
   'internal: an attempt at a step, or at its compensation, has failed';
 
--- The lease of an external worker is over.
+-- An external worker has not begun a step that it had claimed: no attempt.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_put_back(sg dtx_internal.saga_record, st dtx_internal.saga_step_record, e dtx_internal.saga_external,
+  why text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  now_at timestamptz := clock_timestamp();
+BEGIN
+  INSERT INTO dtx_internal.saga_history_record (saga, step, action, attempt, outcome, message, started_at, finished_at, retry_at, by_whom)
+  VALUES (sg.id, st.step, CASE WHEN st.compensation THEN 'compensate' ELSE 'execute' END, nullif(st.attempt, 0), 'stopped',
+          why, e.claimed_at, now_at, now_at, e.worker);
+  UPDATE dtx_internal.saga_external AS x
+     SET token = NULL, worker = NULL, lease = NULL, claimed_at = NULL, batch = NULL, place = NULL, begun = false, available_at = now_at
+   WHERE x.saga = sg.id AND x.step = st.step;
+  UPDATE dtx_internal.saga_step_record AS s
+     SET attempt = greatest(st.attempt - 1, 0), due_at = now_at
+   WHERE s.saga = sg.id AND s.step = st.step;
+  -- What turned the saga back meanwhile could not skip what was claimed.
+  IF sg.compensating AND NOT st.compensation THEN
+    DELETE FROM dtx_internal.saga_external x WHERE x.saga = sg.id AND x.step = st.step;
+    UPDATE dtx_internal.saga_step_record AS s
+       SET state = 'skipped', due_at = NULL, since = now_at
+     WHERE s.saga = sg.id AND s.step = st.step;
+    PERFORM dtx_internal.saga_unwind(sg);
+  END IF;
+  PERFORM dtx_internal.wake_sagas();
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_put_back(dtx_internal.saga_record, dtx_internal.saga_step_record, dtx_internal.saga_external, text) IS
+  'internal: an external worker gives a step back that it has not worked on';
+
+-- The lease of an external worker is over.  Of several that it had claimed together, it was
+-- at one; the others it has not worked on.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_lease_lost(sg dtx_internal.saga_record, st dtx_internal.saga_step_record, e dtx_internal.saga_external) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+  IF e.batch IS NOT NULL AND NOT e.begun
+     AND e.place <> coalesce((SELECT b.at FROM dtx_internal.saga_batch b WHERE b.id = e.batch), 0) THEN
+    PERFORM dtx_internal.saga_put_back(sg, st, e, format('worker "%s" has not come to it', e.worker));
+    RETURN;
+  END IF;
   -- It is not known whether that worker has done it.
   st.doubt := NOT st.compensation;
   PERFORM dtx_internal.saga_attempt_failed(sg, st, 'lost', true, false, NULL,

@@ -147,6 +147,7 @@ BEGIN
            due_at = CASE WHEN NOT st.compensation THEN now_at + d.timeout END, since = now_at
      WHERE saga = sg.id AND step = st.step;
     PERFORM dtx_internal.saga_announce(this_queue);
+    PERFORM dtx_internal.saga_finished(hashtext(this_queue));
     IF d.timeout IS NOT NULL THEN
       PERFORM dtx_internal.wake_sagas();
     END IF;
@@ -169,6 +170,7 @@ BEGIN
      WHERE saga = sg.id AND step = st.step;
     IF e.token IS NULL AND e.available_at <= now_at THEN
       PERFORM dtx_internal.saga_announce(e.queue);
+      PERFORM dtx_internal.saga_finished(hashtext(e.queue));
     END IF;
     PERFORM dtx_internal.wake_sagas();
   END IF;

@@ -2,9 +2,9 @@
 -- External workers, and events.
 --
 
-CREATE OR REPLACE FUNCTION dtx_internal.claim_step(queue text, worker text, lease interval, n integer)
+CREATE OR REPLACE FUNCTION dtx_internal.saga_claim_steps(queue text, worker text, lease interval, n integer)
 RETURNS TABLE (token uuid, saga bigint, name text, step text, action text, attempt integer,
-  payload jsonb, input jsonb, results jsonb, lease_until timestamptz)
+  payload jsonb, input jsonb, results jsonb, lease_until timestamptz, idempotency_key text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off
 AS $$
@@ -21,16 +21,17 @@ DECLARE
   now_at timestamptz := clock_timestamp();
   here bigint := dtx_internal.saga_active_home();
   got integer := 0;
+  this_batch uuid := CASE WHEN saga_claim_steps.n > 1 THEN gen_random_uuid() END;
 BEGIN
-  IF coalesce(claim_step.queue, '') = '' OR coalesce(claim_step.worker, '') = '' THEN
+  IF coalesce(saga_claim_steps.queue, '') = '' OR coalesce(saga_claim_steps.worker, '') = '' THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'names of queue and worker are required';
-  ELSIF claim_step.lease IS NULL OR claim_step.lease <= '0' OR NOT isfinite(claim_step.lease) THEN
+  ELSIF saga_claim_steps.lease IS NULL OR saga_claim_steps.lease <= '0' OR NOT isfinite(saga_claim_steps.lease) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'lease must be positive and finite';
-  ELSIF claim_step.n IS NULL OR claim_step.n NOT BETWEEN 1 AND 1000 THEN
+  ELSIF saga_claim_steps.n IS NULL OR saga_claim_steps.n NOT BETWEEN 1 AND 1000 THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = 'number of steps to claim must be from 1 to 1000';
@@ -45,22 +46,22 @@ BEGIN
   SELECT array_agg(r.role::oid ORDER BY h.available_at) INTO roles
     FROM r
     CROSS JOIN LATERAL (SELECT x.available_at FROM dtx_internal.saga_external x
-                         WHERE x.home = here AND x.role = r.role AND x.queue = claim_step.queue
+                         WHERE x.home = here AND x.role = r.role AND x.queue = saga_claim_steps.queue
                          ORDER BY x.home, x.role, x.queue, x.available_at LIMIT 1) AS h
    WHERE pg_has_role(caller, r.role, 'USAGE');
   FOREACH this_role IN ARRAY coalesce(roles, '{}') LOOP
     FOR due IN
       SELECT x.saga, x.step
         FROM dtx_internal.saga_external x
-       WHERE x.home = here AND x.role = this_role AND x.queue = claim_step.queue AND x.available_at <= now_at
+       WHERE x.home = here AND x.role = this_role AND x.queue = saga_claim_steps.queue AND x.available_at <= now_at
        ORDER BY x.home, x.role, x.queue, x.available_at
-       LIMIT claim_step.n + 5000    -- others may have locked some of them; rows are read as they are needed
+       LIMIT saga_claim_steps.n + 5000    -- others may have locked some of them; rows are read as they are needed
     LOOP
       SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = due.saga FOR UPDATE SKIP LOCKED;
       CONTINUE WHEN NOT FOUND;
       SELECT x.* INTO e FROM dtx_internal.saga_external x
        WHERE x.saga = due.saga AND x.step = due.step FOR UPDATE;
-      CONTINUE WHEN NOT FOUND OR e.queue <> claim_step.queue OR e.available_at > clock_timestamp();
+      CONTINUE WHEN NOT FOUND OR e.queue <> saga_claim_steps.queue OR e.available_at > clock_timestamp();
       SELECT s.* INTO STRICT st FROM dtx_internal.saga_step_record s WHERE s.saga = due.saga AND s.step = due.step FOR UPDATE;
       IF e.token IS NOT NULL THEN
         -- The lease of another worker is over; it may have been the last attempt.
@@ -82,37 +83,74 @@ BEGIN
       payload := d.payload;
       SELECT x.input INTO input FROM dtx_internal.saga_data x WHERE x.saga = sg.id;
       results := dtx_internal.saga_results(sg.id, sg.definition);
-      lease_until := now_at + claim_step.lease;
+      lease_until := now_at + saga_claim_steps.lease;
+      idempotency_key := format('%s/%s/%s%s', to_hex(sg.home), sg.id, d.name, CASE WHEN st.compensation THEN '/undo' ELSE '' END);
       UPDATE dtx_internal.saga_external AS x
-         SET token = claim_step.token, worker = claim_step.worker, lease = claim_step.lease,
-             claimed_at = now_at, available_at = claim_step.lease_until
+         SET token = saga_claim_steps.token, worker = saga_claim_steps.worker, lease = saga_claim_steps.lease,
+             claimed_at = now_at, available_at = saga_claim_steps.lease_until,
+             batch = this_batch, place = CASE WHEN this_batch IS NOT NULL THEN got + 1 END, begun = false
        WHERE x.saga = sg.id AND x.step = st.step;
       UPDATE dtx_internal.saga_step_record AS s
          SET attempt = st.attempt + 1,
-             due_at = least(claim_step.lease_until, CASE WHEN NOT st.compensation THEN st.since + d.timeout END)
+             due_at = least(saga_claim_steps.lease_until, CASE WHEN NOT st.compensation THEN st.since + d.timeout END)
        WHERE s.saga = sg.id AND s.step = st.step;
       RETURN NEXT;
       got := got + 1;
-      EXIT WHEN got >= claim_step.n;
+      EXIT WHEN got >= saga_claim_steps.n;
     END LOOP;
-    EXIT WHEN got >= claim_step.n;
+    EXIT WHEN got >= saga_claim_steps.n;
   END LOOP;
   IF got > 0 THEN
+    IF this_batch IS NOT NULL THEN
+      INSERT INTO dtx_internal.saga_batch (id, at, claimed_at) VALUES (this_batch, 1, now_at);
+      -- those of which nothing is left
+      DELETE FROM dtx_internal.saga_batch AS b
+       WHERE b.id IN (SELECT y.id FROM dtx_internal.saga_batch y
+                       WHERE y.claimed_at < now_at - interval '1 minute'
+                         AND NOT EXISTS (SELECT FROM dtx_internal.saga_external x WHERE x.batch = y.id)
+                       LIMIT 10 FOR UPDATE SKIP LOCKED);
+    END IF;
     PERFORM dtx_internal.wake_sagas();
   END IF;
 END
 $$;
 
-COMMENT ON FUNCTION dtx_internal.claim_step(text, text, interval, integer) IS
+COMMENT ON FUNCTION dtx_internal.saga_claim_steps(text, text, interval, integer) IS
+  'internal: gives an external worker what there is just now';
+
+CREATE OR REPLACE FUNCTION dtx_internal.claim_step(queue text, worker text, lease interval, n integer, wait interval)
+RETURNS TABLE (token uuid, saga bigint, name text, step text, action text, attempt integer,
+  payload jsonb, input jsonb, results jsonb, lease_until timestamptz, idempotency_key text)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  until timestamptz := clock_timestamp() + claim_step.wait;
+BEGIN
+  IF claim_step.wait < '0' OR claim_step.wait > '10 minutes' THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'time to wait for a step must be from 0 to 10 minutes';
+  END IF;
+  LOOP
+    RETURN QUERY SELECT c.* FROM dtx_internal.saga_claim_steps(claim_step.queue, claim_step.worker, claim_step.lease, claim_step.n) AS c;
+    EXIT WHEN FOUND OR claim_step.wait IS NULL OR clock_timestamp() >= until;
+    PERFORM dtx_internal.saga_wait_work(claim_step.queue, ceil(extract(epoch FROM until - clock_timestamp()) * 1000)::integer);
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.claim_step(text, text, interval, integer, interval) IS
   'internal: dtx.claim_step()';
 
-CREATE OR REPLACE FUNCTION dtx.claim_step(queue text, worker text, lease interval DEFAULT '1 minute', n integer DEFAULT 1)
+CREATE OR REPLACE FUNCTION dtx.claim_step(queue text, worker text, lease interval DEFAULT '1 minute', n integer DEFAULT 1,
+  wait interval DEFAULT NULL)
 RETURNS SETOF dtx.claimed_step
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 1;
 
-COMMENT ON FUNCTION dtx.claim_step(text, text, interval, integer) IS
-  'gives an external worker up to n steps, or compensations, from a queue, for the time of the lease; never waits for others; no rows if there is none';
+COMMENT ON FUNCTION dtx.claim_step(text, text, interval, integer, interval) IS
+  'gives an external worker up to n steps, or compensations, from a queue, each for the time of the lease; never waits for others, and for something to do as long as asked; no rows if there is none';
 
 -- What a token stands for, locked, if its lease still lasts.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_token(token uuid, OUT sg dtx_internal.saga_record, OUT st dtx_internal.saga_step_record, OUT e dtx_internal.saga_external)
@@ -147,7 +185,18 @@ $$;
 COMMENT ON FUNCTION dtx_internal.saga_token(uuid) IS
   'internal: what an external worker has claimed, locked; an error if the lease is over';
 
-CREATE OR REPLACE FUNCTION dtx_internal.heartbeat_step(token uuid, lease interval) RETURNS timestamptz
+-- A worker is at a step of those that it has claimed together, or has reported it.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_batch_at(e dtx_internal.saga_external, at integer) RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  UPDATE dtx_internal.saga_batch AS b SET at = greatest(b.at, saga_batch_at.at)
+   WHERE b.ctid IN (SELECT x.ctid FROM dtx_internal.saga_batch x WHERE x.id = (e).batch FOR UPDATE SKIP LOCKED)
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_batch_at(dtx_internal.saga_external, integer) IS
+  'internal: which of the steps that it has claimed together an external worker is at';
+
+CREATE OR REPLACE FUNCTION dtx_internal.heartbeat_step(token uuid, lease interval) RETURNS dtx.step_lease
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -164,25 +213,28 @@ BEGIN
   lease_until := clock_timestamp() + coalesce(heartbeat_step.lease, (t.e).lease);
   -- When the step becomes due at the old end of the lease, the new one is seen.
   UPDATE dtx_internal.saga_external AS x
-     SET available_at = lease_until, lease = coalesce(heartbeat_step.lease, x.lease)
+     SET available_at = lease_until, lease = coalesce(heartbeat_step.lease, x.lease), begun = true
    WHERE x.saga = (t.sg).id AND x.step = (t.st).step;
   IF lease_until < (t.st).due_at THEN
     UPDATE dtx_internal.saga_step_record AS s SET due_at = lease_until WHERE s.saga = (t.sg).id AND s.step = (t.st).step;
     PERFORM dtx_internal.wake_sagas();
   END IF;
-  RETURN lease_until;
+  PERFORM dtx_internal.saga_batch_at(t.e, (t.e).place);
+  RETURN ROW(lease_until, (t.sg).compensating AND NOT (t.st).compensation,
+             CASE WHEN (t.sg).compensating AND NOT (t.st).compensation
+                  THEN (SELECT x.reason FROM dtx_internal.saga_data x WHERE x.saga = (t.sg).id) END)::dtx.step_lease;
 END
 $$;
 
 COMMENT ON FUNCTION dtx_internal.heartbeat_step(uuid, interval) IS
   'internal: dtx.heartbeat_step()';
 
-CREATE OR REPLACE FUNCTION dtx.heartbeat_step(token uuid, lease interval DEFAULT NULL) RETURNS timestamptz
+CREATE OR REPLACE FUNCTION dtx.heartbeat_step(token uuid, lease interval DEFAULT NULL) RETURNS dtx.step_lease
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION dtx.heartbeat_step(uuid, interval) IS
-  'begins the lease of an external worker anew, and returns its end; an error if it is over';
+  'begins the lease of an external worker anew, and returns its end, and whether the saga has turned back; an error if it is over';
 
 CREATE OR REPLACE FUNCTION dtx_internal.complete_step(token uuid, result jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -196,6 +248,7 @@ BEGIN
     PERFORM dtx_internal.saga_check_result(t.sg, complete_step.result);
   END IF;
   DELETE FROM dtx_internal.saga_external x WHERE x.saga = (t.sg).id AND x.step = (t.st).step;
+  PERFORM dtx_internal.saga_batch_at(t.e, (t.e).place + 1);
   PERFORM dtx_internal.saga_succeeded(t.sg, t.st, result, (t.e).claimed_at, (t.e).worker);
   PERFORM dtx_internal.wake_sagas();
 END
@@ -211,34 +264,79 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx.complete_step(uuid, jsonb) IS
   'an external worker has done what it has claimed, if this transaction commits; an error if its lease is over';
 
-CREATE OR REPLACE FUNCTION dtx_internal.fail_step(token uuid, error text, retry boolean) RETURNS void
+CREATE OR REPLACE FUNCTION dtx_internal.fail_step(token uuid, error text, retry boolean, retry_after interval) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  t record;
+  again_at timestamptz;
+BEGIN
+  IF coalesce(btrim(fail_step.error), '') = '' OR fail_step.retry IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'error and retry must not be null, nor error empty';
+  ELSIF fail_step.retry_after < '0' OR fail_step.retry_after > '1000 years' THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'retry_after must not be negative, or longer than 1000 years';
+  END IF;
+  t := dtx_internal.saga_token(fail_step.token);
+  PERFORM dtx_internal.saga_attempt_failed(t.sg, t.st, 'failed', fail_step.retry, NOT fail_step.retry, NULL, fail_step.error, NULL, NULL,
+                                   (t.e).claimed_at, (t.e).worker);
+  PERFORM dtx_internal.saga_batch_at(t.e, (t.e).place + 1);
+  IF fail_step.retry_after IS NOT NULL THEN
+    -- If it is tried again at all.
+    UPDATE dtx_internal.saga_external AS x
+       SET available_at = clock_timestamp() + fail_step.retry_after
+     WHERE x.saga = (t.sg).id AND x.step = (t.st).step AND x.token IS NULL
+    RETURNING x.available_at INTO again_at;
+    IF FOUND THEN
+      UPDATE dtx_internal.saga_step_record AS s SET due_at = CASE WHEN (t.st).compensation OR d.timeout IS NULL THEN again_at ELSE least(again_at, (t.st).since + d.timeout) END
+        FROM dtx_internal.saga_definition_step_record d
+       WHERE d.definition = (t.sg).definition AND d.step = s.step AND s.saga = (t.sg).id AND s.step = (t.st).step;
+      UPDATE dtx_internal.saga_history_record AS h SET retry_at = again_at
+       WHERE h.saga = (t.sg).id
+         AND h.id = (SELECT max(y.id) FROM dtx_internal.saga_history_record y WHERE y.saga = (t.sg).id AND y.step = (t.st).step);
+    END IF;
+  END IF;
+  PERFORM dtx_internal.wake_sagas();
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.fail_step(uuid, text, boolean, interval) IS
+  'internal: dtx.fail_step()';
+
+CREATE OR REPLACE FUNCTION dtx.fail_step(token uuid, error text, retry boolean DEFAULT true, retry_after interval DEFAULT NULL) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION dtx.fail_step(uuid, text, boolean, interval) IS
+  'an external worker has not been able to do what it has claimed, and nothing of it was done; retry false: it will never be; an error if its lease is over';
+
+CREATE OR REPLACE FUNCTION dtx_internal.release_step(token uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
   t record;
 BEGIN
-  IF coalesce(btrim(fail_step.error), '') = '' OR fail_step.retry IS NULL THEN
-    RAISE EXCEPTION USING
-      ERRCODE = 'invalid_parameter_value',
-      MESSAGE = 'error and retry must not be null, nor error empty';
-  END IF;
-  t := dtx_internal.saga_token(fail_step.token);
-  PERFORM dtx_internal.saga_attempt_failed(t.sg, t.st, 'failed', fail_step.retry, NOT fail_step.retry, NULL, fail_step.error, NULL, NULL,
-                                   (t.e).claimed_at, (t.e).worker);
-  PERFORM dtx_internal.wake_sagas();
+  t := dtx_internal.saga_token(release_step.token);
+  PERFORM dtx_internal.saga_put_back(t.sg, t.st, t.e, format('released by worker "%s"', (t.e).worker));
+  PERFORM dtx_internal.saga_batch_at(t.e, (t.e).place + 1);
+  PERFORM dtx_internal.saga_finished(hashtext((t.e).queue));
 END
 $$;
 
-COMMENT ON FUNCTION dtx_internal.fail_step(uuid, text, boolean) IS
-  'internal: dtx.fail_step()';
+COMMENT ON FUNCTION dtx_internal.release_step(uuid) IS
+  'internal: dtx.release_step()';
 
-CREATE OR REPLACE FUNCTION dtx.fail_step(token uuid, error text, retry boolean DEFAULT true) RETURNS void
+CREATE OR REPLACE FUNCTION dtx.release_step(token uuid) RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx.fail_step(uuid, text, boolean) IS
-  'an external worker has not been able to do what it has claimed, and nothing of it was done; retry false: it will never be; an error if its lease is over';
+COMMENT ON FUNCTION dtx.release_step(uuid) IS
+  'an external worker gives back what it has claimed and has not worked on, which is no attempt; an error if its lease is over';
 
 --
 -- Events

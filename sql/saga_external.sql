@@ -26,8 +26,8 @@ SELECT token, saga = :id AS same, name, step, action, attempt, payload, input, r
 \echo :t_same :t_name :t_step :t_action :t_attempt :t_payload :t_input :t_results :t_lease
 SELECT count(*) FROM dtx.claim_step('printer', 'w2');
 SELECT queue, worker, state, attempts, due_at > now() AS due_later FROM dtx.saga_steps WHERE saga = :id AND step = 'print';
-SELECT dtx.heartbeat_step(:'t_token', '1 hour') - now() BETWEEN '59 min' AND '61 min' AS longer;
-SELECT dtx.heartbeat_step(:'t_token') - now() BETWEEN '59 min' AND '61 min' AS same;
+SELECT (dtx.heartbeat_step(:'t_token', '1 hour')).lease_until - now() BETWEEN '59 min' AND '61 min' AS longer;
+SELECT (dtx.heartbeat_step(:'t_token')).lease_until - now() BETWEEN '59 min' AND '61 min' AS same;
 SELECT dtx.complete_step(:'t_token', '{"label": "L1"}');
 -- a token is good for one report
 \set VERBOSITY terse
@@ -196,7 +196,7 @@ SELECT parcel('print') AS id \gset
 SELECT token FROM dtx.claim_step('printer', 'w') \gset
 SELECT dtx.cancel_saga(:id, 'test');
 SELECT * FROM steps(:id);
-SELECT dtx.heartbeat_step(:'token') > now() AS goes_on;
+SELECT (dtx.heartbeat_step(:'token')).lease_until > now() AS goes_on;
 SELECT dtx.complete_step(:'token');
 SELECT * FROM steps(:id);
 SELECT step FROM take();
@@ -326,3 +326,45 @@ SELECT dtx.fail_step('00000000-0000-0000-0000-000000000000', 'x');
 SELECT dtx.heartbeat_step(NULL);
 SELECT dtx.heartbeat_step('00000000-0000-0000-0000-000000000000');
 SELECT dtx.heartbeat_step('00000000-0000-0000-0000-000000000000', '0');
+
+-- several at once: the one that a worker was at has lost an attempt, the others have not
+SELECT dtx.define_saga('batch', dtx.step_external('do', 'batch', max_attempts => 2));
+SELECT count(dtx.start_saga('batch', key => 'b' || i)) FROM generate_series(1, 4) AS i;
+SELECT count(*) FROM take();
+CREATE TEMP TABLE claimed AS SELECT row_number() OVER () AS n, c.* FROM dtx.claim_step('batch', 'poisoned', n => 4) AS c;
+SELECT count(*), count(DISTINCT idempotency_key) FROM claimed;
+SELECT dtx.complete_step(token) FROM claimed WHERE n = 1;
+UPDATE dtx_internal.saga_external SET available_at = clock_timestamp() WHERE queue = 'batch';
+SELECT count(*) FROM (SELECT dtx.claim_step('batch', 'other', n => 1000)) AS c;
+SELECT g.key, s.attempts, h.outcome, h.message FROM dtx.saga_steps s JOIN dtx.sagas g ON g.id = s.saga
+	LEFT JOIN dtx.saga_history h ON h.saga = g.id AND h.outcome <> 'completed' WHERE g.name = 'batch' ORDER BY g.key, h.id;
+-- one that says that it is at another one
+UPDATE dtx_internal.saga_external SET available_at = clock_timestamp() + interval '1 hour' WHERE queue = 'batch';
+SELECT (dtx.heartbeat_step(token)).canceled FROM dtx_internal.saga_external WHERE queue = 'batch' AND place = 3;
+UPDATE dtx_internal.saga_external SET available_at = clock_timestamp() WHERE queue = 'batch';
+SELECT count(*) FROM (SELECT dtx.claim_step('batch', 'third', n => 1000)) AS c;
+SELECT g.key, g.state, s.attempts FROM dtx.saga_steps s JOIN dtx.sagas g ON g.id = s.saga WHERE g.name = 'batch' ORDER BY g.key;
+CALL end_all();
+-- given back: no attempt; not before a time; how long to wait
+SELECT dtx.start_saga('batch', key => 'release') AS id \gset
+SELECT count(*) FROM take();
+SELECT token FROM dtx.claim_step('batch', 'w') \gset
+SELECT dtx.release_step(:'token');
+SELECT attempts, state FROM dtx.saga_steps WHERE saga = :id;
+SELECT token, attempt FROM dtx.claim_step('batch', 'w', wait => '5 s') \gset
+SELECT :attempt;
+SELECT dtx.fail_step(:'token', 'rate limit', retry_after => '1 hour');
+SELECT due_at - now() BETWEEN '59 min' AND '61 min' AS in_an_hour FROM dtx.saga_steps WHERE saga = :id;
+SELECT retry_at - now() BETWEEN '59 min' AND '61 min' AS in_an_hour FROM dtx.saga_history WHERE saga = :id AND outcome = 'failed';
+SELECT count(*) FROM dtx.claim_step('batch', 'w', wait => '10 ms');
+SELECT count(*) FROM dtx.claim_step('batch', 'w', wait => '1 hour');
+SELECT dtx.fail_step(:'token', 'x', retry_after => '-1 s');
+SELECT later(:id) > 0 AS later;
+SELECT token FROM dtx.claim_step('batch', 'w') \gset
+-- a cancel is told to who works on it
+SELECT (dtx.heartbeat_step(:'token')).canceled;
+SELECT dtx.cancel_saga(:id, 'changed my mind');
+SELECT canceled, reason FROM dtx.heartbeat_step(:'token');
+SELECT dtx.release_step(:'token');
+SELECT state FROM dtx.sagas WHERE id = :id;
+DROP TABLE claimed;

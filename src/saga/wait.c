@@ -12,6 +12,7 @@
 #include "base/backoff.h"
 #include "base/compat.h"
 #include "catalog/pg_type.h"
+#include "catalog/pg_collation.h"
 #include "datatype/timestamp.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -27,6 +28,9 @@
 
 /* Longest sleep of a session that waits for a saga, milliseconds. */
 #define MAX_WAIT_SLEEP	10000
+
+/* ... of one that waits for work in a queue. */
+#define MAX_WORK_SLEEP	1000
 
 /* ... where nothing wakes it: on a standby. */
 #define STANDBY_WAIT_SLEEP	1000
@@ -183,4 +187,31 @@ dtx_sql_wait_saga(PG_FUNCTION_ARGS)
 	if (isnull)
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(state);
+}
+
+PG_FUNCTION_INFO_V1(dtx_sql_saga_wait_work);
+
+/*
+ * dtx_internal.saga_wait_work(queue, ms): sleep until somebody has put something into that
+ * queue, not longer than that, nor than a second: it may have been put there right before,
+ * and some of it becomes available with time.
+ */
+Datum
+dtx_sql_saga_wait_work(PG_FUNCTION_ARGS)
+{
+	Datum		hash = DirectFunctionCall1Coll(hashtext, DEFAULT_COLLATION_OID,
+										   PG_GETARG_DATUM(0));
+	uint64		key = (uint64) (int64) DatumGetInt32(hash);
+	int			ms = PG_GETARG_INT32(1);
+	ConditionVariable *cv = &waits->finished[key % DTX_SAGA_WAIT_PARTITIONS];
+
+	if (we_wait_saga == 0)
+		we_wait_saga = DtxWaitEvent("DtxWaitSaga");
+	if (ms > 0)
+	{
+		ConditionVariablePrepareToSleep(cv);
+		(void) ConditionVariableTimedSleep(cv, Min(ms, MAX_WORK_SLEEP), we_wait_saga);
+		ConditionVariableCancelSleep();
+	}
+	PG_RETURN_VOID();
 }
