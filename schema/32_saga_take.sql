@@ -71,6 +71,16 @@ $$;
 COMMENT ON FUNCTION dtx_internal.saga_take_sql(dtx_internal.saga_record, dtx_internal.saga_step_record, dtx_internal.saga_definition_step_record) IS
   'internal: gives a step to the worker that has claimed it';
 
+-- A day has 24 hours, whatever the time zone of the role, and a month ends when it does in UTC.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_after(at timestamptz, delay interval) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT (at AT TIME ZONE 'UTC' + delay) AT TIME ZONE 'UTC'
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_after(timestamptz, interval) IS
+  'internal: the time at which a delay is over';
+
 -- A step of action sleep is due: begin to wait, or the time is over.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_do_sleep(sg dtx_internal.saga_record, st dtx_internal.saga_step_record,
   d dtx_internal.saga_definition_step_record) RETURNS void
@@ -82,7 +92,7 @@ DECLARE
 BEGIN
   IF st.state = 'pending' AND d.delay > '0' THEN
     UPDATE dtx_internal.saga_step_record
-       SET state = 'waiting', due_at = now_at + d.delay, since = now_at
+       SET state = 'waiting', due_at = dtx_internal.saga_after(now_at, d.delay), since = now_at
      WHERE saga = sg.id AND step = st.step;
     PERFORM dtx_internal.wake_sagas();
   ELSE

@@ -160,6 +160,10 @@ SELECT done(id, 'a') FROM dtx.sagas WHERE key = '6';
 SELECT g.key, t.step FROM take() t JOIN dtx.sagas g ON g.id = t.saga;
 SELECT g.key, t.step FROM take() t JOIN dtx.sagas g ON g.id = t.saga;
 CALL end_all();
+-- a day has 24 hours, whatever the time zone
+SET TimeZone = 'America/New_York';
+SELECT extract(epoch FROM dtx_internal.saga_after('2026-03-01 12:00-05', '150 days') - '2026-03-01 12:00-05'::timestamptz) / 3600 / 24 AS days;
+RESET TimeZone;
 DROP VIEW waiting;
 DROP FUNCTION error_at, probe;
 DROP PROCEDURE go_on;
