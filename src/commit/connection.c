@@ -257,9 +257,19 @@ DtxConnectionIdentify(DtxConnection *c)
 }
 
 /*
+ * Before a connection that was identified is shown for the first time: by what others know
+ * its options.  Throws if out of memory.
+ */
+void
+DtxConnectionFingerprint(DtxConnection *c)
+{
+	if (c->fingerprint == 0 && c->endpoint.options_text != NULL)
+		c->fingerprint = DtxWaitsFingerprint(c->endpoint.options_text);
+}
+
+/*
  * Others can see from now on which server a connection leads to, and through which of its
- * processes, as far as both is known, and its hash was asked for (state/waits).  Does not
- * throw.
+ * processes, as far as both is known (state/waits).  Does not throw.
  */
 void
 DtxConnectionShow(DtxConnection *c)
@@ -271,11 +281,11 @@ DtxConnectionShow(DtxConnection *c)
 		.started = c->endpoint.process_started,
 		.serverid = c->endpoint.serverid,
 		.umid = c->endpoint.umid,
-		.endpoint = c->endpoint.hash
+		.endpoint = c->fingerprint
 	};
 
 	if (c->shown == c->wire.serial || !DtxEndpointIsKnown(&c->endpoint) ||
-		c->endpoint.pid == 0 || c->endpoint.hash == 0)
+		c->endpoint.pid == 0 || c->fingerprint == 0)
 		return;
 	DtxWaitsAddSession(&session);
 	c->shown = c->wire.serial;

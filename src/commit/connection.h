@@ -30,6 +30,7 @@ typedef struct DtxConnection
 								 * transaction, as one text, or NULL */
 	uint64		transactions;	/* remote transactions that have begun on it */
 	DtxMoment	last_start;		/* when the last one did, or it was made */
+	uint64		fingerprint;	/* DtxWaitsFingerprint() of its options, or 0 */
 	uint64		shown;			/* serial of the wire when others were last told
 								 * of it (DtxConnectionShow) */
 	bool		extension_seen; /* was the extension there when it was made,
@@ -59,6 +60,7 @@ extern int	DtxConnectionCount(void);
 
 extern void DtxConnectionNoteSetup(DtxConnection *c, const char *command);
 extern void DtxConnectionIdentify(DtxConnection *c);
+extern void DtxConnectionFingerprint(DtxConnection *c);
 extern void DtxConnectionShow(DtxConnection *c);
 extern void DtxConnectionAskCluster(DtxConnection *c);
 extern uint64 DtxConnectionSystemId(Oid serverid);

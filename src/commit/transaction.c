@@ -9,7 +9,6 @@
  */
 #include "postgres.h"
 
-#include "access/parallel.h"
 #include "access/xact.h"
 #include "base/guarded.h"
 #include "commit/connection.h"
@@ -21,7 +20,6 @@
 #include "net/wait_set.h"
 #include "net/wire.h"
 #include "state/activity.h"
-#include "state/identity.h"
 #include "state/tables.h"
 #include "utils/memutils.h"
 #include "utils/palloc.h"
@@ -91,13 +89,8 @@ DtxTransactionAnnounce(DtxParticipant *p)
 	p->connection->extension_seen = true;	/* if not now, then in its next
 											 * transaction */
 	DtxConnectionIdentify(p->connection);
-
-	/* (a parallel worker cannot read the table that has the coordinator's id) */
-	if (p->connection->shown != p->connection->wire.serial && !IsParallelWorker())
-	{
-		(void) DtxEndpointHash(&p->connection->endpoint, DtxCoordinatorId());
-		DtxConnectionShow(p->connection);
-	}
+	DtxConnectionFingerprint(p->connection);
+	DtxConnectionShow(p->connection);
 	DtxTransactionShow();
 	DtxActivityAddServer(p->index, p->connection->endpoint.serverid);
 }

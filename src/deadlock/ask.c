@@ -204,7 +204,8 @@ DtxAskServer(DtxAsk *ask, uint64 instance, const DtxAskRoute *routes, int nroute
 		const DtxAskRoute *route = &routes[(s->attempt + i) % nroutes];
 
 		target = DtxTargetMake(route->serverid, route->umid, 0, InvalidOid);
-		if (target->error != NULL || target->endpoint != route->endpoint)
+		if (target->error != NULL ||
+			DtxWaitsFingerprint(target->options_text) != route->endpoint)
 			target = NULL;
 		else
 			s->attempt += i;

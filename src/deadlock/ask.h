@@ -19,7 +19,7 @@ typedef struct DtxAskRoute
 {
 	Oid			serverid;		/* foreign server */
 	Oid			umid;			/* user mapping */
-	uint64		endpoint;		/* DtxEndpoint() of that session */
+	uint64		endpoint;		/* of that session, see DtxWaitSession */
 } DtxAskRoute;
 
 /* A row of the answer to a question; "statement" of it, from 0.  The result is ours. */

@@ -299,7 +299,8 @@ DtxTargetMake(Oid serverid, Oid umid, int attempt, Oid on_behalf_of)
 		return target;
 	}
 
-	target->endpoint = DtxEndpoint(DtxEndpointText(server->options, um_options));
+	target->options_text = DtxEndpointText(server->options, um_options);
+	target->endpoint = DtxEndpoint(target->options_text);
 	target->place = hash_place(server->options);
 	target->trusted = superuser_arg(server->owner);
 

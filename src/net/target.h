@@ -22,7 +22,8 @@ typedef struct DtxTarget
 	int			connect_timeout;	/* milliseconds, for all hosts together */
 	bool		need_password;	/* the server must have asked for it */
 	int			attempt;		/* which host of several comes first */
-	uint64		endpoint;		/* DtxEndpoint() */
+	char	   *options_text;	/* DtxEndpointText() */
+	uint64		endpoint;		/* DtxEndpoint() of it */
 	uint64		place;			/* hash of the addresses: few connections at a
 								 * time */
 	bool		trusted;		/* is the owner of the server a superuser? */

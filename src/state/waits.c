@@ -27,6 +27,8 @@
 #include "base/encoding.h"
 #include "base/process.h"
 #include "base/wakeup.h"
+#include "common/hmac.h"
+#include "common/sha2.h"
 #include "miscadmin.h"
 #include "postmaster/postmaster.h"
 #include "state/waits.h"
@@ -37,6 +39,9 @@
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
+
+/* Bytes of a secret. */
+#define SECRET_SIZE		32
 
 typedef struct WaitSlot
 {
@@ -50,6 +55,7 @@ typedef struct WaitSlot
 typedef struct WaitsShared
 {
 	int			nslots;			/* constant after init */
+	uint8		secret[SECRET_SIZE];	/* likewise; of this start of the server */
 	LWLock		choice;			/* held by who chooses a victim, before locks
 								 * of entries */
 	WaitSlot	slots[FLEXIBLE_ARRAY_MEMBER];
@@ -87,6 +93,10 @@ DtxWaitsShmemInit(void)
 
 		memset(waits, 0, DtxWaitsShmemSize());
 		waits->nslots = MaxBackends;
+		if (!pg_strong_random(waits->secret, SECRET_SIZE))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate a random number")));
 		LWLockInitialize(&waits->choice, tranche);
 		for (int i = 0; i < waits->nslots; i++)
 			LWLockInitialize(&waits->slots[i].lock, tranche);
@@ -275,6 +285,30 @@ DtxWaitsEnd(void)
  * By others
  * ----------------------------------------------------------------
  */
+
+/*
+ * By what is known that options of a connection are the same as those of another one: a
+ * keyed hash of them, since they contain passwords.  Never 0; throws if out of memory.
+ */
+uint64
+DtxWaitsFingerprint(const char *text)
+{
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	pg_hmac_ctx *ctx = pg_hmac_create(PG_SHA256);
+	uint64		result;
+
+	if (ctx == NULL ||
+		pg_hmac_init(ctx, waits->secret, SECRET_SIZE) < 0 ||
+		pg_hmac_update(ctx, (const uint8 *) text, strlen(text)) < 0 ||
+		pg_hmac_final(ctx, digest, sizeof(digest)) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not compute a keyed hash for pg_dtx"),
+				 errdetail_internal("%s", ctx ? pg_hmac_error(ctx) : "out of memory")));
+	pg_hmac_free(ctx);
+	memcpy(&result, digest, sizeof(result));
+	return result != 0 ? result : 1;
+}
 
 /*
  * Which running server is one that has started then, in microseconds since 1970, and

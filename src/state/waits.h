@@ -26,7 +26,7 @@ typedef struct DtxWaitSession
 	uint64		started;		/* when that has started, 0 if not known */
 	Oid			serverid;		/* foreign server ... */
 	Oid			umid;			/* ... and user mapping that lead there */
-	uint64		endpoint;		/* DtxEndpoint() of their options */
+	uint64		endpoint;		/* DtxWaitsFingerprint() of their options */
 	bool		awaited;		/* if the backend waits: for this one? */
 } DtxWaitSession;
 
@@ -75,6 +75,7 @@ extern void DtxWaitsTakeVerdict(char *detail, char *log);
 extern void DtxWaitsEnd(void);
 
 /* by the detector of deadlocks, and views */
+extern uint64 DtxWaitsFingerprint(const char *text);
 extern uint64 DtxInstance(int64 started_usec, int port);
 extern uint64 DtxInstanceHere(void);
 extern int	DtxWaitsCount(void);
