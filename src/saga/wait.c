@@ -44,6 +44,7 @@ static WaitShared *waits = NULL;
 
 /* Wait event, see DtxWaitEvent(). */
 static uint32 we_wait_saga = 0;
+static uint32 we_claim = 0;
 
 /*
  * Bytes of shared memory that this module needs.
@@ -192,8 +193,8 @@ dtx_sql_wait_saga(PG_FUNCTION_ARGS)
 PG_FUNCTION_INFO_V1(dtx_sql_saga_wait_work);
 
 /*
- * dtx_internal.saga_wait_work(queue, ms): sleep until somebody has put something into that
- * queue, not longer than that, nor than a second: it may have been put there right before,
+ * dtx_internal.saga_wait_work(queue, ms): sleep until something was put into that queue, not
+ * longer than that, nor than a second: it may have been put there right before,
  * and some of it becomes available with time.
  */
 Datum
@@ -205,12 +206,12 @@ dtx_sql_saga_wait_work(PG_FUNCTION_ARGS)
 	int			ms = PG_GETARG_INT32(1);
 	ConditionVariable *cv = &waits->finished[key % DTX_SAGA_WAIT_PARTITIONS];
 
-	if (we_wait_saga == 0)
-		we_wait_saga = DtxWaitEvent("DtxWaitSaga");
+	if (we_claim == 0)
+		we_claim = DtxWaitEvent("DtxClaimStep");
 	if (ms > 0)
 	{
 		ConditionVariablePrepareToSleep(cv);
-		(void) ConditionVariableTimedSleep(cv, Min(ms, MAX_WORK_SLEEP), we_wait_saga);
+		(void) ConditionVariableTimedSleep(cv, Min(ms, MAX_WORK_SLEEP), we_claim);
 		ConditionVariableCancelSleep();
 	}
 	PG_RETURN_VOID();
