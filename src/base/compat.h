@@ -195,10 +195,12 @@ DtxRelationLockedByMe(Oid relid, LOCKMODE mode)
 #define DtxConnectionUsedGssapi(conn)	((void) (conn), false)
 #endif
 
-/* The number by which a process, or a prepared transaction, has its locks. */
+/* The virtual transaction by which a process, or a prepared one, has its locks. */
 #if PG_VERSION_NUM >= 170000
+#define DtxLockInstanceBackend(instance)	((instance)->vxid.procNumber)
 #define DtxLockInstanceLxid(instance)	((instance)->vxid.localTransactionId)
 #else
+#define DtxLockInstanceBackend(instance)	((instance)->backend)
 #define DtxLockInstanceLxid(instance)	((instance)->lxid)
 #endif
 

@@ -20,8 +20,10 @@
 #include "commit/connection.h"
 #include "commit/point_question.h"
 #include "commit/prepare_question.h"
+#include "foreign/foreign.h"
 #include "lib/stringinfo.h"
 #include "libpq-fe.h"
+#include "miscadmin.h"
 #include "net/wait_set.h"
 #include "net/wire.h"
 #include "net/wire_wait.h"
@@ -258,13 +260,18 @@ DtxConnectionIdentify(DtxConnection *c)
 
 /*
  * Before a connection that was identified is shown for the first time: by what others know
- * its options.  Throws if out of memory.
+ * its options, and whether it may say which server it leads to.  May throw.
  */
 void
 DtxConnectionFingerprint(DtxConnection *c)
 {
-	if (c->fingerprint == 0 && c->endpoint.options_text != NULL)
-		c->fingerprint = DtxWaitsFingerprint(c->endpoint.options_text);
+	ForeignServer *server;
+
+	if (c->fingerprint != 0 || c->endpoint.options_text == NULL ||
+		(server = GetForeignServerExtended(c->endpoint.serverid, FSV_MISSING_OK)) == NULL)
+		return;
+	c->salt = DtxInstanceSalt(server->serverid, superuser_arg(server->owner));
+	c->fingerprint = DtxWaitsFingerprint(c->endpoint.options_text);
 }
 
 /*
@@ -276,7 +283,7 @@ DtxConnectionShow(DtxConnection *c)
 {
 	DtxWaitSession session = {
 		.serial = c->wire.serial,
-		.instance = c->endpoint.instance,
+		.instance = c->endpoint.instance ^ c->salt,
 		.pid = c->endpoint.pid,
 		.started = c->endpoint.process_started,
 		.serverid = c->endpoint.serverid,

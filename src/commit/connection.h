@@ -31,8 +31,10 @@ typedef struct DtxConnection
 	uint64		transactions;	/* remote transactions that have begun on it */
 	DtxMoment	last_start;		/* when the last one did, or it was made */
 	uint64		fingerprint;	/* DtxWaitsFingerprint() of its options, or 0 */
-	uint64		shown;			/* serial of the wire when others were last told
-								 * of it (DtxConnectionShow) */
+	uint64		salt;			/* DtxInstanceSalt() of its foreign server, if
+								 * that is known */
+	uint64		shown;			/* serial of the wire when others were last
+								 * told of it (DtxConnectionShow) */
 	bool		extension_seen; /* was the extension there when it was made,
 								 * or last used? */
 	bool		cluster_asked;	/* was it asked which cluster it leads to? */

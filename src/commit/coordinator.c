@@ -308,6 +308,7 @@ dtx_xact_callback(XactEvent event, void *arg)
 			}
 			break;
 		case XACT_EVENT_ABORT:
+			DtxWaitsEnd();
 			DtxAbortBegin();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
@@ -332,6 +333,7 @@ dtx_xact_callback(XactEvent event, void *arg)
 			DtxTransactionEnd();
 			break;
 		case XACT_EVENT_PARALLEL_ABORT:
+			DtxWaitsEnd();
 			DtxAbortBegin();
 			break;
 	}

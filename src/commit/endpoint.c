@@ -325,15 +325,19 @@ const char *
 DtxEndpointQuestion(const PGconn *conn)
 {
 	static char question[4096];
-	char		mark[128] = "NULL";
+	char		mark[128] = "";
 	int			len PG_USED_FOR_ASSERTS_ONLY;
 
-	/* By which others know the session; not to be waited for. */
+	/*
+	 * By which others know the session; not to be waited for.  If it fails,
+	 * no matter.
+	 */
 	if (dtx_deadlock_detection)
-		snprintf(mark, sizeof(mark), "pg_catalog.pg_try_advisory_lock_shared("
-				 DTX_SESSION_MARK_CLASS ", %d)", (int) DtxSessionMark());
-	len = snprintf(question, sizeof(question), ASK_SESSION ", %s; %s", mark,
-				   PQserverVersion(conn) >= 100000 ? DTX_IDENTIFY : DTX_IDENTIFY_OLD);
+		snprintf(mark, sizeof(mark),
+				 "; SELECT pg_catalog.pg_try_advisory_lock_shared("
+				 DTX_SESSION_MARK_CLASS ", %d), NULL", (int) DtxSessionMark());
+	len = snprintf(question, sizeof(question), ASK_SESSION "; %s%s",
+				   PQserverVersion(conn) >= 100000 ? DTX_IDENTIFY : DTX_IDENTIFY_OLD, mark);
 	Assert(len < sizeof(question));
 	return question;
 }
@@ -344,7 +348,7 @@ DtxEndpointQuestion(const PGconn *conn)
 void
 DtxEndpointTakeAnswer(DtxConnectionEndpoint *e, const PGresult *result)
 {
-	if (is_row(result, 7))
+	if (is_row(result, 6))
 	{
 		e->default_role = (Oid) DtxNumberParse(PQgetvalue(result, 0, 0),
 											   PG_UINT32_MAX);

@@ -74,7 +74,6 @@ typedef struct Server
 	char	   *question;		/* the present one, or NULL */
 	uint64		round;			/* that it is of */
 	bool		is_it;			/* does the right server answer? */
-	bool		answered;		/* has it answered in the present round? */
 	int			attempt;		/* which route is next */
 	DtxBackoff	backoff;		/* of connections that failed */
 	DtxMoment	asked_at;		/* last time */
@@ -98,7 +97,7 @@ static void server_row(DtxRemote *remote, void *arg, int statement, const PGresu
 static void server_failed(DtxRemote *remote, void *arg, DtxRemoteFailure failure,
 						  const char *error);
 static void park(Server *s);
-static void settle(Server *s, bool answered);
+static void settle(Server *s);
 
 static const DtxRemoteHandler handler = {
 	.ready = server_ready,
@@ -151,7 +150,6 @@ DtxAskBegin(DtxAsk *ask, DtxAskRow row, void *arg)
 	hash_seq_init(&seq, ask->servers);
 	while ((s = hash_seq_search(&seq)) != NULL)
 	{
-		s->answered = false;
 		if (!DtxIsDue(s->asked_at + KEEP_MS))
 			continue;
 		if (s->state == SERVER_CLOSED)
@@ -235,7 +233,8 @@ DtxAskServer(DtxAsk *ask, uint64 instance, const DtxAskRoute *routes, int nroute
 }
 
 /*
- * Wait until all that were asked have answered, or to the deadline.  Throws on interrupts.
+ * Wait until all that were asked have answered, or to the deadline: this ends the round.
+ * Throws on interrupts.
  */
 void
 DtxAskWait(DtxAsk *ask, DtxMoment deadline, uint32 wait_event)
@@ -250,6 +249,12 @@ DtxAskWait(DtxAsk *ask, DtxMoment deadline, uint32 wait_event)
 	}
 	if (ask->outstanding > 0)
 		ask->silence += DtxNow() - ask->answered_at;
+
+	/* What comes now is nobody's any more. */
+	ask->round++;
+	ask->outstanding = 0;
+	ask->row = NULL;
+	ask->arg = NULL;
 }
 
 /*
@@ -276,14 +281,13 @@ DtxAskIdle(DtxAsk *ask, long timeout, uint32 wait_event)
 
 /* The server has answered, or is not going to. */
 static void
-settle(Server *s, bool answered)
+settle(Server *s)
 {
 	if (s->question == NULL)
 		return;
 	s->question = NULL;
 	if (s->round != s->ask->round)
 		return;
-	s->answered = answered;
 	s->ask->outstanding--;
 	s->ask->answered_at = DtxNow();
 }
@@ -320,7 +324,8 @@ server_ready(DtxRemote *remote, void *arg, const DtxRemoteError *error)
 				server_failed(remote, s, DTX_REMOTE_REFUSED, error->message);
 				break;
 			}
-			DtxBackoffReset(&s->backoff);
+			if (s->state == SERVER_PARKED)
+				DtxBackoffReset(&s->backoff);
 			if (s->question == NULL)
 			{
 				park(s);
@@ -330,7 +335,17 @@ server_ready(DtxRemote *remote, void *arg, const DtxRemoteError *error)
 			DtxRemoteSend(remote, s->question);
 			break;
 		case SERVER_ASKED:
-			settle(s, error->sqlstate == 0 && s->is_it);
+			settle(s);
+			if (error->sqlstate == 0 && !s->is_it)
+			{
+				/* This way leads to another server: the next one, if any. */
+				s->attempt++;
+				s->remote = NULL;
+				s->state = SERVER_CLOSED;
+				DtxRemoteClose(remote);
+				DtxBackoffFailed(&s->backoff, RETRY_MIN_MS, RETRY_MAX_MS);
+				break;
+			}
 			park(s);
 			break;
 		case SERVER_CLOSED:
@@ -349,7 +364,8 @@ server_row(DtxRemote *remote, void *arg, int statement, const PGresult *res)
 	if (statement == 0)
 		s->is_it = PQnfields(res) == 3 &&
 			DtxInstance(DtxNumberParse(PQgetvalue(res, 0, 1), PG_INT64_MAX),
-						DtxNumberParse(PQgetvalue(res, 0, 2), PG_UINT16_MAX)) == s->instance;
+						DtxNumberParse(PQgetvalue(res, 0, 2), PG_UINT16_MAX)) ==
+			(s->instance ^ DtxInstanceSalt(s->target->serverid, s->target->trusted));
 	else if (s->is_it)
 		s->ask->row(s->ask->arg, s->instance, statement - 1, res);
 }
@@ -361,10 +377,9 @@ server_failed(DtxRemote *remote, void *arg, DtxRemoteFailure failure, const char
 
 	elog(DEBUG1, "could not ask server \"%s\" about locks: %s",
 		 s->target != NULL ? s->target->servername : "", error);
-	settle(s, false);
+	settle(s);
 	s->remote = NULL;
 	s->state = SERVER_CLOSED;
-	if (failure == DTX_REMOTE_REFUSED)
-		s->attempt++;
+	s->attempt++;
 	DtxBackoffFailed(&s->backoff, RETRY_MIN_MS, RETRY_MAX_MS);
 }

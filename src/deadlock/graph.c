@@ -166,6 +166,28 @@ DtxGraphAddEdge(DtxGraph *g, int from, int to, uint64 instance, int waiter_pid,
 	return edge;
 }
 
+/*
+ * Does a wait of that process count?  That of a session of a backend of ours only while
+ * the backend waits for it: otherwise it is one that was left, and is being canceled.  One
+ * that sleeps in the executor waits for all that are busy.
+ */
+bool
+DtxGraphWaitCounts(const DtxGraph *g, int node, uint64 instance, int pid)
+{
+	const DtxWaits *b = g->nodes[node].backend;
+
+	if (b == NULL || b->appending)
+		return true;
+	if (!DtxWaitsNow(b))
+		return false;
+	for (int i = 0; i < b->nsessions; i++)
+	{
+		if (b->sessions[i].instance == instance && b->sessions[i].pid == pid)
+			return b->sessions[i].awaited;
+	}
+	return false;
+}
+
 /* The edge of this graph that says the same as one of another graph, or NULL. */
 DtxEdge *
 DtxGraphFindEdge(DtxGraph *g, const DtxEdge *like)

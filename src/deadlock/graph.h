@@ -81,6 +81,8 @@ extern int	DtxGraphProcess(DtxGraph *g, uint64 instance, int pid,
 extern int	DtxGraphPrepared(DtxGraph *g, uint64 instance, const char *gid);
 extern DtxEdge *DtxGraphAddEdge(DtxGraph *g, int from, int to, uint64 instance,
 								int waiter_pid, int blocker_pid);
+extern bool DtxGraphWaitCounts(const DtxGraph *g, int node, uint64 instance,
+							   int pid);
 extern DtxEdge *DtxGraphFindEdge(DtxGraph *g, const DtxEdge *like);
 extern bool DtxNodeIsHere(const DtxNode *node);
 extern void DtxGraphIgnoreNone(DtxGraph *g);

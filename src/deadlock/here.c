@@ -14,6 +14,7 @@
 #include "deadlock/owners.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
@@ -25,7 +26,7 @@ static bool is_momentary(const LOCKTAG *tag);
 static void add_waits_of(DtxGraph *g, int pid, List **todo);
 static char *describe(const LockInstanceData *waiter);
 static char *identify(int pid, const char *lock);
-static char *find_gid(TransactionId xid);
+static char *find_gid(const LockInstanceData *holder);
 
 /*
  * Add the edges that begin at processes of this server which the graph knows, and at those
@@ -74,7 +75,14 @@ static void
 add_waits_of(DtxGraph *g, int pid, List **todo)
 {
 	uint64		here = DtxInstanceHere();
-	BlockedProcsData *data = GetBlockerStatusData(pid);
+	int			from = DtxGraphProcess(g, here, pid, 0);
+	BlockedProcsData *data;
+
+	/* A session of a backend with this server: see there. */
+	if (g->nodes[from].pid != pid && !DtxGraphWaitCounts(g, from, here, pid))
+		return;
+	CHECK_FOR_INTERRUPTS();
+	data = GetBlockerStatusData(pid);
 
 	for (int i = 0; i < data->nprocs; i++)
 	{
@@ -118,7 +126,7 @@ add_waits_of(DtxGraph *g, int pid, List **todo)
 				continue;
 			if (other->leaderPid == 0)
 			{
-				gid = find_gid(DtxLockInstanceLxid(other));
+				gid = find_gid(other);
 				to = DtxOwnerOfPrepared(g, here, gid);
 			}
 			else
@@ -130,14 +138,19 @@ add_waits_of(DtxGraph *g, int pid, List **todo)
 					*todo = lappend_int(*todo, other->leaderPid);
 				}
 			}
-			edge = DtxGraphAddEdge(g, DtxGraphProcess(g, here, pid, 0), to, here,
-								   pid, other->leaderPid);
+			edge = DtxGraphAddEdge(g, from, to, here, pid, other->leaderPid);
 			edge->hard = hard && waiter->locktag.locktag_type != LOCKTAG_TUPLE;
 			edge->lock = lock;
 			edge->gid = gid;
 			edge->identity = identity;
 		}
 	}
+
+	/* Each is as large as there are backends. */
+	pfree(data->procs);
+	pfree(data->locks);
+	pfree(data->waiter_pids);
+	pfree(data);
 }
 
 /*
@@ -172,19 +185,27 @@ identify(int pid, const char *lock)
 
 /*
  * The gid of a prepared transaction of this server, in the current memory context, or NULL.
+ * What is known of it is its virtual transaction, which is that of the session that has
+ * prepared it; it holds the lock on its transaction id under that.
  */
 static char *
-find_gid(TransactionId xid)
+find_gid(const LockInstanceData *holder)
 {
 	MemoryContext cxt = CurrentMemoryContext;
-	Oid			type = XIDOID;
-	Datum		arg = TransactionIdGetDatum(xid);
+	Oid			type = TEXTOID;
+	Datum		arg = CStringGetTextDatum(psprintf("%d/%u",
+												   (int) DtxLockInstanceBackend(holder),
+												   DtxLockInstanceLxid(holder)));
 	char	   *gid = NULL;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
-	if (SPI_execute_with_args("SELECT gid FROM pg_catalog.pg_prepared_xact()"
-							  " WHERE transaction OPERATOR(pg_catalog.=) $1",
+	if (SPI_execute_with_args("SELECT g.gid FROM pg_catalog.pg_locks AS l"
+							  " JOIN pg_catalog.pg_prepared_xact() AS g"
+							  " ON g.transaction OPERATOR(pg_catalog.=) l.transactionid"
+							  " WHERE l.pid IS NULL AND l.granted"
+							  " AND l.locktype OPERATOR(pg_catalog.=) 'transactionid'"
+							  " AND l.virtualtransaction OPERATOR(pg_catalog.=) $1",
 							  1, &type, &arg, NULL, true, 1) == SPI_OK_SELECT &&
 		SPI_processed == 1)
 	{

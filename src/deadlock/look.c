@@ -30,8 +30,9 @@
 /* How long servers have to answer, all together, milliseconds. */
 #define ANSWER_MS		500
 
-/* Rows of answers that are taken in, and ways to reach a server that are tried. */
-#define MAX_ROWS		50000
+/* Of each server: rows of an answer that are taken in, edges of them, and ways there. */
+#define MAX_ROWS		5000
+#define MAX_EDGES		100000
 #define MAX_ROUTES		8
 
 /* A server that is asked. */
@@ -42,6 +43,8 @@ typedef struct Concerned
 								 * NULL */
 	List	   *pids;			/* of sessions of backends of this server */
 	List	   *details;		/* those whose locks are asked for */
+	int			nrows[2];		/* taken in, of each statement */
+	int			nedges;			/* made of them */
 	int			nroutes;
 	DtxAskRoute routes[MAX_ROUTES];
 } Concerned;
@@ -56,7 +59,6 @@ static List *add_marked(DtxLook *look);
 static void add_edges(DtxLook *look);
 static bool is_another(const DtxGraph *g, int node, uint64 instance, int pid,
 					   uint64 started);
-static bool edge_counts(const DtxGraph *g, int from, uint64 instance, int pid);
 
 /*
  * Look at all servers concerned.  The locks for which "details" (DtxLookDetail) wait are
@@ -104,6 +106,12 @@ DtxLookTake(DtxAsk *ask, MemoryContext cxt, List *details, bool all_details,
 		 * servers.
 		 */
 		look->blocked = look->lock_waits = NIL;
+		foreach(lc, look->servers)
+		{
+			Concerned  *server = (Concerned *) lfirst(lc);
+
+			server->nrows[DTX_WHO_BLOCKS] = server->nrows[DTX_WHICH_LOCKS] = 0;
+		}
 		ask_all(look, ask, marks, wait_event);
 		(void) add_marked(look);
 	}
@@ -163,7 +171,6 @@ add_backends(DtxLook *look)
 		if (!DtxWaitsGet(i, copy) || copy->nsessions == 0)
 			continue;
 		node = DtxGraphAddBackend(g, copy);
-		DtxGraphPlace(g, here, copy->pid, node);
 		for (int j = 0; j < copy->nsessions; j++)
 		{
 			DtxGraphPlace(g, copy->sessions[j].instance, copy->sessions[j].pid, node);
@@ -173,6 +180,10 @@ add_backends(DtxLook *look)
 		}
 		copy = palloc(sizeof(DtxWaits));
 	}
+
+	/* Whatever a server has said of its processes, these are ours. */
+	for (int n = 0; n < g->nnodes; n++)
+		DtxGraphPlace(g, here, g->nodes[n].pid, n);
 
 	for (int n = 0; n < g->nnodes; n++)
 	{
@@ -268,16 +279,20 @@ static void
 take_row(void *arg, uint64 instance, int statement, const PGresult *res)
 {
 	DtxLook    *look = (DtxLook *) arg;
-	MemoryContext old = MemoryContextSwitchTo(look->cxt);
+	Concerned  *server = find_server(look, instance, true);
+	MemoryContext old;
 
-	if (statement == DTX_WHO_BLOCKS && list_length(look->blocked) < MAX_ROWS)
+	if (statement > DTX_WHICH_LOCKS || server->nrows[statement]++ >= MAX_ROWS)
+		return;
+	old = MemoryContextSwitchTo(look->cxt);
+	if (statement == DTX_WHO_BLOCKS)
 	{
 		DtxBlocked *row = DtxReadBlocked(instance, res);
 
 		if (row != NULL)
 			look->blocked = lappend(look->blocked, row);
 	}
-	else if (statement == DTX_WHICH_LOCKS && list_length(look->lock_waits) < MAX_ROWS)
+	else
 	{
 		DtxLockWait *row = DtxReadLockWait(instance, res);
 
@@ -327,10 +342,13 @@ add_edges(DtxLook *look)
 		if (row->nblockers == 0)
 			continue;
 		from = DtxGraphProcess(g, row->instance, row->pid, 0);
-		if (!edge_counts(g, from, row->instance, row->pid))
+		if (!DtxGraphWaitCounts(g, from, row->instance, row->pid))
 			continue;
+		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < row->nblockers; i++)
 		{
+			if (find_server(look, row->instance, true)->nedges++ >= MAX_EDGES)
+				break;
 			if (row->blockers[i] != 0)
 				(void) DtxGraphAddEdge(g, from,
 									   DtxGraphProcess(g, row->instance,
@@ -363,7 +381,7 @@ add_edges(DtxLook *look)
 		if (from < 0)
 			continue;
 		if (edge == NULL && row->blocker == 0 && row->holds &&
-			edge_counts(g, from, row->instance, row->pid))
+			DtxGraphWaitCounts(g, from, row->instance, row->pid))
 		{
 			edge = DtxGraphAddEdge(g, from,
 								   DtxOwnerOfPrepared(g, row->instance, row->gid),
@@ -406,28 +424,6 @@ is_another(const DtxGraph *g, int node, uint64 instance, int pid, uint64 started
 
 		if (session->instance == instance && session->pid == pid)
 			return session->started != 0 && session->started != started;
-	}
-	return false;
-}
-
-/*
- * Does a wait of that process count?  That of a session of a backend of ours only while
- * the backend waits for it: otherwise it is one that was left, and is being canceled.  One
- * that sleeps in the executor waits for all that are busy.
- */
-static bool
-edge_counts(const DtxGraph *g, int from, uint64 instance, int pid)
-{
-	const DtxWaits *b = g->nodes[from].backend;
-
-	if (b == NULL || b->appending)
-		return true;
-	if (!DtxWaitsNow(b))
-		return false;
-	for (int i = 0; i < b->nsessions; i++)
-	{
-		if (b->sessions[i].instance == instance && b->sessions[i].pid == pid)
-			return b->sessions[i].awaited;
 	}
 	return false;
 }

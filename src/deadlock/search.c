@@ -31,10 +31,14 @@
 #include "deadlock/describe.h"
 #include "deadlock/search.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "state/waits.h"
 #include "storage/proc.h"
 #include "utils/memutils.h"
 #include "utils/palloc.h"
+
+/* Circles that are looked at in one look. */
+#define MAX_CIRCLES		100
 
 /* How long another coordinator has to end a deadlock that is its to end, milliseconds. */
 #define OTHERS_TURN_MS	3000
@@ -63,6 +67,7 @@ DtxSearchDeadlocks(DtxAsk *ask, MemoryContext cxt, bool all_details,
 	List	   *details;
 	bool		unsure;
 	int		   *cycle;
+	int			searches = 0;
 	int			n;
 
 	DtxAssertInWorker();
@@ -84,10 +89,11 @@ DtxSearchDeadlocks(DtxAsk *ask, MemoryContext cxt, bool all_details,
 
 	g = last->graph;
 	cycle = MemoryContextAlloc(cxt, sizeof(int) * (g->nnodes + 1));
-	while ((n = DtxGraphFindCycle(g, cycle)) > 0)
+	while (searches++ < MAX_CIRCLES && (n = DtxGraphFindCycle(g, cycle)) > 0)
 	{
 		int			ignore = -1;
 
+		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < n && ignore < 0; i++)
 		{
 			const DtxEdge *edge = &g->edges[cycle[i]];
@@ -128,11 +134,22 @@ circles(const DtxLook *look, bool *unsure)
 	MemoryContext old = MemoryContextSwitchTo(look->cxt);
 	int		   *cycle = palloc(sizeof(int) * (g->nnodes + 1));
 	List	   *details = NIL;
+	int			searches = 0;
 	int			n;
 
 	*unsure = false;
-	while ((n = DtxGraphFindCycle(g, cycle)) > 0)
+	while (searches++ < MAX_CIRCLES && (n = DtxGraphFindCycle(g, cycle)) > 0)
 	{
+		int			victim = DtxGraphVictim(g, cycle, n);
+
+		CHECK_FOR_INTERRUPTS();
+		if (victim < 0)
+		{
+			/* Nobody can be ended here. */
+			for (int i = 0; i < n; i++)
+				g->edges[cycle[i]].ignored = true;
+			continue;
+		}
 		for (int i = 0; i < n; i++)
 		{
 			const DtxEdge *edge = &g->edges[cycle[i]];
@@ -143,7 +160,7 @@ circles(const DtxLook *look, bool *unsure)
 			d->pid = edge->waiter_pid;
 			details = lappend(details, d);
 		}
-		g->edges[cycle[Max(DtxGraphVictim(g, cycle, n), 0)]].ignored = true;
+		g->edges[cycle[victim]].ignored = true;
 	}
 	DtxGraphIgnoreNone(g);
 	MemoryContextSwitchTo(old);
@@ -234,6 +251,7 @@ static void
 end_wait(DtxLook *look, const int *cycle, int n, int victim)
 {
 	const DtxGraph *g = look->graph;
+	MemoryContext old = MemoryContextSwitchTo(look->cxt);
 	int		   *procnos = palloc(sizeof(int) * n);
 	uint64	   *numbers = palloc(sizeof(uint64) * n);
 	int			nbackends = 0;
@@ -245,6 +263,7 @@ end_wait(DtxLook *look, const int *cycle, int n, int victim)
 	initStringInfo(&detail);
 	initStringInfo(&queries);
 	StartTransactionCommand();
+	MemoryContextSwitchTo(look->cxt);
 	for (int i = 0; i < n; i++)
 	{
 		/* The victim's own wait comes first. */
@@ -265,6 +284,7 @@ end_wait(DtxLook *look, const int *cycle, int n, int victim)
 	}
 	DtxDescribeQueries(&queries, look, cycle, n);
 	CommitTransactionCommand();
+	MemoryContextSwitchTo(look->cxt);
 	DtxTextClip(told, detail.data, sizeof(told));
 	DtxTextClip(logged, queries.data, sizeof(logged));
 
@@ -273,4 +293,5 @@ end_wait(DtxLook *look, const int *cycle, int n, int victim)
 					   g->nodes[g->edges[cycle[victim]].from].backend->procno,
 					   told, logged))
 		DtxStatsAdd(DTX_STAT_DEADLOCKS, 1);
+	MemoryContextSwitchTo(old);
 }

@@ -37,7 +37,7 @@
 /* How often wires are looked at for which there is no set; milliseconds. */
 #define LOOK_INTERVAL_MS	10
 
-/* How long a server has to answer to a cancel request of a victim, milliseconds. */
+/* How long servers have to answer to cancel requests of a victim, milliseconds. */
 #define VICTIM_CANCEL_MS	1000
 
 /* Of the wires of a wait, so many are shown to others. */
@@ -99,7 +99,8 @@ show_wait(const DtxWait *wait)
 		return false;
 	for (int i = 0; i < n; i++)
 		serials[i] = wait->wires[i]->serial;
-	return DtxWaitsBegin(serials, n, wait->interrupts == DTX_INTERRUPTS_THROW);
+	return DtxWaitsBegin(serials, n, wait->interrupts == DTX_INTERRUPTS_THROW &&
+						 InterruptHoldoffCount == 0);
 }
 
 /*
@@ -198,15 +199,16 @@ throw_deadlock(const DtxWait *wait)
 {
 	char		detail[DTX_VICTIM_TEXT];
 	char		log[DTX_VICTIM_TEXT];
+	DtxMoment	deadline = DtxIn(VICTIM_CANCEL_MS);
 
 	DtxWaitsTakeVerdict(detail, log);
 	DtxTextMakeValid(detail);
 	DtxTextMakeValid(log);
 	DtxWaitsEnd();
-	for (int i = 0; i < wait->nwires; i++)
+	for (int i = 0; i < wait->nwires && !DtxIsDue(deadline); i++)
 	{
 		if (DtxWireExpects(wait->wires[i], DTX_REPLY_HANDLED))
-			DtxWireCancel(wait->wires[i], DtxIn(VICTIM_CANCEL_MS), wait->wait_event);
+			DtxWireCancel(wait->wires[i], deadline, wait->wait_event);
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),

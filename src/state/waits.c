@@ -27,6 +27,7 @@
 #include "base/encoding.h"
 #include "base/process.h"
 #include "base/wakeup.h"
+#include "common/hashfn.h"
 #include "common/hmac.h"
 #include "common/sha2.h"
 #include "miscadmin.h"
@@ -55,7 +56,8 @@ typedef struct WaitSlot
 typedef struct WaitsShared
 {
 	int			nslots;			/* constant after init */
-	uint8		secret[SECRET_SIZE];	/* likewise; of this start of the server */
+	uint8		secret[SECRET_SIZE];	/* likewise; of this start of the
+										 * server */
 	LWLock		choice;			/* held by who chooses a victim, before locks
 								 * of entries */
 	WaitSlot	slots[FLEXIBLE_ARRAY_MEMBER];
@@ -270,11 +272,13 @@ DtxWaitsTakeVerdict(char *detail, char *log)
 }
 
 /*
- * The wait is over.
+ * The wait is over, if there is one.
  */
 void
 DtxWaitsEnd(void)
 {
+	if (my_slot == NULL || (my_slot->pub.number & 1) == 0)
+		return;
 	LWLockAcquire(&my_slot->lock, LW_EXCLUSIVE);
 	my_slot->pub.number = (my_slot->pub.number + 1) & ~UINT64CONST(1);
 	my_slot->pub.overdue = false;
@@ -329,6 +333,17 @@ DtxInstanceHere(void)
 	return DtxInstance(PgStartTime +
 					   (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY,
 					   PostPortNumber);
+}
+
+/*
+ * What instances are combined with ("xor") that were told through a foreign server whose
+ * owner is not a superuser: he may have it lead to something that pretends to be another
+ * server, which then is none but that of his own.
+ */
+uint64
+DtxInstanceSalt(Oid serverid, bool trusted)
+{
+	return trusted ? 0 : hash_bytes_uint32_extended(serverid, 1);
 }
 
 /* Number of entries. */

@@ -78,6 +78,7 @@ extern void DtxWaitsEnd(void);
 extern uint64 DtxWaitsFingerprint(const char *text);
 extern uint64 DtxInstance(int64 started_usec, int port);
 extern uint64 DtxInstanceHere(void);
+extern uint64 DtxInstanceSalt(Oid serverid, bool trusted);
 extern int	DtxWaitsCount(void);
 extern bool DtxWaitsGet(int procno, DtxWaits *copy);
 extern bool DtxWaitsAnyOverdue(void);
