@@ -42,7 +42,7 @@ for my $db (qw(postgres db3 db4))
 # A default of a database that has everything run in parallel mode is none for us.
 my $parallel = $dtx->sql(q{SELECT name FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query')});
 $coord->safe_psql('db2', "ALTER DATABASE db2 SET $parallel = on");
-is($coord->safe_psql('db2', 'SELECT dtx_internal.saga_active_database() IS NOT NULL'), 't', 'functions of ours do not run in it');
+is($coord->safe_psql('db2', 'SELECT dtx_internal.saga_active_home() IS NOT NULL'), 't', 'functions of ours do not run in it');
 my $log = -s $coord->logfile;
 $coord->restart;
 my ($gid) = $dtx->orphan_gids(1, 'db2');

@@ -386,6 +386,9 @@ start(DtxExecution *e, const DtxRemoteCommand *command)
 	if (!PQenterPipelineMode(conn))
 		return false;
 	DtxParticipantNoteUse(c->participant, false);
+
+	/* What is lost under a long command is lost, and not begun anew. */
+	c->put_off.prompt = true;
 	ok = PQsetnonblocking(conn, 1) == 0 && DtxPutOffSend(&c->put_off, &c->wire) >= 0;
 	DtxWireExpect(&c->wire, DTX_REPLY_READ,
 				  nbefore + list_length(command->statements) + ntidy + 1);

@@ -107,7 +107,8 @@ DtxSagasNeedServer(Oid serverid)
 	bool		isnull;
 	int64		n;
 
-	if (!DtxSagaInstalled())
+	/* pg_upgrade gives servers their owners before tables their rows. */
+	if (IsBinaryUpgrade || !DtxSagaInstalled())
 		return 0;
 	PushActiveSnapshot(GetLatestSnapshot());
 	n = DatumGetInt64(DtxSagaCall("saga_need_server", lengthof(types), types, args,
