@@ -734,10 +734,10 @@ sub _calm
 		'0');
 
 	# Sagas that wait before they try again do so for no longer than they have
-	# been trying.
+	# been trying.  The faster the machine, the more of them are left.
 	$self->_poll(0,
 		q{SELECT coalesce(string_agg(concat_ws(' ', id, name, state, reason), '; '), 'none') FROM dtx.sagas WHERE state NOT IN ('completed', 'compensated')},
-		'none')
+		'none', 600)
 	  if $self->{sagas};
 
 	# What a proxy held back may arrive after a first look, so look twice, with
@@ -784,8 +784,8 @@ sub _ask
 
 sub _poll
 {
-	my ($self, $i, $sql, $expected) = @_;
-	my $deadline = time + 150;
+	my ($self, $i, $sql, $expected, $seconds) = @_;
+	my $deadline = time + ($seconds // 150);
 	my $is;
 	while (time < $deadline)
 	{
