@@ -142,6 +142,13 @@ $dtx->sql("CREATE USER MAPPING FOR app SERVER s$_ OPTIONS (user 'app', password_
 	like($result->[1] // '', qr/^[0-9.]+$/, '... soon');
 	($result) = $deadlocks->run({ Deadlocks->kinds }->{'local row, closed by the remote wait'}, $row += 2);
 	is($result->[0], '', '... likewise with a row here');
+
+	# What servers of others say of themselves counts for these servers only.
+	$dtx->sql('CREATE ROLE own LOGIN; GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO own');
+	$dtx->sql("ALTER SERVER s$_ OWNER TO own") for 1, 2;
+	($result) = $deadlocks->run({ Deadlocks->kinds }->{'two sessions, two servers'}, $row += 2);
+	is($result->[0], '', 'servers of a role that is not a superuser: one victim');
+	$dtx->sql("ALTER SERVER s$_ OWNER TO CURRENT_USER") for 1, 2;
 }
 
 # The detector ends while it is needed.

@@ -258,7 +258,8 @@ DtxAskWait(DtxAsk *ask, DtxMoment deadline, uint32 wait_event)
 }
 
 /*
- * How long servers were waited for that have not answered, since this was asked last, in milliseconds.
+ * How long servers were waited for that have not answered, in milliseconds, since this was
+ * asked last.
  */
 int64
 DtxAskTakeSilence(DtxAsk *ask)

@@ -6,7 +6,7 @@
  *
  * It is started when a session has waited for a server for deadlock_timeout, looks again
  * from time to time as long as one does, since the last wait of a circle may be one of
- * somebody else, and leaves when there has been none for a while.
+ * another process, and leaves when there has been none for a while.
  *
  * It waits for servers for a bounded time, and for nothing else.  If it fails, sessions
  * wait on, and it is started again.

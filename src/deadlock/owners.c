@@ -2,7 +2,7 @@
  *
  * owners.c
  *		Whose a prepared transaction is: a backend's of this server, which goes on to
- *		finish it, or nobody's that could be found in a circle.
+ *		finish it, or of none that could be found in a circle.
  *
  *-------------------------------------------------------------------------
  */

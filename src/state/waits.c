@@ -9,7 +9,7 @@
  * entry's lock guards all of it, and is held for a few instructions, never across a
  * wait.  So nothing is sent, and next to nothing done, for a wait that ends in time.
  *
- * A wait is known by its number.  Whoever was chosen as a victim is chosen for the wait
+ * A wait is known by its number.  A victim is chosen for the wait
  * with that number, and no later one can be hit: a verdict is void once the number
  * has changed.
  *
