@@ -194,7 +194,7 @@ COMMENT ON FUNCTION dtx_internal.saga_do_external(dtx_internal.saga_record, dtx_
 -- did not answer when it was used last, and it is time to try again.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_gate(role oid, server oid) RETURNS text
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -412,7 +412,7 @@ CREATE OR REPLACE FUNCTION dtx_internal.saga_take(role oid, of_saga bigint DEFAU
   OUT min_rows integer[], OUT input jsonb, OUT results jsonb, OUT timeout interval, OUT more boolean
 )
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -682,7 +682,7 @@ COMMENT ON FUNCTION dtx_internal.saga_error(bigint, smallint, integer, text, tex
 
 CREATE OR REPLACE FUNCTION dtx_internal.saga_schedule(OUT role oid, OUT due bigint, OUT next_due timestamptz) RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -755,7 +755,7 @@ COMMENT ON FUNCTION dtx_internal.saga_schedule() IS
 -- a role that has many of them, or has locked many of its sagas, is in nobody's way.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_deadlines(n integer, after oid DEFAULT 0, OUT next_due timestamptz, OUT last oid) RETURNS record
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -861,7 +861,7 @@ COMMENT ON FUNCTION dtx_internal.saga_receive(dtx_internal.saga_record, dtx_inte
 -- share, as with deadlines.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_deliver(n integer, OUT next_due timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -921,7 +921,7 @@ COMMENT ON FUNCTION dtx_internal.saga_deliver(integer) IS
 -- Steps that do not wait any longer for a server, n at most, and when to ask again.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_give_up(n integer, OUT next_due timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -978,7 +978,7 @@ COMMENT ON FUNCTION dtx_internal.saga_give_up(integer) IS
 -- do them, and they are not forgotten either.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_orphaned(role oid) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -1036,7 +1036,7 @@ COMMENT ON FUNCTION dtx_internal.saga_orphaned(oid) IS
 
 CREATE OR REPLACE FUNCTION dtx_internal.saga_any() RETURNS boolean
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 DECLARE
   -- (first, so that no other table is locked after this one: DROP EXTENSION locks both)

@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION dtx_internal.saga_claim_steps(queue text, worker text
 RETURNS TABLE (token uuid, saga bigint, name text, step text, action text, attempt integer,
   payload jsonb, input jsonb, results jsonb, lease_until timestamptz, idempotency_key text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -155,7 +155,7 @@ COMMENT ON FUNCTION dtx.claim_step(text, text, interval, integer, interval) IS
 -- What a token stands for, locked, if its lease still lasts.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_token(token uuid, OUT sg dtx_internal.saga_record, OUT st dtx_internal.saga_step_record, OUT e dtx_internal.saga_external)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off
+SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -347,7 +347,7 @@ COMMENT ON FUNCTION dtx.release_step(uuid) IS
 CREATE OR REPLACE FUNCTION dtx_internal.take_saga_events(consumer text, n integer)
 RETURNS TABLE (id bigint, saga bigint, owner name, name text, role name, step text, event text, at timestamptz, payload jsonb)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off
+SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE

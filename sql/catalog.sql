@@ -53,6 +53,10 @@ WHERE p.pronamespace = 'dtx_internal'::regnamespace
 	AND NOT (d.classid = 'pg_type'::regclass AND d.objid = 'dtx_internal.saga_role'::regtype)
 	AND p.proname <> 'saga_check_transition'	-- (see setup.sql)
 ORDER BY pg_describe_object(d.classid, d.objid, d.objsubid) COLLATE "C";
+-- where a kind of plan is forbidden, what has no other costs so much that it would be compiled, each time
+SELECT p.oid::regprocedure AS compiles FROM pg_proc p
+WHERE p.pronamespace IN ('dtx'::regnamespace, 'dtx_internal'::regnamespace)
+	AND p.proconfig::text ~ 'enable_' AND NOT 'jit=off' = ANY (p.proconfig);
 -- names do not, either
 GRANT CREATE ON SCHEMA public TO regress_dtx_anybody;
 SET ROLE regress_dtx_anybody;

@@ -737,7 +737,7 @@ sub _calm
 	# been trying.  The faster the machine, the more of them are left.
 	$self->_poll(0,
 		q{SELECT coalesce(string_agg(concat_ws(' ', id, name, state, reason), '; '), 'none') FROM dtx.sagas WHERE state NOT IN ('completed', 'compensated')},
-		'none', 600)
+		'none', 150)
 	  if $self->{sagas};
 
 	# What a proxy held back may arrive after a first look, so look twice, with
