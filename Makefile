@@ -203,6 +203,7 @@ REGRESS = \
 	saga_external \
 	saga_run \
 	saga_privileges \
+	outbox \
 	gid
 
 ISOLATION = \

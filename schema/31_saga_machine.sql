@@ -221,14 +221,17 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  id bigint;
+  o dtx_internal.saga_outbox;
 BEGIN
-  INSERT INTO dtx_internal.saga_outbox AS o (saga, owner, name, role, step, event, at, payload)
+  INSERT INTO dtx_internal.saga_outbox AS x (saga, owner, name, role, step, event, at, payload)
   SELECT sg.id, d.owner, d.name, sg.role, saga_emit.step, saga_emit.event, clock_timestamp(), saga_emit.payload
     FROM dtx_internal.saga_definition_record d WHERE d.id = sg.definition
-  RETURNING o.id INTO id;
+  RETURNING x.* INTO o;
+  IF current_setting('pg_dtx.publish_saga_events')::boolean THEN
+    PERFORM dtx_internal.outbox_saga_event(o);
+  END IF;
   PERFORM dtx_internal.saga_announce('');
-  RETURN id;
+  RETURN o.id;
 END
 $$;
 

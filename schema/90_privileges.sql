@@ -71,6 +71,16 @@ REVOKE ALL ON dtx.damage FROM PUBLIC;
 GRANT SELECT ON dtx.damage TO pg_monitor;
 REVOKE ALL ON dtx.forced FROM PUBLIC;
 GRANT SELECT ON dtx.forced TO pg_monitor;
+REVOKE ALL ON dtx.relays FROM PUBLIC;
+GRANT SELECT ON dtx.relays TO pg_monitor;
+REVOKE ALL ON dtx.outbox_stat FROM PUBLIC;
+GRANT SELECT ON dtx.outbox_stat TO pg_monitor;
+
+-- what users have put into events
+REVOKE ALL ON dtx.outbox FROM PUBLIC;
+REVOKE ALL ON SEQUENCE dtx.outbox_seq_seq FROM PUBLIC;
+REVOKE ALL ON dtx.outbox_dead FROM PUBLIC;
+REVOKE ALL ON dtx.inbox FROM PUBLIC;
 
 -- functions for superusers, until they grant them
 REVOKE ALL ON FUNCTION dtx.adopt_identity(text) FROM PUBLIC;
@@ -115,5 +125,22 @@ REVOKE ALL ON FUNCTION dtx.release_step(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION dtx.take_saga_events(text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION dtx.drop_saga_consumer(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION dtx.emit_saga_event(bigint, text, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.signal_saga(text, text, text, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.publish(text, text, text, jsonb, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.republish(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.purge_outbox(interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.grant_relay(name) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.relay_hello(text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.relay_beat(integer, bigint, bigint, bigint, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.relay_wait(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.relay_position() FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.relay_take(smallint[], bigint[], text[], text[], text, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.relay_done(uuid[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.relay_bury(uuid, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.relay_receive(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.relay_prune(interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.relay_message(text, text, text, text, text, text, text[], text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.relay_dispatch(text, text, text, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.relay_reply(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION dtx.overview() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION dtx.overview() TO pg_monitor;

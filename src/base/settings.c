@@ -35,6 +35,10 @@ int			dtx_saga_step_timeout = 5 * 60 * 1000;
 int			dtx_saga_lock_timeout = 1000;
 int			dtx_saga_retention = 0;
 
+/* Read by SQL functions only, through current_setting(). */
+static int	outbox_limit = 10000000;
+static bool publish_saga_events = false;
+
 static const struct config_enum_entry remote_isolation_options[] = {
 	{"read committed", XACT_READ_COMMITTED, false},
 	{"repeatable read", XACT_REPEATABLE_READ, false},
@@ -142,6 +146,16 @@ DtxSettingsDefine(void)
 							"When it is full nothing is lost: the next full pass finds the rest on the servers.",
 							&dtx_max_in_doubt, 10000, 16, 1000000,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dtx.outbox_limit",
+							"Sets the number of events waiting for a relay from which on no more are accepted.",
+							"0 means no limit.",
+							&outbox_limit, 10000000, 0, INT_MAX,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("pg_dtx.publish_saga_events",
+							 "Enables writing the events of sagas into \"dtx.outbox\", too.",
+							 "From there a relay publishes them.",
+							 &publish_saga_events, false,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_dtx.saga_workers",
 							"Sets the maximum number of processes per database that execute the steps of sagas.",
 							"0 keeps sagas from running.",
