@@ -204,6 +204,7 @@ REGRESS = \
 	saga_run \
 	saga_privileges \
 	outbox \
+	saga_children \
 	gid
 
 ISOLATION = \

@@ -101,7 +101,12 @@ CREATE TYPE dtx.step_spec AS (
   payload jsonb,
   compensate_queue text,
   max_outage interval,
-  event text
+  event text,
+  condition text,
+  expression text,
+  saga text,
+  version integer,
+  parallel integer
 );
 
 COMMENT ON TYPE dtx.step_spec IS

@@ -74,7 +74,7 @@ CREATE TABLE dtx_internal.saga_definition_step_record (
   definition bigint NOT NULL REFERENCES dtx_internal.saga_definition_record ON DELETE CASCADE,
   step smallint NOT NULL CHECK (step > 0),
   name text NOT NULL,
-  action text NOT NULL CHECK (action IN ('sql', 'sleep', 'signal', 'external')),
+  action text NOT NULL CHECK (action IN ('sql', 'sleep', 'signal', 'external', 'saga', 'each')),
   kind text NOT NULL CHECK (kind IN ('compensatable', 'pivot', 'retriable')),
   after smallint[] NOT NULL,
   ancestors smallint[] NOT NULL,
@@ -92,6 +92,11 @@ CREATE TABLE dtx_internal.saga_definition_step_record (
   queue text,
   payload jsonb,
   compensate_queue text,
+  condition text,
+  expression text,
+  saga text,
+  version integer,
+  parallel integer,
   PRIMARY KEY (definition, step)
 ) USING heap;
 
@@ -107,7 +112,7 @@ COMMENT ON COLUMN dtx_internal.saga_definition_step_record.step IS
 COMMENT ON COLUMN dtx_internal.saga_definition_step_record.name IS
   'name of the step';
 COMMENT ON COLUMN dtx_internal.saga_definition_step_record.action IS
-  'sql: run SQL; sleep: let time pass; signal: wait for a signal; external: wait for an external worker';
+  'sql: run SQL; sleep: let time pass; signal: wait for a signal; external: wait for an external worker; saga: run another saga; each: run one for each item of a list';
 COMMENT ON COLUMN dtx_internal.saga_definition_step_record.kind IS
   'compensatable: can be undone; pivot: the point of no return; retriable: comes after it, and is tried again until it succeeds';
 COMMENT ON COLUMN dtx_internal.saga_definition_step_record.after IS
@@ -142,6 +147,16 @@ COMMENT ON COLUMN dtx_internal.saga_definition_step_record.payload IS
   'what the worker that claims it is given besides input and results';
 COMMENT ON COLUMN dtx_internal.saga_definition_step_record.compensate_queue IS
   'queue of its compensation; null: nothing to undo';
+COMMENT ON COLUMN dtx_internal.saga_definition_step_record.condition IS
+  'SQL expression; if it is not true, the step is skipped; null: it never is';
+COMMENT ON COLUMN dtx_internal.saga_definition_step_record.expression IS
+  'SQL expression: until when to sleep, the input of the saga of a step of action saga, or the items of a step of action each; null: none';
+COMMENT ON COLUMN dtx_internal.saga_definition_step_record.saga IS
+  'name of the definition of the sagas of a step of action saga or each; without an owner''s name, of the owner of this one';
+COMMENT ON COLUMN dtx_internal.saga_definition_step_record.version IS
+  'its version; null: the newest one';
+COMMENT ON COLUMN dtx_internal.saga_definition_step_record.parallel IS
+  'so many sagas of a step of action each at a time';
 
 --
 -- Sagas.  Rows that change are narrow and have room on their page for the next
@@ -164,7 +179,8 @@ CREATE TABLE dtx_internal.saga_record (
   compensating boolean NOT NULL DEFAULT false,
   priority smallint NOT NULL DEFAULT 0,
   started_at timestamptz NOT NULL,
-  finished_at timestamptz
+  finished_at timestamptz,
+  parent bigint
 ) USING heap WITH (fillfactor = 50);
 
 -- What has not ended, by definition; how many have is of no importance.
@@ -194,6 +210,8 @@ COMMENT ON COLUMN dtx_internal.saga_record.started_at IS
   'when dtx.start_saga() was called';
 COMMENT ON COLUMN dtx_internal.saga_record.finished_at IS
   'when it was completed or compensated';
+COMMENT ON COLUMN dtx_internal.saga_record.parent IS
+  'saga one of whose steps it is; null: none';
 
 CREATE TABLE dtx_internal.saga_data (
   saga bigint PRIMARY KEY,
@@ -543,7 +561,7 @@ CREATE TABLE dtx_internal.saga_inbox (
   home bigint NOT NULL,
   role dtx_internal.saga_role NOT NULL,
   saga bigint NOT NULL,
-  kind text NOT NULL CHECK (kind IN ('signal')),
+  kind text NOT NULL CHECK (kind IN ('signal', 'child', 'cancel', 'undo')),
   name text,
   payload jsonb,
   received_at timestamptz NOT NULL,
@@ -556,7 +574,7 @@ CREATE INDEX saga_inbox_saga ON dtx_internal.saga_inbox (saga, name, id);
 CREATE INDEX saga_inbox_new ON dtx_internal.saga_inbox (home, role, id) WHERE NOT taken_up;
 
 COMMENT ON TABLE dtx_internal.saga_inbox IS
-  'what sagas were told: signals';
+  'what sagas were told: signals, and what sagas tell those whose steps they are, or the other way round';
 COMMENT ON SEQUENCE dtx_internal.saga_inbox_id_seq IS
   'numbers of messages';
 COMMENT ON COLUMN dtx_internal.saga_inbox.id IS
@@ -568,9 +586,9 @@ COMMENT ON COLUMN dtx_internal.saga_inbox.role IS
 COMMENT ON COLUMN dtx_internal.saga_inbox.saga IS
   'dtx_internal.saga_record.id';
 COMMENT ON COLUMN dtx_internal.saga_inbox.kind IS
-  'signal';
+  'signal; child: a saga of a step has ended, or cannot be undone; cancel: turn back; undo: turn back although it is completed';
 COMMENT ON COLUMN dtx_internal.saga_inbox.name IS
-  'name of the step that it is for';
+  'name of the step that a signal is for';
 COMMENT ON COLUMN dtx_internal.saga_inbox.payload IS
   'what came with it';
 COMMENT ON COLUMN dtx_internal.saga_inbox.received_at IS
@@ -579,6 +597,38 @@ COMMENT ON COLUMN dtx_internal.saga_inbox.by_whom IS
   'role that has sent it';
 COMMENT ON COLUMN dtx_internal.saga_inbox.taken_up IS
   'has the saga looked at it?';
+
+-- Sagas that are steps of sagas.  A step of action saga has one row, one of action each as
+-- many as there are items.  Neither saga waits for the lock of the other one: they tell each
+-- other what is new (dtx_internal.saga_inbox).
+CREATE TABLE dtx_internal.saga_child (
+  saga bigint NOT NULL,
+  step smallint NOT NULL,
+  item integer NOT NULL,
+  input jsonb NOT NULL,
+  child bigint,
+  state text NOT NULL DEFAULT 'waiting'
+    CHECK (state IN ('waiting', 'running', 'completed', 'canceling', 'undoing', 'undone', 'stuck')),
+  failure text,
+  PRIMARY KEY (saga, step, item)
+) USING heap WITH (fillfactor = 70);
+
+COMMENT ON TABLE dtx_internal.saga_child IS
+  'sagas that are steps of sagas';
+COMMENT ON COLUMN dtx_internal.saga_child.saga IS
+  'dtx_internal.saga_record.id of the saga whose step it is';
+COMMENT ON COLUMN dtx_internal.saga_child.step IS
+  'number of the step in its definition';
+COMMENT ON COLUMN dtx_internal.saga_child.item IS
+  'number of the item, from 1';
+COMMENT ON COLUMN dtx_internal.saga_child.input IS
+  'the item: input of the saga';
+COMMENT ON COLUMN dtx_internal.saga_child.child IS
+  'dtx_internal.saga_record.id of the saga for it; null: not started yet';
+COMMENT ON COLUMN dtx_internal.saga_child.state IS
+  'as the saga knows it whose step it is: waiting: not started; running; completed; canceling, undoing: told to turn back; undone: did, or was never started; stuck: cannot';
+COMMENT ON COLUMN dtx_internal.saga_child.failure IS
+  'why it is undone, or stuck';
 
 CREATE TABLE dtx_internal.saga_external (
   saga bigint NOT NULL,

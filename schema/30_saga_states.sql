@@ -10,7 +10,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
   VALUES
     -- sagas, and those that dtx.force_saga() ends
-    ('saga', NULL,           'pending',       'start_saga'),
+    ('saga', NULL,           'pending',       'saga_make'),
     ('saga', 'pending',      'running',       'saga_try'),
     ('saga', 'pending',      'running',       'skip_step'),
     ('saga', 'pending',      'running',       'saga_give_up'),
@@ -30,14 +30,26 @@ BEGIN ATOMIC
     ('saga', 'failed',       'completed',     'saga_end'),
     ('saga', 'failed',       'compensated',   'saga_end'),
     ('saga', 'compensating', 'completed',     'saga_end'),
+    -- one that is a step of another saga, which turns back
+    ('saga', 'completed',    'compensating',  'saga_compensate'),
     -- steps
-    ('step', NULL,           'pending',       'start_saga'),
+    ('step', NULL,           'pending',       'saga_make'),
     ('step', NULL,           'pending',       'saga_advance'),
     ('step', NULL,           'pending',       'migrate_saga'),
     ('step', 'pending',      'running',       'saga_take_sql'),
     ('step', 'pending',      'waiting',       'saga_do_sleep'),
     ('step', 'pending',      'waiting',       'saga_do_signal'),
     ('step', 'pending',      'waiting',       'saga_do_external'),
+    ('step', 'pending',      'waiting',       'saga_do_children'),
+    ('step', 'pending',      'waiting',       'saga_compensate'),
+    -- its expression was evaluated by a worker
+    ('step', 'running',      'waiting',       'saga_do_sleep'),
+    ('step', 'running',      'waiting',       'saga_do_signal'),
+    ('step', 'running',      'waiting',       'saga_do_external'),
+    ('step', 'running',      'waiting',       'saga_do_children'),
+    ('step', 'running',      'skipped',       'saga_skipped'),
+    ('step', 'waiting',      'skipped',       'saga_children_go_on'),
+    ('step', 'waiting',      'pending',       'saga_attempt_failed'),
     ('step', 'pending',      'completed',     'saga_succeeded'),
     ('step', 'running',      'completed',     'saga_succeeded'),
     ('step', 'waiting',      'completed',     'saga_succeeded'),
@@ -73,7 +85,7 @@ BEGIN ATOMIC
     ('step', 'compensating', 'skipped',       'force_saga'),
     ('step', 'failed',       'skipped',       'force_saga'),
     -- deadlines, which are timers in step 0
-    ('timer', NULL,           'waiting',       'start_saga'),
+    ('timer', NULL,           'waiting',       'saga_make'),
     ('timer', 'waiting',      'pending',       'saga_deadline');
 END;
 

@@ -265,6 +265,9 @@ BEGIN
      FROM dtx_internal.saga_data x
     WHERE x.saga = sg.id;
   PERFORM dtx_internal.saga_finished(sg.id);
+  IF sg.parent IS NOT NULL AND saga_end.state <> 'failed' THEN
+    PERFORM dtx_internal.saga_tell(sg.parent, 'child', jsonb_build_object('ended', sg.id));
+  END IF;
   IF saga_end.state = 'failed' THEN
     PERFORM dtx_internal.saga_warn(
       format('saga %s ("%s") has failed: %s', sg.id, defname, reason), NULL,
@@ -359,7 +362,7 @@ BEGIN
       SELECT a.* INTO STRICT d FROM dtx_internal.saga_definition_step_record a
        WHERE a.definition = sg.definition AND a.step = st.step;
       compensations := array_remove(d.compensate, NULL);
-      IF cardinality(compensations) > 0 OR d.compensate_queue IS NOT NULL THEN
+      IF cardinality(compensations) > 0 OR d.compensate_queue IS NOT NULL OR d.action IN ('saga', 'each') THEN
         UPDATE dtx_internal.saga_step_record AS s
            SET state = 'compensating', compensation = true, taken = false, doubt = false, attempt = 0,
                collisions = 0, losses = 0, away_since = NULL, max_outage = NULL,
@@ -396,10 +399,13 @@ CREATE OR REPLACE FUNCTION dtx_internal.saga_compensate(sg dtx_internal.saga_rec
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
+DECLARE
+  st dtx_internal.saga_step_record;
+  d dtx_internal.saga_definition_step_record;
 BEGIN
   sg.compensating := true;
   sg.state := 'compensating';
-  UPDATE dtx_internal.saga_record SET state = 'compensating', compensating = true WHERE id = sg.id;
+  UPDATE dtx_internal.saga_record SET state = 'compensating', compensating = true, finished_at = NULL WHERE id = sg.id;
   UPDATE dtx_internal.saga_data SET reason = saga_compensate.reason, failure = NULL WHERE saga = sg.id;
   DELETE FROM dtx_internal.saga_external WHERE saga = sg.id AND token IS NULL;
   UPDATE dtx_internal.saga_step_record AS s
@@ -408,9 +414,24 @@ BEGIN
      AND s.step > 0
      AND NOT s.taken
      AND s.state IN ('pending', 'waiting')
-     AND NOT EXISTS (SELECT FROM dtx_internal.saga_external e WHERE e.saga = sg.id AND e.step = s.step);
+     AND NOT EXISTS (SELECT FROM dtx_internal.saga_external e WHERE e.saga = sg.id AND e.step = s.step)
+     AND NOT EXISTS (SELECT FROM dtx_internal.saga_child c WHERE c.saga = sg.id AND c.step = s.step AND c.state NOT IN ('waiting', 'undone'));
+  -- (one that waited for its next attempt, too)
+  UPDATE dtx_internal.saga_step_record AS s
+     SET state = 'waiting', due_at = NULL, since = clock_timestamp()
+   WHERE s.saga = sg.id AND s.step > 0 AND NOT s.taken AND s.state = 'pending'
+     AND EXISTS (SELECT FROM dtx_internal.saga_child c WHERE c.saga = sg.id AND c.step = s.step);
   DELETE FROM dtx_internal.saga_step_record WHERE saga = sg.id AND step = 0;
   PERFORM dtx_internal.saga_unwind(sg);
+  -- Sagas that are steps of this one turn back, too; it goes on when they have.
+  FOR st IN
+    SELECT s.* FROM dtx_internal.saga_step_record s
+     WHERE s.saga = sg.id AND s.state = 'waiting' AND EXISTS (SELECT FROM dtx_internal.saga_child c WHERE c.saga = sg.id AND c.step = s.step)
+  LOOP
+    SELECT a.* INTO STRICT d FROM dtx_internal.saga_definition_step_record a WHERE a.definition = sg.definition AND a.step = st.step;
+    UPDATE dtx_internal.saga_step_record AS s SET due_at = NULL WHERE s.saga = sg.id AND s.step = st.step;
+    PERFORM dtx_internal.saga_children_go_on(sg, st, d);
+  END LOOP;
 END
 $$;
 
@@ -441,8 +462,10 @@ AS $$
      AND d.kind IN ('pivot', 'retriable')
      AND (s.state IN ('completed', 'skipped')
           OR s.doubt
+          OR EXISTS (SELECT FROM dtx_internal.saga_child c WHERE c.saga = s.saga AND c.step = s.step AND c.state = 'completed')
           OR (NOT only_done
               AND (s.state = 'running'
+                   OR (s.state = 'waiting' AND d.action IN ('saga', 'each'))
                    OR EXISTS (SELECT FROM dtx_internal.saga_external e
                                WHERE e.saga = s.saga AND e.step = s.step AND e.token IS NOT NULL))))
    ORDER BY d.step
@@ -553,6 +576,45 @@ $$;
 COMMENT ON FUNCTION dtx_internal.saga_succeeded(dtx_internal.saga_record, dtx_internal.saga_step_record, jsonb, timestamptz, text) IS
   'internal: a step is completed, or compensated';
 
+-- What of a step may fail.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_may_fail(d dtx_internal.saga_definition_step_record) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT (d).action IN ('sql', 'external', 'saga', 'each') OR (d).timeout IS NOT NULL
+      OR (d).condition IS NOT NULL OR (d).expression IS NOT NULL
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_may_fail(dtx_internal.saga_definition_step_record) IS
+  'internal: may a step fail?';
+
+-- Its condition was not true: a step is skipped, and was nothing that could be undone.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_skipped(sg dtx_internal.saga_record, st dtx_internal.saga_step_record) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  now_at timestamptz := clock_timestamp();
+BEGIN
+  INSERT INTO dtx_internal.saga_history_record (saga, step, action, attempt, outcome, started_at, finished_at)
+  VALUES (sg.id, st.step, 'execute', nullif(st.attempt, 0), 'skipped', st.since, now_at);
+  UPDATE dtx_internal.saga_step_record
+     SET state = 'skipped', taken = false, noted = false, away_since = NULL, due_at = NULL, since = now_at,
+         boot_id = dtx_internal.boot_id(), xid = dtx_internal.saga_xid()
+   WHERE saga = sg.id AND step = st.step;
+  IF sg.compensating THEN
+    PERFORM dtx_internal.saga_unwind(sg);
+  ELSIF EXISTS (SELECT FROM dtx_internal.saga_step_record s WHERE s.saga = sg.id AND s.step = 0 AND s.state = 'pending')
+    AND dtx_internal.saga_deadline(sg) THEN
+    NULL;                       -- it has turned back
+  ELSE
+    PERFORM dtx_internal.saga_advance(sg, st.step);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_skipped(dtx_internal.saga_record, dtx_internal.saga_step_record) IS
+  'internal: the condition of a step was not true';
+
 -- What an error tells of, beside the step itself:
 --   away       a server, or this one, cannot be reached or has no room
 --   lost       it has gone while it executed the step
@@ -567,7 +629,7 @@ AS $$
               WHEN left(sqlstate, 2) IN ('08', '53') OR left(sqlstate, 3) = '57P' THEN 'away'
               WHEN sqlstate IN ('40001', '40P01', '55P03') THEN 'collision'
               WHEN sqlstate = '42501' OR left(sqlstate, 2) = '28' THEN 'access'
-              WHEN left(sqlstate, 2) IN ('0A', '21', '22', '23', '2F', '3D', '3F', '42') OR sqlstate = 'DX002' THEN 'hopeless' END
+              WHEN left(sqlstate, 2) IN ('0A', '21', '22', '23', '2F', '3D', '3F', '42', '54') OR sqlstate = 'DX002' THEN 'hopeless' END
 $$;
 
 COMMENT ON FUNCTION dtx_internal.saga_trouble(text) IS
@@ -652,7 +714,7 @@ BEGIN
   message := left(message, 8000);
   detail := left(detail, 8000);
   hint := left(hint, 8000);
-  IF outcome = 'failed' AND d.action = 'sql' THEN
+  IF outcome = 'failed' AND (d.action = 'sql' OR st.taken OR d.action IN ('saga', 'each')) THEN
     trouble := dtx_internal.saga_trouble(saga_attempt_failed.sqlstate);
     IF server IS NOT NULL AND trouble IS DISTINCT FROM 'away' AND trouble IS DISTINCT FROM 'lost' THEN
       PERFORM dtx_internal.saga_answered(st, ARRAY[server]);
@@ -711,7 +773,7 @@ BEGIN
     -- the same, so that those who failed together do not come back together.
     seconds := greatest(extract(epoch FROM d.backoff), 0.01);
     seconds := least(seconds * 2 ^ least(st.attempt - 1, 30), greatest(seconds, 600));
-    IF d.action = 'external' AND outcome = 'lost' THEN
+    IF d.action = 'external' AND outcome = 'lost' AND NOT st.taken THEN
       seconds := 0;             -- another worker can begin at once
     END IF;
     retry_at := now_at + make_interval(secs => seconds * (0.75 + random() / 2));
@@ -722,7 +784,7 @@ BEGIN
           saga_attempt_failed.sqlstate, saga_attempt_failed.message, saga_attempt_failed.detail,
           saga_attempt_failed.hint, saga_attempt_failed.started_at, now_at, retry_at, saga_attempt_failed.by_whom);
   IF again THEN
-    IF d.action = 'external' THEN
+    IF d.action = 'external' AND NOT st.taken THEN
       UPDATE dtx_internal.saga_external
          SET token = NULL, worker = NULL, lease = NULL, claimed_at = NULL, batch = NULL, place = NULL, begun = false, available_at = retry_at
        WHERE saga = sg.id AND step = st.step;

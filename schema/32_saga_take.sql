@@ -34,11 +34,22 @@ $$;
 COMMENT ON FUNCTION dtx_internal.saga_step_confirmed(dtx_internal.saga_record, dtx_internal.saga_step_record, dtx_internal.saga_definition_step_record) IS
   'internal: have all servers confirmed what was done before a step?';
 
--- A step of action sql is due: this worker has claimed it, and is told what to execute.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_idempotency_key(sg dtx_internal.saga_record, st dtx_internal.saga_step_record,
+  d dtx_internal.saga_definition_step_record) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT format('%s/%s/%s%s', to_hex((sg).home), (sg).id, (d).name, CASE WHEN (st).compensation THEN '/undo' ELSE '' END)
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_idempotency_key(dtx_internal.saga_record, dtx_internal.saga_step_record, dtx_internal.saga_definition_step_record) IS
+  'internal: the same at each attempt at a step, and of no other step of whatever saga in whatever database';
+
+-- A step of action sql is due, or one whose expressions are to be evaluated: this worker has
+-- claimed it, and is told what to execute.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_take_sql(sg dtx_internal.saga_record, st dtx_internal.saga_step_record,
   d dtx_internal.saga_definition_step_record,
   OUT attempt integer, OUT direction text, OUT servers name[], OUT commands text[],
-  OUT min_rows integer[], OUT input jsonb, OUT results jsonb, OUT timeout interval
+  OUT min_rows integer[], OUT input jsonb, OUT results jsonb, OUT timeout interval, OUT context jsonb, OUT condition text
 )
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -58,11 +69,23 @@ BEGIN
      WHERE u.c IS NOT NULL;
   ELSE
     direction := 'execute';
-    servers := d.servers;
-    commands := d."execute";
-    min_rows := d.min_rows;
+    IF d.action = 'sql' THEN
+      servers := d.servers;
+      commands := d."execute";
+      min_rows := d.min_rows;
+    END IF;
+    -- No row, if the step is to be skipped.
+    IF d.condition IS NOT NULL OR d.expression IS NOT NULL THEN
+      condition := format(E'SELECT %s%s',
+        coalesce(E'pg_catalog.to_jsonb((\n' || d.expression || E'\n)) AS value', ''),
+        coalesce(E' WHERE (\n' || d.condition || E'\n)', ''));
+    END IF;
   END IF;
-  timeout := d.timeout;
+  -- (of others, it is the time of the whole wait)
+  timeout := CASE WHEN d.action = 'sql' THEN d.timeout END;
+  context := jsonb_build_object('saga', sg.id, 'step', d.name, 'action', direction, 'attempt', attempt,
+    'key', (SELECT x.key FROM dtx_internal.saga_data x WHERE x.saga = sg.id), 'parent', sg.parent, 'started_at', sg.started_at,
+    'idempotency_key', dtx_internal.saga_idempotency_key(sg, st, d));
   SELECT x.input INTO input FROM dtx_internal.saga_data x WHERE x.saga = sg.id;
   results := dtx_internal.saga_results(sg.id, sg.definition);
 END
@@ -83,16 +106,25 @@ COMMENT ON FUNCTION dtx_internal.saga_after(timestamptz, interval) IS
 
 -- A step of action sleep is due: begin to wait, or the time is over.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_do_sleep(sg dtx_internal.saga_record, st dtx_internal.saga_step_record,
-  d dtx_internal.saga_definition_step_record) RETURNS void
+  d dtx_internal.saga_definition_step_record, value jsonb DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
   now_at timestamptz := clock_timestamp();
+  until timestamptz := now_at;
 BEGIN
-  IF st.state = 'pending' AND d.delay > '0' THEN
+  IF st.state IN ('pending', 'running') THEN
+    until := CASE WHEN d.expression IS NOT NULL THEN (value #>> '{}')::timestamptz ELSE dtx_internal.saga_after(now_at, d.delay) END;
+    IF until IS NULL OR NOT isfinite(until) OR until > now_at + interval '1000 years' THEN
+      RAISE EXCEPTION USING
+        ERRCODE = 'invalid_parameter_value',
+        MESSAGE = format('time until which step "%s" is to sleep must not be null, infinite, or more than 1000 years away', d.name);
+    END IF;
+  END IF;
+  IF until > now_at THEN
     UPDATE dtx_internal.saga_step_record
-       SET state = 'waiting', due_at = dtx_internal.saga_after(now_at, d.delay), since = now_at
+       SET state = 'waiting', taken = false, lane = 1, due_at = until, since = now_at
      WHERE saga = sg.id AND step = st.step;
     PERFORM dtx_internal.wake_sagas();
   ELSE
@@ -101,7 +133,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION dtx_internal.saga_do_sleep(dtx_internal.saga_record, dtx_internal.saga_step_record, dtx_internal.saga_definition_step_record) IS
+COMMENT ON FUNCTION dtx_internal.saga_do_sleep(dtx_internal.saga_record, dtx_internal.saga_step_record, dtx_internal.saga_definition_step_record, jsonb) IS
   'internal: what is to be done now for a step that lets time pass';
 
 -- A step of action signal is due: begin to wait, or the signal is there, or it has not
@@ -119,9 +151,9 @@ BEGIN
    WHERE s.saga = sg.id AND s.kind = 'signal' AND s.name = d.name ORDER BY s.id LIMIT 1;
   IF FOUND THEN
     PERFORM dtx_internal.saga_succeeded(sg, st, payload, st.since);
-  ELSIF st.state = 'pending' THEN
+  ELSIF st.state IN ('pending', 'running') THEN
     UPDATE dtx_internal.saga_step_record
-       SET state = 'waiting', due_at = now_at + d.timeout, since = now_at
+       SET state = 'waiting', taken = false, lane = 1, due_at = now_at + d.timeout, since = now_at
      WHERE saga = sg.id AND step = st.step;
     IF d.timeout IS NOT NULL THEN
       PERFORM dtx_internal.wake_sagas();
@@ -148,12 +180,13 @@ DECLARE
   this_queue text := CASE WHEN st.compensation THEN d.compensate_queue ELSE d.queue END;
   e dtx_internal.saga_external;
 BEGIN
-  IF st.state = 'pending' OR (st.compensation AND NOT EXISTS (
+  IF st.state IN ('pending', 'running') OR (st.compensation AND NOT EXISTS (
        SELECT FROM dtx_internal.saga_external x WHERE x.saga = sg.id AND x.step = st.step)) THEN
     INSERT INTO dtx_internal.saga_external (saga, step, home, role, queue, available_at)
     VALUES (sg.id, st.step, sg.home, sg.role, this_queue, now_at);
     UPDATE dtx_internal.saga_step_record
-       SET state = CASE WHEN st.compensation THEN 'compensating' ELSE 'waiting' END::dtx.saga_step_state,
+       SET state = CASE WHEN st.compensation THEN 'compensating' ELSE 'waiting' END::dtx.saga_step_state, taken = false, lane = 1,
+           attempt = CASE WHEN st.taken THEN st.attempt - 1 ELSE st.attempt END,
            due_at = CASE WHEN NOT st.compensation THEN now_at + d.timeout END, since = now_at
      WHERE saga = sg.id AND step = st.step;
     PERFORM dtx_internal.saga_announce(this_queue);
@@ -228,7 +261,7 @@ COMMENT ON FUNCTION dtx_internal.saga_gate(oid, oid) IS
 -- when the plan was made.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_try(saga bigint, step smallint, sql_only boolean,
   OUT verdict text, OUT attempt integer, OUT direction text, OUT servers name[], OUT commands text[],
-  OUT min_rows integer[], OUT input jsonb, OUT results jsonb, OUT timeout interval
+  OUT min_rows integer[], OUT input jsonb, OUT results jsonb, OUT timeout interval, OUT context jsonb, OUT condition text
 )
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -241,6 +274,7 @@ DECLARE
   server oid;
   gone name;
   t record;
+  by_worker boolean;            -- is there anything that a worker has to execute?
 BEGIN
   verdict := 'skip';
   SELECT g.* INTO sg FROM dtx_internal.saga_record g
@@ -275,7 +309,10 @@ BEGIN
 
   SELECT a.* INTO STRICT d FROM dtx_internal.saga_definition_step_record a
    WHERE a.definition = sg.definition AND a.step = st.step;
-  IF sql_only AND (d.action <> 'sql' OR st.taken) THEN
+  by_worker := d.action = 'sql'
+    OR (st.state = 'pending' AND (d.condition IS NOT NULL OR d.expression IS NOT NULL)
+        AND NOT EXISTS (SELECT FROM dtx_internal.saga_child c WHERE c.saga = sg.id AND c.step = st.step));
+  IF sql_only AND (NOT by_worker OR st.taken) THEN
     RETURN;
   END IF;
 
@@ -313,7 +350,7 @@ BEGIN
     END IF;
   END IF;
 
-  IF d.action = 'sql' THEN
+  IF by_worker THEN
     -- It waits in the part of the queue of a server of which there is no room.
     FOREACH server IN ARRAY CASE WHEN st.servers = '{}' THEN ARRAY[0::oid] ELSE st.servers END LOOP
       IF dtx_internal.saga_gate(st.role, server) = 'closed' THEN
@@ -341,7 +378,7 @@ BEGIN
   END IF;
 
   verdict := 'did';
-  CASE d.action
+  CASE (CASE WHEN by_worker THEN 'sql' ELSE d.action END)
     WHEN 'sql' THEN
       verdict := 'take';
       t := dtx_internal.saga_take_sql(sg, st, d);
@@ -353,12 +390,16 @@ BEGIN
       input := t.input;
       results := t.results;
       timeout := t.timeout;
+      context := t.context;
+      condition := t.condition;
     WHEN 'sleep' THEN
       PERFORM dtx_internal.saga_do_sleep(sg, st, d);
     WHEN 'signal' THEN
       PERFORM dtx_internal.saga_do_signal(sg, st, d);
     WHEN 'external' THEN
       PERFORM dtx_internal.saga_do_external(sg, st, d);
+    ELSE
+      PERFORM dtx_internal.saga_do_children(sg, st, d);
   END CASE;
 END
 $$;
@@ -409,7 +450,7 @@ COMMENT ON FUNCTION dtx_internal.saga_postpone(bigint, smallint, text, text) IS
 -- careful: an error is no reason to stop (see above); costs a subtransaction.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_take(role oid, of_saga bigint DEFAULT NULL, careful boolean DEFAULT false,
   OUT saga bigint, OUT step smallint, OUT attempt integer, OUT direction text, OUT servers name[], OUT commands text[],
-  OUT min_rows integer[], OUT input jsonb, OUT results jsonb, OUT timeout interval, OUT more boolean
+  OUT min_rows integer[], OUT input jsonb, OUT results jsonb, OUT timeout interval, OUT context jsonb, OUT condition text, OUT more boolean
 )
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
@@ -488,6 +529,8 @@ BEGIN
         input := t.input;
         results := t.results;
         timeout := t.timeout;
+        context := t.context;
+        condition := t.condition;
         RETURN;
       ELSIF t.verdict = 'did' THEN
         more := true;
@@ -565,14 +608,17 @@ $$;
 COMMENT ON FUNCTION dtx_internal.saga_untake(bigint, smallint, integer, text, text, timestamptz, integer) IS
   'internal: a worker gives back a step that it has not begun to execute, or whose execution was stopped for no fault of the step';
 
+-- skipped: its condition was not true.  Of a step that is none of SQL, result has the value of
+-- its expression, and it begins now.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_done(saga bigint, step smallint, attempt integer, direction text, result jsonb,
-  server_names name[] DEFAULT NULL, systems bigint[] DEFAULT NULL) RETURNS void
+  server_names name[] DEFAULT NULL, systems bigint[] DEFAULT NULL, skipped boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
   sg dtx_internal.saga_record;
   st dtx_internal.saga_step_record;
+  d dtx_internal.saga_definition_step_record;
   is_free boolean;
   elsewhere name;
 BEGIN
@@ -589,6 +635,32 @@ BEGIN
       ERRCODE = 'DX001',
       MESSAGE = format('attempt %s at step %s of saga %s is not valid any more',
                        saga_done.attempt, saga_done.step, saga_done.saga);
+  END IF;
+  SELECT a.* INTO STRICT d FROM dtx_internal.saga_definition_step_record a
+   WHERE a.definition = sg.definition AND a.step = st.step;
+  IF skipped OR d.action NOT IN ('sql') AND NOT st.compensation THEN
+    IF NOT is_free THEN
+      -- Nothing was done, so that is tried again.
+      RAISE EXCEPTION USING
+        ERRCODE = 'lock_not_available',
+        MESSAGE = format('saga %s is locked by another transaction', saga_done.saga);
+    ELSIF skipped THEN
+      PERFORM dtx_internal.saga_skipped(sg, st);
+    ELSIF sg.compensating THEN
+      PERFORM dtx_internal.saga_stopped(sg, st, NULL, NULL);
+    ELSE
+      CASE d.action
+        WHEN 'sleep' THEN
+          PERFORM dtx_internal.saga_do_sleep(sg, st, d, result -> 'value');
+        WHEN 'signal' THEN
+          PERFORM dtx_internal.saga_do_signal(sg, st, d);
+        WHEN 'external' THEN
+          PERFORM dtx_internal.saga_do_external(sg, st, d);
+        ELSE
+          PERFORM dtx_internal.saga_do_children(sg, st, d, nullif(result -> 'value', 'null'));
+      END CASE;
+    END IF;
+    RETURN;
   END IF;
   IF NOT st.compensation THEN
     PERFORM dtx_internal.saga_check_result(sg, saga_done.result);
@@ -631,7 +703,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION dtx_internal.saga_done(bigint, smallint, integer, text, jsonb, name[], bigint[]) IS
+COMMENT ON FUNCTION dtx_internal.saga_done(bigint, smallint, integer, text, jsonb, name[], bigint[], boolean) IS
   'internal: a worker has executed a step, in this transaction';
 
 -- Which errors may go away by themselves.
@@ -841,7 +913,26 @@ AS $$
 #variable_conflict use_column
 DECLARE
   st dtx_internal.saga_step_record;
+  d dtx_internal.saga_definition_step_record;
 BEGIN
+  IF m.kind IN ('cancel', 'undo') THEN
+    PERFORM dtx_internal.saga_turn_back(sg, m.kind, m.payload #>> '{}');
+    RETURN;
+  ELSIF m.kind = 'child' THEN
+    UPDATE dtx_internal.saga_child AS c SET state = 'stuck', failure = m.payload ->> 'reason'
+     WHERE c.saga = sg.id AND c.child = (m.payload ->> 'stuck')::bigint AND c.state = 'undoing';
+    FOR st IN
+      SELECT s.* FROM dtx_internal.saga_step_record s
+       WHERE s.saga = sg.id AND (s.state = 'waiting' OR (s.state = 'compensating' AND s.due_at IS NULL)) AND NOT s.taken
+         AND EXISTS (SELECT FROM dtx_internal.saga_child c WHERE c.saga = sg.id AND c.step = s.step
+                                AND c.child = coalesce(m.payload ->> 'ended', m.payload ->> 'stuck')::bigint)
+    LOOP
+      SELECT a.* INTO STRICT d FROM dtx_internal.saga_definition_step_record a
+       WHERE a.definition = sg.definition AND a.step = st.step;
+      PERFORM dtx_internal.saga_children_go_on(sg, st, d);
+    END LOOP;
+    RETURN;
+  END IF;
   SELECT s.* INTO st
     FROM dtx_internal.saga_definition_step_record d
     JOIN dtx_internal.saga_step_record s ON s.saga = sg.id AND s.step = d.step
@@ -905,7 +996,12 @@ BEGIN
         END IF;
         UPDATE dtx_internal.saga_inbox SET taken_up = true WHERE id = m.id;
       EXCEPTION WHEN OTHERS THEN
-        UPDATE dtx_internal.saga_inbox SET taken_up = true WHERE id = m.id;
+        -- A signal can be given again; what sagas tell each other must not be lost.
+        IF m.kind = 'signal' THEN
+          UPDATE dtx_internal.saga_inbox SET taken_up = true WHERE id = m.id;
+        ELSE
+          next_due := least(next_due, clock_timestamp() + interval '1 minute');
+        END IF;
         PERFORM dtx_internal.saga_warn(format('saga %s cannot take up what it was told: %s', m.saga, left(SQLERRM, 8000)), NULL,
           'See dtx.explain_saga(); dtx.skip_step() can do the same.');
       END;

@@ -31,15 +31,17 @@ CREATE OR REPLACE FUNCTION dtx.step(
   min_rows integer DEFAULT NULL,
   compensate_attempts integer DEFAULT NULL,
   max_outage interval DEFAULT NULL,
-  event text DEFAULT NULL
+  event text DEFAULT NULL,
+  only_if text DEFAULT NULL
 ) RETURNS dtx.step_spec
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(step.name, 'sql', step.kind, step.after, ARRAY[step.server], ARRAY[step.execute],
   ARRAY[step.compensate], ARRAY[step.min_rows], step.max_attempts, step.compensate_attempts,
-  step.backoff, step.timeout, NULL, NULL, NULL, NULL, step.max_outage, step.event)::dtx.step_spec;
+  step.backoff, step.timeout, NULL, NULL, NULL, NULL, step.max_outage, step.event,
+  step.only_if, NULL, NULL, NULL, NULL)::dtx.step_spec;
 
-COMMENT ON FUNCTION dtx.step(text, name, text, text, text, text[], integer, interval, interval, integer, integer, interval, text) IS
-  'a step of a saga: one SQL statement, on a server or (server null) on the coordinator; $1 is the input of the saga, $2 the results so far';
+COMMENT ON FUNCTION dtx.step(text, name, text, text, text, text[], integer, interval, interval, integer, integer, interval, text, text) IS
+  'a step of a saga: one SQL statement, on a server or (server null) on the coordinator; $1 is the input of the saga, $2 the results so far, $3 says which step of which saga it is';
 
 CREATE OR REPLACE FUNCTION dtx.step(
   name text,
@@ -51,7 +53,8 @@ CREATE OR REPLACE FUNCTION dtx.step(
   timeout interval DEFAULT NULL,
   compensate_attempts integer DEFAULT NULL,
   max_outage interval DEFAULT NULL,
-  event text DEFAULT NULL
+  event text DEFAULT NULL,
+  only_if text DEFAULT NULL
 ) RETURNS dtx.step_spec
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(step.name, 'sql', step.kind, step.after,
@@ -60,33 +63,39 @@ RETURN ROW(step.name, 'sql', step.kind, step.after,
   ARRAY(SELECT s.compensate FROM pg_catalog.unnest(step.statements) WITH ORDINALITY AS s ORDER BY s.ordinality),
   ARRAY(SELECT s.min_rows FROM pg_catalog.unnest(step.statements) WITH ORDINALITY AS s ORDER BY s.ordinality),
   step.max_attempts, step.compensate_attempts,
-  step.backoff, step.timeout, NULL, NULL, NULL, NULL, step.max_outage, step.event)::dtx.step_spec;
+  step.backoff, step.timeout, NULL, NULL, NULL, NULL, step.max_outage, step.event,
+  step.only_if, NULL, NULL, NULL, NULL)::dtx.step_spec;
 
-COMMENT ON FUNCTION dtx.step(text, dtx.statement_spec[], text, text[], integer, interval, interval, integer, interval, text) IS
+COMMENT ON FUNCTION dtx.step(text, dtx.statement_spec[], text, text[], integer, interval, interval, integer, interval, text, text) IS
   'a step of a saga: several SQL statements on several servers, which take effect together or not at all';
 
 CREATE OR REPLACE FUNCTION dtx.step_sleep(
   name text,
-  delay interval,
-  after text[] DEFAULT NULL
+  delay interval DEFAULT NULL,
+  after text[] DEFAULT NULL,
+  until text DEFAULT NULL,
+  only_if text DEFAULT NULL
 ) RETURNS dtx.step_spec
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(step_sleep.name, 'sleep', NULL, step_sleep.after, NULL, NULL, NULL, NULL, NULL, NULL,
-  NULL, NULL, step_sleep.delay, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec;
+  NULL, NULL, step_sleep.delay, NULL, NULL, NULL, NULL, NULL,
+  step_sleep.only_if, step_sleep.until, NULL, NULL, NULL)::dtx.step_spec;
 
-COMMENT ON FUNCTION dtx.step_sleep(text, interval, text[]) IS
-  'a step of a saga that lets some time pass; no worker waits meanwhile';
+COMMENT ON FUNCTION dtx.step_sleep(text, interval, text[], text, text) IS
+  'a step of a saga that lets some time pass, or waits until a time that an SQL expression over $1 and $2 says; no worker waits meanwhile';
 
 CREATE OR REPLACE FUNCTION dtx.step_signal(
   name text,
   after text[] DEFAULT NULL,
-  timeout interval DEFAULT NULL
+  timeout interval DEFAULT NULL,
+  only_if text DEFAULT NULL
 ) RETURNS dtx.step_spec
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(step_signal.name, 'signal', NULL, step_signal.after, NULL, NULL, NULL, NULL, NULL, NULL,
-  NULL, step_signal.timeout, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec;
+  NULL, step_signal.timeout, NULL, NULL, NULL, NULL, NULL, NULL,
+  step_signal.only_if, NULL, NULL, NULL, NULL)::dtx.step_spec;
 
-COMMENT ON FUNCTION dtx.step_signal(text, text[], interval) IS
+COMMENT ON FUNCTION dtx.step_signal(text, text[], interval, text) IS
   'a step of a saga that waits for dtx.signal_saga(); if timeout passes first, it fails';
 
 CREATE OR REPLACE FUNCTION dtx.step_external(
@@ -100,16 +109,63 @@ CREATE OR REPLACE FUNCTION dtx.step_external(
   backoff interval DEFAULT '1 second',
   timeout interval DEFAULT NULL,
   compensate_attempts integer DEFAULT NULL,
-  event text DEFAULT NULL
+  event text DEFAULT NULL,
+  only_if text DEFAULT NULL
 ) RETURNS dtx.step_spec
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(step_external.name, 'external', step_external.kind, step_external.after, NULL, NULL, NULL, NULL,
   step_external.max_attempts, step_external.compensate_attempts,
   step_external.backoff, step_external.timeout, NULL,
-  step_external.queue, step_external.payload, step_external.compensate_queue, NULL, step_external.event)::dtx.step_spec;
+  step_external.queue, step_external.payload, step_external.compensate_queue, NULL, step_external.event,
+  step_external.only_if, NULL, NULL, NULL, NULL)::dtx.step_spec;
 
-COMMENT ON FUNCTION dtx.step_external(text, text, jsonb, text, text, text[], integer, interval, interval, integer, text) IS
+COMMENT ON FUNCTION dtx.step_external(text, text, jsonb, text, text, text[], integer, interval, interval, integer, text, text) IS
   'a step of a saga that is done outside of the database, by an external worker that claims it from a queue with dtx.claim_step()';
+
+CREATE OR REPLACE FUNCTION dtx.step_saga(
+  name text,
+  saga text,
+  input text DEFAULT NULL,
+  kind text DEFAULT 'compensatable',
+  after text[] DEFAULT NULL,
+  max_attempts integer DEFAULT NULL,
+  backoff interval DEFAULT '1 second',
+  timeout interval DEFAULT NULL,
+  compensate_attempts integer DEFAULT NULL,
+  version integer DEFAULT NULL,
+  event text DEFAULT NULL,
+  only_if text DEFAULT NULL
+) RETURNS dtx.step_spec
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ROW(step_saga.name, 'saga', step_saga.kind, step_saga.after, NULL, NULL, NULL, NULL,
+  step_saga.max_attempts, step_saga.compensate_attempts, step_saga.backoff, step_saga.timeout, NULL, NULL, NULL, NULL, NULL, step_saga.event,
+  step_saga.only_if, step_saga.input, step_saga.saga, step_saga.version, 1)::dtx.step_spec;
+
+COMMENT ON FUNCTION dtx.step_saga(text, text, text, text, text[], integer, interval, interval, integer, integer, text, text) IS
+  'a step of a saga that is a saga itself: done when that is completed, failed when that is compensated, undone with it; input: SQL expression over $1 and $2, null: the same input';
+
+CREATE OR REPLACE FUNCTION dtx.step_each(
+  name text,
+  items text,
+  saga text,
+  max_parallel integer DEFAULT 10,
+  kind text DEFAULT 'compensatable',
+  after text[] DEFAULT NULL,
+  max_attempts integer DEFAULT NULL,
+  backoff interval DEFAULT '1 second',
+  timeout interval DEFAULT NULL,
+  compensate_attempts integer DEFAULT NULL,
+  version integer DEFAULT NULL,
+  event text DEFAULT NULL,
+  only_if text DEFAULT NULL
+) RETURNS dtx.step_spec
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ROW(step_each.name, 'each', step_each.kind, step_each.after, NULL, NULL, NULL, NULL,
+  step_each.max_attempts, step_each.compensate_attempts, step_each.backoff, step_each.timeout, NULL, NULL, NULL, NULL, NULL, step_each.event,
+  step_each.only_if, step_each.items, step_each.saga, step_each.version, step_each.max_parallel)::dtx.step_spec;
+
+COMMENT ON FUNCTION dtx.step_each(text, text, text, integer, text, text[], integer, interval, interval, integer, integer, text, text) IS
+  'a step of a saga that is one saga for each item of a list: an SQL expression over $1 and $2 that is an array of jsonb; its result is the array of theirs';
 
 CREATE OR REPLACE FUNCTION dtx_internal.saga_split_name(name text, OUT owner text, OUT bare text)
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -318,12 +374,12 @@ BEGIN
       ERRCODE = 'duplicate_object',
       MESSAGE = format('there are two steps "%s"', s.name);
   END IF;
-  IF s.action IS NULL OR s.action NOT IN ('sql', 'sleep', 'signal', 'external') THEN
+  IF s.action IS NULL OR s.action NOT IN ('sql', 'sleep', 'signal', 'external', 'saga', 'each') THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = format('step "%s" has an unknown action', s.name),
-      HINT = 'Make steps with dtx.step(), dtx.step_sleep(), dtx.step_signal() and dtx.step_external().';
-  ELSIF s.action IN ('sql', 'external')
+      HINT = 'Make steps with dtx.step(), dtx.step_sleep(), dtx.step_signal(), dtx.step_external(), dtx.step_saga() and dtx.step_each().';
+  ELSIF s.action NOT IN ('sleep', 'signal')
     AND (s.kind IS NULL OR s.kind NOT IN ('compensatable', 'pivot', 'retriable')) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
@@ -333,13 +389,13 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = format('number of attempts at step "%s" must be from 1 to 10000', s.name);
-  ELSIF s.backoff < '0' OR s.delay < '0' OR (s.action = 'sleep' AND s.delay IS NULL)
+  ELSIF s.backoff < '0' OR s.delay < '0' OR (s.action = 'sleep' AND (s.delay IS NULL) = (s.expression IS NULL))
     OR NOT isfinite(s.backoff) OR NOT isfinite(s.delay) THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
-      MESSAGE = format(CASE WHEN s.action = 'sleep' THEN 'delay of step "%s" must not be null, infinite, or negative'
+      MESSAGE = format(CASE WHEN s.action = 'sleep' THEN 'step "%s" must have a delay that is not infinite or negative, or else a time until which it sleeps'
                             ELSE 'backoff of step "%s" must not be infinite or negative' END, s.name);
-  ELSIF s.action IN ('sql', 'external') AND s.backoff < '10 milliseconds' THEN
+  ELSIF s.action NOT IN ('sleep', 'signal') AND s.backoff < '10 milliseconds' THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = format('backoff of step "%s" must not be shorter than 10 milliseconds', s.name);
@@ -362,8 +418,17 @@ BEGIN
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = format('name of the event of step "%s" must have 1 to 200 characters, and not be that of an event of sagas', s.name);
   END IF;
+  IF btrim(s.condition, E' \t\r\n') = '' OR btrim(s.expression, E' \t\r\n') = '' OR (s.action = 'each' AND s.expression IS NULL) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('an expression of step "%s" is empty', s.name);
+  END IF;
   IF s.action = 'sql' THEN
     PERFORM dtx_internal.saga_check_statements(s);
+  ELSIF s.action IN ('saga', 'each') AND (coalesce(s.saga, '') = '' OR coalesce(s.parallel < 1, true)) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('step "%s" must name a saga, and run at least one at a time', s.name);
   END IF;
   IF s.action = 'external' THEN
     -- "dtx:" and the name are a channel of NOTIFY
@@ -474,16 +539,19 @@ BEGIN
                          UNION
                          SELECT unnest(p.ancestors) FROM unnest(rows) AS p WHERE p.step = ANY (r.after)
                          ORDER BY 1);
-    r.kind := CASE WHEN s.action IN ('sql', 'external') THEN s.kind
+    r.kind := CASE WHEN s.action NOT IN ('sleep', 'signal') THEN s.kind
                    WHEN EXISTS (SELECT FROM unnest(rows) AS p
                                  WHERE p.step = ANY (r.ancestors) AND p.kind IN ('pivot', 'retriable')) THEN 'retriable'
                    ELSE 'compensatable' END;
-    r.max_attempts := coalesce(s.max_attempts, CASE WHEN s.action = 'external' OR r.kind = 'retriable' THEN 20 ELSE 5 END);
+    r.max_attempts := coalesce(s.max_attempts, CASE WHEN s.action = 'external' OR r.kind = 'retriable' THEN 20
+                                                     WHEN s.action IN ('saga', 'each') THEN 1 ELSE 5 END);
     r.compensate_attempts := coalesce(s.compensate_attempts, 20);
     r.backoff := coalesce(s.backoff, '1 second');
     r.timeout := s.timeout;
     r.max_outage := s.max_outage;
     r.event := s.event;
+    r.condition := s.condition;
+    r.expression := CASE WHEN s.action IN ('sleep', 'saga', 'each') THEN s.expression END;
     IF s.action = 'sql' THEN
       r.servers := s.servers;
       r."execute" := s."execute";
@@ -495,6 +563,10 @@ BEGIN
       r.queue := s.queue;
       r.payload := s.payload;
       r.compensate_queue := s.compensate_queue;
+    ELSIF s.action IN ('saga', 'each') THEN
+      r.saga := s.saga;
+      r.version := s.version;
+      r.parallel := s.parallel;
     END IF;
     rows := rows || r;
   END LOOP;
@@ -518,7 +590,7 @@ BEGIN
            b.step = ANY (a.ancestors) AS wrong_order
       FROM unnest(rows) AS a, unnest(rows) AS b
      WHERE a.kind IN ('compensatable', 'pivot')
-       AND (a.action IN ('sql', 'external') OR a.timeout IS NOT NULL)
+       AND dtx_internal.saga_may_fail(a)
        AND b.kind IN ('pivot', 'retriable')
        AND a.step <> b.step
        AND NOT a.step = ANY (b.ancestors)
@@ -561,7 +633,8 @@ BEGIN
     IF FOUND AND NOT old.dropped THEN
       rows := ARRAY(SELECT ROW(old.id, u.step, u.name, u.action, u.kind, u.after, u.ancestors, u.servers, u.execute,
                                u.compensate, u.min_rows, u.max_attempts, u.compensate_attempts, u.backoff, u.timeout,
-                               u.max_outage, u.event, u.delay, u.queue, u.payload, u.compensate_queue)::dtx_internal.saga_definition_step_record
+                               u.max_outage, u.event, u.delay, u.queue, u.payload, u.compensate_queue,
+                               u.condition, u.expression, u.saga, u.version, u.parallel)::dtx_internal.saga_definition_step_record
                       FROM unnest(rows) AS u ORDER BY u.step);
       IF rows = ARRAY(SELECT u FROM dtx_internal.saga_definition_step_record u WHERE u.definition = old.id ORDER BY u.step) THEN
         RETURN old.version;     -- nothing new
@@ -577,7 +650,7 @@ BEGIN
   INSERT INTO dtx_internal.saga_definition_step_record
   SELECT old.id, u.step, u.name, u.action, u.kind, u.after, u.ancestors, u.servers, u.execute, u.compensate,
          u.min_rows, u.max_attempts, u.compensate_attempts, u.backoff, u.timeout, u.max_outage, u.event, u.delay, u.queue, u.payload,
-         u.compensate_queue
+         u.compensate_queue, u.condition, u.expression, u.saga, u.version, u.parallel
     FROM unnest(rows) AS u;
   RETURN old.version;
 END

@@ -81,6 +81,41 @@ $$;
 COMMENT ON FUNCTION dtx_internal.saga_check_access(dtx_internal.saga_definition_record, oid) IS
   'internal: an error if a role cannot use the servers of a definition';
 
+-- The rows of a new saga.  All that may be wrong with it was looked at.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_make(def dtx_internal.saga_definition_record, role oid, input jsonb, key text,
+  run_at timestamptz, deadline timestamptz, priority smallint, parent bigint, number bigint DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  here bigint := dtx_internal.saga_home();
+  id bigint := coalesce(number, nextval('dtx_internal.saga_id'));
+  now_at timestamptz := clock_timestamp();
+  begin_at timestamptz := greatest(now_at, saga_make.run_at);
+BEGIN
+  INSERT INTO dtx_internal.saga_record (id, home, definition, role, boot_id, xid, state, priority, started_at, parent)
+  VALUES (id, here, def.id, saga_make.role, dtx_internal.boot_id(), dtx_internal.saga_xid(), 'pending', saga_make.priority, now_at, saga_make.parent);
+  INSERT INTO dtx_internal.saga_data (saga, input, key, run_at, deadline)
+  VALUES (id, saga_make.input, saga_make.key, saga_make.run_at, saga_make.deadline);
+  INSERT INTO dtx_internal.saga_step_record (saga, step, home, role, lane, rank, servers, max_outage, state, due_at, since)
+  SELECT id, d.step, here, saga_make.role, dtx_internal.saga_lane(d.action, x.servers),
+         dtx_internal.saga_rank(CASE WHEN saga_make.parent IS NULL THEN 'new' ELSE 'begun' END, saga_make.priority),
+         x.servers, d.max_outage, 'pending', begin_at, now_at
+    FROM dtx_internal.saga_definition_step_record d
+   CROSS JOIN LATERAL dtx_internal.saga_servers(d.servers, d.execute) AS x (servers)
+   WHERE d.definition = def.id AND d.after = '{}';
+  IF saga_make.deadline IS NOT NULL THEN
+    INSERT INTO dtx_internal.saga_step_record (saga, step, home, role, lane, state, due_at, since)
+    VALUES (id, 0, here, saga_make.role, 0, 'waiting', saga_make.deadline, now_at);
+  END IF;
+  PERFORM dtx_internal.wake_sagas();
+  RETURN id;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_make(dtx_internal.saga_definition_record, oid, jsonb, text, timestamptz, timestamptz, smallint, bigint, bigint) IS
+  'internal: makes a saga';
+
 CREATE OR REPLACE FUNCTION dtx_internal.start_saga(name text, input jsonb, key text, run_at timestamptz, deadline timestamptz, version integer,
   priority integer, if_exists text, key_scope text)
 RETURNS bigint
@@ -89,7 +124,6 @@ AS $$
 #variable_conflict use_column
 DECLARE
   caller oid := dtx_internal.saga_caller();
-  here bigint := dtx_internal.saga_home();
   def dtx_internal.saga_definition_record;
   id bigint;
   -- A key is one of the role that starts the saga, or of all who start sagas of that definition.
@@ -179,22 +213,8 @@ BEGIN
     ON CONFLICT DO NOTHING;
     EXIT WHEN FOUND;
   END LOOP;
-  INSERT INTO dtx_internal.saga_record (id, home, definition, role, boot_id, xid, state, priority, started_at)
-  VALUES (id, here, def.id, caller, dtx_internal.boot_id(), dtx_internal.saga_xid(), 'pending', coalesce(start_saga.priority, 0), now_at);
-  INSERT INTO dtx_internal.saga_data (saga, input, key, run_at, deadline)
-  VALUES (id, coalesce(start_saga.input, '{}'), start_saga.key, start_saga.run_at, start_saga.deadline);
-  INSERT INTO dtx_internal.saga_step_record (saga, step, home, role, lane, rank, servers, max_outage, state, due_at, since)
-  SELECT id, d.step, here, caller, dtx_internal.saga_lane(d.action, x.servers),
-         dtx_internal.saga_rank('new', coalesce(start_saga.priority, 0)::smallint), x.servers, d.max_outage, 'pending', begin_at, now_at
-    FROM dtx_internal.saga_definition_step_record d
-   CROSS JOIN LATERAL dtx_internal.saga_servers(d.servers, d.execute) AS x (servers)
-   WHERE d.definition = def.id AND d.after = '{}';
-  IF start_saga.deadline IS NOT NULL THEN
-    INSERT INTO dtx_internal.saga_step_record (saga, step, home, role, lane, state, due_at, since)
-    VALUES (id, 0, here, caller, 0, 'waiting', start_saga.deadline, now_at);
-  END IF;
-  PERFORM dtx_internal.wake_sagas();
-  RETURN id;
+  RETURN dtx_internal.saga_make(def, caller, coalesce(start_saga.input, '{}'), start_saga.key, start_saga.run_at, start_saga.deadline,
+           coalesce(start_saga.priority, 0)::smallint, NULL, id);
 END
 $$;
 
@@ -440,6 +460,11 @@ BEGIN
   END IF;
   PERFORM dtx_internal.saga_check_result(sg, skip_step.result);
   DELETE FROM dtx_internal.saga_external e WHERE e.saga = sg.id AND e.step = number;
+  -- Sagas that it consists of are not needed.  (On the way back, they stay as they are.)
+  IF NOT sg.compensating THEN
+    PERFORM dtx_internal.saga_children_turn(sg, st, 'its step was skipped: ' || reason);
+  END IF;
+  DELETE FROM dtx_internal.saga_child c WHERE c.saga = sg.id AND c.step = number;
   UPDATE dtx_internal.saga_step_record
      SET state = 'skipped', doubt = false, due_at = NULL, since = clock_timestamp(),
          boot_id = dtx_internal.boot_id(), xid = dtx_internal.saga_xid()
@@ -641,7 +666,7 @@ BEGIN
       FROM dtx_internal.saga_definition_step_record n
       LEFT JOIN dtx_internal.saga_definition_step_record o ON o.definition = old.id AND o.name = n.name
       LEFT JOIN dtx_internal.saga_step_record s ON s.saga = sg.id AND s.step = o.step
-     WHERE n.definition = new.id AND n.kind <> 'retriable' AND (n.action IN ('sql', 'external') OR n.timeout IS NOT NULL)
+     WHERE n.definition = new.id AND n.kind <> 'retriable' AND dtx_internal.saga_may_fail(n)
        AND (s.state IS NULL OR s.state NOT IN ('completed', 'skipped'))
      ORDER BY n.step LIMIT 1;
   END IF;
@@ -665,6 +690,10 @@ BEGIN
     FROM dtx_internal.saga_definition_step_record o, dtx_internal.saga_definition_step_record n
    WHERE x.saga = sg.id AND o.definition = old.id AND o.step = x.step AND n.definition = new.id AND n.name = o.name;
   UPDATE dtx_internal.saga_external SET step = -step WHERE saga = sg.id AND step < 0;
+  UPDATE dtx_internal.saga_child AS x SET step = -n.step
+    FROM dtx_internal.saga_definition_step_record o, dtx_internal.saga_definition_step_record n
+   WHERE x.saga = sg.id AND o.definition = old.id AND o.step = x.step AND n.definition = new.id AND n.name = o.name;
+  UPDATE dtx_internal.saga_child SET step = -step WHERE saga = sg.id AND step < 0;
   UPDATE dtx_internal.saga_history_record AS x SET step = n.step
     FROM dtx_internal.saga_definition_step_record o
     LEFT JOIN dtx_internal.saga_definition_step_record n ON n.definition = new.id AND n.name = o.name
@@ -851,6 +880,8 @@ BEGIN
               FROM dtx_internal.saga_record g
              WHERE g.id > last
                AND g.finished_at <= before
+               -- (one that is a step of another saga may have to be undone with that)
+               AND NOT EXISTS (SELECT FROM dtx_internal.saga_record p WHERE p.id = g.parent AND p.finished_at IS NULL)
                AND (of_role IS NULL OR pg_has_role(of_role, g.role, 'USAGE'))
              ORDER BY g.id
              LIMIT 1000
@@ -861,6 +892,7 @@ BEGIN
     DELETE FROM dtx_internal.saga_data x WHERE x.saga = ANY (ids);
     DELETE FROM dtx_internal.saga_step_record x WHERE x.saga = ANY (ids);
     DELETE FROM dtx_internal.saga_note x WHERE x.saga = ANY (ids);
+    DELETE FROM dtx_internal.saga_child x WHERE x.saga = ANY (ids);
     DELETE FROM dtx_internal.saga_result x WHERE x.saga = ANY (ids);
     DELETE FROM dtx_internal.saga_inbox x WHERE x.saga = ANY (ids);
     DELETE FROM dtx_internal.saga_history_record x WHERE x.saga = ANY (ids);

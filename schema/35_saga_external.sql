@@ -84,7 +84,7 @@ BEGIN
       SELECT x.input INTO input FROM dtx_internal.saga_data x WHERE x.saga = sg.id;
       results := dtx_internal.saga_results(sg.id, sg.definition);
       lease_until := now_at + saga_claim_steps.lease;
-      idempotency_key := format('%s/%s/%s%s', to_hex(sg.home), sg.id, d.name, CASE WHEN st.compensation THEN '/undo' ELSE '' END);
+      idempotency_key := dtx_internal.saga_idempotency_key(sg, st, d);
       UPDATE dtx_internal.saga_external AS x
          SET token = saga_claim_steps.token, worker = saga_claim_steps.worker, lease = saga_claim_steps.lease,
              claimed_at = now_at, available_at = saga_claim_steps.lease_until,

@@ -61,7 +61,13 @@ CREATE OR REPLACE VIEW dtx.saga_definition_steps WITH (security_barrier) AS
          s.delay,
          s.queue,
          s.payload,
-         s.compensate_queue
+         s.compensate_queue,
+         s.condition AS only_if,
+         CASE WHEN s.action = 'sleep' THEN s.expression END AS until,
+         s.saga,
+         s.version AS saga_version,
+         CASE WHEN s.action IN ('saga', 'each') THEN s.expression END AS saga_input,
+         CASE WHEN s.action = 'each' THEN s.parallel END AS max_parallel
     FROM dtx_internal.saga_definition_record AS d
     JOIN dtx_internal.saga_definition_step_record AS s ON s.definition = d.id
    WHERE NOT d.dropped
@@ -83,7 +89,7 @@ COMMENT ON COLUMN dtx.saga_definition_steps.position IS
 COMMENT ON COLUMN dtx.saga_definition_steps.step IS
   'name of the step';
 COMMENT ON COLUMN dtx.saga_definition_steps.action IS
-  'sql, sleep, signal, or external';
+  'sql, sleep, signal, external, saga, or each';
 COMMENT ON COLUMN dtx.saga_definition_steps.kind IS
   'compensatable, pivot, or retriable';
 COMMENT ON COLUMN dtx.saga_definition_steps.after IS
@@ -116,6 +122,18 @@ COMMENT ON COLUMN dtx.saga_definition_steps.payload IS
   'what the worker that claims it is given besides input and results';
 COMMENT ON COLUMN dtx.saga_definition_steps.compensate_queue IS
   'queue of its compensation; null: nothing to undo';
+COMMENT ON COLUMN dtx.saga_definition_steps.only_if IS
+  'SQL expression; if it is not true, the step is skipped';
+COMMENT ON COLUMN dtx.saga_definition_steps.until IS
+  'SQL expression: until when a step of action sleep sleeps';
+COMMENT ON COLUMN dtx.saga_definition_steps.saga IS
+  'definition of the sagas that a step of action saga or each consists of';
+COMMENT ON COLUMN dtx.saga_definition_steps.saga_version IS
+  'its version; null: the newest one';
+COMMENT ON COLUMN dtx.saga_definition_steps.saga_input IS
+  'SQL expression: input of that saga, or the items, each of which is the input of one';
+COMMENT ON COLUMN dtx.saga_definition_steps.max_parallel IS
+  'so many of them at a time';
 
 CREATE OR REPLACE VIEW dtx.sagas WITH (security_barrier) AS
   SELECT g.id,
@@ -156,7 +174,8 @@ CREATE OR REPLACE VIEW dtx.sagas WITH (security_barrier) AS
                WHERE s.saga = g.id AND s.state = 'failed' AND s.compensation = g.compensating
                ORDER BY s.since
                LIMIT 1))
-         END AS hint
+         END AS hint,
+         g.parent
     FROM dtx_internal.saga_record AS g
     JOIN dtx_internal.saga_data AS x ON x.saga = g.id
     JOIN dtx_internal.saga_definition_record AS d ON d.id = g.definition
@@ -196,6 +215,8 @@ COMMENT ON COLUMN dtx.sagas.priority IS
   'of sagas that wait for a worker, those with the highest priority come first';
 COMMENT ON COLUMN dtx.sagas.waiting_for IS
   'servers that do not answer, and without which it does not go on';
+COMMENT ON COLUMN dtx.sagas.parent IS
+  'saga one of whose steps it is';
 COMMENT ON COLUMN dtx.sagas.hint IS
   'what to do, if it has failed, or belongs to the database that this one is a copy of';
 
@@ -229,7 +250,15 @@ CREATE OR REPLACE VIEW dtx.saga_steps WITH (security_barrier) AS
                       WHERE o.home = s.home AND o.role = s.role AND o.server = ANY (s.servers)),
                     CASE WHEN s.away_since IS NOT NULL THEN 'what was not there or had no room'
                          WHEN s.collisions > 0 THEN 'others that lock or change the same' END)
-         END AS waiting_for
+              WHEN d.action IN ('saga', 'each') AND s.state IN ('waiting', 'compensating') THEN
+           (SELECT pg_catalog.string_agg(pg_catalog.format(CASE y.state WHEN 'failed' THEN 'saga %s, which has failed' ELSE 'saga %s' END, c.child), ', ' ORDER BY c.item)
+              FROM dtx_internal.saga_child AS c JOIN dtx_internal.saga_record AS y ON y.id = c.child
+             WHERE c.saga = s.saga AND c.step = s.step AND c.state IN ('running', 'canceling', 'undoing'))
+         END AS waiting_for,
+         CASE WHEN d.action IN ('saga', 'each') THEN
+           ARRAY(SELECT c.child FROM dtx_internal.saga_child AS c
+                  WHERE c.saga = s.saga AND c.step = s.step AND c.child IS NOT NULL ORDER BY c.item)
+         END AS sagas
     FROM dtx_internal.saga_record AS g
     JOIN dtx_internal.saga_definition_step_record AS d ON d.definition = g.definition
     LEFT JOIN dtx_internal.saga_step_record AS s ON s.saga = g.id AND s.step = d.step
@@ -248,7 +277,7 @@ COMMENT ON COLUMN dtx.saga_steps.position IS
 COMMENT ON COLUMN dtx.saga_steps.step IS
   'name of the step';
 COMMENT ON COLUMN dtx.saga_steps.action IS
-  'sql, sleep, signal, or external';
+  'sql, sleep, signal, external, saga, or each';
 COMMENT ON COLUMN dtx.saga_steps.kind IS
   'compensatable, pivot, or retriable';
 COMMENT ON COLUMN dtx.saga_steps.after IS
@@ -272,7 +301,9 @@ COMMENT ON COLUMN dtx.saga_steps.result IS
 COMMENT ON COLUMN dtx.saga_steps.error IS
   'why the last attempt that was not successful has failed; null if it has succeeded since';
 COMMENT ON COLUMN dtx.saga_steps.waiting_for IS
-  'what keeps it from being tried, or tried again: servers that do not answer, or others';
+  'what keeps it from being tried, or tried again, or ended: servers that do not answer, others, or the sagas that it consists of';
+COMMENT ON COLUMN dtx.saga_steps.sagas IS
+  'the sagas that a step of action saga or each consists of';
 
 CREATE OR REPLACE VIEW dtx.saga_history WITH (security_barrier) AS
   SELECT h.saga,

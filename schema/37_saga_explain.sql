@@ -68,18 +68,20 @@ $$;
 COMMENT ON FUNCTION dtx_internal.saga_graph(text[], text[]) IS
   'internal: the steps of a graph in the order in which they are drawn';
 
-CREATE OR REPLACE FUNCTION dtx_internal.saga_place(action text, servers name[], delay interval, queue text) RETURNS text
+CREATE OR REPLACE FUNCTION dtx_internal.saga_place(action text, servers name[], delay interval, queue text, saga text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT CASE action
            WHEN 'sql' THEN (SELECT string_agg(DISTINCT coalesce(s, '(here)'), ', ') FROM unnest(servers) AS s)
            WHEN 'sleep' THEN '(sleep' || coalesce(' ' || delay, '') || ')'
            WHEN 'signal' THEN '(signal)'
+           WHEN 'saga' THEN '(saga' || coalesce(' ' || saga, '') || ')'
+           WHEN 'each' THEN '(each: saga' || coalesce(' ' || saga, '') || ')'
            ELSE '(queue' || coalesce(' ' || queue, '') || ')'
          END
 $$;
 
-COMMENT ON FUNCTION dtx_internal.saga_place(text, name[], interval, text) IS
+COMMENT ON FUNCTION dtx_internal.saga_place(text, name[], interval, text, text) IS
   'internal: where a step is done, for a graph';
 
 -- One's own, or the only one of that name that one sees.  (Called with the privileges
@@ -155,7 +157,7 @@ BEGIN ATOMIC
                    pg_catalog.array_agg(COALESCE(s.before, '{}')::text ORDER BY s.position) AS befores FROM s) AS a,
            ROWS FROM (dtx_internal.saga_graph(a.names, a.befores)) WITH ORDINALITY AS x (step, label, ord)),
   t AS (
-    SELECT g.ord, g.label, s.*, dtx_internal.saga_place(s.action, s.servers, s.delay, s.queue) AS place
+    SELECT g.ord, g.label, s.*, dtx_internal.saga_place(s.action, s.servers, s.delay, s.queue, s.saga) AS place
       FROM g JOIN s ON s.position = g.step)
   SELECT l.line
     FROM (SELECT 0 AS ord, pg_catalog.format('definition of saga "%s", version %s', explain_saga.name, d.version) AS line
@@ -166,8 +168,11 @@ BEGIN ATOMIC
                  || pg_catalog.rpad(t.place, pg_catalog.max(pg_catalog.length(t.place)) OVER ()) || '  '
                  || pg_catalog.rpad(t.kind, 13) || '  '
                  || pg_catalog.concat_ws(', ',
-                      CASE WHEN t.action IN ('sql', 'external') THEN pg_catalog.format('%s attempts', t.max_attempts) END,
-                      CASE WHEN t.action IN ('sql', 'external') THEN pg_catalog.format('backoff %s', t.backoff) END,
+                      'only if ' || t.only_if,
+                      'until ' || t.until,
+                      CASE WHEN t.action NOT IN ('sleep', 'signal') AND (t.action NOT IN ('saga', 'each') OR t.max_attempts > 1)
+                           THEN pg_catalog.format('%s attempts, backoff %s', t.max_attempts, t.backoff) END,
+                      CASE WHEN t.action = 'each' THEN pg_catalog.format('%s at a time', t.max_parallel) END,
                       'timeout ' || t.timeout,
                       'outages up to ' || t.max_outage,
                       CASE WHEN pg_catalog.array_remove(t.compensate, NULL) <> '{}' OR t.compensate_queue IS NOT NULL
@@ -199,7 +204,7 @@ BEGIN ATOMIC
                    pg_catalog.array_agg(COALESCE(s.before, '{}')::text ORDER BY s.position) AS befores FROM s) AS a,
            ROWS FROM (dtx_internal.saga_graph(a.names, a.befores)) WITH ORDINALITY AS x (step, label, ord)),
   t AS (
-    SELECT g.ord, g.label, s.*, dtx_internal.saga_place(s.action, s.servers, NULL, s.queue) AS place
+    SELECT g.ord, g.label, s.*, dtx_internal.saga_place(s.action, s.servers, NULL, s.queue, NULL) AS place
       FROM g JOIN s ON s.position = g.step)
   SELECT l.line
     FROM (SELECT -4 AS ord,

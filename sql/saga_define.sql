@@ -133,7 +133,7 @@ SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1'), dtx.step('a', NULL,
 -- errors: kinds and actions
 SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1', kind => 'pivotal'));
 SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1', kind => NULL));
-SELECT dtx.define_saga('x', ROW('a', 'dance', 'pivot', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
+SELECT dtx.define_saga('x', json_populate_record(NULL::dtx.step_spec, '{"name": "a", "action": "dance"}'));
 SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1', 'SELECT 2', kind => 'pivot'));
 SELECT dtx.define_saga('x', dtx.step('a', NULL, 'SELECT 1', 'SELECT 2', kind => 'retriable'));
 SELECT dtx.define_saga('x', dtx.step_external('a', 'q', compensate_queue => 'r', kind => 'pivot'));
@@ -146,10 +146,10 @@ SELECT dtx.define_saga('x', dtx.step('a', statements => '{}'));
 SELECT dtx.define_saga('x', dtx.step('a', statements => NULL));
 SELECT dtx.define_saga('x', dtx.step('a', statements => ARRAY[dtx.statement('one', NULL)]));
 SELECT dtx.define_saga('x', dtx.step('a', statements => array_fill(dtx.statement('one', 'SELECT 1'), '{101}')));
-SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{one,two}', '{SELECT 1}', '{NULL}', '{NULL}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
-SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{one}', '{SELECT 1}', '{NULL,NULL}', '{NULL}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
-SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{one}', '{SELECT 1}', '{NULL}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
-SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{{one,one}}', '{{SELECT 1,SELECT 2}}', '{{a,b}}', '{{1,2}}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
+SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{one,two}', '{SELECT 1}', '{NULL}', '{NULL}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
+SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{one}', '{SELECT 1}', '{NULL,NULL}', '{NULL}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
+SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{one}', '{SELECT 1}', '{NULL}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
+SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{{one,one}}', '{{SELECT 1,SELECT 2}}', '{{a,b}}', '{{1,2}}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
 -- errors: servers
 CREATE FOREIGN DATA WRAPPER regress_dtx_other;
 CREATE SERVER regress_dtx_other FOREIGN DATA WRAPPER regress_dtx_other;

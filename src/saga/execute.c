@@ -67,7 +67,7 @@ typedef struct FirstRowReceiver
 } FirstRowReceiver;
 
 static void run_commands(DtxStep *step, MemoryContext cxt, Datum *result,
-						 bool *isnull);
+						 bool *isnull, bool *skipped);
 static void first_row_startup(DestReceiver *self, int operation,
 							  TupleDesc typeinfo);
 static bool first_row_receive(TupleTableSlot *slot, DestReceiver *self);
@@ -101,6 +101,7 @@ DtxStepExecute(DtxStep *step)
 	{
 		Datum		result;
 		bool		isnull;
+		bool		skipped;
 		bool		more;
 
 		DtxSagaBegin();
@@ -108,10 +109,10 @@ DtxStepExecute(DtxStep *step)
 		DtxSagaSetLimits(step->timeout);
 		pgstat_report_activity(STATE_RUNNING, shown);
 		debug_query_string = shown;
-		run_commands(step, cxt, &result, &isnull);
+		run_commands(step, cxt, &result, &isnull, &skipped);
 		DtxSagaCheckStopped();
 		DTX_FAULT("saga-executed", NULL);
-		DtxStepDone(step, result, isnull);
+		DtxStepDone(step, result, isnull, skipped);
 		if (!DtxWorkerMustStop())
 			next = DtxStepTake(step->saga, false, &more);
 		DtxSagaCheckStopped();
@@ -178,13 +179,15 @@ DtxStepExecute(DtxStep *step)
 
 /*
  * Run the statements of a step, in the current transaction.  The result is made
- * of the first rows of all of them.
+ * of the first rows of all of them.  *skipped: its condition was not true, and nothing
+ * was run.
  */
 static void
-run_commands(DtxStep *step, MemoryContext cxt, Datum *result, bool *isnull)
+run_commands(DtxStep *step, MemoryContext cxt, Datum *result, bool *isnull,
+			 bool *skipped)
 {
-	static const Oid types[] = {JSONBOID, JSONBOID};
-	const char *params[2] = {NULL, NULL};
+	static const Oid types[] = {JSONBOID, JSONBOID, JSONBOID};
+	const char *params[lengthof(types)] = {NULL};
 	int			nestlevel = NewGUCNestLevel();
 
 	/* A compensation has no result, so whatever its rows are is all right. */
@@ -192,6 +195,7 @@ run_commands(DtxStep *step, MemoryContext cxt, Datum *result, bool *isnull)
 
 	*result = (Datum) 0;
 	*isnull = true;
+	*skipped = false;
 
 	/* A step that waits for a lock keeps a worker from the others: later again. */
 	if (dtx_saga_lock_timeout > 0 && LockTimeout == 0)
@@ -208,8 +212,27 @@ run_commands(DtxStep *step, MemoryContext cxt, Datum *result, bool *isnull)
 	if (step->has_results)
 		params[1] = JsonbToCString(NULL, &DatumGetJsonbP(step->results)->root,
 								   VARSIZE(DatumGetPointer(step->results)));
+	if (step->has_context)
+		params[2] = JsonbToCString(NULL, &DatumGetJsonbP(step->context)->root,
+								   VARSIZE(DatumGetPointer(step->context)));
 
-	for (int i = 0; i < step->ncommands; i++)
+	if (step->condition != NULL)
+	{
+		bool		save_read_only = XactReadOnly;
+
+		/*
+		 * It decides what is to be done, and does nothing.  (Should it throw,
+		 * the transaction is aborted.)
+		 */
+		step->local = true;
+		DtxSagaClaimAt(InvalidOid);
+		XactReadOnly = true;
+		*skipped = run_local(step->condition, step, cxt,
+							 step->ncommands == 0 ? result : NULL, isnull) == 0;
+		XactReadOnly = save_read_only;
+	}
+
+	for (int i = 0; i < step->ncommands && !*skipped; i++)
 	{
 		int64		rows;
 		Datum		row = (Datum) 0;
@@ -307,7 +330,7 @@ run_local(const char *command, DtxStep *step, MemoryContext cxt, Datum *row,
 {
 	List	   *statements = raw_parser(command, RAW_PARSE_DEFAULT);
 	ListCell   *lc;
-	ParamListInfo params = makeParamList(2);
+	ParamListInfo params = makeParamList(3);
 	int64		rows = 0;
 
 	DtxSagaSessionUsed = true;
@@ -319,7 +342,9 @@ run_local(const char *command, DtxStep *step, MemoryContext cxt, Datum *row,
 	params->params[0].isnull = !step->has_input;
 	params->params[1].value = step->results;
 	params->params[1].isnull = !step->has_results;
-	for (int i = 0; i < 2; i++)
+	params->params[2].value = step->context;
+	params->params[2].isnull = !step->has_context;
+	for (int i = 0; i < 3; i++)
 	{
 		params->params[i].pflags = PARAM_FLAG_CONST;
 		params->params[i].ptype = JSONBOID;

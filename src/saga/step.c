@@ -163,6 +163,13 @@ read_step(Datum taken, bool *more)
 			step->results = JsonbPGetDatum(DatumGetJsonbPCopy(values[i]));
 			step->has_results = true;
 		}
+		else if (strcmp(name, "context") == 0)
+		{
+			step->context = JsonbPGetDatum(DatumGetJsonbPCopy(values[i]));
+			step->has_context = true;
+		}
+		else if (strcmp(name, "condition") == 0)
+			step->condition = TextDatumGetCString(values[i]);
 		else if (strcmp(name, "timeout") == 0)
 		{
 			Interval   *interval = DatumGetIntervalP(values[i]);
@@ -212,13 +219,14 @@ DtxStepFree(DtxStep *step)
 }
 
 /*
- * In the transaction of the step: it is done.
+ * In the transaction of the step: it is done, or was skipped because its condition was not
+ * true.
  */
 void
-DtxStepDone(DtxStep *step, Datum result, bool isnull)
+DtxStepDone(DtxStep *step, Datum result, bool isnull, bool skipped)
 {
 	static const Oid types[] = {
-		INT8OID, INT2OID, INT4OID, TEXTOID, JSONBOID, NAMEARRAYOID, INT8ARRAYOID
+		INT8OID, INT2OID, INT4OID, TEXTOID, JSONBOID, NAMEARRAYOID, INT8ARRAYOID, BOOLOID
 	};
 	Datum		args[lengthof(types)];
 	bool		nulls[lengthof(types)] = {0};
@@ -252,6 +260,8 @@ DtxStepDone(DtxStep *step, Datum result, bool isnull)
 											  false, TYPALIGN_CHAR));
 	args[6] = PointerGetDatum(construct_array(systems, nservers, INT8OID, sizeof(int64),
 											  true, TYPALIGN_DOUBLE));
+
+	args[7] = BoolGetDatum(skipped);
 
 	/* It has to see what the statements have done, and others meanwhile. */
 	CommandCounterIncrement();

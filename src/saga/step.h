@@ -26,10 +26,16 @@ typedef struct DtxStep
 	char	  **servers;		/* per command; NULL: this database */
 	char	  **commands;		/* NULL: nothing to do */
 	int		   *min_rows;		/* -1: does not matter */
+	char	   *condition;		/* query for this database that comes before
+								 * the commands: no row, if the step is to be
+								 * skipped; if there are no commands its row is
+								 * the result; NULL: none */
 	bool		has_input;
 	Datum		input;			/* jsonb, $1 */
 	bool		has_results;
 	Datum		results;		/* jsonb, $2 */
+	bool		has_context;
+	Datum		context;		/* jsonb, $3: which step of which saga it is */
 	int			timeout;		/* milliseconds, 0: none */
 	const char *volatile at_server; /* foreign server that executes a
 									 * statement of it just now; NULL: none,
@@ -41,7 +47,7 @@ typedef struct DtxStep
 
 extern DtxStep *DtxStepTake(int64 only, bool careful, bool *more);
 extern void DtxStepFree(DtxStep *step);
-extern void DtxStepDone(DtxStep *step, Datum result, bool isnull);
+extern void DtxStepDone(DtxStep *step, Datum result, bool isnull, bool skipped);
 extern void DtxStepGiveBack(DtxStep *step, const char *why, int most);
 extern void DtxStepFailed(DtxStep *step, ErrorData *edata);
 
