@@ -119,6 +119,12 @@ OBJS = \
 	src/saga/step_worker.o \
 	src/saga/stop.o \
 	src/saga/wait.o \
+	src/snapshot/api.o \
+	src/snapshot/ask.o \
+	src/snapshot/consistent_reads.o \
+	src/snapshot/servers.o \
+	src/snapshot/take.o \
+	src/snapshot/unfinished.o \
 	src/sql/adopt.o \
 	src/sql/check.o \
 	src/sql/drop_extension.o \
@@ -133,6 +139,7 @@ OBJS = \
 	src/sql/views.o \
 	src/state/activity.o \
 	src/state/flushed.o \
+	src/state/gate.o \
 	src/state/boot.o \
 	src/state/copies.o \
 	src/state/damage.o \
@@ -192,6 +199,7 @@ REGRESS = \
 	self_test \
 	remote_exec \
 	remote_exec_mixed \
+	snapshot \
 	resolve \
 	force \
 	damage \
@@ -210,6 +218,7 @@ REGRESS = \
 ISOLATION = \
 	transfers \
 	reader \
+	snapshot_commits \
 	resolver \
 	saga_sessions \
 	saga_queue

@@ -204,9 +204,13 @@ CREATE OR REPLACE FUNCTION dtx_internal.stat(
   OUT forced bigint,
   OUT passes bigint,
   OUT deadlocks bigint,
+  OUT snapshots bigint,
+  OUT snapshot_retries bigint,
+  OUT snapshots_refused bigint,
   OUT not_remembered bigint,
   OUT prepare_time double precision,
   OUT commit_time double precision,
+  OUT gate_time double precision,
   OUT stats_reset timestamptz
 ) RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'dtx_sql_stat'
@@ -216,8 +220,8 @@ COMMENT ON FUNCTION dtx_internal.stat() IS 'internal: the row of dtx.stat';
 
 CREATE OR REPLACE VIEW dtx.stat AS
   SELECT s.one_phase, s.two_phase, s.decided_by_server, s.prepared, s.prepare_failed, s.unprotected, s.handed_over,
-         s.resolved_commit, s.resolved_rollback, s.forced, s.passes, s.deadlocks, s.not_remembered,
-         s.prepare_time, s.commit_time, s.stats_reset
+         s.resolved_commit, s.resolved_rollback, s.forced, s.passes, s.deadlocks, s.snapshots, s.snapshot_retries,
+         s.snapshots_refused, s.not_remembered, s.prepare_time, s.commit_time, s.gate_time, s.stats_reset
     FROM dtx_internal.stat() AS s;
 
 COMMENT ON VIEW dtx.stat IS
@@ -246,12 +250,20 @@ COMMENT ON COLUMN dtx.stat.passes IS
   'full passes of the resolvers over their servers';
 COMMENT ON COLUMN dtx.stat.deadlocks IS
   'deadlocks between servers that were ended with an error of one session';
+COMMENT ON COLUMN dtx.stat.snapshots IS
+  'moments at which snapshots or restore points were taken on all servers';
+COMMENT ON COLUMN dtx.stat.snapshot_retries IS
+  'attempts at that which had to be repeated';
+COMMENT ON COLUMN dtx.stat.snapshots_refused IS
+  'of these moments, those that did not come within pg_dtx.snapshot_timeout';
 COMMENT ON COLUMN dtx.stat.not_remembered IS
   'times that a prepared foreign transaction in doubt was not remembered because pg_dtx.max_in_doubt was reached, since the server started; each full pass finds, and counts, it again';
 COMMENT ON COLUMN dtx.stat.prepare_time IS
   'time spent in phase one, milliseconds';
 COMMENT ON COLUMN dtx.stat.commit_time IS
   'time spent waiting in phase two, milliseconds';
+COMMENT ON COLUMN dtx.stat.gate_time IS
+  'time for which transactions could not commit because of such a moment, milliseconds';
 COMMENT ON COLUMN dtx.stat.stats_reset IS
   'since when the counters count';
 

@@ -93,6 +93,7 @@ REVOKE ALL ON FUNCTION dtx.force_in_doubt(text, text, text, boolean) FROM PUBLIC
 REVOKE ALL ON FUNCTION dtx.acknowledge_damage(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION dtx.exec(name, text, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION dtx.exec(name, text, "any") FROM PUBLIC;
+REVOKE ALL ON FUNCTION dtx.create_restore_point(text, name[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION dtx.exec_all(name[], text, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION dtx.exec_all(name[], text, "any") FROM PUBLIC;
 REVOKE ALL ON FUNCTION dtx.query(name, text, text[]) FROM PUBLIC;

@@ -24,10 +24,12 @@
 #include "sql/drop_extension.h"
 #include "sql/guards.h"
 #include "sql/server_changes.h"
+#include "snapshot/consistent_reads.h"
 #include "state/activity.h"
 #include "state/boot.h"
 #include "state/decision_map.h"
 #include "state/flushed.h"
+#include "state/gate.h"
 #include "state/in_doubt.h"
 #include "state/waits.h"
 #include "storage/ipc.h"
@@ -63,6 +65,7 @@ _PG_init(void)
 
 	DtxSettingsDefine();
 	DtxCoordinatorDefineSettings();
+	DtxConsistentReadsDefineSetting();
 #ifdef DTX_FAULTS
 	DtxFaultDefineSetting();
 #endif
@@ -94,12 +97,14 @@ dtx_shmem_request(void)
 	DtxServerChangesInstallHooks();
 	DtxProtectionInstallHooks();
 	DtxPassedByInstallHooks();
+	DtxConsistentReadsInstallHooks();
 
 	RequestAddinShmemSpace(DtxStatsShmemSize());
 	RequestAddinShmemSpace(DtxIdentityShmemSize());
 	RequestAddinShmemSpace(DtxActivityShmemSize());
 	RequestAddinShmemSpace(DtxWaitsShmemSize());
 	RequestAddinShmemSpace(DtxFlushedShmemSize());
+	RequestAddinShmemSpace(DtxGateShmemSize());
 	RequestAddinShmemSpace(DtxDecisionMapShmemSize());
 	RequestAddinShmemSpace(DtxInDoubtShmemSize());
 	RequestAddinShmemSpace(DtxDropGuardShmemSize());
@@ -120,6 +125,7 @@ dtx_shmem_startup(void)
 	DtxActivityShmemInit();
 	DtxWaitsShmemInit();
 	DtxFlushedShmemInit();
+	DtxGateShmemInit();
 	DtxDecisionMapShmemInit();
 	DtxInDoubtShmemInit();
 	DtxDropGuardShmemInit();

@@ -19,6 +19,7 @@ int			dtx_commit_point = DTX_POINT_AUTO;
 int			dtx_require = DTX_REQUIRE_WARNING;
 int			dtx_prepare_timeout = 30 * 1000;
 int			dtx_commit_timeout = 10 * 1000;
+int			dtx_snapshot_timeout = 5 * 1000;
 bool		dtx_commit_wait = true;
 bool		dtx_fold_start = true;
 bool		dtx_prepare_statements = true;
@@ -95,6 +96,12 @@ DtxSettingsDefine(void)
 							 "When off, COMMIT returns once the decision is durable and on its way to the servers.",
 							 &dtx_commit_wait, true,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_dtx.snapshot_timeout",
+							"Sets the maximum time to wait for a moment at which nothing is committed in part.",
+							NULL,
+							&dtx_snapshot_timeout,
+							5 * 1000, 10, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomBoolVariable("pg_dtx.fold_start",
 							 "Enables sending START TRANSACTION together with the first command of a remote transaction.",
 							 "Saves a round trip per server.",

@@ -29,6 +29,7 @@ extern int	dtx_commit_point;	/* DtxCommitPoint */
 extern int	dtx_require;		/* DtxRequire */
 extern int	dtx_prepare_timeout;	/* milliseconds */
 extern int	dtx_commit_timeout; /* milliseconds */
+extern int	dtx_snapshot_timeout;	/* milliseconds */
 extern bool dtx_commit_wait;
 extern bool dtx_fold_start;
 extern bool dtx_prepare_statements;

@@ -25,6 +25,12 @@ typedef enum DtxCounter
 	DTX_STAT_DEADLOCKS,			/* between servers, broken */
 	DTX_STAT_UNPROTECTED,		/* transactions that were not committed
 								 * atomically */
+	DTX_STAT_SNAPSHOTS,			/* moments on all servers: snapshots, exported
+								 * snapshots, restore points */
+	DTX_STAT_SNAPSHOT_RETRIES,	/* attempts at one that had to be repeated */
+	DTX_STAT_SNAPSHOTS_REFUSED, /* ... and that have failed for good */
+	DTX_STAT_GATE_USEC,			/* time for which the gate was closed,
+								 * microseconds */
 	DTX_STAT_PREPARE_USEC,		/* time in phase one, microseconds */
 	DTX_STAT_COMMIT_USEC,		/* time in phase two, microseconds */
 	DTX_STAT_COUNT

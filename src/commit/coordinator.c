@@ -56,6 +56,7 @@
 #include "net/wait_set.h"
 #include "net/wire.h"
 #include "state/activity.h"
+#include "state/gate.h"
 #include "state/tables.h"
 #include "state/waits.h"
 #include "storage/ipc.h"
@@ -158,6 +159,8 @@ reply_came(DtxParticipant *p)
 		(void) DtxParticipantFinish(p, DTX_ROLLBACK, false);
 		DTX_FAULT("rollback-late-sent", p->connection->wire.conn);
 	}
+	if (t->phase == DTX_PHASE_COMMIT && p->state == DTX_PARTICIPANT_FINISHED)
+		DtxGateConfirmed(p->index);
 	if (t->phase != DTX_PHASE_NONE && !DtxParticipantReplyDue(p))
 		DtxActivitySetWaiting(p->index, false);
 }

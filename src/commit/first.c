@@ -53,6 +53,9 @@
 #define START_REPEATABLE_READ	"START TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 #define START_READ_COMMITTED	"START TRANSACTION ISOLATION LEVEL READ COMMITTED"
 
+/* See DtxFirstHoldStart(). */
+static bool hold_start = false;
+
 static bool may_start_again(const DtxConnection *c);
 static void start_again(DtxConnection *c);
 static PGresult *start_now(DtxConnection *c, const char *start);
@@ -64,8 +67,21 @@ static bool is_readable(void *arg);
 bool
 DtxFirstMayPutOff(const DtxConnection *c)
 {
+	if (hold_start)
+		return true;
 	return dtx_fold_start && dtx_two_phase_commit && c->extension_seen &&
 		!DtxIsDue(c->last_start + FOLD_MAX_IDLE_MS);
+}
+
+/*
+ * While "hold" is true every START TRANSACTION is put off: the caller has something to
+ * ask outside of a transaction first, finds out whether the connection is alive by that,
+ * and sends what was put off itself.
+ */
+void
+DtxFirstHoldStart(bool hold)
+{
+	hold_start = hold;
 }
 
 /*
@@ -101,6 +117,7 @@ DtxFirstPutOff(DtxConnection *c, const char *command)
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("postgres_fdw starts a transaction in an unknown way: %s",
 						command)));
+	strlcpy(c->put_off.last_start, start, DTX_START_SIZE);
 
 	return DtxLateDueOn(c) || (may_put_off && DtxWireIsSilent(&c->wire));
 }

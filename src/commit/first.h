@@ -14,6 +14,7 @@
 #define DTX_MAX_FIRST_SIZE	(32 * 1024)
 
 extern bool DtxFirstMayPutOff(const DtxConnection *c);
+extern void DtxFirstHoldStart(bool hold);
 extern bool DtxFirstPutOff(DtxConnection *c, const char *command);
 extern void DtxFirstReconnectIfBroken(DtxConnection *c);
 extern int	DtxFirstSend(DtxConnection *c, const char *prepare,

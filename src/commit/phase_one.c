@@ -35,6 +35,7 @@
 #include "state/activity.h"
 #include "state/boot.h"
 #include "state/decision.h"
+#include "state/gate.h"
 #include "state/identity.h"
 #include "state/tables.h"
 #include "utils/palloc.h"
@@ -58,6 +59,9 @@ static void commit_readers(void);
 static void check_can_prepare(void);
 static DtxGid new_gid(void);
 static DtxPrepared *describe_writers(const DtxGid *gid, int *n);
+static void announce(int nwriters);
+static void enter_alone(void);
+static DtxGateNode gate_node(const DtxParticipant *p);
 static void publish(const DtxGid *gid, const DtxPrepared *prepared, int n);
 static void send_prepares(DtxGid *gid);
 static void write_decision(DtxPrepared *prepared, int n);
@@ -213,7 +217,28 @@ commit_in_one_phase(void)
 	if (count_writers() > 0)
 		DtxPointNotNeeded();
 	if (remote_writer)
+	{
 		DtxStatsAdd(DTX_STAT_ONE_PHASE, 1);
+		enter_alone();
+	}
+}
+
+/*
+ * One participant is going to be committed by postgres_fdw.
+ */
+static void
+enter_alone(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &t->participants)
+	{
+		DtxParticipant *p = DTX_PARTICIPANT(iter);
+		DtxGateNode node = gate_node(p);
+
+		if (p->use == DTX_USED && p->writes != DTX_READ)
+			DtxGateEnterAlone(&node);
+	}
 }
 
 /*
@@ -305,14 +330,17 @@ commit_in_two_phases(void)
 	DtxLateLeave();
 	DtxHandOverReserve(DtxConnectionCount());
 	DtxTransactionMakeWaitSet();
+	announce(n);
 	publish(&gid, prepared, n);
 	send_prepares(&gid);
 	wait_for_all(NULL);
 	DtxStatsAdd(DTX_STAT_PREPARED, t->point != NULL ? n - 1 : n);
+	if (t->point == NULL)
+		write_decision(prepared, n);
+	DtxGateEnter(gid.xid);
+	CHECK_FOR_INTERRUPTS();
 	if (t->point != NULL)
 		DtxPointDecide(&gid.decider);
-	else
-		write_decision(prepared, n);
 	pfree(prepared);
 	DTX_FAULT("prepared", NULL);
 }
@@ -418,6 +446,42 @@ describe_writers(const DtxGid *gid, int *n)
 		(*n)++;
 	}
 	return prepared;
+}
+
+/*
+ * Who takes snapshots on several servers may have to wait for this transaction, or it for
+ * that.
+ */
+static void
+announce(int nwriters)
+{
+	DtxGateNode *nodes = palloc0(sizeof(DtxGateNode) * nwriters);
+	int			n = 0;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &t->participants)
+	{
+		DtxParticipant *p = DTX_PARTICIPANT(iter);
+
+		if (p->writes == DTX_WROTE)
+			nodes[n++] = gate_node(p);
+	}
+	Assert(n == nwriters);
+	DtxGateWillPrepare(nodes, n, count_local_writer() > 0);
+	pfree(nodes);
+}
+
+static DtxGateNode
+gate_node(const DtxParticipant *p)
+{
+	const DtxConnectionEndpoint *e = &p->connection->endpoint;
+	DtxGateNode node = {
+		.system_id = e->system_id,
+		.serverid = e->serverid,
+		.index = p->index
+	};
+
+	return node;
 }
 
 /*

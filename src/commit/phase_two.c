@@ -32,6 +32,7 @@
 #include "miscadmin.h"
 #include "net/wire_wait.h"
 #include "state/activity.h"
+#include "state/gate.h"
 #include "state/in_doubt.h"
 #include "worker/wake.h"
 
@@ -132,6 +133,9 @@ DtxPhaseTwoBegin(void)
 
 	DtxTransactionSetPhase(DTX_PHASE_COMMIT);
 	DTX_FAULT("local-commit", NULL);
+	DtxGateDecided();
+	if (t->point != NULL)
+		DtxGateConfirmed(t->point->index);
 	DtxStatsAdd(DTX_STAT_PREPARE_USEC, took);
 	DtxPointFirstPhaseTook(took);
 	INSTR_TIME_SET_CURRENT(t->phase_start);
@@ -211,6 +215,7 @@ DtxPhaseTwoFinish(void)
 		DtxRepliesGiveUp();
 	}
 	handed_over = hand_over_unfinished();
+	DtxGateLeave();
 	DTX_FAULT("committed", NULL);
 	DtxStatsAdd(DTX_STAT_TWO_PHASE, 1);
 	DtxStatsAdd(DTX_STAT_COMMIT_USEC, phase_usec());

@@ -41,6 +41,8 @@ typedef struct DtxFirstCommand
 typedef struct DtxPutOff
 {
 	char		start[DTX_START_SIZE];	/* START TRANSACTION, or "" */
+	char		last_start[DTX_START_SIZE]; /* likewise, sent or not, of the
+											 * last remote transaction */
 	bool		prompt;			/* is that, or the last one, to be answered at
 								 * once? */
 	DtxFirstCommand *first;		/* to be sent again if the connection turns

@@ -20,6 +20,7 @@
 #include "net/wait_set.h"
 #include "net/wire.h"
 #include "state/activity.h"
+#include "state/gate.h"
 #include "state/tables.h"
 #include "utils/memutils.h"
 #include "utils/palloc.h"
@@ -30,6 +31,9 @@ DtxTransaction dtx_transaction = {
 
 /* Does this process's slot in shared memory show the current transaction? */
 static bool shown = false;
+
+/* See DtxTransactionSetUseCheck(). */
+static void (*check_use) (DtxParticipant *p) = NULL;
 
 static void check_committable(DtxParticipant *p);
 static void check_seen(DtxConnection *c, void *arg);
@@ -77,6 +81,16 @@ DtxTransactionJoin(DtxConnection *c, void (*replied) (DtxParticipant *p))
 }
 
 /*
+ * "check", which may throw and look at catalogs, is called before the first command of each
+ * remote transaction.  At server start.
+ */
+void
+DtxTransactionSetUseCheck(void (*check) (DtxParticipant *p))
+{
+	check_use = check;
+}
+
+/*
  * The first command after START TRANSACTION is about to be sent: what could not be done
  * there.  May throw.
  */
@@ -89,6 +103,8 @@ DtxTransactionAnnounce(DtxParticipant *p)
 	p->connection->extension_seen = true;	/* if not now, then in its next
 											 * transaction */
 	DtxConnectionIdentify(p->connection);
+	if (check_use != NULL)
+		check_use(p);
 	DtxConnectionFingerprint(p->connection);
 	DtxConnectionShow(p->connection);
 	DtxTransactionShow();
@@ -360,6 +376,7 @@ DtxTransactionEnd(void)
 	DtxTransaction *t = &dtx_transaction;
 	dlist_mutable_iter iter;
 
+	DtxGateLeave();
 	DtxWaitSetRelease();
 	dlist_foreach_modify(iter, &t->participants)
 	{

@@ -72,6 +72,7 @@ extern DtxTransaction dtx_transaction;
 extern void DtxTransactionSetPhase(DtxPhase phase);
 extern void DtxTransactionJoin(DtxConnection *c,
 							   void (*replied) (DtxParticipant *p));
+extern void DtxTransactionSetUseCheck(void (*check) (DtxParticipant *p));
 extern void DtxTransactionAnnounce(DtxParticipant *p);
 extern void DtxTransactionLoseConnection(DtxParticipant *p);
 extern int	DtxTransactionParticipants(void);

@@ -40,11 +40,14 @@ dtx_sql_stat(PG_FUNCTION_ARGS)
 		DTX_STAT_RESOLVED_ROLLBACK,
 		DTX_STAT_FORCED,
 		DTX_STAT_PASSES,
-		DTX_STAT_DEADLOCKS
+		DTX_STAT_DEADLOCKS,
+		DTX_STAT_SNAPSHOTS,
+		DTX_STAT_SNAPSHOT_RETRIES,
+		DTX_STAT_SNAPSHOTS_REFUSED
 	};
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Datum		values[lengthof(counts) + 4];
-	bool		nulls[lengthof(counts) + 4] = {0};
+	Datum		values[lengthof(counts) + 5];
+	bool		nulls[lengthof(counts) + 5] = {0};
 	int			n = 0;
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -54,6 +57,7 @@ dtx_sql_stat(PG_FUNCTION_ARGS)
 	values[n++] = Int64GetDatum((int64) DtxInDoubtOverflows());
 	values[n++] = Float8GetDatum(DtxStatsGet(DTX_STAT_PREPARE_USEC) / 1000.0);
 	values[n++] = Float8GetDatum(DtxStatsGet(DTX_STAT_COMMIT_USEC) / 1000.0);
+	values[n++] = Float8GetDatum(DtxStatsGet(DTX_STAT_GATE_USEC) / 1000.0);
 	values[n++] = TimestampTzGetDatum(DtxStatsResetAt());
 	Assert(n == lengthof(values) && n == rsinfo->setDesc->natts);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);

@@ -111,7 +111,12 @@ read_coordinator(void)
 	}
 
 	rel = DtxTableOpenExisting(&coordinator_table, AccessShareLock);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	/*
+	 * One of now, which does not become that of the transaction
+	 * (GetLatestSnapshot in utils/time/snapmgr.c): it may have none yet.
+	 */
+	snapshot = RegisterSnapshot(GetCatalogSnapshot(relid));
 	slot = table_slot_create(rel, NULL);
 	scan = DtxTableBeginScan(rel, snapshot);
 	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
