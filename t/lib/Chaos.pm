@@ -35,6 +35,7 @@ my @kinds = (
 	[ 10, 'ledger, three servers' ],
 	[ 8, 'one server' ],
 	[ 8, 'two servers, reader' ],
+	[ 8, 'consistent read' ],
 	[ 8, 'savepoint' ],
 	[ 6, 'deferred trigger' ],
 	[ 8, 'commit_wait off' ],
@@ -663,6 +664,20 @@ sub _begin
 		@nodes = ($servers[0]);
 		$sql .= $move->($servers[0], 0);
 	}
+	elsif ($kind eq 'consistent read')
+	{
+		# An error if the total is wrong, whatever is under way or in doubt; sagas move
+		# money in steps.
+		my $total = 4 * $accounts * $initial;
+		@nodes = ();
+		$sql = "BEGIN ISOLATION LEVEL REPEATABLE READ;\nSET LOCAL pg_dtx.consistent_reads = on;\n"
+		  . "SET LOCAL pg_dtx.snapshot_timeout = '1s';\n"
+		  . 'SELECT 1 / (total = '
+		  . ($self->{sagas} ? 'total' : $total)
+		  . ')::int FROM (SELECT '
+		  . join(' + ', map { "(SELECT sum(bal) FROM acct$_)" } 0 .. 3)
+		  . " AS total) AS t;\n";
+	}
 	elsif ($kind eq 'savepoint')
 	{
 		# What is rolled back to the savepoint includes an error.
@@ -844,6 +859,11 @@ sub _check
 			$self->_problem("saga $id ($t->{kind}): its transaction is there in part only")
 			  if defined $state != (@{ $on{$id} // [] } > 0);
 		}
+		if ($t->{kind} eq 'consistent read')
+		{
+			$t->{found} = 'not there';
+			next;
+		}
 		my $is = join ' ', sort @{ delete $on{$id} // [] };
 		my $should = join ' ', @{ $t->{nodes} };
 		my $what = "transfer $id ($t->{kind}), nodes $should, $t->{outcome}";
@@ -937,7 +957,7 @@ sub _check_all
 	for my $i (0 .. 3)
 	{
 		my $log = slurp_file($self->{dtx}{nodes}[$i]->logfile);
-		while ($log =~ /^(.*(?:PANIC:|TRAP:|terminated by signal (?!9\b)\d+|although its transaction (?:was rolled back|has committed)).*)$/mg)
+		while ($log =~ /^(.*(?:PANIC:|TRAP:|terminated by signal (?!9\b)\d+|although its transaction (?:was rolled back|has committed)|division by zero).*)$/mg)
 		{
 			my $line = $1;
 			# stopped for so long that the postmaster lost patience
