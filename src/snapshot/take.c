@@ -68,7 +68,11 @@ static bool attempt_closed(DtxSnapshotServer *servers, int n, const DtxSnapshotJ
 						   int *patience, Obstacle *obstacle);
 static bool look(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
 				 DtxMoment deadline, int *patience, Obstacle *obstacle);
-static void await_hope(DtxSnapshotServer *servers, int n, DtxMoment deadline);
+static bool await_hope(DtxSnapshotServer *servers, int n, DtxMoment deadline,
+					   Obstacle *obstacle);
+static bool await_list(DtxSnapshotServer *servers, int n, DtxMoment deadline,
+					   Obstacle *obstacle);
+static List *common_unfinished(List *before, const List *now);
 static void check_allowed(const DtxSnapshotJob *job);
 static DtxGateNode *nodes_of(const DtxSnapshotServer *servers, int n);
 static void throw_too_late(const DtxSnapshotServer *servers, int n, const char *what,
@@ -91,44 +95,67 @@ DtxSnapshotTake(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job)
 	while (!attempt(servers, n, job, deadline, &patience, &obstacle))
 	{
 		DtxStatsAdd(DTX_STAT_SNAPSHOT_RETRIES, 1);
-		if (DtxIsDue(deadline))
+		if (DtxIsDue(deadline) || !await_hope(servers, n, deadline, &obstacle))
 			throw_too_late(servers, n, job->what, &obstacle);
-		await_hope(servers, n, deadline);
 	}
 	DtxStatsAdd(DTX_STAT_SNAPSHOTS, 1);
 	DTX_FAULT("snapshot-opened", NULL);
 }
 
 /*
- * Before the gate is closed again: until every server answers, and nothing is in doubt there,
- * or the deadline.
+ * Before the gate is closed again: wait until every server answers, and nothing is in doubt
+ * there.  Returns false if that has taken until the deadline.
  */
-static void
-await_hope(DtxSnapshotServer *servers, int n, DtxMoment deadline)
+static bool
+await_hope(DtxSnapshotServer *servers, int n, DtxMoment deadline, Obstacle *obstacle)
 {
-	bool		hope;
-
 	do
 	{
 		DtxUnfinished unfinished = {0};
 
 		DtxWirePause(RETRY_MS, DtxConnectionWaitEvent());
-		DtxSnapshotReconnectLost(servers, n);
-		if (!DtxSnapshotAwait(servers, n, deadline))
-			return;
-		for (int i = 0; i < n; i++)
-			DtxSnapshotAskList(&servers[i]);
-		if (!DtxSnapshotAwait(servers, n, deadline))
-			return;
-		hope = true;
-		for (int i = 0; i < n; i++)
-			hope &= !servers[i].lost;
-		if (!hope)
+		if (!await_list(servers, n, deadline, obstacle))
 			continue;
-		DtxSnapshotCheckAnswers(servers, n);
-		hope = !DtxSnapshotFindUnfinished(servers, n, false, &unfinished) ||
-			!unfinished.in_doubt;
-	} while (!hope && !DtxIsDue(deadline));
+		if (!DtxSnapshotFindUnfinished(servers, n, false, &unfinished) ||
+			!unfinished.in_doubt)
+			return true;
+		obstacle->silent = NULL;
+		obstacle->unfinished = unfinished;
+	} while (!DtxIsDue(deadline));
+	return false;
+}
+
+/*
+ * Ask all servers what is prepared there.  Returns false if not all have answered at the
+ * deadline, or a connection was lost, and says which, unless the deadline was too near.
+ */
+static bool
+await_list(DtxSnapshotServer *servers, int n, DtxMoment deadline, Obstacle *obstacle)
+{
+	DtxMoment	asked = DtxNow();
+	bool		answered;
+
+	DtxSnapshotReconnectLost(servers, n);
+	answered = DtxSnapshotAwait(servers, n, deadline);
+	for (int i = 0; i < n && answered; i++)
+		DtxSnapshotAskList(&servers[i]);
+	answered = answered && DtxSnapshotAwait(servers, n, deadline);
+	if (!answered)
+	{
+		if (DtxNow() - asked >= PATIENCE_MS || obstacle->unfinished.server == NULL)
+			obstacle->silent = DtxSnapshotFirstDue(servers, n)->name;
+		return false;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		if (servers[i].lost)
+		{
+			obstacle->silent = servers[i].name;
+			return false;
+		}
+	}
+	DtxSnapshotCheckAnswers(servers, n);
+	return true;
 }
 
 static void
@@ -162,12 +189,7 @@ attempt(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
 	bool		done = false;
 
 	memset(obstacle, 0, sizeof(*obstacle));
-	if (DtxSnapshotFirstDue(servers, n) != NULL)
-	{
-		obstacle->silent = DtxSnapshotFirstDue(servers, n)->name;
-		pfree(nodes);
-		return false;
-	}
+	Assert(DtxSnapshotFirstDue(servers, n) == NULL);
 	if (DtxGateClose(job->begins ? DTX_GATE_COMMIT : DTX_GATE_PREPARE, nodes, n,
 					 PATIENCE_MS, deadline))
 	{
@@ -202,7 +224,7 @@ attempt_closed(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
 	{
 		/* What the resolver has to finish may take a while. */
 		if (obstacle->silent != NULL || obstacle->unfinished.in_doubt ||
-			DtxIsDue(DtxGateClosedUntil()))
+			DtxSnapshotFirstDue(servers, n) != NULL || DtxIsDue(DtxGateClosedUntil()))
 			return false;
 		DtxWirePause(LOOK_MS, DtxConnectionWaitEvent());
 	}
@@ -253,7 +275,8 @@ look(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
 	}
 	if (!DtxSnapshotAwait(servers, n, deadline))
 	{
-		obstacle->silent = DtxSnapshotFirstDue(servers, n)->name;
+		if (DtxNow() - start >= PATIENCE_MS / 2 || obstacle->unfinished.server == NULL)
+			obstacle->silent = DtxSnapshotFirstDue(servers, n)->name;
 		*patience = Min(*patience * 2, MAX_PATIENCE_MS);
 		return false;
 	}
@@ -278,8 +301,9 @@ look(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
 void
 DtxSnapshotAwaitFinished(DtxSnapshotServer *servers, int n)
 {
-	const DtxSnapshotJob job = {.what = "see all that was committed"};
+	const DtxSnapshotJob job = {.what = _("see all that was committed")};
 	DtxMoment	deadline = DtxIn(dtx_snapshot_timeout);
+	Obstacle	obstacle = {0};
 	List	   *before = NIL;
 	bool		first = true;
 
@@ -287,59 +311,48 @@ DtxSnapshotAwaitFinished(DtxSnapshotServer *servers, int n)
 	DtxSnapshotConnect(servers, n);
 	for (;;)
 	{
-		Obstacle	obstacle = {0};
-		List	   *now;
-		bool		lost = false;
-		ListCell   *lc;
-
-		for (int i = 0; i < n; i++)
-			DtxSnapshotAskList(&servers[i]);
-		if (!DtxSnapshotAwait(servers, n, deadline))
+		if (await_list(servers, n, deadline, &obstacle))
 		{
-			obstacle.silent = DtxSnapshotFirstDue(servers, n)->name;
-			throw_too_late(servers, n, job.what, &obstacle);
-		}
-		for (int i = 0; i < n; i++)
-		{
-			lost |= servers[i].lost;
-			if (servers[i].lost)
-				obstacle.silent = servers[i].name;
-		}
-		if (!lost)
-		{
-			DtxSnapshotCheckAnswers(servers, n);
-			now = DtxSnapshotListUnfinished(servers, n);
-			if (first)
-				before = now;
-			first = false;
+			List	   *now = DtxSnapshotListUnfinished(servers, n);
 
 			/* Of what was there at first, what is there still. */
-			foreach(lc, before)
-			{
-				const DtxUnfinished *u = (const DtxUnfinished *) lfirst(lc);
-				bool		there = false;
-				ListCell   *lc2;
-
-				foreach(lc2, now)
-				{
-					const DtxUnfinished *v = (const DtxUnfinished *) lfirst(lc2);
-
-					there |= u->server == v->server &&
-						memcmp(&u->gid, &v->gid, sizeof(DtxGid)) == 0;
-				}
-				if (there)
-					obstacle.unfinished = *u;
-				else
-					before = foreach_delete_current(before, lc);
-			}
+			before = first ? now : common_unfinished(before, now);
+			first = false;
 			if (before == NIL)
 				return;
+			obstacle.silent = NULL;
+			obstacle.unfinished = *(DtxUnfinished *) linitial(before);
 		}
 		if (DtxIsDue(deadline))
 			throw_too_late(servers, n, job.what, &obstacle);
 		DtxWirePause(RETRY_MS, DtxConnectionWaitEvent());
-		DtxSnapshotReconnectLost(servers, n);
 	}
+}
+
+/* Those of "before" (DtxUnfinished) that are in "now", too. */
+static List *
+common_unfinished(List *before, const List *now)
+{
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	foreach(lc, before)
+	{
+		DtxUnfinished *u = (DtxUnfinished *) lfirst(lc);
+		ListCell   *lc2;
+
+		foreach(lc2, now)
+		{
+			const DtxUnfinished *v = (const DtxUnfinished *) lfirst(lc2);
+
+			if (u->server == v->server && memcmp(&u->gid, &v->gid, sizeof(DtxGid)) == 0)
+			{
+				result = lappend(result, u);
+				break;
+			}
+		}
+	}
+	return result;
 }
 
 static DtxGateNode *
