@@ -179,6 +179,7 @@ ROLLBACK;
 RESET pg_dtx.consistent_reads;
 -- who has exported cannot be prepared, as on a single server
 BEGIN;
+SET LOCAL pg_dtx.commit_point = coordinator;
 SELECT count(*) FROM dtx.export_snapshot();
 UPDATE acct1 SET bal = bal WHERE id = 1;
 UPDATE acct2 SET bal = bal WHERE id = 1;

@@ -6,7 +6,7 @@ use FindBin;
 use Test::More;
 
 # From low to high: a folder may use itself and those before it.
-my @folders = qw(base state net worker deadlock commit exec saga resolve sql);
+my @folders = qw(base state net worker deadlock commit exec snapshot saga resolve sql);
 my %level = map { $folders[$_] => $_ } 0 .. $#folders;
 
 # A module is a .c file and the header beside it.
