@@ -145,7 +145,8 @@ BEGIN ISOLATION LEVEL REPEATABLE READ;
 SET LOCAL pg_dtx.consistent_reads = one, two;
 SELECT sum(one) + sum(two) FROM balances;
 COMMIT;
-DROP SERVER nowhere CASCADE;
+DROP USER MAPPING FOR CURRENT_USER SERVER nowhere;
+DROP SERVER nowhere;
 
 -- exported
 BEGIN;

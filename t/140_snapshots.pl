@@ -204,6 +204,23 @@ for my $i (1 .. 2)
 	$exporter->close;
 	is($total, 4 * 50 * 100, "dump $i of all servers under load: the total");
 }
+{
+	local %ENV = (%ENV, PGHOST => $dtx->coord->host, PGPORT => $dtx->coord->port, PGDATABASE => 'postgres');
+	my ($stdout, $stderr) = run_command([ 'bash', "$FindBin::RealBin/../examples/dump_all.sh", "$dir/dumps", '-t', 'acct*' ]);
+	is($stderr, '', 'examples/dump_all.sh');
+	my $total = 0;
+	for my $name ('coordinator', 's1', 's2', 's3')
+	{
+		($stdout, $stderr) = run_command([ 'pg_restore', '-a', '-f', '-', "$dir/dumps/$name.dump" ]);
+		$total += $1 while $stdout =~ /^\d+\t(\d+)$/mg;
+	}
+	is($total, 4 * 50 * 100, '... dumps one moment');
+	$dtx->p(3)->safe_psql('postgres', 'CREATE DATABASE restored');
+	my $where = 'host=' . $dtx->p(3)->host . ' port=' . $dtx->p(3)->port . ' dbname=restored';
+	($stdout, $stderr) = run_command([ 'bash', "$FindBin::RealBin/../examples/restore_all.sh", "$dir/dumps", "s1=$where" ]);
+	is($dtx->p(3)->safe_psql('restored', 'SELECT count(*) FROM acct'), '50', '... and examples/restore_all.sh restores')
+	  or diag($stderr);
+}
 my $errors = join '', map { $_->() } @runs;
 $errors = join "\n", grep { /ERROR|FATAL/ && !/could not serialize|deadlock|lock timeout/ } split /\n/, $errors;
 is($errors, '', 'load: no errors');
