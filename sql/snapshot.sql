@@ -184,7 +184,7 @@ SET LOCAL pg_dtx.commit_point = coordinator;
 SELECT count(*) FROM dtx.export_snapshot();
 UPDATE acct1 SET bal = bal WHERE id = 1;
 UPDATE acct2 SET bal = bal WHERE id = 1;
-\set VERBOSITY terse
+\set VERBOSITY sqlstate
 COMMIT;
 \set VERBOSITY default
 
