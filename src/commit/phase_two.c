@@ -204,7 +204,7 @@ DtxPhaseTwoFinish(void)
 	DtxWaitEnd	end = DTX_WAIT_DONE;
 	bool		wait = must_wait();
 	int			handed_over;
-	bool late;
+	bool		late;
 	uint64		contradictions = DtxInDoubtContradictions();
 
 	DTX_ASSERT_MUST_NOT_THROW();
@@ -215,6 +215,7 @@ DtxPhaseTwoFinish(void)
 		DtxRepliesGiveUp();
 	}
 	handed_over = hand_over_unfinished();
+	DTX_FAULT("gate-leave", NULL);
 	DtxGateLeave();
 	DTX_FAULT("committed", NULL);
 	DtxStatsAdd(DTX_STAT_TWO_PHASE, 1);

@@ -103,7 +103,6 @@ DtxSnapshotConnect(DtxSnapshotServer *servers, int n)
 						 errdetail("Its part of the transaction has a snapshot of its own."),
 						 errhint("Do it first in the transaction.")));
 			s->begun = c->put_off.start[0] == '\0';
-			c->put_off.start[0] = '\0';
 			DtxConnectionHold(c);
 			s->c = c;
 		}
@@ -157,10 +156,6 @@ DtxSnapshotEnd(DtxSnapshotServer *servers, int n)
 			continue;
 		if (DtxWireOwes(&s->c->wire, s))
 			DtxWireBreak(&s->c->wire, "no reply");
-
-		/* postgres_fdw ends what has begun; what has not is ended here. */
-		if (!s->begun && !s->c->wire.broken)
-			strlcpy(s->c->put_off.start, s->c->put_off.last_start, DTX_START_SIZE);
 		PQclear(s->listed);
 		PQclear(s->began);
 		PQclear(s->answer);
@@ -198,7 +193,10 @@ DtxSnapshotAskList(DtxSnapshotServer *s)
 	s->listed = NULL;
 	s->lost = false;
 	if (s->begun)
+	{
+		strlcpy(s->c->put_off.start, s->c->put_off.last_start, DTX_START_SIZE);
 		send_text(s, "ROLLBACK", &rollback_handler);
+	}
 	s->begun = false;
 	send_text(s, question, &list_handler);
 	pfree(question);
@@ -214,6 +212,7 @@ DtxSnapshotBegin(DtxSnapshotServer *s, const char *command)
 	PQclear(s->answer);
 	s->began = s->answer = NULL;
 	s->begun = true;
+	s->c->put_off.start[0] = '\0';
 	DtxParticipantNoteUse(s->c->participant, false);
 	send_text(s, s->c->put_off.last_start, &start_handler);
 	send_text(s, command, &command_handler);

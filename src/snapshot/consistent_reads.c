@@ -115,7 +115,10 @@ dtx_ProcessUtility(PlannedStmt *pstmt, const char *queryString,
 				   ParamListInfo params, QueryEnvironment *queryEnv,
 				   DestReceiver *dest, QueryCompletion *qc)
 {
-	/* The statement is not there any more when COMMIT has ended a procedure's context. */
+	/*
+	 * The statement is not there any more when COMMIT has ended a procedure's
+	 * context.
+	 */
 	bool		begins = may_begin(pstmt->utilityStmt);
 	bool		sets = sets_it(pstmt->utilityStmt);
 

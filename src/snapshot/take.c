@@ -186,7 +186,7 @@ attempt(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
 		DtxMoment deadline, int *patience, Obstacle *obstacle)
 {
 	DtxGateNode *nodes = nodes_of(servers, n);
-	bool		done = false;
+	volatile bool done = false;
 
 	memset(obstacle, 0, sizeof(*obstacle));
 	Assert(DtxSnapshotFirstDue(servers, n) == NULL);
@@ -199,6 +199,7 @@ attempt(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
 		INSTR_TIME_SET_CURRENT(start);
 		PG_TRY();
 		{
+			DTX_FAULT("gate-closed", NULL);
 			done = attempt_closed(servers, n, job, patience, obstacle);
 		}
 		PG_FINALLY();

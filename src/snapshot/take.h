@@ -16,9 +16,10 @@ typedef struct DtxSnapshotJob
 {
 	const char *what;			/* "could not ...", for messages; translated */
 	const char *command;		/* on each server; one row with one column */
-	bool		begins;			/* as the first one of a transaction that stays
-								 * open, so that it can be done again */
-	void		(*here) (void *arg);	/* here, as the last; cannot be done again */
+	bool		begins;			/* as the first one of a transaction that
+								 * stays open, so that it can be done again */
+	void		(*here) (void *arg);	/* here, as the last; cannot be done
+										 * again */
 	void	   *arg;
 } DtxSnapshotJob;
 

@@ -422,7 +422,6 @@ DtxGateLeave(void)
 		set_waiting(false);
 	if (my_stage == OUTSIDE)
 		return;
-	DTX_FAULT("gate-leave", NULL);
 	set_stage(OUTSIDE, my_xid);
 	if (pg_atomic_read_u32(&gate->nclosed) > 0)
 		ConditionVariableBroadcast(&gate->left);
@@ -475,8 +474,6 @@ DtxGateClose(DtxGateKind kind, const DtxGateNode *nodes, int n, int ms, DtxMomen
 										   wait_event());
 	}
 	ConditionVariableCancelSleep();
-	if (my_gate != NULL)
-		DTX_FAULT("gate-closed", NULL);
 	return my_gate != NULL;
 }
 

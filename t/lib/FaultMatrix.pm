@@ -214,6 +214,16 @@ my @points = (
 		times => sub { $_[0]{two_phase} && !$_[0]{refused} && !$_[0]{point} }
 	},
 	{
+		name => 'gate-enter',
+		before => 1,
+		times => sub { $_[0]{two_phase} && (!$_[0]{refused} || decides($_[0])) }
+	},
+	{
+		name => 'gate-inside',
+		before => 1,
+		times => sub { $_[0]{two_phase} && (!$_[0]{refused} || decides($_[0])) }
+	},
+	{
 		name => 'prepared',
 		before => 1,
 		times => sub { $_[0]{two_phase} && !$_[0]{refused} && !$_[0]{point} }
@@ -260,6 +270,7 @@ my @points = (
 		times => sub { commits($_[0]) && !$_[0]{no_wait} && prepared($_[0]) }
 	},
 	{ name => 'commit-wait', times => \&commits },
+	{ name => 'gate-leave', times => \&commits },
 	{ name => 'committed', times => \&commits },
 	{
 		name => 'rollback-before',
@@ -1136,6 +1147,8 @@ sub _check
 	# nothing about it; that is postgres_fdw's.
 	push @wrong, "the client was told of a failure ($got->{answer})"
 	  if $got->{answer} =~ /^(?:refused|never)$/ && @there && !$got->{may_be_there};
+	push @wrong, 'there is no moment on all servers'
+	  if $self->_query(0, "BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL pg_dtx.consistent_reads = on; SELECT 'taken'; COMMIT") !~ /taken/;
 	push @wrong, "it should be $got->{must}"
 	  if $got->{must} && $got->{must} ne $is;
 	$self->{expected}{$id} = $is eq 'present' ? { map { $_ => 1 } @there } : {};
@@ -1281,6 +1294,59 @@ sub forgotten
 	return;
 }
 
+# What happens to who takes snapshots on all servers, with the gate closed or right behind
+# it: others commit, and take snapshots.
+sub gate
+{
+	my $self = shift;
+	my $dtx = $self->{dtx};
+
+	for my $point ('gate-closed', 'snapshot-opened')
+	{
+		for my $action ('crash', 'error', 'power failure', 'terminate', 'cancel')
+		{
+			my $id = ++$self->{id};
+			my ($reader, $pid) = $self->_another;
+			my $fault = $action =~ /^(?:crash|error)$/ ? $action : 'hang';
+			$self->{log_offset} = -s $dtx->coord->logfile;
+			$reader->commit('snapshot',
+				"BEGIN ISOLATION LEVEL REPEATABLE READ;\nSET LOCAL pg_dtx.fault = '$point:$fault';\nSET LOCAL pg_dtx.consistent_reads = on;\n");
+			if ($fault eq 'hang')
+			{
+				_wait_until($point, sub { defined $self->_reached($point) && _is_stopped($pid) })
+				  or croak "$point is not reached";
+				$dtx->stop_process($pid);
+			}
+			$dtx->crash($dtx->coord) if $action eq 'power failure';
+			$dtx->coord->start if $action eq 'power failure';
+			$self->_query(0, "SELECT pg_$1_backend($pid)") if $action =~ /^(terminate|cancel)$/;
+
+			my $session;
+			if ($action eq 'crash')
+			{
+				_wait_until('an answer', sub { $reader->answered });
+				$self->_restarted;
+			}
+			else
+			{
+				my $begin = time;
+				$session = $self->_session;
+				$session->commit($id, $self->_statements({ wrote => [ 0, 1, 2 ] }, $id));
+				_wait_until('an answer', sub { $session->answered });
+				cmp_ok(time - $begin, '<', 20, "$point, $action: others commit");
+			}
+			$dtx->continue_process($pid) if $fault eq 'hang' && $action ne 'power failure';
+			_wait_until('an answer', sub { $reader->answered });
+			$reader->kill;
+			my @wrong = $self->_settle;
+			push @wrong, $self->_check($id, { wrote => [ 0, 1, 2 ], answer => $session->outcome })
+			  if $session;
+			is("@wrong", '', "$point, $action: all is well");
+		}
+	}
+	return;
+}
+
 # After all cases: row by row, once more.
 sub finish
 {
@@ -1289,6 +1355,7 @@ sub finish
 	$self->one_phase;
 	$self->order;
 	$self->forgotten;
+	$self->gate;
 	$self->{session}->kill if $self->{session};
 	$self->{session} = undef;
 	ok( _wait_until(
