@@ -23,7 +23,7 @@ my $timeout = $PostgreSQL::Test::Utils::timeout_default;
 # makes them, and "lima".
 
 my @names = qw(tokyo berlin lima);
-my $dtx = DtxTest->new(servers => scalar @names, participant_conf => "max_connections = 20\n");
+my $dtx = DtxTest->new(servers => scalar @names, participant_conf => "max_connections = 20\nwal_level = replica\n");
 my %server = (map({ $names[ $_ - 1 ] => $dtx->p($_) } 1 .. @names), coordinator => $dtx->coord);
 
 for my $i (1 .. @names)

@@ -50,7 +50,7 @@ $dtx->proxy(2)->rule(hold => q{COMMIT PREPARED 'dtx});
 $s->run($dtx->transfer(10, 0, 1, 2));
 like($s->stderr, qr/WARNING:.*"s2"/, 'not confirmed: the session is warned');
 like(reads('on', timeout => '300ms'),
-	qr/^40001: could not take a consistent snapshot because of server "s2" \| Prepared transaction $gid there may have been committed on other servers already\.$/,
+	qr/^40001: could not take a consistent snapshot on server "s2" \| Prepared transaction $gid there may have been committed on other servers already\.$/,
 	'... and a reader of all servers is told which server, and what is prepared there');
 is(reads(q{'s1, s3'}, sql => 'SELECT (SELECT bal FROM acct0) + (SELECT bal FROM acct1)'), '190',
 	'... but not one of the other servers');
@@ -58,7 +58,7 @@ my $reader = $dtx->session;
 $reader->run(q{SET pg_dtx.snapshot_timeout = '60s'; BEGIN ISOLATION LEVEL REPEATABLE READ});
 $reader->start(qq{SET LOCAL pg_dtx.consistent_reads = on; $all});
 my ($ret, $out, $err) = $dtx->coord->psql('postgres', q{SET pg_dtx.snapshot_timeout = '300ms'; SELECT dtx.wait_until_visible()});
-like($err, qr/could not see all that was committed because of server "s2"/, '... and cannot be waited for');
+like($err, qr/could not see all that was committed on server "s2"/, '... and cannot be waited for');
 is($dtx->sql(q{SELECT dtx.wait_until_visible('{s1,s3}')}), '', '... but on the others');
 my $begin = time;
 $dtx->sql($dtx->transfer(0, 0, 1, 3)) for 1 .. 5;
@@ -115,7 +115,7 @@ until ($warm->finished)
 	last if time - $begin > $timeout;
 }
 $warm->finish;
-like($warm->stderr, qr/40001.*because of server "s2"\nDETAIL:  It has not answered in time/s,
+like($warm->stderr, qr/40001.*on server "s2"\nDETAIL:  It has not answered in time/s,
 	'... and its reader gets its error');
 cmp_ok($commits, '>', 3, "... $commits commits meanwhile");
 is(reads(q{'s1, s3'}, sql => 'SELECT 1'), '1', '... and others get their snapshots');

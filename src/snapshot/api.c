@@ -154,7 +154,7 @@ dtx_sql_create_restore_point(PG_FUNCTION_ARGS)
 {
 	RestorePoint point = {0};
 	DtxSnapshotJob job = {
-		.what = _("create a restore point on all servers"),
+		.what = _("create a restore point"),
 		.here = restore_point_here,
 		.arg = &point
 	};

@@ -362,7 +362,7 @@ throw_answer(const DtxSnapshotServer *s, const PGresult *res)
 	ereport(ERROR,
 			(errcode(sqlstate != NULL && strlen(sqlstate) == 5 ?
 					 MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2], sqlstate[3], sqlstate[4]) :
-					 ERRCODE_FDW_ERROR),
+					 ERRCODE_PROTOCOL_VIOLATION),
 			 errmsg("server \"%s\": %s", s->name, message != NULL ? message : "unexpected answer"),
 			 detail != NULL ? errdetail_internal("%s", detail) : 0,
 			 hint != NULL ? errhint("%s", hint) : 0));

@@ -392,7 +392,7 @@ throw_too_late(const DtxSnapshotServer *servers, int n, const char *what,
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 			 server != NULL ?
-			 errmsg("could not %s because of server \"%s\"", what, server) :
+			 errmsg("could not %s on server \"%s\"", what, server) :
 			 errmsg("could not %s", what),
 			 obstacle->silent != NULL ?
 			 errdetail("It has not answered in time.") :
