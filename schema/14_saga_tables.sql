@@ -463,7 +463,7 @@ COMMENT ON COLUMN dtx_internal.saga_history_record.action IS
 COMMENT ON COLUMN dtx_internal.saga_history_record.attempt IS
   'which attempt it was, from 1';
 COMMENT ON COLUMN dtx_internal.saga_history_record.outcome IS
-  'completed, failed, lost (its worker or its lease has gone), or for no fault of its own, so that it was no attempt: stopped, or postponed (a server was away, or others had locked the same; only the first time); for other actions, the state that followed';
+  'completed, failed, skipped (its condition was not true), lost (its worker or its lease has gone), late (its worker has reported it as done after that), or for no fault of its own, so that it was no attempt: stopped, or postponed (a server was away, or others had locked the same; only the first time); for other actions, the state that followed';
 COMMENT ON COLUMN dtx_internal.saga_history_record.sqlstate IS
   'SQLSTATE of the error';
 COMMENT ON COLUMN dtx_internal.saga_history_record.message IS
@@ -646,6 +646,68 @@ CREATE TABLE dtx_internal.saga_external (
   begun boolean NOT NULL DEFAULT false,
   PRIMARY KEY (saga, step)
 ) USING heap WITH (fillfactor = 70);
+
+-- Leases that have ended: their workers may still report.
+CREATE TABLE dtx_internal.saga_lost_lease (
+  token uuid PRIMARY KEY,
+  saga bigint NOT NULL,
+  step smallint NOT NULL,
+  attempt integer NOT NULL,
+  compensation boolean NOT NULL,
+  worker text NOT NULL,
+  claimed_at timestamptz NOT NULL
+) USING heap;
+
+CREATE INDEX saga_lost_lease_saga ON dtx_internal.saga_lost_lease (saga);
+
+COMMENT ON TABLE dtx_internal.saga_lost_lease IS
+  'leases of external workers that have ended before their workers have reported';
+COMMENT ON COLUMN dtx_internal.saga_lost_lease.token IS
+  'its token';
+COMMENT ON COLUMN dtx_internal.saga_lost_lease.saga IS
+  'dtx_internal.saga_record.id';
+COMMENT ON COLUMN dtx_internal.saga_lost_lease.step IS
+  'number of the step in its definition';
+COMMENT ON COLUMN dtx_internal.saga_lost_lease.attempt IS
+  'which attempt it was';
+COMMENT ON COLUMN dtx_internal.saga_lost_lease.compensation IS
+  'at the compensation of the step?';
+COMMENT ON COLUMN dtx_internal.saga_lost_lease.worker IS
+  'name of the worker that had claimed it';
+COMMENT ON COLUMN dtx_internal.saga_lost_lease.claimed_at IS
+  'when it had';
+
+-- What was done after its undoing was offered.  Kept until it is acknowledged, and longer.
+CREATE TABLE dtx_internal.saga_damage_record (
+  saga bigint NOT NULL,
+  step text NOT NULL,
+  role dtx_internal.saga_role NOT NULL,
+  worker text NOT NULL,
+  found_at timestamptz NOT NULL,
+  acknowledged_at timestamptz,
+  acknowledged_by name,
+  reason text,
+  PRIMARY KEY (saga, step, worker)
+) USING heap;
+
+COMMENT ON TABLE dtx_internal.saga_damage_record IS
+  'steps that external workers have reported as done after their compensation was offered; see view dtx.saga_damage';
+COMMENT ON COLUMN dtx_internal.saga_damage_record.saga IS
+  'number of the saga';
+COMMENT ON COLUMN dtx_internal.saga_damage_record.step IS
+  'name of the step';
+COMMENT ON COLUMN dtx_internal.saga_damage_record.role IS
+  'dtx_internal.saga_record.role';
+COMMENT ON COLUMN dtx_internal.saga_damage_record.worker IS
+  'name of the worker';
+COMMENT ON COLUMN dtx_internal.saga_damage_record.found_at IS
+  'when it has reported';
+COMMENT ON COLUMN dtx_internal.saga_damage_record.acknowledged_at IS
+  'when that was acknowledged; null: not yet';
+COMMENT ON COLUMN dtx_internal.saga_damage_record.acknowledged_by IS
+  'by which role';
+COMMENT ON COLUMN dtx_internal.saga_damage_record.reason IS
+  'and what it has said';
 
 CREATE TABLE dtx_internal.saga_batch (
   id uuid PRIMARY KEY,

@@ -101,6 +101,20 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx_internal.saga_announce(text) IS
   'internal: if this transaction commits, this worker of sagas sends a NOTIFY for a queue, in another one';
 
+CREATE OR REPLACE FUNCTION dtx_internal.saga_note_late(token uuid) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_note_late'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION dtx_internal.saga_note_late(uuid) IS
+  'internal: an external worker has reported a step whose lease has ended; has the scheduler record that, whatever becomes of this transaction';
+
+CREATE OR REPLACE FUNCTION dtx_internal.saga_late() RETURNS uuid[]
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_late'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION dtx_internal.saga_late() IS
+  'internal: tokens of leases that had ended when their workers reported that the step was done; forgets them';
+
 CREATE OR REPLACE FUNCTION dtx_internal.saga_wait_work(queue text, ms integer) RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_wait_work'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;

@@ -873,6 +873,8 @@ BEGIN
   END IF;
   -- It is not known whether that worker has done it.
   st.doubt := NOT st.compensation;
+  INSERT INTO dtx_internal.saga_lost_lease (token, saga, step, attempt, compensation, worker, claimed_at)
+  VALUES (e.token, sg.id, st.step, st.attempt, st.compensation, e.worker, e.claimed_at);
   PERFORM dtx_internal.saga_attempt_failed(sg, st, 'lost', true, false, NULL,
     format('the lease of worker "%s" has expired', e.worker), NULL, NULL, e.claimed_at, e.worker);
 END

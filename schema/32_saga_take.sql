@@ -202,6 +202,8 @@ BEGIN
     PERFORM dtx_internal.saga_lease_lost(sg, st, e);
   ELSIF NOT st.compensation AND st.since + d.timeout <= now_at THEN
     st.doubt := st.doubt OR e.token IS NOT NULL;
+    INSERT INTO dtx_internal.saga_lost_lease (token, saga, step, attempt, compensation, worker, claimed_at)
+    SELECT e.token, sg.id, st.step, st.attempt, st.compensation, e.worker, e.claimed_at WHERE e.token IS NOT NULL;
     PERFORM dtx_internal.saga_attempt_failed(sg, st, 'failed', false, true, '57014',
       CASE WHEN e.token IS NULL THEN format('no worker has completed it within %s', d.timeout)
            ELSE format('worker "%s" has not completed it within %s', e.worker, d.timeout) END,

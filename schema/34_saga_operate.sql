@@ -893,6 +893,7 @@ BEGIN
     DELETE FROM dtx_internal.saga_step_record x WHERE x.saga = ANY (ids);
     DELETE FROM dtx_internal.saga_note x WHERE x.saga = ANY (ids);
     DELETE FROM dtx_internal.saga_child x WHERE x.saga = ANY (ids);
+    DELETE FROM dtx_internal.saga_lost_lease x WHERE x.saga = ANY (ids);
     DELETE FROM dtx_internal.saga_result x WHERE x.saga = ANY (ids);
     DELETE FROM dtx_internal.saga_inbox x WHERE x.saga = ANY (ids);
     DELETE FROM dtx_internal.saga_history_record x WHERE x.saga = ANY (ids);

@@ -243,6 +243,14 @@ AS $$
 DECLARE
   t record;
 BEGIN
+  -- The error that follows must not make that forgotten.
+  PERFORM dtx_internal.saga_note_late(complete_step.token)
+    WHERE EXISTS (SELECT
+                    FROM (SELECT l.saga FROM dtx_internal.saga_lost_lease l WHERE l.token = complete_step.token
+                          UNION ALL
+                          SELECT x.saga FROM dtx_internal.saga_external x WHERE x.token = complete_step.token AND x.available_at <= clock_timestamp()) AS y
+                    JOIN dtx_internal.saga_record g ON g.id = y.saga
+                   WHERE pg_has_role(dtx_internal.saga_caller(), g.role, 'USAGE'));
   t := dtx_internal.saga_token(complete_step.token);
   IF NOT (t.st).compensation THEN
     PERFORM dtx_internal.saga_check_result(t.sg, complete_step.result);
@@ -337,6 +345,93 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION dtx.release_step(uuid) IS
   'an external worker gives back what it has claimed and has not worked on, which is no attempt; an error if its lease is over';
+
+-- By the scheduler: what was reported too late.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_report_late(n integer, OUT next_due timestamptz) RETURNS timestamptz
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  this_token uuid;
+  l dtx_internal.saga_lost_lease;
+  e dtx_internal.saga_external;
+  sg dtx_internal.saga_record;
+  st dtx_internal.saga_step_record;
+  d dtx_internal.saga_definition_step_record;
+  now_at timestamptz := clock_timestamp();
+BEGIN
+  FOREACH this_token IN ARRAY dtx_internal.saga_late() LOOP
+    SELECT g.* INTO sg
+      FROM (SELECT x.saga FROM dtx_internal.saga_lost_lease x WHERE x.token = this_token
+            UNION ALL
+            SELECT x.saga FROM dtx_internal.saga_external x WHERE x.token = this_token) AS y
+      JOIN dtx_internal.saga_record g ON g.id = y.saga;
+    CONTINUE WHEN NOT FOUND;
+    SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = sg.id FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+      PERFORM dtx_internal.saga_note_late(this_token);
+      next_due := now_at + interval '200 milliseconds';
+      CONTINUE;
+    END IF;
+    -- Nobody may have found yet that the lease has ended.
+    SELECT x.* INTO e FROM dtx_internal.saga_external x WHERE x.token = this_token FOR UPDATE;
+    IF FOUND AND e.available_at <= now_at THEN
+      SELECT s.* INTO STRICT st FROM dtx_internal.saga_step_record s WHERE s.saga = sg.id AND s.step = e.step FOR UPDATE;
+      PERFORM dtx_internal.saga_lease_lost(sg, st, e);
+      SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = sg.id;
+    END IF;
+    DELETE FROM dtx_internal.saga_lost_lease AS x WHERE x.token = this_token RETURNING x.* INTO l;
+    CONTINUE WHEN NOT FOUND;
+    SELECT s.* INTO st FROM dtx_internal.saga_step_record s WHERE s.saga = sg.id AND s.step = l.step;
+    SELECT a.* INTO d FROM dtx_internal.saga_definition_step_record a WHERE a.definition = sg.definition AND a.step = l.step;
+    INSERT INTO dtx_internal.saga_history_record (saga, step, action, attempt, outcome, message, started_at, finished_at, by_whom)
+    VALUES (sg.id, l.step, CASE WHEN l.compensation THEN 'compensate' ELSE 'execute' END, l.attempt, 'late',
+            format('worker "%s" has reported that it was done, after its lease had ended', l.worker), l.claimed_at, now_at, l.worker);
+    -- Who undoes it may have found nothing.
+    IF NOT l.compensation AND (st.compensation OR (sg.compensating AND st.state IN ('failed', 'skipped'))) THEN
+      INSERT INTO dtx_internal.saga_damage_record (saga, step, role, worker, found_at)
+      VALUES (sg.id, d.name, sg.role, l.worker, now_at)
+      ON CONFLICT DO NOTHING;
+      PERFORM dtx_internal.saga_warn(
+        format('step "%s" of saga %s was done after its compensation was offered', d.name, sg.id),
+        format('Worker "%s" has reported so after its lease had ended.', l.worker),
+        'Undo by hand what was done, if that has not been done, and call dtx.acknowledge_saga_damage().');
+    END IF;
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_report_late(integer) IS
+  'internal: records what external workers have reported too late; tells when to ask again';
+
+CREATE OR REPLACE FUNCTION dtx_internal.acknowledge_saga_damage(saga bigint, step text, reason text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM dtx_internal.saga_check_reason(reason);
+  UPDATE dtx_internal.saga_damage_record AS x
+     SET acknowledged_at = clock_timestamp(), acknowledged_by = pg_get_userbyid(dtx_internal.saga_caller()),
+         reason = acknowledge_saga_damage.reason
+   WHERE x.saga = acknowledge_saga_damage.saga AND x.step = acknowledge_saga_damage.step AND x.acknowledged_at IS NULL
+     AND pg_has_role(dtx_internal.saga_caller(), x.role, 'USAGE');
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'undefined_object',
+      MESSAGE = format('there is no damage of step "%s" of saga %s that is yours and was not acknowledged', step, saga);
+  END IF;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.acknowledge_saga_damage(bigint, text, text) IS
+  'internal: dtx.acknowledge_saga_damage()';
+
+CREATE OR REPLACE FUNCTION dtx.acknowledge_saga_damage(saga bigint, step text, reason text) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION dtx.acknowledge_saga_damage(bigint, text, text) IS
+  'takes a step of a saga off the view dtx.saga_damage, and remembers who did it, when and why; an error if it is not there';
 
 --
 -- Events

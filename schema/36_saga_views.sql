@@ -338,7 +338,7 @@ COMMENT ON COLUMN dtx.saga_history.action IS
 COMMENT ON COLUMN dtx.saga_history.attempt IS
   'which attempt it was, from 1';
 COMMENT ON COLUMN dtx.saga_history.outcome IS
-  'completed, failed, lost (its worker or its lease has gone), or for no fault of its own, so that it was no attempt: stopped, or postponed (a server was away, or others had locked the same; only the first time); for other actions, the state that followed';
+  'completed, failed, skipped (its condition was not true), lost (its worker or its lease has gone), late (its worker has reported it as done after that), or for no fault of its own, so that it was no attempt: stopped, or postponed (a server was away, or others had locked the same; only the first time); for other actions, the state that followed';
 COMMENT ON COLUMN dtx.saga_history.sqlstate IS
   'SQLSTATE of the error';
 COMMENT ON COLUMN dtx.saga_history.message IS
@@ -400,6 +400,29 @@ COMMENT ON COLUMN dtx.saga_stat.mean_time IS
   'mean time from start to completion';
 COMMENT ON COLUMN dtx.saga_stat.max_time IS
   'longest time from start to completion';
+
+CREATE OR REPLACE VIEW dtx.saga_damage WITH (security_barrier) AS
+  SELECT x.saga,
+         x.step,
+         (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = x.role) AS role,
+         CASE WHEN pg_catalog.pg_has_role(x.role, 'USAGE') THEN x.worker END AS worker,
+         x.found_at
+    FROM dtx_internal.saga_damage_record AS x
+   WHERE x.acknowledged_at IS NULL
+     AND (pg_catalog.pg_has_role(x.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE'));
+
+COMMENT ON VIEW dtx.saga_damage IS
+  'steps that external workers have reported as done after their compensation was offered, so that they may be done for good, until dtx.acknowledge_saga_damage(); of one''s own sagas, members of pg_monitor see all';
+COMMENT ON COLUMN dtx.saga_damage.saga IS
+  'number of the saga';
+COMMENT ON COLUMN dtx.saga_damage.step IS
+  'name of the step';
+COMMENT ON COLUMN dtx.saga_damage.role IS
+  'role that has started the saga; null: it was dropped';
+COMMENT ON COLUMN dtx.saga_damage.worker IS
+  'name of the worker';
+COMMENT ON COLUMN dtx.saga_damage.found_at IS
+  'when it has reported';
 
 CREATE OR REPLACE VIEW dtx.saga_consumers WITH (security_barrier) AS
   SELECT (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = c.role) AS role,

@@ -200,6 +200,10 @@ BEGIN
   LOOP
     lines := lines || ARRAY[ARRAY[section, item, value, next_step]];
   END LOOP;
+  SELECT count(*) INTO total FROM dtx.saga_damage;
+  IF total > 0 THEN
+    lines := lines || ARRAY[ARRAY[section, 'DAMAGE', total::text, 'See dtx.saga_damage: docs/sagas.md#work-outside-of-the-database']];
+  END IF;
 
   section := 'state';
   item := 'all';

@@ -195,4 +195,42 @@ SELECT dtx.cancel_saga(:id, 'test');
 SELECT dtx.wait_saga(:id, '60 s');
 SELECT * FROM did(:id);
 SELECT count(*) FROM dtx.sagas WHERE state NOT IN ('completed', 'compensated');
+
+
+-- an external worker that reports too late, after the undo was offered
+SELECT dtx.define_saga('zombie', dtx.step_external('do', 'zombie', compensate_queue => 'zombie undo', max_attempts => 1));
+SELECT dtx.start_saga('zombie') AS id \gset
+SELECT token FROM dtx.claim_step('zombie', 'slow', '100 ms', wait => '30 s') \gset
+SELECT token AS undo FROM dtx.claim_step('zombie undo', 'undo', wait => '30 s') \gset
+SELECT dtx.complete_step(:'undo');
+SELECT dtx.wait_saga(:id, '60 s');
+SELECT count(*) FROM dtx.saga_damage WHERE saga = :id;
+\set VERBOSITY terse
+BEGIN;
+INSERT INTO done VALUES (0, 'by a zombie');
+SELECT dtx.complete_step(:'token');
+ROLLBACK;
+\set VERBOSITY default
+CALL wait_until(format('SELECT count(*) = 1 FROM dtx.saga_damage WHERE saga = %s', :id));
+SELECT step, role = current_user AS mine, worker FROM dtx.saga_damage WHERE saga = :id;
+SELECT action, outcome, message, by_whom FROM dtx.saga_history WHERE saga = :id ORDER BY id;
+SELECT item, next_step FROM dtx.overview() WHERE item = 'DAMAGE';
+SELECT dtx.acknowledge_saga_damage(:id, 'do', '');
+SELECT dtx.acknowledge_saga_damage(:id, 'do', 'booking HX-3 was canceled by telephone');
+SELECT count(*) FROM dtx.saga_damage WHERE saga = :id;
+\set VERBOSITY terse
+SELECT dtx.acknowledge_saga_damage(0, 'do', 'again');
+\set VERBOSITY default
+-- one that is only tried again is none
+SELECT dtx.define_saga('zombie', dtx.step_external('do', 'zombie', compensate_queue => 'zombie undo', max_attempts => 2));
+SELECT dtx.start_saga('zombie') AS id \gset
+SELECT token AS first FROM dtx.claim_step('zombie', 'slow', '100 ms', wait => '30 s') \gset
+SELECT token FROM dtx.claim_step('zombie', 'quick', wait => '30 s') \gset
+\set VERBOSITY terse
+SELECT dtx.complete_step(:'first');
+\set VERBOSITY default
+CALL wait_until(format('SELECT EXISTS (SELECT FROM dtx.saga_history WHERE saga = %s AND outcome = ''late'')', :id));
+SELECT dtx.complete_step(:'token');
+SELECT dtx.wait_saga(:id, '60 s');
+SELECT count(*) FROM dtx.saga_damage WHERE saga = :id;
 DROP FUNCTION t, did;

@@ -20,6 +20,7 @@
 #include "net/remote.h"
 #include "saga/at_commit.h"
 #include "saga/claims.h"
+#include "saga/late.h"
 #include "saga/wait.h"
 #include "sql/drop_extension.h"
 #include "sql/guards.h"
@@ -111,6 +112,7 @@ dtx_shmem_request(void)
 	RequestAddinShmemSpace(DtxLauncherShmemSize());
 	RequestAddinShmemSpace(DtxSagaShmemSize());
 	RequestAddinShmemSpace(DtxSagaWaitShmemSize());
+	RequestAddinShmemSpace(DtxSagaLateShmemSize());
 }
 
 static void
@@ -132,5 +134,6 @@ dtx_shmem_startup(void)
 	DtxLauncherShmemInit();
 	DtxSagaShmemInit();
 	DtxSagaWaitShmemInit();
+	DtxSagaLateShmemInit();
 	LWLockRelease(AddinShmemInitLock);
 }

@@ -222,6 +222,7 @@ scheduler_look(DtxScheduler *s, bool *leave)
 			pass_deadlines(s);
 			run_errands(s, "saga_deliver");
 			run_errands(s, "saga_give_up");
+			run_errands(s, "saga_report_late");
 			if (dtx_saga_retention > 0 && DtxIsDue(s->next_purge))
 			{
 				s->next_purge = DtxIn(PURGE_INTERVAL);

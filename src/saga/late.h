@@ -1,0 +1,14 @@
+/*-------------------------------------------------------------------------
+ *
+ * late.h
+ *		What external workers report after their leases have ended.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PG_DTX_LATE_H
+#define PG_DTX_LATE_H
+
+extern Size DtxSagaLateShmemSize(void);
+extern void DtxSagaLateShmemInit(void);
+
+#endif							/* PG_DTX_LATE_H */
