@@ -832,6 +832,14 @@ DECLARE
   n bigint := 0;
 BEGIN
   PERFORM dtx_internal.saga_check_reason(reason);
+  -- Sequences are not replicated.
+  PERFORM setval(q.seq, greatest(q.used, (SELECT s.last_value FROM pg_sequences s WHERE s.schemaname = 'dtx_internal' AND 'dtx_internal.' || s.sequencename = q.seq)))
+     FROM (VALUES ('dtx_internal.saga_id', (SELECT max(g.id) FROM dtx_internal.saga_record g)),
+                  ('dtx_internal.saga_definition_id', (SELECT max(d.id) FROM dtx_internal.saga_definition_record d)),
+                  ('dtx_internal.saga_history_record_id_seq', (SELECT max(h.id) FROM dtx_internal.saga_history_record h)),
+                  ('dtx_internal.saga_inbox_id_seq', (SELECT max(m.id) FROM dtx_internal.saga_inbox m)),
+                  ('dtx_internal.saga_outbox_id_seq', (SELECT max(o.id) FROM dtx_internal.saga_outbox o))) AS q (seq, used)
+    WHERE q.used IS NOT NULL;
   FOR this_saga IN SELECT g.id FROM dtx_internal.saga_record g WHERE g.finished_at IS NULL AND g.home <> here ORDER BY g.id LOOP
     SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = this_saga FOR UPDATE;
     IF EXISTS (SELECT FROM pg_database d, dtx_internal.coordinator c WHERE c.id # d.oid::bigint = sg.home) THEN
@@ -841,6 +849,23 @@ BEGIN
     UPDATE dtx_internal.saga_external SET home = here WHERE saga = sg.id;
     UPDATE dtx_internal.saga_step_record SET home = here WHERE saga = sg.id;
     UPDATE dtx_internal.saga_inbox SET home = here WHERE saga = sg.id;
+    -- Servers of the same names have other OIDs here; where they lead is compared when a step
+    -- is undone.
+    UPDATE dtx_internal.saga_step_record AS s
+       SET done_on = ARRAY(SELECT coalesce(f.oid, 0) FROM unnest(s.done_names) WITH ORDINALITY AS u (name, i)
+                             LEFT JOIN pg_foreign_server f ON f.srvname = u.name ORDER BY u.i)
+     WHERE s.saga = sg.id AND s.done_names IS NOT NULL;
+    UPDATE dtx_internal.saga_step_record AS s
+       SET servers = x.servers, lane = CASE WHEN s.noted THEN s.lane ELSE dtx_internal.saga_lane(x.action, x.servers) END
+      FROM (SELECT y.step, d.action,
+                   CASE WHEN y.compensation
+                        THEN ARRAY(SELECT p.server FROM dtx_internal.saga_places(y, d) AS p
+                                    WHERE p.server IS NOT NULL GROUP BY p.server ORDER BY max(p.position) DESC)
+                        ELSE dtx_internal.saga_servers(d.servers, d.execute) END AS servers
+              FROM dtx_internal.saga_step_record y
+              JOIN dtx_internal.saga_definition_step_record d ON d.definition = sg.definition AND d.step = y.step
+             WHERE y.saga = sg.id) AS x
+     WHERE s.saga = sg.id AND s.step = x.step AND s.step > 0;
     PERFORM dtx_internal.saga_audit(sg, NULL, 'adopt', sg.state::text, reason);
     n := n + 1;
   END LOOP;
