@@ -240,8 +240,6 @@ CREATE OR REPLACE FUNCTION dtx_internal.complete_step(token uuid, result jsonb) 
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
-DECLARE
-  t record;
 BEGIN
   -- The error that follows must not make that forgotten.
   PERFORM dtx_internal.saga_note_late(complete_step.token)
@@ -251,9 +249,23 @@ BEGIN
                           SELECT x.saga FROM dtx_internal.saga_external x WHERE x.token = complete_step.token AND x.available_at <= clock_timestamp()) AS y
                     JOIN dtx_internal.saga_record g ON g.id = y.saga
                    WHERE pg_has_role(dtx_internal.saga_caller(), g.role, 'USAGE'));
-  t := dtx_internal.saga_token(complete_step.token);
+  PERFORM dtx_internal.saga_complete(complete_step.token, complete_step.result);
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.complete_step(uuid, jsonb) IS
+  'internal: dtx.complete_step()';
+
+CREATE OR REPLACE FUNCTION dtx_internal.saga_complete(token uuid, result jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  t record;
+BEGIN
+  t := dtx_internal.saga_token(saga_complete.token);
   IF NOT (t.st).compensation THEN
-    PERFORM dtx_internal.saga_check_result(t.sg, complete_step.result);
+    PERFORM dtx_internal.saga_check_result(t.sg, saga_complete.result);
   END IF;
   DELETE FROM dtx_internal.saga_external x WHERE x.saga = (t.sg).id AND x.step = (t.st).step;
   PERFORM dtx_internal.saga_batch_at(t.e, (t.e).place + 1);
@@ -262,8 +274,8 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION dtx_internal.complete_step(uuid, jsonb) IS
-  'internal: dtx.complete_step()';
+COMMENT ON FUNCTION dtx_internal.saga_complete(uuid, jsonb) IS
+  'internal: an external worker has done a step; an error if its lease is over';
 
 CREATE OR REPLACE FUNCTION dtx.complete_step(token uuid, result jsonb DEFAULT NULL) RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'

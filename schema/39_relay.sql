@@ -448,7 +448,8 @@ BEGIN
   BEGIN
     CASE status
       WHEN 'ok' THEN
-        PERFORM dtx_internal.complete_step(this_token, coalesce(data->'result', CASE WHEN NOT data ? 'status' THEN nullif(relay_reply.message->'data', 'null') END));
+        -- (one that is late is dealt with below)
+        PERFORM dtx_internal.saga_complete(this_token, coalesce(data->'result', CASE WHEN NOT data ? 'status' THEN nullif(relay_reply.message->'data', 'null') END));
       WHEN 'retry' THEN
         PERFORM dtx_internal.fail_step(this_token, error, true, coalesce(headers->>'retry_after', data->>'retry_after')::interval);
       WHEN 'failed' THEN

@@ -4,6 +4,10 @@
 --
 \set SHOW_CONTEXT never
 CALL end_all();
+-- No workers: the test is the workers.
+ALTER SYSTEM SET pg_dtx.saga_workers = 0;
+SELECT pg_reload_conf();
+CALL wait_until($$SELECT n = 0 FROM dtx.query('one', 'SHOW pg_dtx.saga_workers') AS t(n int)$$);
 CREATE ROLE regress_dtx_relay;
 SELECT dtx.grant_relay('regress_dtx_relay');
 -- which is all that it may
