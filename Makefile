@@ -10,6 +10,7 @@
 #   make sanitize, make valgrind             the suite under checkers of memory
 #   make bench                               what it costs, see docs/performance.md
 #   make bench-sagas                         how many sagas a second
+#   make bench-snapshots                     what consistent reads cost
 #
 # "make test" and "make demo" install the packages they need, so they also run where
 # PostgreSQL is not installed yet (dev/setup), and use a private copy of it.
@@ -282,7 +283,7 @@ PG_CFLAGS = -fvisibility=hidden -Wextra -Wno-unused-parameter -Wno-sign-compare 
 
 # These targets work without PostgreSQL.
 dev_targets = test demo setup faults chaos races fuzz leaks deadlocks load coverage sanitize valgrind bench \
-	bench-sagas test-matrix test-versions test-upgrade test-examples deb dist indent spell
+	bench-sagas bench-snapshots test-matrix test-versions test-upgrade test-examples deb dist indent spell
 
 # What may be given to them on the command line.
 export VERSIONS TESTS JOBS KEEP CASES DURATION SEED SAGAS INTERLEAVINGS RUNS
