@@ -295,23 +295,27 @@ enter(Stage stage, uint64 xid)
 	DtxMoment	until;
 
 	set_stage(stage, xid);
-	if (pg_atomic_read_u32(&gate->nclosed) == 0 ||
-		(until = closed_until(from, stage)) == 0)
+	if (pg_atomic_read_u32(&gate->nclosed) == 0 || closed_until(from, stage) == 0)
 		return;
 
 	set_waiting(true);
-	ConditionVariablePrepareToSleep(&gate->opened);
 	PG_TRY();
 	{
 		do
 		{
-			/* Nobody waits for who waits here. */
+			/*
+			 * Nobody waits for who waits here.  To wake others is to be awake
+			 * (ConditionVariableBroadcast), so that comes first.
+			 */
 			set_stage(from, before);
 			ConditionVariableBroadcast(&gate->left);
-			(void) ConditionVariableTimedSleep(&gate->opened, Max(1, DtxUntil(until)),
-											   wait_event());
+			ConditionVariablePrepareToSleep(&gate->opened);
+			if ((until = closed_until(from, stage)) != 0)
+				(void) ConditionVariableTimedSleep(&gate->opened, Max(1, DtxUntil(until)),
+												   wait_event());
+			ConditionVariableCancelSleep();
 			set_stage(stage, xid);
-		} while ((until = closed_until(from, stage)) != 0);
+		} while (closed_until(from, stage) != 0);
 	}
 	PG_CATCH();
 	{
@@ -321,7 +325,6 @@ enter(Stage stage, uint64 xid)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	ConditionVariableCancelSleep();
 	set_waiting(false);
 }
 
