@@ -209,7 +209,17 @@ DO $$ BEGIN EXECUTE format('ALTER USER MAPPING FOR CURRENT_USER SERVER one OPTIO
 DROP ROLE regress_dtx_far;
 
 -- what has been decided, for all that is known, and is not finished: no such moment
-SELECT dtx_internal.gid((pg_current_xact_id()::text::bigint - 1)::text::xid8, 1) AS gid \gset
+ALTER SYSTEM SET pg_dtx.resolver = off;
+SELECT pg_reload_conf();
+DO $$ BEGIN
+	FOR i IN 1 .. 3000 LOOP
+		PERFORM pg_sleep(0.01);
+		EXIT WHEN NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'pg_dtx resolver' AND state = 'active');
+	END LOOP;
+END $$;
+BEGIN;
+SELECT dtx_internal.gid(pg_current_xact_id(), 1) AS gid \gset
+ROLLBACK;
 \c dtx_one
 BEGIN;
 INSERT INTO acct VALUES (99, 1);
@@ -238,6 +248,8 @@ SELECT snapshots_refused > 1 AS refused, snapshot_retries > 0 AS retries, gate_t
 ROLLBACK PREPARED :'gid';
 ROLLBACK PREPARED :'forged';
 \c contrib_regression
+ALTER SYSTEM RESET pg_dtx.resolver;
+SELECT pg_reload_conf();
 SELECT dtx.wait_until_visible();
 BEGIN;
 SELECT dtx.wait_until_visible();
