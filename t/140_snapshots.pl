@@ -235,6 +235,13 @@ is($unordered, '0', '... and none sees a transaction without the one before it')
 $dtx->clean('load');
 is($dtx->sql(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'DtxGate'}), '0', 'nobody waits at the gate');
 
+# Steps of sagas are READ COMMITTED, whatever a database has as its default.
+$dtx->sql(q{ALTER DATABASE postgres SET pg_dtx.consistent_reads = on});
+$dtx->sql(q{SELECT dtx.define_saga('step', dtx.step('s1', server => 's1', execute => 'UPDATE acct SET bal = bal WHERE id = 1', kind => 'pivot'))});
+my $saga = $dtx->sql(q{SELECT dtx.start_saga('step')});
+is($dtx->sql("SELECT dtx.wait_saga($saga, '60s')"), 'completed', 'a step of a saga runs, whatever the database has');
+$dtx->sql(q{ALTER DATABASE postgres RESET pg_dtx.consistent_reads});
+
 # ----------------------------------------------------------------
 # All servers are restored to a restore point.
 # ----------------------------------------------------------------

@@ -44,7 +44,8 @@ static const Setting everywhere[] = {
 	{"exit_on_error", "off"},
 	{"transaction_timeout", "0"},
 	{"idle_in_transaction_session_timeout", "0"},
-	{"idle_session_timeout", "0"}
+	{"idle_session_timeout", "0"},
+	{"pg_dtx.consistent_reads", "off"}
 };
 
 /* For those that work for all, as the bootstrap superuser. */
