@@ -215,6 +215,7 @@ REGRESS = \
 	saga_privileges \
 	outbox \
 	saga_children \
+	saga_more \
 	gid
 
 ISOLATION = \

@@ -83,6 +83,17 @@ CREATE TYPE dtx.statement_spec AS (
 COMMENT ON TYPE dtx.statement_spec IS
   'one statement of a step; made by dtx.statement()';
 
+CREATE TYPE dtx.retry_policy AS (
+  factor double precision,
+  maximum interval,
+  jitter double precision,
+  always text[],
+  never text[]
+);
+
+COMMENT ON TYPE dtx.retry_policy IS
+  'when a step that has failed is tried again; made by dtx.retry()';
+
 CREATE TYPE dtx.step_spec AS (
   name text,
   action text,
@@ -106,7 +117,9 @@ CREATE TYPE dtx.step_spec AS (
   expression text,
   saga text,
   version integer,
-  parallel integer
+  parallel integer,
+  retry dtx.retry_policy,
+  count integer
 );
 
 COMMENT ON TYPE dtx.step_spec IS

@@ -97,6 +97,9 @@ CREATE TABLE dtx_internal.saga_definition_step_record (
   saga text,
   version integer,
   parallel integer,
+  retry dtx.retry_policy,
+  count integer,
+  needs text[],
   PRIMARY KEY (definition, step)
 ) USING heap;
 
@@ -157,6 +160,12 @@ COMMENT ON COLUMN dtx_internal.saga_definition_step_record.version IS
   'its version; null: the newest one';
 COMMENT ON COLUMN dtx_internal.saga_definition_step_record.parallel IS
   'so many sagas of a step of action each at a time';
+COMMENT ON COLUMN dtx_internal.saga_definition_step_record.retry IS
+  'when it is tried again after an attempt has failed; null: as usual';
+COMMENT ON COLUMN dtx_internal.saga_definition_step_record.count IS
+  'so many signals a step of action signal waits for, if its result is the list of them; null: for one';
+COMMENT ON COLUMN dtx_internal.saga_definition_step_record.needs IS
+  'steps whose results its SQL names; null: it may need those of all';
 
 --
 -- Sagas.  Rows that change are narrow and have room on their page for the next
@@ -180,8 +189,12 @@ CREATE TABLE dtx_internal.saga_record (
   priority smallint NOT NULL DEFAULT 0,
   started_at timestamptz NOT NULL,
   finished_at timestamptz,
-  parent bigint
+  parent bigint,
+  paused boolean NOT NULL DEFAULT false
 ) USING heap WITH (fillfactor = 50);
+
+-- Those that an operator has to look at.
+CREATE INDEX saga_failed ON dtx_internal.saga_record (id) WHERE state = 'failed';
 
 -- What has not ended, by definition; how many have is of no importance.
 CREATE INDEX saga_unfinished ON dtx_internal.saga_record (definition, state) WHERE finished_at IS NULL;
@@ -212,6 +225,8 @@ COMMENT ON COLUMN dtx_internal.saga_record.finished_at IS
   'when it was completed or compensated';
 COMMENT ON COLUMN dtx_internal.saga_record.parent IS
   'saga one of whose steps it is; null: none';
+COMMENT ON COLUMN dtx_internal.saga_record.paused IS
+  'does it rest until dtx.resume_saga()? then dtx_internal.saga_pause_record says why';
 
 CREATE TABLE dtx_internal.saga_data (
   saga bigint PRIMARY KEY,
@@ -220,8 +235,87 @@ CREATE TABLE dtx_internal.saga_data (
   run_at timestamptz,
   deadline timestamptz,
   reason text,
-  failure text
+  failure text,
+  attributes jsonb,
+  lane text
 ) USING heap;
+
+CREATE INDEX saga_data_attributes ON dtx_internal.saga_data USING gin (attributes jsonb_path_ops) WHERE attributes IS NOT NULL;
+
+-- Sagas of one lane go one after the other.
+CREATE TABLE dtx_internal.saga_lane_record (
+  home bigint NOT NULL,
+  role dtx_internal.saga_role NOT NULL,
+  lane text NOT NULL,
+  saga bigint NOT NULL,
+  PRIMARY KEY (home, role, lane, saga)
+) USING heap;
+
+COMMENT ON TABLE dtx_internal.saga_lane_record IS
+  'sagas that have not ended and go one after the other';
+COMMENT ON COLUMN dtx_internal.saga_lane_record.home IS
+  'dtx_internal.saga_record.home';
+COMMENT ON COLUMN dtx_internal.saga_lane_record.role IS
+  'dtx_internal.saga_record.role';
+COMMENT ON COLUMN dtx_internal.saga_lane_record.lane IS
+  'name of the lane';
+COMMENT ON COLUMN dtx_internal.saga_lane_record.saga IS
+  'dtx_internal.saga_record.id; the lowest one of a lane goes';
+
+-- Limits of queues of external steps.
+CREATE TABLE dtx_internal.saga_queue_record (
+  role dtx_internal.saga_role NOT NULL,
+  queue text NOT NULL,
+  concurrency integer CHECK (concurrency > 0),
+  rate integer CHECK (rate > 0),
+  per interval NOT NULL,
+  tokens double precision NOT NULL,
+  filled_at timestamptz NOT NULL,
+  PRIMARY KEY (role, queue)
+) USING heap WITH (fillfactor = 50);
+
+COMMENT ON TABLE dtx_internal.saga_queue_record IS
+  'limits of queues; see dtx.set_queue()';
+COMMENT ON COLUMN dtx_internal.saga_queue_record.role IS
+  'role whose steps are in it';
+COMMENT ON COLUMN dtx_internal.saga_queue_record.queue IS
+  'name of the queue';
+COMMENT ON COLUMN dtx_internal.saga_queue_record.concurrency IS
+  'so many steps may be in the hands of workers; null: any number';
+COMMENT ON COLUMN dtx_internal.saga_queue_record.rate IS
+  'so many may be claimed in the time that "per" says; null: any number';
+COMMENT ON COLUMN dtx_internal.saga_queue_record.per IS
+  'for rate';
+COMMENT ON COLUMN dtx_internal.saga_queue_record.tokens IS
+  'so many more could be claimed at filled_at';
+COMMENT ON COLUMN dtx_internal.saga_queue_record.filled_at IS
+  'when that was so';
+
+-- What rests.
+CREATE TABLE dtx_internal.saga_pause_record (
+  role dtx_internal.saga_role NOT NULL,
+  kind text NOT NULL CHECK (kind IN ('saga', 'definition', 'queue', 'server')),
+  name text NOT NULL,
+  reason text NOT NULL,
+  by_whom name NOT NULL,
+  since timestamptz NOT NULL,
+  PRIMARY KEY (kind, name, role)
+) USING heap;
+
+COMMENT ON TABLE dtx_internal.saga_pause_record IS
+  'what of sagas was paused; see view dtx.saga_pauses';
+COMMENT ON COLUMN dtx_internal.saga_pause_record.role IS
+  'of a saga or queue: whose it is; of a definition: its owner; of a server: whose sagas do not use it, nobody''s number: those of all roles';
+COMMENT ON COLUMN dtx_internal.saga_pause_record.kind IS
+  'saga, definition, queue, or server';
+COMMENT ON COLUMN dtx_internal.saga_pause_record.name IS
+  'number of the saga, or name of the definition, queue, or server';
+COMMENT ON COLUMN dtx_internal.saga_pause_record.reason IS
+  'why';
+COMMENT ON COLUMN dtx_internal.saga_pause_record.by_whom IS
+  'who has done that';
+COMMENT ON COLUMN dtx_internal.saga_pause_record.since IS
+  'when';
 
 COMMENT ON TABLE dtx_internal.saga_data IS
   'what of a saga is wide or seldom changes';
@@ -239,6 +333,10 @@ COMMENT ON COLUMN dtx_internal.saga_data.reason IS
   'why it compensates, or was forced';
 COMMENT ON COLUMN dtx_internal.saga_data.failure IS
   'why it has failed';
+COMMENT ON COLUMN dtx_internal.saga_data.attributes IS
+  'what it is found by';
+COMMENT ON COLUMN dtx_internal.saga_data.lane IS
+  'those of one lane go one after the other; null: it waits for no other one';
 
 CREATE TABLE dtx_internal.saga_key (
   role dtx_internal.saga_role NOT NULL,
@@ -280,6 +378,7 @@ CREATE TABLE dtx_internal.saga_step_record (
   losses integer NOT NULL DEFAULT 0,
   away_since timestamptz,
   max_outage interval,
+  held_at timestamptz,
   due_at timestamptz,
   since timestamptz NOT NULL,
   boot_id bigint,
@@ -337,6 +436,8 @@ COMMENT ON COLUMN dtx_internal.saga_step_record.away_since IS
   'since when a server that it needs has not been there; null: not so, or not tried yet';
 COMMENT ON COLUMN dtx_internal.saga_step_record.max_outage IS
   'as in its definition';
+COMMENT ON COLUMN dtx_internal.saga_step_record.held_at IS
+  'due_at as it would be if it did not rest: its saga is paused, or waits for another one of its lane; null: it does not rest';
 COMMENT ON COLUMN dtx_internal.saga_step_record.due_at IS
   'when a worker has to look at it; null: never';
 COMMENT ON COLUMN dtx_internal.saga_step_record.since IS

@@ -58,17 +58,17 @@ $$;
 COMMENT ON FUNCTION dtx_internal.saga_rank(text, smallint) IS
   'internal: dtx_internal.saga_step_record.rank of what is undone, of what belongs to a saga that has begun, or of what is new';
 
-CREATE OR REPLACE FUNCTION dtx_internal.saga_results(saga bigint, definition bigint) RETURNS jsonb
+CREATE OR REPLACE FUNCTION dtx_internal.saga_results(saga bigint, definition bigint, needs text[] DEFAULT NULL) RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT coalesce(jsonb_object_agg(d.name, r.result), '{}')
     FROM dtx_internal.saga_result r
     JOIN dtx_internal.saga_definition_step_record d ON d.definition = saga_results.definition AND d.step = r.step
-   WHERE r.saga = saga_results.saga
+   WHERE r.saga = saga_results.saga AND (saga_results.needs IS NULL OR d.name = ANY (saga_results.needs))
 $$;
 
-COMMENT ON FUNCTION dtx_internal.saga_results(bigint, bigint) IS
-  'internal: results of the steps of a saga by name';
+COMMENT ON FUNCTION dtx_internal.saga_results(bigint, bigint, text[]) IS
+  'internal: results of the steps of a saga by name; null: of all of them';
 
 -- All results of a saga are one jsonb object, for its steps and in its last event,
 -- which cannot be larger than 256 MB.  A thousand steps whose results are not worth
@@ -265,6 +265,15 @@ BEGIN
      FROM dtx_internal.saga_data x
     WHERE x.saga = sg.id;
   PERFORM dtx_internal.saga_finished(sg.id);
+  IF saga_end.state <> 'failed' THEN
+    DELETE FROM dtx_internal.saga_lane_record l
+     USING dtx_internal.saga_data x
+     WHERE x.saga = sg.id AND x.lane IS NOT NULL AND l.home = sg.home AND l.role = sg.role AND l.lane = x.lane AND l.saga = sg.id;
+    IF FOUND THEN
+      PERFORM dtx_internal.wake_sagas();
+    END IF;
+    DELETE FROM dtx_internal.saga_pause_record p WHERE p.kind = 'saga' AND p.name = sg.id::text AND sg.paused;
+  END IF;
   IF sg.parent IS NOT NULL AND saga_end.state <> 'failed' THEN
     PERFORM dtx_internal.saga_tell(sg.parent, 'child', jsonb_build_object('ended', sg.id));
   END IF;
@@ -702,6 +711,7 @@ DECLARE
   d dtx_internal.saga_definition_step_record;
   now_at timestamptz := clock_timestamp();
   may_go_on boolean := NOT final AND (st.compensation OR NOT sg.compensating);
+  policy dtx.retry_policy;
   trouble text;
   again boolean;
   retry_at timestamptz;
@@ -714,7 +724,16 @@ BEGIN
   message := left(message, 8000);
   detail := left(detail, 8000);
   hint := left(hint, 8000);
-  IF outcome = 'failed' AND (d.action = 'sql' OR st.taken OR d.action IN ('saga', 'each')) THEN
+  policy := d.retry;
+  IF NOT final AND saga_attempt_failed.sqlstate LIKE ANY (SELECT c || '%' FROM unnest(policy.always) AS c) THEN
+    retryable := true;
+    trouble := '';
+  ELSIF NOT st.compensation AND saga_attempt_failed.sqlstate LIKE ANY (SELECT c || '%' FROM unnest(policy.never) AS c) THEN
+    final := true;
+    may_go_on := false;
+    trouble := '';
+  END IF;
+  IF trouble IS NULL AND outcome = 'failed' AND (d.action = 'sql' OR st.taken OR d.action IN ('saga', 'each')) THEN
     trouble := dtx_internal.saga_trouble(saga_attempt_failed.sqlstate);
     IF server IS NOT NULL AND trouble IS DISTINCT FROM 'away' AND trouble IS DISTINCT FROM 'lost' THEN
       PERFORM dtx_internal.saga_answered(st, ARRAY[server]);
@@ -772,11 +791,12 @@ BEGIN
     -- Twice as long each time, but not longer than ten minutes, and never quite
     -- the same, so that those who failed together do not come back together.
     seconds := greatest(extract(epoch FROM d.backoff), 0.01);
-    seconds := least(seconds * 2 ^ least(st.attempt - 1, 30), greatest(seconds, 600));
+    seconds := least(seconds * coalesce(policy.factor, 2) ^ least(st.attempt - 1, 30),
+                     coalesce(extract(epoch FROM policy.maximum), greatest(seconds, 600)));
     IF d.action = 'external' AND outcome = 'lost' AND NOT st.taken THEN
       seconds := 0;             -- another worker can begin at once
     END IF;
-    retry_at := now_at + make_interval(secs => seconds * (0.75 + random() / 2));
+    retry_at := now_at + make_interval(secs => seconds * (1 + coalesce(policy.jitter, 0.5) * (random() - 0.5)));
   END IF;
   INSERT INTO dtx_internal.saga_history_record (saga, step, action, attempt, outcome, sqlstate, message, detail, hint,
                                        started_at, finished_at, retry_at, by_whom)

@@ -87,7 +87,7 @@ BEGIN
     'key', (SELECT x.key FROM dtx_internal.saga_data x WHERE x.saga = sg.id), 'parent', sg.parent, 'started_at', sg.started_at,
     'idempotency_key', dtx_internal.saga_idempotency_key(sg, st, d));
   SELECT x.input INTO input FROM dtx_internal.saga_data x WHERE x.saga = sg.id;
-  results := dtx_internal.saga_results(sg.id, sg.definition);
+  results := dtx_internal.saga_results(sg.id, sg.definition, d.needs);
 END
 $$;
 
@@ -147,8 +147,11 @@ DECLARE
   now_at timestamptz := clock_timestamp();
   payload jsonb;
 BEGIN
-  SELECT s.payload INTO payload FROM dtx_internal.saga_inbox s
-   WHERE s.saga = sg.id AND s.kind = 'signal' AND s.name = d.name ORDER BY s.id LIMIT 1;
+  SELECT CASE WHEN d.count IS NULL THEN (array_agg(x.payload ORDER BY x.id))[1]
+              ELSE jsonb_agg(coalesce(x.payload, 'null') ORDER BY x.id) END INTO payload
+    FROM (SELECT s.id, s.payload FROM dtx_internal.saga_inbox s
+           WHERE s.saga = sg.id AND s.kind = 'signal' AND s.name = d.name ORDER BY s.id LIMIT coalesce(d.count, 1)) AS x
+  HAVING count(*) = coalesce(d.count, 1);
   IF FOUND THEN
     PERFORM dtx_internal.saga_succeeded(sg, st, payload, st.since);
   ELSIF st.state IN ('pending', 'running') THEN
@@ -238,6 +241,9 @@ DECLARE
 BEGIN
   IF server = 1::oid THEN
     RETURN 'open';
+  ELSIF EXISTS (SELECT FROM dtx_internal.saga_pause_record p JOIN pg_foreign_server f ON f.srvname = p.name
+                 WHERE p.kind = 'server' AND f.oid = saga_gate.server AND p.role IN (saga_gate.role, 0::oid)) THEN
+    RETURN 'closed';
   ELSIF NOT dtx_internal.saga_lane_open(server, saga_gate.role) THEN
     RETURN 'closed';
   ELSIF server = 0::oid THEN
@@ -306,6 +312,19 @@ BEGIN
     ELSE
       PERFORM dtx_internal.saga_deadline(sg);
     END IF;
+    RETURN;
+  END IF;
+
+  -- What rests is not due, and becomes so again when it does not rest any more.
+  IF NOT st.taken
+     AND (sg.paused
+          OR EXISTS (SELECT FROM dtx_internal.saga_pause_record p JOIN dtx_internal.saga_definition_record f ON f.name = p.name AND f.owner = p.role
+                      WHERE p.kind = 'definition' AND f.id = sg.definition)
+          OR (sg.state = 'pending' AND dtx_internal.saga_lane_waits(sg))) THEN
+    UPDATE dtx_internal.saga_step_record SET held_at = due_at, due_at = NULL WHERE saga = sg.id AND step = st.step;
+    -- What it waits for may just have ended.
+    PERFORM dtx_internal.wake_sagas();
+    verdict := CASE WHEN sql_only THEN 'skip' ELSE 'did' END;
     RETURN;
   END IF;
 
@@ -796,7 +815,8 @@ BEGIN
                LIMIT CASE gate WHEN 'open' THEN enough - due ELSE 1 END) AS x;
       IF gate <> 'closed' THEN
         due := due + n;
-      ELSIF n > 0 THEN
+      ELSIF n > 0 AND NOT EXISTS (SELECT FROM dtx_internal.saga_pause_record p JOIN pg_foreign_server f ON f.srvname = p.name
+                                   WHERE p.kind = 'server' AND f.oid = this_lane AND p.role IN (this_role, 0::oid)) THEN
         -- Others are on this server: soon again; or it does not answer.
         next_due := least(next_due,
           greatest(now_at + interval '200 milliseconds',
@@ -942,7 +962,12 @@ BEGIN
      FOR UPDATE OF s;
   -- One that has come before its step is found by that.
   IF FOUND AND st.state = 'waiting' AND NOT sg.compensating AND sg.state NOT IN ('completed', 'compensated') THEN
-    PERFORM dtx_internal.saga_succeeded(sg, st, m.payload, st.since, m.by_whom);
+    SELECT a.* INTO STRICT d FROM dtx_internal.saga_definition_step_record a WHERE a.definition = sg.definition AND a.step = st.step;
+    IF d.count IS NULL THEN
+      PERFORM dtx_internal.saga_succeeded(sg, st, m.payload, st.since, m.by_whom);
+    ELSIF d.count <= (SELECT count(*) FROM dtx_internal.saga_inbox x WHERE x.saga = sg.id AND x.kind = 'signal' AND x.name = m.name) THEN
+      PERFORM dtx_internal.saga_do_signal(sg, st, d);
+    END IF;
   END IF;
 END
 $$;
@@ -1015,6 +1040,74 @@ $$;
 
 COMMENT ON FUNCTION dtx_internal.saga_deliver(integer) IS
   'internal: has sagas take up what they were told; tells when to ask again';
+
+-- Is there a saga before this one in its lane?
+CREATE OR REPLACE FUNCTION dtx_internal.saga_lane_waits(sg dtx_internal.saga_record) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT EXISTS (SELECT FROM dtx_internal.saga_data x
+                   JOIN dtx_internal.saga_lane_record l ON l.home = (sg).home AND l.role = (sg).role AND l.lane = x.lane AND l.saga <> (sg).id
+                   JOIN dtx_internal.saga_record g ON g.id = l.saga
+                  WHERE x.saga = (sg).id AND x.lane IS NOT NULL
+                    -- (one with a lower number may have been committed later than this one has begun)
+                    AND (l.saga < (sg).id OR g.state <> 'pending'))
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_lane_waits(dtx_internal.saga_record) IS
+  'internal: does a saga wait for another one of its lane?';
+
+-- By the scheduler: the first sagas of their lanes do not rest any more.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_lanes(n integer, OUT next_due timestamptz) RETURNS timestamptz
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  here bigint := dtx_internal.saga_active_home();
+  l record;
+BEGIN
+  FOR l IN
+    WITH RECURSIVE r (role, lane, saga) AS (
+      (SELECT x.role, x.lane, x.saga FROM dtx_internal.saga_lane_record x WHERE x.home = here
+        ORDER BY x.home, x.role, x.lane, x.saga LIMIT 1)
+      UNION ALL
+      SELECT y.* FROM r CROSS JOIN LATERAL (
+        SELECT x.role, x.lane, x.saga FROM dtx_internal.saga_lane_record x
+         WHERE x.home = here AND (x.role, x.lane) > (r.role, r.lane)
+         ORDER BY x.home, x.role, x.lane, x.saga LIMIT 1) AS y)
+    SELECT r.saga FROM r JOIN dtx_internal.saga_record g ON g.id = r.saga
+     WHERE NOT dtx_internal.saga_lane_waits(g)
+       AND EXISTS (SELECT FROM dtx_internal.saga_step_record s WHERE s.saga = r.saga AND s.held_at IS NOT NULL)
+  LOOP
+    IF dtx_internal.saga_release(l.saga) IS NULL THEN
+      next_due := clock_timestamp() + interval '200 milliseconds';
+    END IF;
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_lanes(integer) IS
+  'internal: has the first saga of each lane begin; tells when to ask again';
+
+-- What rested of a saga is due again.  Null, if others have it locked.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_release(saga bigint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM FROM dtx_internal.saga_record g WHERE g.id = saga_release.saga FOR UPDATE SKIP LOCKED;
+  IF NOT FOUND THEN
+    RETURN NULL;
+  END IF;
+  UPDATE dtx_internal.saga_step_record AS s SET due_at = s.held_at, held_at = NULL
+   WHERE s.saga = saga_release.saga AND s.held_at IS NOT NULL;
+  PERFORM dtx_internal.wake_sagas();
+  RETURN FOUND;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_release(bigint) IS
+  'internal: what rested of a saga is due again';
 
 -- Steps that do not wait any longer for a server, n at most, and when to ask again.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_give_up(n integer, OUT next_due timestamptz) RETURNS timestamptz

@@ -18,6 +18,19 @@ RETURN ROW(statement.server, statement.execute, statement.compensate, statement.
 COMMENT ON FUNCTION dtx.statement(name, text, text, integer) IS
   'one statement of a step that consists of several; server null: on the coordinator';
 
+CREATE OR REPLACE FUNCTION dtx.retry(
+  factor double precision DEFAULT 2,
+  maximum interval DEFAULT NULL,
+  jitter double precision DEFAULT 0.5,
+  always text[] DEFAULT NULL,
+  never text[] DEFAULT NULL
+) RETURNS dtx.retry_policy
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ROW(retry.factor, retry.maximum, retry.jitter, retry.always, retry.never)::dtx.retry_policy;
+
+COMMENT ON FUNCTION dtx.retry(double precision, interval, double precision, text[], text[]) IS
+  'when a step that has failed is tried again: by which factor pauses grow and how long they may become, how much they vary, and after which SQLSTATEs, or classes of them, always or never';
+
 CREATE OR REPLACE FUNCTION dtx.step(
   name text,
   server name DEFAULT NULL,
@@ -32,15 +45,16 @@ CREATE OR REPLACE FUNCTION dtx.step(
   compensate_attempts integer DEFAULT NULL,
   max_outage interval DEFAULT NULL,
   event text DEFAULT NULL,
-  only_if text DEFAULT NULL
+  only_if text DEFAULT NULL,
+  retry dtx.retry_policy DEFAULT NULL
 ) RETURNS dtx.step_spec
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(step.name, 'sql', step.kind, step.after, ARRAY[step.server], ARRAY[step.execute],
   ARRAY[step.compensate], ARRAY[step.min_rows], step.max_attempts, step.compensate_attempts,
   step.backoff, step.timeout, NULL, NULL, NULL, NULL, step.max_outage, step.event,
-  step.only_if, NULL, NULL, NULL, NULL)::dtx.step_spec;
+  step.only_if, NULL, NULL, NULL, NULL, step.retry, NULL)::dtx.step_spec;
 
-COMMENT ON FUNCTION dtx.step(text, name, text, text, text, text[], integer, interval, interval, integer, integer, interval, text, text) IS
+COMMENT ON FUNCTION dtx.step(text, name, text, text, text, text[], integer, interval, interval, integer, integer, interval, text, text, dtx.retry_policy) IS
   'a step of a saga: one SQL statement, on a server or (server null) on the coordinator; $1 is the input of the saga, $2 the results so far, $3 says which step of which saga it is';
 
 CREATE OR REPLACE FUNCTION dtx.step(
@@ -54,7 +68,8 @@ CREATE OR REPLACE FUNCTION dtx.step(
   compensate_attempts integer DEFAULT NULL,
   max_outage interval DEFAULT NULL,
   event text DEFAULT NULL,
-  only_if text DEFAULT NULL
+  only_if text DEFAULT NULL,
+  retry dtx.retry_policy DEFAULT NULL
 ) RETURNS dtx.step_spec
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(step.name, 'sql', step.kind, step.after,
@@ -64,9 +79,9 @@ RETURN ROW(step.name, 'sql', step.kind, step.after,
   ARRAY(SELECT s.min_rows FROM pg_catalog.unnest(step.statements) WITH ORDINALITY AS s ORDER BY s.ordinality),
   step.max_attempts, step.compensate_attempts,
   step.backoff, step.timeout, NULL, NULL, NULL, NULL, step.max_outage, step.event,
-  step.only_if, NULL, NULL, NULL, NULL)::dtx.step_spec;
+  step.only_if, NULL, NULL, NULL, NULL, step.retry, NULL)::dtx.step_spec;
 
-COMMENT ON FUNCTION dtx.step(text, dtx.statement_spec[], text, text[], integer, interval, interval, integer, interval, text, text) IS
+COMMENT ON FUNCTION dtx.step(text, dtx.statement_spec[], text, text[], integer, interval, interval, integer, interval, text, text, dtx.retry_policy) IS
   'a step of a saga: several SQL statements on several servers, which take effect together or not at all';
 
 CREATE OR REPLACE FUNCTION dtx.step_sleep(
@@ -79,7 +94,7 @@ CREATE OR REPLACE FUNCTION dtx.step_sleep(
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(step_sleep.name, 'sleep', NULL, step_sleep.after, NULL, NULL, NULL, NULL, NULL, NULL,
   NULL, NULL, step_sleep.delay, NULL, NULL, NULL, NULL, NULL,
-  step_sleep.only_if, step_sleep.until, NULL, NULL, NULL)::dtx.step_spec;
+  step_sleep.only_if, step_sleep.until, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec;
 
 COMMENT ON FUNCTION dtx.step_sleep(text, interval, text[], text, text) IS
   'a step of a saga that lets some time pass, or waits until a time that an SQL expression over $1 and $2 says; no worker waits meanwhile';
@@ -88,15 +103,16 @@ CREATE OR REPLACE FUNCTION dtx.step_signal(
   name text,
   after text[] DEFAULT NULL,
   timeout interval DEFAULT NULL,
-  only_if text DEFAULT NULL
+  only_if text DEFAULT NULL,
+  count integer DEFAULT NULL
 ) RETURNS dtx.step_spec
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(step_signal.name, 'signal', NULL, step_signal.after, NULL, NULL, NULL, NULL, NULL, NULL,
   NULL, step_signal.timeout, NULL, NULL, NULL, NULL, NULL, NULL,
-  step_signal.only_if, NULL, NULL, NULL, NULL)::dtx.step_spec;
+  step_signal.only_if, NULL, NULL, NULL, NULL, NULL, step_signal.count)::dtx.step_spec;
 
-COMMENT ON FUNCTION dtx.step_signal(text, text[], interval, text) IS
-  'a step of a saga that waits for dtx.signal_saga(); if timeout passes first, it fails';
+COMMENT ON FUNCTION dtx.step_signal(text, text[], interval, text, integer) IS
+  'a step of a saga that waits for dtx.signal_saga(), or for so many of them as count says; if timeout passes first, it fails';
 
 CREATE OR REPLACE FUNCTION dtx.step_external(
   name text,
@@ -110,16 +126,17 @@ CREATE OR REPLACE FUNCTION dtx.step_external(
   timeout interval DEFAULT NULL,
   compensate_attempts integer DEFAULT NULL,
   event text DEFAULT NULL,
-  only_if text DEFAULT NULL
+  only_if text DEFAULT NULL,
+  retry dtx.retry_policy DEFAULT NULL
 ) RETURNS dtx.step_spec
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(step_external.name, 'external', step_external.kind, step_external.after, NULL, NULL, NULL, NULL,
   step_external.max_attempts, step_external.compensate_attempts,
   step_external.backoff, step_external.timeout, NULL,
   step_external.queue, step_external.payload, step_external.compensate_queue, NULL, step_external.event,
-  step_external.only_if, NULL, NULL, NULL, NULL)::dtx.step_spec;
+  step_external.only_if, NULL, NULL, NULL, NULL, step_external.retry, NULL)::dtx.step_spec;
 
-COMMENT ON FUNCTION dtx.step_external(text, text, jsonb, text, text, text[], integer, interval, interval, integer, text, text) IS
+COMMENT ON FUNCTION dtx.step_external(text, text, jsonb, text, text, text[], integer, interval, interval, integer, text, text, dtx.retry_policy) IS
   'a step of a saga that is done outside of the database, by an external worker that claims it from a queue with dtx.claim_step()';
 
 CREATE OR REPLACE FUNCTION dtx.step_saga(
@@ -134,14 +151,15 @@ CREATE OR REPLACE FUNCTION dtx.step_saga(
   compensate_attempts integer DEFAULT NULL,
   version integer DEFAULT NULL,
   event text DEFAULT NULL,
-  only_if text DEFAULT NULL
+  only_if text DEFAULT NULL,
+  retry dtx.retry_policy DEFAULT NULL
 ) RETURNS dtx.step_spec
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(step_saga.name, 'saga', step_saga.kind, step_saga.after, NULL, NULL, NULL, NULL,
   step_saga.max_attempts, step_saga.compensate_attempts, step_saga.backoff, step_saga.timeout, NULL, NULL, NULL, NULL, NULL, step_saga.event,
-  step_saga.only_if, step_saga.input, step_saga.saga, step_saga.version, 1)::dtx.step_spec;
+  step_saga.only_if, step_saga.input, step_saga.saga, step_saga.version, 1, step_saga.retry, NULL)::dtx.step_spec;
 
-COMMENT ON FUNCTION dtx.step_saga(text, text, text, text, text[], integer, interval, interval, integer, integer, text, text) IS
+COMMENT ON FUNCTION dtx.step_saga(text, text, text, text, text[], integer, interval, interval, integer, integer, text, text, dtx.retry_policy) IS
   'a step of a saga that is a saga itself: done when that is completed, failed when that is compensated, undone with it; input: SQL expression over $1 and $2, null: the same input';
 
 CREATE OR REPLACE FUNCTION dtx.step_each(
@@ -157,14 +175,15 @@ CREATE OR REPLACE FUNCTION dtx.step_each(
   compensate_attempts integer DEFAULT NULL,
   version integer DEFAULT NULL,
   event text DEFAULT NULL,
-  only_if text DEFAULT NULL
+  only_if text DEFAULT NULL,
+  retry dtx.retry_policy DEFAULT NULL
 ) RETURNS dtx.step_spec
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(step_each.name, 'each', step_each.kind, step_each.after, NULL, NULL, NULL, NULL,
   step_each.max_attempts, step_each.compensate_attempts, step_each.backoff, step_each.timeout, NULL, NULL, NULL, NULL, NULL, step_each.event,
-  step_each.only_if, step_each.items, step_each.saga, step_each.version, step_each.max_parallel)::dtx.step_spec;
+  step_each.only_if, step_each.items, step_each.saga, step_each.version, step_each.max_parallel, step_each.retry, NULL)::dtx.step_spec;
 
-COMMENT ON FUNCTION dtx.step_each(text, text, text, integer, text, text[], integer, interval, interval, integer, integer, text, text) IS
+COMMENT ON FUNCTION dtx.step_each(text, text, text, integer, text, text[], integer, interval, interval, integer, integer, text, text, dtx.retry_policy) IS
   'a step of a saga that is one saga for each item of a list: an SQL expression over $1 and $2 that is an array of jsonb; its result is the array of theirs';
 
 CREATE OR REPLACE FUNCTION dtx_internal.saga_split_name(name text, OUT owner text, OUT bare text)
@@ -413,6 +432,18 @@ BEGIN
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = format('times of step "%s" must not be longer than 1000 years', s.name);
   END IF;
+  IF (s.retry).factor NOT BETWEEN 1 AND 100 OR (s.retry).jitter NOT BETWEEN 0 AND 1 OR (s.retry).maximum <= '0'
+     OR (s.retry).maximum > '1000 years'
+     OR EXISTS (SELECT FROM unnest((s.retry).always || (s.retry).never) AS c (code) WHERE coalesce(c.code !~ '^[0-9A-Z]{2}([0-9A-Z]{3})?$', true)) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('retry policy of step "%s" is not valid', s.name),
+      DETAIL = 'The factor is from 1 to 100, jitter from 0 to 1, and always and never have SQLSTATEs, or the first two characters of some.';
+  ELSIF s.count NOT BETWEEN 1 AND 1000 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('number of signals of step "%s" must be from 1 to 1000', s.name);
+  END IF;
   IF s.event = '' OR length(s.event) > 200 OR s.event IN ('completed', 'compensated', 'failed') THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
@@ -518,6 +549,20 @@ $$;
 COMMENT ON FUNCTION dtx_internal.saga_order_steps(text, dtx.step_spec[], text[]) IS
   'internal: the order of the steps of a definition; an error if there is none';
 
+-- Whose results do these texts name?  Null, if that cannot be told: then it is all.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_needs(texts text[]) RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT CASE WHEN count(*) = count(m.name) THEN coalesce(array_agg(DISTINCT m.name) FILTER (WHERE m.name IS NOT NULL), '{}') END
+    FROM unnest(texts) AS t (sql)
+   CROSS JOIN LATERAL regexp_split_to_table(t.sql, '[$]2(?![0-9])') WITH ORDINALITY AS p (rest, i)
+   CROSS JOIN LATERAL (SELECT replace((regexp_match(p.rest, '^\s*(?:->>?|[?])\s*''((?:[^''\\]|'''')*)'''))[1], '''''', '''') AS name) AS m
+   WHERE t.sql IS NOT NULL AND p.i > 1
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_needs(text[]) IS
+  'internal: names of the steps whose results some SQL uses; null: those of all, perhaps';
+
 -- The steps as they are stored, but for the number of the definition.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_make_steps(steps dtx.step_spec[], befores text[], numbers integer[], given integer[])
 RETURNS dtx_internal.saga_definition_step_record[]
@@ -550,6 +595,9 @@ BEGIN
     r.timeout := s.timeout;
     r.max_outage := s.max_outage;
     r.event := s.event;
+    r.retry := CASE WHEN s.action NOT IN ('sleep', 'signal') THEN s.retry END;
+    r.count := CASE WHEN s.action = 'signal' THEN s.count END;
+    r.needs := dtx_internal.saga_needs(s."execute" || s.compensate || s.condition || s.expression);
     r.condition := s.condition;
     r.expression := CASE WHEN s.action IN ('sleep', 'saga', 'each') THEN s.expression END;
     IF s.action = 'sql' THEN
@@ -634,7 +682,7 @@ BEGIN
       rows := ARRAY(SELECT ROW(old.id, u.step, u.name, u.action, u.kind, u.after, u.ancestors, u.servers, u.execute,
                                u.compensate, u.min_rows, u.max_attempts, u.compensate_attempts, u.backoff, u.timeout,
                                u.max_outage, u.event, u.delay, u.queue, u.payload, u.compensate_queue,
-                               u.condition, u.expression, u.saga, u.version, u.parallel)::dtx_internal.saga_definition_step_record
+                               u.condition, u.expression, u.saga, u.version, u.parallel, u.retry, u.count, u.needs)::dtx_internal.saga_definition_step_record
                       FROM unnest(rows) AS u ORDER BY u.step);
       IF rows = ARRAY(SELECT u FROM dtx_internal.saga_definition_step_record u WHERE u.definition = old.id ORDER BY u.step) THEN
         RETURN old.version;     -- nothing new
@@ -650,7 +698,7 @@ BEGIN
   INSERT INTO dtx_internal.saga_definition_step_record
   SELECT old.id, u.step, u.name, u.action, u.kind, u.after, u.ancestors, u.servers, u.execute, u.compensate,
          u.min_rows, u.max_attempts, u.compensate_attempts, u.backoff, u.timeout, u.max_outage, u.event, u.delay, u.queue, u.payload,
-         u.compensate_queue, u.condition, u.expression, u.saga, u.version, u.parallel
+         u.compensate_queue, u.condition, u.expression, u.saga, u.version, u.parallel, u.retry, u.count, u.needs
     FROM unnest(rows) AS u;
   RETURN old.version;
 END

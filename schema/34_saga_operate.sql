@@ -83,7 +83,8 @@ COMMENT ON FUNCTION dtx_internal.saga_check_access(dtx_internal.saga_definition_
 
 -- The rows of a new saga.  All that may be wrong with it was looked at.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_make(def dtx_internal.saga_definition_record, role oid, input jsonb, key text,
-  run_at timestamptz, deadline timestamptz, priority smallint, parent bigint, number bigint DEFAULT NULL) RETURNS bigint
+  run_at timestamptz, deadline timestamptz, priority smallint, parent bigint, number bigint DEFAULT NULL,
+  attributes jsonb DEFAULT NULL, lane text DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -95,8 +96,11 @@ DECLARE
 BEGIN
   INSERT INTO dtx_internal.saga_record (id, home, definition, role, boot_id, xid, state, priority, started_at, parent)
   VALUES (id, here, def.id, saga_make.role, dtx_internal.boot_id(), dtx_internal.saga_xid(), 'pending', saga_make.priority, now_at, saga_make.parent);
-  INSERT INTO dtx_internal.saga_data (saga, input, key, run_at, deadline)
-  VALUES (id, saga_make.input, saga_make.key, saga_make.run_at, saga_make.deadline);
+  INSERT INTO dtx_internal.saga_data (saga, input, key, run_at, deadline, attributes, lane)
+  VALUES (id, saga_make.input, saga_make.key, saga_make.run_at, saga_make.deadline, saga_make.attributes, saga_make.lane);
+  IF saga_make.lane IS NOT NULL THEN
+    INSERT INTO dtx_internal.saga_lane_record (home, role, lane, saga) VALUES (here, saga_make.role, saga_make.lane, id);
+  END IF;
   INSERT INTO dtx_internal.saga_step_record (saga, step, home, role, lane, rank, servers, max_outage, state, due_at, since)
   SELECT id, d.step, here, saga_make.role, dtx_internal.saga_lane(d.action, x.servers),
          dtx_internal.saga_rank(CASE WHEN saga_make.parent IS NULL THEN 'new' ELSE 'begun' END, saga_make.priority),
@@ -113,11 +117,11 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION dtx_internal.saga_make(dtx_internal.saga_definition_record, oid, jsonb, text, timestamptz, timestamptz, smallint, bigint, bigint) IS
+COMMENT ON FUNCTION dtx_internal.saga_make(dtx_internal.saga_definition_record, oid, jsonb, text, timestamptz, timestamptz, smallint, bigint, bigint, jsonb, text) IS
   'internal: makes a saga';
 
 CREATE OR REPLACE FUNCTION dtx_internal.start_saga(name text, input jsonb, key text, run_at timestamptz, deadline timestamptz, version integer,
-  priority integer, if_exists text, key_scope text)
+  priority integer, if_exists text, key_scope text, attributes jsonb, lane text)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -132,6 +136,15 @@ DECLARE
   now_at timestamptz := clock_timestamp();
   begin_at timestamptz := greatest(now_at, start_saga.run_at);
 BEGIN
+  IF jsonb_typeof(start_saga.attributes) <> 'object' OR pg_column_size(start_saga.attributes) > 100000 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'attributes of a saga must be an object with 100 kB at most';
+  ELSIF start_saga.lane = '' OR octet_length(start_saga.lane) > 1000 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'lane of a saga must have 1 to 1000 bytes';
+  END IF;
   IF octet_length(start_saga.key) > 1000 THEN
     -- (it is part of an index)
     RAISE EXCEPTION USING
@@ -214,20 +227,21 @@ BEGIN
     EXIT WHEN FOUND;
   END LOOP;
   RETURN dtx_internal.saga_make(def, caller, coalesce(start_saga.input, '{}'), start_saga.key, start_saga.run_at, start_saga.deadline,
-           coalesce(start_saga.priority, 0)::smallint, NULL, id);
+           coalesce(start_saga.priority, 0)::smallint, NULL, id, start_saga.attributes, start_saga.lane);
 END
 $$;
 
-COMMENT ON FUNCTION dtx_internal.start_saga(text, jsonb, text, timestamptz, timestamptz, integer, integer, text, text) IS
+COMMENT ON FUNCTION dtx_internal.start_saga(text, jsonb, text, timestamptz, timestamptz, integer, integer, text, text, jsonb, text) IS
   'internal: dtx.start_saga()';
 
 CREATE OR REPLACE FUNCTION dtx.start_saga(name text, input jsonb DEFAULT '{}', key text DEFAULT NULL,
   run_at timestamptz DEFAULT NULL, deadline timestamptz DEFAULT NULL, version integer DEFAULT NULL,
-  priority integer DEFAULT NULL, if_exists text DEFAULT 'return', key_scope text DEFAULT 'role') RETURNS bigint
+  priority integer DEFAULT NULL, if_exists text DEFAULT 'return', key_scope text DEFAULT 'role',
+  attributes jsonb DEFAULT NULL, lane text DEFAULT NULL) RETURNS bigint
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer, integer, text, text) IS
+COMMENT ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer, integer, text, text, jsonb, text) IS
   'starts a saga if this transaction commits, as the current role, and returns its number; with the same key, the same saga, unless asked otherwise; an error if this role may not start it, or could not connect to have its steps executed';
 
 CREATE OR REPLACE FUNCTION dtx.wait_saga(saga bigint, timeout interval DEFAULT NULL) RETURNS dtx.saga_state
@@ -579,8 +593,9 @@ BEGIN
   SELECT s.* INTO st FROM dtx_internal.saga_step_record s WHERE s.saga = sg.id AND s.step = number;
   IF sg.compensating OR sg.state IN ('completed', 'compensated') OR st.state NOT IN ('pending', 'waiting', 'failed') THEN
     RETURN false;               -- too late
-  ELSIF EXISTS (SELECT FROM dtx_internal.saga_inbox m WHERE m.saga = sg.id AND m.kind = 'signal' AND m.name = signal_saga.name) THEN
-    RETURN false;               -- the first one counts
+  ELSIF (SELECT count(*) FROM dtx_internal.saga_inbox m WHERE m.saga = sg.id AND m.kind = 'signal' AND m.name = signal_saga.name)
+        >= (SELECT coalesce(d.count, 1) FROM dtx_internal.saga_definition_step_record d WHERE d.definition = sg.definition AND d.step = number) THEN
+    RETURN false;               -- the first ones count
   END IF;
   PERFORM dtx_internal.saga_check_result(sg, signal_saga.payload);
   INSERT INTO dtx_internal.saga_inbox (home, role, saga, kind, name, payload, received_at, by_whom)
@@ -743,19 +758,37 @@ COMMENT ON FUNCTION dtx.migrate_saga(bigint, integer, text) IS
   'has a saga go on with another version of its definition (null: the newest one), if what has begun fits to that; returns its state';
 
 -- For each of several sagas, what became of it: one that refuses is in nobody's way.
-CREATE OR REPLACE FUNCTION dtx_internal.saga_each(what text, sagas bigint[], version integer, reason text)
+CREATE OR REPLACE FUNCTION dtx_internal.saga_each(what text, sagas bigint[], version integer, reason text, payload jsonb DEFAULT NULL)
 RETURNS TABLE (saga bigint, ok boolean, state dtx.saga_state, error text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
-  PERFORM dtx_internal.saga_check_reason(reason);
+  IF what IN ('cancel', 'migrate', 'pause') THEN
+    PERFORM dtx_internal.saga_check_reason(reason);
+  END IF;
   FOREACH saga IN ARRAY coalesce(sagas, '{}') LOOP
     BEGIN
-      state := CASE what WHEN 'cancel' THEN dtx_internal.cancel_saga(saga_each.saga, reason)
-                         ELSE dtx_internal.migrate_saga(saga_each.saga, version, reason) END;
       ok := true;
       error := NULL;
+      CASE what
+        WHEN 'cancel' THEN
+          state := dtx_internal.cancel_saga(saga_each.saga, reason);
+        WHEN 'migrate' THEN
+          state := dtx_internal.migrate_saga(saga_each.saga, version, reason);
+        WHEN 'retry' THEN
+          state := dtx_internal.retry_saga(saga_each.saga);
+        WHEN 'pause' THEN
+          state := dtx_internal.pause_saga(saga_each.saga, reason);
+        WHEN 'resume' THEN
+          state := dtx_internal.resume_saga(saga_each.saga);
+        WHEN 'signal' THEN
+          ok := dtx_internal.signal_saga(saga_each.saga, reason, payload);
+          IF NOT ok THEN
+            error := 'it has got this signal already, or does not need it any more';
+          END IF;
+          state := (SELECT g.state FROM dtx_internal.saga_record g WHERE g.id = saga_each.saga);
+      END CASE;
     EXCEPTION WHEN OTHERS THEN
       ok := false;
       error := SQLERRM;
@@ -767,14 +800,14 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION dtx_internal.saga_each(text, bigint[], integer, text) IS
-  'internal: cancels or migrates several sagas';
+COMMENT ON FUNCTION dtx_internal.saga_each(text, bigint[], integer, text, jsonb) IS
+  'internal: does the same to several sagas';
 
 CREATE OR REPLACE FUNCTION dtx_internal.cancel_sagas(sagas bigint[], reason text)
 RETURNS TABLE (saga bigint, ok boolean, state dtx.saga_state, error text)
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT * FROM dtx_internal.saga_each('cancel', sagas, NULL, reason)
+  SELECT * FROM dtx_internal.saga_each('cancel', sagas, NULL, reason, NULL)
 $$;
 
 COMMENT ON FUNCTION dtx_internal.cancel_sagas(bigint[], text) IS
@@ -785,7 +818,75 @@ AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100;
 
 COMMENT ON FUNCTION dtx.cancel_sagas(bigint[], text) IS
-  'dtx.cancel_saga() for several sagas, and what became of each: one that cannot be canceled is no reason not to cancel the others';
+  'dtx.cancel_saga() for several sagas, and what became of each: one that refuses is in nobody''s way';
+
+CREATE OR REPLACE FUNCTION dtx_internal.retry_sagas(sagas bigint[])
+RETURNS TABLE (saga bigint, ok boolean, state dtx.saga_state, error text)
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT * FROM dtx_internal.saga_each('retry', sagas, NULL, NULL, NULL)
+$$;
+
+COMMENT ON FUNCTION dtx_internal.retry_sagas(bigint[]) IS
+  'internal: dtx.retry_sagas()';
+
+CREATE OR REPLACE FUNCTION dtx.retry_sagas(sagas bigint[]) RETURNS SETOF dtx.saga_outcome
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100;
+
+COMMENT ON FUNCTION dtx.retry_sagas(bigint[]) IS
+  'dtx.retry_saga() for several sagas, and what became of each: one that refuses is in nobody''s way';
+
+CREATE OR REPLACE FUNCTION dtx_internal.pause_sagas(sagas bigint[], reason text)
+RETURNS TABLE (saga bigint, ok boolean, state dtx.saga_state, error text)
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT * FROM dtx_internal.saga_each('pause', sagas, NULL, reason, NULL)
+$$;
+
+COMMENT ON FUNCTION dtx_internal.pause_sagas(bigint[], text) IS
+  'internal: dtx.pause_sagas()';
+
+CREATE OR REPLACE FUNCTION dtx.pause_sagas(sagas bigint[], reason text) RETURNS SETOF dtx.saga_outcome
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100;
+
+COMMENT ON FUNCTION dtx.pause_sagas(bigint[], text) IS
+  'dtx.pause_saga() for several sagas, and what became of each: one that refuses is in nobody''s way';
+
+CREATE OR REPLACE FUNCTION dtx_internal.resume_sagas(sagas bigint[])
+RETURNS TABLE (saga bigint, ok boolean, state dtx.saga_state, error text)
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT * FROM dtx_internal.saga_each('resume', sagas, NULL, NULL, NULL)
+$$;
+
+COMMENT ON FUNCTION dtx_internal.resume_sagas(bigint[]) IS
+  'internal: dtx.resume_sagas()';
+
+CREATE OR REPLACE FUNCTION dtx.resume_sagas(sagas bigint[]) RETURNS SETOF dtx.saga_outcome
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100;
+
+COMMENT ON FUNCTION dtx.resume_sagas(bigint[]) IS
+  'dtx.resume_saga() for several sagas, and what became of each: one that refuses is in nobody''s way';
+
+CREATE OR REPLACE FUNCTION dtx_internal.signal_sagas(sagas bigint[], name text, payload jsonb)
+RETURNS TABLE (saga bigint, ok boolean, state dtx.saga_state, error text)
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT * FROM dtx_internal.saga_each('signal', sagas, NULL, name, payload)
+$$;
+
+COMMENT ON FUNCTION dtx_internal.signal_sagas(bigint[], text, jsonb) IS
+  'internal: dtx.signal_sagas()';
+
+CREATE OR REPLACE FUNCTION dtx.signal_sagas(sagas bigint[], name text, payload jsonb DEFAULT NULL) RETURNS SETOF dtx.saga_outcome
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100;
+
+COMMENT ON FUNCTION dtx.signal_sagas(bigint[], text, jsonb) IS
+  'dtx.signal_saga() for several sagas, and what became of each: one that refuses is in nobody''s way';
 
 CREATE OR REPLACE FUNCTION dtx_internal.migrate_sagas(name text, version integer, reason text)
 RETURNS TABLE (saga bigint, ok boolean, state dtx.saga_state, error text)
@@ -849,6 +950,7 @@ BEGIN
     UPDATE dtx_internal.saga_external SET home = here WHERE saga = sg.id;
     UPDATE dtx_internal.saga_step_record SET home = here WHERE saga = sg.id;
     UPDATE dtx_internal.saga_inbox SET home = here WHERE saga = sg.id;
+    UPDATE dtx_internal.saga_lane_record SET home = here WHERE saga = sg.id;
     -- Servers of the same names have other OIDs here; where they lead is compared when a step
     -- is undone.
     UPDATE dtx_internal.saga_step_record AS s

@@ -21,6 +21,7 @@ DECLARE
   now_at timestamptz := clock_timestamp();
   here bigint := dtx_internal.saga_active_home();
   got integer := 0;
+  room integer;
   this_batch uuid := CASE WHEN saga_claim_steps.n > 1 THEN gen_random_uuid() END;
 BEGIN
   IF coalesce(saga_claim_steps.queue, '') = '' OR coalesce(saga_claim_steps.worker, '') = '' THEN
@@ -50,6 +51,8 @@ BEGIN
                          ORDER BY x.home, x.role, x.queue, x.available_at LIMIT 1) AS h
    WHERE pg_has_role(caller, r.role, 'USAGE');
   FOREACH this_role IN ARRAY coalesce(roles, '{}') LOOP
+    room := dtx_internal.saga_queue_room(this_role, saga_claim_steps.queue);
+    CONTINUE WHEN room <= 0;
     FOR due IN
       SELECT x.saga, x.step
         FROM dtx_internal.saga_external x
@@ -58,7 +61,7 @@ BEGIN
        LIMIT saga_claim_steps.n + 5000    -- others may have locked some of them; rows are read as they are needed
     LOOP
       SELECT g.* INTO sg FROM dtx_internal.saga_record g WHERE g.id = due.saga FOR UPDATE SKIP LOCKED;
-      CONTINUE WHEN NOT FOUND;
+      CONTINUE WHEN NOT FOUND OR sg.paused;
       SELECT x.* INTO e FROM dtx_internal.saga_external x
        WHERE x.saga = due.saga AND x.step = due.step FOR UPDATE;
       CONTINUE WHEN NOT FOUND OR e.queue <> saga_claim_steps.queue OR e.available_at > clock_timestamp();
@@ -96,7 +99,10 @@ BEGIN
        WHERE s.saga = sg.id AND s.step = st.step;
       RETURN NEXT;
       got := got + 1;
-      EXIT WHEN got >= saga_claim_steps.n;
+      room := room - 1;
+      UPDATE dtx_internal.saga_queue_record AS q SET tokens = q.tokens - 1
+       WHERE q.role = this_role AND q.queue = saga_claim_steps.queue AND q.rate IS NOT NULL;
+      EXIT WHEN got >= saga_claim_steps.n OR room <= 0;
     END LOOP;
     EXIT WHEN got >= saga_claim_steps.n;
   END LOOP;

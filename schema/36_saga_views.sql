@@ -67,7 +67,9 @@ CREATE OR REPLACE VIEW dtx.saga_definition_steps WITH (security_barrier) AS
          s.saga,
          s.version AS saga_version,
          CASE WHEN s.action IN ('saga', 'each') THEN s.expression END AS saga_input,
-         CASE WHEN s.action = 'each' THEN s.parallel END AS max_parallel
+         CASE WHEN s.action = 'each' THEN s.parallel END AS max_parallel,
+         s.retry,
+         s.count AS signals
     FROM dtx_internal.saga_definition_record AS d
     JOIN dtx_internal.saga_definition_step_record AS s ON s.definition = d.id
    WHERE NOT d.dropped
@@ -134,6 +136,10 @@ COMMENT ON COLUMN dtx.saga_definition_steps.saga_input IS
   'SQL expression: input of that saga, or the items, each of which is the input of one';
 COMMENT ON COLUMN dtx.saga_definition_steps.max_parallel IS
   'so many of them at a time';
+COMMENT ON COLUMN dtx.saga_definition_steps.retry IS
+  'when it is tried again after an attempt has failed; null: as usual';
+COMMENT ON COLUMN dtx.saga_definition_steps.signals IS
+  'so many signals it waits for, if its result is a list of them';
 
 CREATE OR REPLACE VIEW dtx.sagas WITH (security_barrier) AS
   SELECT g.id,
@@ -175,7 +181,11 @@ CREATE OR REPLACE VIEW dtx.sagas WITH (security_barrier) AS
                ORDER BY s.since
                LIMIT 1))
          END AS hint,
-         g.parent
+         g.parent,
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN x.attributes END AS attributes,
+         CASE WHEN pg_catalog.pg_has_role(g.role, 'USAGE') THEN x.lane END AS lane,
+         g.paused OR EXISTS (SELECT FROM dtx_internal.saga_pause_record AS p
+                              WHERE p.kind = 'definition' AND p.name = d.name AND p.role = d.owner) AS paused
     FROM dtx_internal.saga_record AS g
     JOIN dtx_internal.saga_data AS x ON x.saga = g.id
     JOIN dtx_internal.saga_definition_record AS d ON d.id = g.definition
@@ -217,6 +227,12 @@ COMMENT ON COLUMN dtx.sagas.waiting_for IS
   'servers that do not answer, and without which it does not go on';
 COMMENT ON COLUMN dtx.sagas.parent IS
   'saga one of whose steps it is';
+COMMENT ON COLUMN dtx.sagas.attributes IS
+  'what it is found by';
+COMMENT ON COLUMN dtx.sagas.lane IS
+  'those of one lane go one after the other';
+COMMENT ON COLUMN dtx.sagas.paused IS
+  'does it rest until dtx.resume_saga(), or dtx.resume_saga_definition()? see dtx.saga_pauses';
 COMMENT ON COLUMN dtx.sagas.hint IS
   'what to do, if it has failed, or belongs to the database that this one is a copy of';
 
@@ -243,8 +259,17 @@ CREATE OR REPLACE VIEW dtx.saga_steps WITH (security_barrier) AS
              WHERE h.saga = g.id AND h.step = d.step AND h.outcome IN ('failed', 'lost', 'postponed')
              ORDER BY h.id DESC LIMIT 1)
          END AS error,
-         CASE WHEN s.due_at IS NOT NULL AND NOT s.taken THEN
-           COALESCE((SELECT pg_catalog.string_agg(pg_catalog.format('server "%s"', f.srvname), ', ' ORDER BY f.srvname)
+         CASE WHEN s.held_at IS NOT NULL THEN
+           COALESCE((SELECT 'dtx.resume_saga()' WHERE g.paused),
+                    (SELECT 'dtx.resume_saga_definition()'
+                       FROM dtx_internal.saga_pause_record AS p JOIN dtx_internal.saga_definition_record AS f ON f.name = p.name AND f.owner = p.role
+                      WHERE p.kind = 'definition' AND f.id = g.definition),
+                    'another saga of its lane')
+              WHEN s.due_at IS NOT NULL AND NOT s.taken THEN
+           COALESCE((SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format('server "%s", which is paused', f.srvname), ', ')
+                       FROM dtx_internal.saga_pause_record AS p JOIN pg_catalog.pg_foreign_server AS f ON f.srvname = p.name
+                      WHERE p.kind = 'server' AND p.role IN (s.role::oid, 0::oid) AND f.oid = ANY (s.servers)),
+           (SELECT pg_catalog.string_agg(pg_catalog.format('server "%s"', f.srvname), ', ' ORDER BY f.srvname)
                        FROM dtx_internal.saga_outage AS o
                        JOIN pg_catalog.pg_foreign_server AS f ON f.oid = o.server
                       WHERE o.home = s.home AND o.role = s.role AND o.server = ANY (s.servers)),
@@ -400,6 +425,68 @@ COMMENT ON COLUMN dtx.saga_stat.mean_time IS
   'mean time from start to completion';
 COMMENT ON COLUMN dtx.saga_stat.max_time IS
   'longest time from start to completion';
+
+CREATE OR REPLACE VIEW dtx.saga_pauses WITH (security_barrier) AS
+  SELECT p.kind,
+         p.name,
+         (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = p.role) AS role,
+         p.reason,
+         p.by_whom,
+         p.since
+    FROM dtx_internal.saga_pause_record AS p
+   WHERE pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+      OR CASE WHEN p.role::oid = 0::oid THEN true ELSE pg_catalog.pg_has_role(p.role, 'USAGE') END;
+
+COMMENT ON VIEW dtx.saga_pauses IS
+  'what of sagas was paused; of one''s own, members of pg_monitor see all';
+COMMENT ON COLUMN dtx.saga_pauses.kind IS
+  'saga, definition, queue, or server';
+COMMENT ON COLUMN dtx.saga_pauses.name IS
+  'number of the saga, or name of the definition, queue, or server';
+COMMENT ON COLUMN dtx.saga_pauses.role IS
+  'whose saga or queue, the owner of the definition, or whose sagas do not use the server; null: those of all roles';
+COMMENT ON COLUMN dtx.saga_pauses.reason IS
+  'why';
+COMMENT ON COLUMN dtx.saga_pauses.by_whom IS
+  'who has paused it';
+COMMENT ON COLUMN dtx.saga_pauses.since IS
+  'when';
+
+CREATE OR REPLACE VIEW dtx.waiting WITH (security_barrier) AS
+  SELECT g.id AS saga,
+         f.name,
+         x.key,
+         d.name AS signal,
+         (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = g.role) AS role,
+         COALESCE(d.count, 1) - (SELECT pg_catalog.count(*)::integer FROM dtx_internal.saga_inbox AS m
+                                  WHERE m.saga = g.id AND m.kind = 'signal' AND m.name = d.name) AS missing,
+         s.since,
+         s.due_at AS until
+    FROM dtx_internal.saga_record AS g
+    JOIN dtx_internal.saga_definition_record AS f ON f.id = g.definition
+    JOIN dtx_internal.saga_definition_step_record AS d ON d.definition = g.definition AND d.action = 'signal'
+    JOIN dtx_internal.saga_step_record AS s ON s.saga = g.id AND s.step = d.step AND s.state = 'waiting'
+    JOIN dtx_internal.saga_data AS x ON x.saga = g.id
+   WHERE g.finished_at IS NULL AND pg_catalog.pg_has_role(g.role, 'USAGE');
+
+COMMENT ON VIEW dtx.waiting IS
+  'one''s own sagas that wait for signals, such as those that people give';
+COMMENT ON COLUMN dtx.waiting.saga IS
+  'number of the saga';
+COMMENT ON COLUMN dtx.waiting.name IS
+  'name of its definition';
+COMMENT ON COLUMN dtx.waiting.key IS
+  'its key';
+COMMENT ON COLUMN dtx.waiting.signal IS
+  'name of the signal';
+COMMENT ON COLUMN dtx.waiting.role IS
+  'role that has started it';
+COMMENT ON COLUMN dtx.waiting.missing IS
+  'how many of them have not come';
+COMMENT ON COLUMN dtx.waiting.since IS
+  'since when it waits';
+COMMENT ON COLUMN dtx.waiting.until IS
+  'how long it will; null: without end';
 
 CREATE OR REPLACE VIEW dtx.saga_damage WITH (security_barrier) AS
   SELECT x.saga,

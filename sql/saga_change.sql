@@ -141,7 +141,7 @@ SELECT :again > :id AS another;
 SELECT dtx.start_saga('may not', '{"n": 2}', 'k') = :again AS same;
 CREATE ROLE regress_dtx_clerk LOGIN;
 SELECT dtx.grant_saga_definition('may not', 'regress_dtx_clerk');
-GRANT EXECUTE ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer, integer, text, text) TO regress_dtx_clerk;
+GRANT EXECUTE ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer, integer, text, text, jsonb, text) TO regress_dtx_clerk;
 SELECT dtx.start_saga('may not', key => 'shared', key_scope => 'definition') AS id \gset
 SET ROLE regress_dtx_clerk;
 SELECT dtx.start_saga('may not', key => 'shared') <> :id AS another;

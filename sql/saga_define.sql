@@ -146,10 +146,10 @@ SELECT dtx.define_saga('x', dtx.step('a', statements => '{}'));
 SELECT dtx.define_saga('x', dtx.step('a', statements => NULL));
 SELECT dtx.define_saga('x', dtx.step('a', statements => ARRAY[dtx.statement('one', NULL)]));
 SELECT dtx.define_saga('x', dtx.step('a', statements => array_fill(dtx.statement('one', 'SELECT 1'), '{101}')));
-SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{one,two}', '{SELECT 1}', '{NULL}', '{NULL}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
-SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{one}', '{SELECT 1}', '{NULL,NULL}', '{NULL}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
-SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{one}', '{SELECT 1}', '{NULL}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
-SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{{one,one}}', '{{SELECT 1,SELECT 2}}', '{{a,b}}', '{{1,2}}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
+SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{one,two}', '{SELECT 1}', '{NULL}', '{NULL}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
+SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{one}', '{SELECT 1}', '{NULL,NULL}', '{NULL}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
+SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{one}', '{SELECT 1}', '{NULL}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
+SELECT dtx.define_saga('x', ROW('a', 'sql', 'pivot', NULL, '{{one,one}}', '{{SELECT 1,SELECT 2}}', '{{a,b}}', '{{1,2}}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::dtx.step_spec);
 -- errors: servers
 CREATE FOREIGN DATA WRAPPER regress_dtx_other;
 CREATE SERVER regress_dtx_other FOREIGN DATA WRAPPER regress_dtx_other;

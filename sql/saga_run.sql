@@ -156,7 +156,7 @@ CREATE ROLE regress_dtx_app LOGIN;
 CREATE ROLE regress_dtx_remote LOGIN;
 GRANT USAGE ON FOREIGN SERVER one TO regress_dtx_app;
 CREATE USER MAPPING FOR regress_dtx_app SERVER one OPTIONS (user 'regress_dtx_remote', password_required 'false');
-GRANT EXECUTE ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer, integer, text, text), dtx.wait_saga(bigint, interval) TO regress_dtx_app;
+GRANT EXECUTE ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer, integer, text, text, jsonb, text), dtx.wait_saga(bigint, interval) TO regress_dtx_app;
 SELECT dtx.define_saga('who', dtx.step('here', NULL, 'SELECT current_user, session_user'), dtx.step('there', 'one', 'SELECT current_user, session_user'),
 	dtx.step('no', NULL, 'DELETE FROM acct0'));
 SELECT dtx.grant_saga_definition('who', 'regress_dtx_app');

@@ -107,7 +107,7 @@ SELECT error_at(:id, 'a', '08001', 'two');
 SELECT dtx.start_saga('both', key => 'both, too') > 0 AS started, dtx.start_saga('away', key => 'one only') > 0 AS started;
 SELECT g.key FROM take() t JOIN dtx.sagas g ON g.id = t.saga;
 TABLE waiting;
-SELECT key, (SELECT srvname FROM pg_foreign_server WHERE oid = lane) AS waits_at FROM dtx_internal.saga_step_record s JOIN dtx.sagas g ON g.id = s.saga
+SELECT key, (SELECT srvname FROM pg_foreign_server WHERE oid = s.lane) AS waits_at FROM dtx_internal.saga_step_record s JOIN dtx.sagas g ON g.id = s.saga
 	WHERE g.state IN ('pending', 'running') ORDER BY 1;
 CALL end_all();
 DELETE FROM dtx_internal.saga_outage;

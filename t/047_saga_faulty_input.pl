@@ -190,7 +190,7 @@ $dtx->sql("SELECT dtx.force_saga($id, 'compensated', 'test')");
 $dtx->sql(q{
 REVOKE CONNECT ON DATABASE postgres FROM PUBLIC;
 CREATE ROLE stranger LOGIN;
-GRANT EXECUTE ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer, integer, text, text) TO stranger;
+GRANT EXECUTE ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer, integer, text, text, jsonb, text) TO stranger;
 SELECT dtx.grant_saga_definition('move', 'stranger')});
 my ($ret, undef, $stderr) = $coord->psql('postgres', q{SET ROLE stranger; SELECT dtx.start_saga('move')});
 like($stderr, qr/role "stranger" is not permitted to connect to database "postgres"/, 'a role that may not connect');

@@ -115,7 +115,7 @@ my $open = $dtx->session(dbname => 'old');
 $open->run('BEGIN; UPDATE acct1 SET bal = bal - 1; UPDATE acct0 SET bal = bal + 1');
 $coord->safe_psql('old', q{GRANT EXECUTE ON FUNCTION dtx.start_saga TO PUBLIC; ALTER EXTENSION pg_dtx UPDATE TO '1.0.1'});
 is($coord->safe_psql('old', q{SELECT extversion FROM pg_extension WHERE extname = 'pg_dtx'}), '1.0.1', 'updated');
-is($coord->safe_psql('old', q{SELECT has_function_privilege('pg_monitor', 'dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer, integer, text, text)', 'EXECUTE')}),
+is($coord->safe_psql('old', q{SELECT has_function_privilege('pg_monitor', 'dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer, integer, text, text, jsonb, text)', 'EXECUTE')}),
 	't', '... and what was granted stays so');
 $coord->safe_psql('old', 'REVOKE EXECUTE ON FUNCTION dtx.start_saga FROM PUBLIC');
 is($open->run('COMMIT') . $open->stderr, '', 'a transaction that began before commits');

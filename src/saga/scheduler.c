@@ -223,6 +223,7 @@ scheduler_look(DtxScheduler *s, bool *leave)
 			run_errands(s, "saga_deliver");
 			run_errands(s, "saga_give_up");
 			run_errands(s, "saga_report_late");
+			run_errands(s, "saga_lanes");
 			if (dtx_saga_retention > 0 && DtxIsDue(s->next_purge))
 			{
 				s->next_purge = DtxIn(PURGE_INTERVAL);

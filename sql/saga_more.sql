@@ -1,0 +1,122 @@
+--
+-- Retry policies, pauses, limits and lanes, lists of signals, many sagas at once, finding
+-- them.  Executed by workers.
+--
+\set SHOW_CONTEXT never
+CALL end_all();
+-- only the results that the SQL of a step names are passed to it
+SELECT dtx.define_saga('needs', dtx.step('a', execute => 'SELECT 1 AS x'), dtx.step('b b''', execute => 'SELECT 2 AS x'),
+	dtx.step('none', execute => 'SELECT 3 AS x'), dtx.step('one', execute => 'SELECT $2->''a'' AS a, $2->''b b'''''' AS b, ($2 ? ''c'') AS c'),
+	dtx.step('all', execute => 'SELECT $2 AS all'), dtx.step('by name', execute => 'SELECT $2->($1->>''which'') AS which'));
+SELECT position, needs FROM dtx_internal.saga_definition_step_record s JOIN dtx_internal.saga_definition_record d ON d.id = s.definition,
+	LATERAL (SELECT s.step AS position) AS p WHERE d.name = 'needs' ORDER BY 1;
+SELECT dtx.start_saga('needs', '{"which": "a"}', attributes => '{"customer": 7, "region": "eu"}') AS id \gset
+SELECT dtx.wait_saga(:id, '60 s');
+SELECT step, CASE WHEN step = 'all' THEN to_jsonb(ARRAY(SELECT k FROM jsonb_object_keys(result->'all') k ORDER BY 1)) ELSE result END AS result
+	FROM dtx.saga_steps WHERE saga = :id ORDER BY position;
+
+-- finding
+SELECT s = :id AS found FROM dtx.find_sagas(attributes => '{"customer": 7}') AS s;
+SELECT s = :id AS found FROM dtx.find_sagas('needs', attributes => '{"region": "eu", "customer": 7}') AS s;
+SELECT count(*) FROM dtx.find_sagas(attributes => '{"customer": 8}');
+SELECT dtx.start_saga('needs', key => 'found by key') AS id \gset
+SELECT s = :id AS found FROM dtx.find_sagas('needs', 'found by key') AS s;
+SELECT s = :id AS found FROM dtx.find_sagas(current_user || '.needs', 'found by key') AS s;
+SELECT dtx.wait_saga(:id, '60 s');
+SELECT dtx.find_sagas('needs');
+SELECT dtx.start_saga('needs', attributes => '[1]');
+
+-- retry policies
+CREATE SEQUENCE n_tries;
+SELECT dtx.define_saga('policy',
+	dtx.step('always', execute => 'SELECT 1 / (CASE WHEN nextval(''n_tries'') < 4 THEN 0 ELSE 1 END)', max_attempts => 10, backoff => '10 ms',
+		retry => dtx.retry(factor => 1, jitter => 0, always => '{22012}')),
+	dtx.step('never', execute => 'SELECT pg_sleep(3)', timeout => '50 ms', backoff => '10 ms', retry => dtx.retry(never => '{57}')));
+SELECT dtx.start_saga('policy') AS id \gset
+SELECT dtx.wait_saga(:id, '60 s');
+SELECT step, outcome, sqlstate, (extract(epoch FROM retry_at - finished_at) * 1000)::int AS pause FROM dtx.saga_history WHERE saga = :id ORDER BY id;
+\set VERBOSITY terse
+SELECT dtx.define_saga('x', dtx.step('a', execute => 'SELECT 1', retry => dtx.retry(factor => 0.5)));
+SELECT dtx.define_saga('x', dtx.step('a', execute => 'SELECT 1', retry => dtx.retry(always => '{4000}')));
+\set VERBOSITY default
+
+-- a saga is paused
+SELECT dtx.define_saga('rest', dtx.step_signal('go'), dtx.step('a', execute => 'SELECT 1'));
+SELECT dtx.start_saga('rest') AS id \gset
+CALL wait_until(format('SELECT count(*) = 1 FROM dtx.waiting WHERE saga = %s', :id));
+SELECT dtx.pause_saga(:id, 'not now');
+SELECT dtx.signal_saga(:id, 'go');
+CALL wait_until(format('SELECT waiting_for = ''dtx.resume_saga()'' FROM dtx.saga_steps WHERE saga = %s AND step = ''a''', :id));
+SELECT kind, name = :'id' AS same, reason FROM dtx.saga_pauses;
+SELECT state, paused FROM dtx.sagas WHERE id = :id;
+SELECT dtx.resume_saga(:id);
+SELECT dtx.wait_saga(:id, '60 s');
+\set VERBOSITY terse
+SELECT replace(error, :'id', 'N') FROM dtx.resume_sagas(ARRAY[:id]);
+\set VERBOSITY default
+-- a definition
+SELECT dtx.pause_saga_definition('needs', 'is wrong');
+SELECT dtx.start_saga('needs') AS id \gset
+CALL wait_until(format('SELECT waiting_for = ''dtx.resume_saga_definition()'' FROM dtx.saga_steps WHERE saga = %s AND step = ''a''', :id));
+SELECT state, paused FROM dtx.sagas WHERE id = :id;
+SELECT dtx.resume_saga_definition('needs');
+SELECT dtx.wait_saga(:id, '60 s');
+SELECT dtx.resume_saga_definition('needs');
+-- a server
+SELECT dtx.define_saga('there', dtx.step('a', 'one', 'SELECT 1'));
+SELECT dtx.pause_server('one', 'maintenance');
+SELECT dtx.start_saga('there') AS id \gset
+CALL wait_until(format('SELECT waiting_for = ''server "one", which is paused'' FROM dtx.saga_steps WHERE saga = %s', :id));
+SELECT dtx.start_saga('needs') AS other \gset
+SELECT dtx.wait_saga(:other, '60 s');
+SELECT state FROM dtx.sagas WHERE id = :id;
+SELECT dtx.resume_server('one');
+SELECT dtx.wait_saga(:id, '60 s');
+-- a queue, and its limits
+SELECT dtx.define_saga('mail', dtx.step_external('send', 'limited'));
+SELECT count(dtx.start_saga('mail')) FROM generate_series(1, 5);
+CALL wait_until('SELECT count(*) = 5 FROM dtx.saga_steps WHERE queue = ''limited'' AND state = ''waiting''');
+SELECT dtx.pause_queue('limited', 'printer is empty');
+SELECT count(*) FROM dtx.claim_step('limited', 'w', n => 10);
+SELECT dtx.resume_queue('limited');
+SELECT dtx.set_queue('limited', concurrency => 2);
+SELECT count(*) FROM dtx.claim_step('limited', 'w', n => 10);
+SELECT count(*) FROM dtx.claim_step('limited', 'w', n => 10);
+SELECT count(dtx.complete_step(token)) FROM dtx_internal.saga_external WHERE queue = 'limited' AND token IS NOT NULL;
+SELECT dtx.set_queue('limited', rate => 1, per => '1 hour');
+SELECT count(*) FROM dtx.claim_step('limited', 'w', n => 10);
+SELECT count(*) FROM dtx.claim_step('limited', 'w', n => 10);
+SELECT dtx.set_queue('limited');
+SELECT count(*) FROM dtx.claim_step('limited', 'w', n => 10);
+SELECT count(dtx.complete_step(token)) FROM dtx_internal.saga_external WHERE queue = 'limited' AND token IS NOT NULL;
+
+-- one after the other
+CREATE TABLE line (n int, what text);
+SELECT dtx.define_saga('in line', dtx.step('a', execute => 'INSERT INTO line VALUES (($1->>''n'')::int, ''begin'')'), dtx.step_sleep('pause', '10 ms'),
+	dtx.step('b', execute => 'INSERT INTO line VALUES (($1->>''n'')::int, ''end'')'));
+SELECT count(dtx.start_saga('in line', jsonb_build_object('n', n), lane => 'customer 7')) FROM generate_series(1, 6) AS n;
+SELECT dtx.start_saga('in line', '{"n": 100}', lane => 'customer 8') AS id \gset
+CALL wait_until('SELECT count(*) = 7 FROM dtx.sagas WHERE name = ''in line'' AND state = ''completed''');
+SELECT string_agg(n || ' ' || what, ', ' ORDER BY ctid) AS line FROM line WHERE n < 100;
+SELECT count(*) FROM dtx_internal.saga_lane_record;
+
+-- a list of signals, early ones and late ones
+SELECT dtx.define_saga('votes', dtx.step_signal('vote', count => 3));
+SELECT dtx.start_saga('votes', key => 'v') AS id \gset
+SELECT dtx.signal_saga(:id, 'vote', '"yes"');
+CALL wait_until(format('SELECT count(*) = 1 FROM dtx.waiting WHERE saga = %s', :id));
+SELECT name, key, signal, role = current_user AS mine, missing, until FROM dtx.waiting WHERE saga = :id;
+SELECT dtx.signal_saga(:id, 'vote', '"no"');
+SELECT ok, error FROM dtx.signal_sagas(ARRAY[:id], 'vote', '"yes"');
+SELECT ok, error FROM dtx.signal_sagas(ARRAY[:id], 'vote', '"too late"');
+SELECT dtx.wait_saga(:id, '60 s');
+SELECT result FROM dtx.saga_steps WHERE saga = :id;
+
+-- many at once
+SELECT dtx.define_saga('many', dtx.step_signal('go'));
+SELECT count(dtx.start_saga('many', key => n::text)) FROM generate_series(1, 3) AS n;
+SELECT ok, state, error FROM dtx.pause_sagas(ARRAY(SELECT id FROM dtx.sagas WHERE name = 'many' ORDER BY id), 'test');
+SELECT ok, error FROM dtx.resume_sagas(ARRAY(SELECT id FROM dtx.sagas WHERE name = 'many' ORDER BY id));
+SELECT ok, regexp_replace(error, '\d+', 'N') AS error FROM dtx.retry_sagas(ARRAY(SELECT id FROM dtx.sagas WHERE name = 'many' ORDER BY id));
+SELECT ok, error FROM dtx.cancel_sagas(ARRAY(SELECT id FROM dtx.sagas WHERE name = 'many' ORDER BY id), 'test');
+SELECT count(*) FROM dtx.sagas WHERE state NOT IN ('completed', 'compensated');
