@@ -111,7 +111,7 @@ OBJS = \
 	src/saga/claims.o \
 	src/saga/confirmed.o \
 	src/saga/execute.o \
-	src/saga/late.o \
+	src/saga/late_report.o \
 	src/saga/placement.o \
 	src/saga/role_type.o \
 	src/saga/saga_tables.o \

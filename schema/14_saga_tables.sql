@@ -193,6 +193,9 @@ CREATE TABLE dtx_internal.saga_record (
   paused boolean NOT NULL DEFAULT false
 ) USING heap WITH (fillfactor = 50);
 
+-- Those that are steps of another one.
+CREATE INDEX saga_parent ON dtx_internal.saga_record (parent) WHERE parent IS NOT NULL;
+
 -- Those that an operator has to look at.
 CREATE INDEX saga_failed ON dtx_internal.saga_record (id) WHERE state = 'failed';
 

@@ -13,10 +13,10 @@ CREATE FUNCTION t(name text, after text[] DEFAULT NULL, only_if text DEFAULT NUL
 RETURN dtx.step(name, execute => format('INSERT INTO done SELECT ($3->>''saga'')::bigint, %L WHERE 1 / (CASE WHEN $1->>''fail'' = %1$L THEN 0 ELSE 1 END) = 1 RETURNING what', name),
 	compensate => format('INSERT INTO done VALUES (($3->>''saga'')::bigint, %L)', 'no ' || name), after => after, only_if => only_if);
 -- what was done for a saga and those that are its steps, in order within each
-CREATE FUNCTION did(id bigint) RETURNS TABLE (name text, state dtx.saga_state, did text, reason text) LANGUAGE sql AS $$
-	WITH RECURSIVE s AS (SELECT g.* FROM dtx.sagas g WHERE g.id = did.id UNION ALL SELECT g.* FROM s JOIN dtx.sagas g ON g.parent = s.id)
-	SELECT s.name, s.state, (SELECT string_agg(d.what, ', ' ORDER BY d.ctid) FROM done d WHERE d.saga = s.id),
-		regexp_replace(s.reason, 'saga \d+', 'saga N', 'g') FROM s ORDER BY s.id
+CREATE FUNCTION did(id bigint) RETURNS TABLE (name text, state dtx.saga_state, did text, reason text) LANGUAGE sql SET jit = off AS $$
+	WITH RECURSIVE s (id) AS (VALUES (did.id) UNION ALL SELECT g.id FROM s JOIN dtx_internal.saga_record g ON g.parent = s.id)
+	SELECT g.name, g.state, (SELECT string_agg(d.what, ', ' ORDER BY d.ctid) FROM done d WHERE d.saga = g.id),
+		regexp_replace(g.reason, 'saga \d+', 'saga N', 'g') FROM s, LATERAL (SELECT x.* FROM dtx.sagas x WHERE x.id = s.id OFFSET 0) AS g ORDER BY g.id
 $$;
 CREATE PROCEDURE finish(id bigint, state text) LANGUAGE plpgsql AS $$
 BEGIN

@@ -20,7 +20,7 @@
 #include "net/remote.h"
 #include "saga/at_commit.h"
 #include "saga/claims.h"
-#include "saga/late.h"
+#include "saga/late_report.h"
 #include "saga/wait.h"
 #include "sql/drop_extension.h"
 #include "sql/guards.h"

@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  *
- * late.h
+ * late_report.h
  *		What external workers report after their leases have ended.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef PG_DTX_LATE_H
-#define PG_DTX_LATE_H
+#ifndef PG_DTX_LATE_REPORT_H
+#define PG_DTX_LATE_REPORT_H
 
 extern Size DtxSagaLateShmemSize(void);
 extern void DtxSagaLateShmemInit(void);
 
-#endif							/* PG_DTX_LATE_H */
+#endif							/* PG_DTX_LATE_REPORT_H */

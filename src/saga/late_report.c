@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * late.c
+ * late_report.c
  *		What external workers report after their leases have ended.
  *
  * A worker that reports too late that it has done a step gets an error, so that what it has
@@ -16,7 +16,7 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "saga/late.h"
+#include "saga/late_report.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 #include "utils/array.h"
