@@ -159,7 +159,7 @@ SELECT dtx.signal_saga('wait', 'w1', 'go', '{"x": 1}');
 SELECT dtx.signal_saga(current_user || '.wait', 'w1', 'go');
 \set VERBOSITY terse
 SELECT dtx.signal_saga('wait', 'w2', 'go');
-SELECT dtx.signal_saga('nobody.wait', 'w1', 'go');
+SELECT dtx.signal_saga('no_such_role.wait', 'w1', 'go');
 \set VERBOSITY default
 
 -- external steps as commands
