@@ -27,6 +27,7 @@ OBJS = \
 	src/base/guarded.o \
 	src/base/quiet.o \
 	src/base/settings.o \
+	src/base/siphash.o \
 	src/base/stats.o \
 	src/base/wakeup.o \
 	src/commit/commands.o \
@@ -80,6 +81,7 @@ OBJS = \
 	src/net/remote_park.o \
 	src/net/remote_set.o \
 	src/net/remote_wait.o \
+	src/net/round_trip.o \
 	src/net/route.o \
 	src/net/session_mark.o \
 	src/net/target.o \

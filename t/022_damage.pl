@@ -72,7 +72,7 @@ my @statements =
   slurp_file($dtx->p(1)->logfile, $offset) =~ /postgres_fdw LOG:  statement: (.*)/g;
 s/'dtx:[^']*'/GID/, s/ dtx:\S*/ GID/ for @statements;
 is( join("\n", grep { /GID/ } @statements),
-	"SET CONSTRAINTS ALL IMMEDIATE /* GID */; EXECUTE dtx_prepare(0, false); PREPARE TRANSACTION GID\nCOMMIT PREPARED GID",
+	"SET CONSTRAINTS ALL IMMEDIATE /* GID */; EXECUTE dtx_prepare; PREPARE TRANSACTION GID\nCOMMIT PREPARED GID",
 	'two messages for two phases');
 is(scalar(grep { /xid/ } @statements), 1, '... and no other question');
 is($dtx->sql('SELECT count(*) FROM dtx_internal.decision WHERE remote_xids[1] > 0 AND remote_xids[2] > 0'),

@@ -22,6 +22,7 @@
 #include "storage/proc.h"
 #include "storage/shmem.h"
 #include "utils/acl.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #if PG_VERSION_NUM >= 180000
 #include "storage/waiteventset.h"
@@ -77,6 +78,13 @@ DtxWaitEvent(const char *name)
 	return PG_WAIT_EXTENSION;
 #endif
 }
+
+/* Which syscache a callback is told of. */
+#if PG_VERSION_NUM >= 190000
+typedef SysCacheIdentifier DtxSyscacheId;
+#else
+typedef int DtxSyscacheId;
+#endif
 
 /* simple_heap_update() reports since 16 which indexes need new entries. */
 static inline void

@@ -39,6 +39,11 @@
 #define GID_MAGIC		"dtx:"
 #define GID_HEX_DIGITS	16
 
+static char *put_stem(char *end, const DtxGid *gid);
+static char *put_prefix(char *end, uint64 coordinator_id, Oid dbid);
+static char *put_hex(char *end, uint64 value);
+static char *put_decimal(char *end, uint64 value);
+static char *put_colon(char *end);
 static bool parse_hex(const char **p, uint64 *value);
 static bool parse_decimal(const char **p, uint64 max, uint64 *value);
 static bool parse_colon(const char **p);
@@ -50,12 +55,11 @@ static bool parse_decider(const char **p, DtxGid *gid);
 void
 DtxGidFormat(const DtxGid *gid, char *buf)
 {
-	int			len;
+	char	   *end = put_stem(buf, gid);
 
-	DtxGidFormatStem(gid, buf);
-	len = strlen(buf);
-	snprintf(buf + len, DTX_GID_SIZE - len, ":%u:%016llx", gid->n,
-			 (unsigned long long) gid->seal);
+	end = put_decimal(put_colon(end), gid->n);
+	end = put_hex(put_colon(end), gid->seal);
+	*end = '\0';
 }
 
 /*
@@ -65,21 +69,25 @@ DtxGidFormat(const DtxGid *gid, char *buf)
 void
 DtxGidFormatStem(const DtxGid *gid, char *buf)
 {
-	const DtxDecider *d = &gid->decider;
-	int			len;
+	*put_stem(buf, gid) = '\0';
+}
 
-	len = snprintf(buf, DTX_GID_SIZE, GID_MAGIC "%016llx:%u:%016llx:",
-				   (unsigned long long) gid->coordinator_id, gid->dbid,
-				   (unsigned long long) gid->boot_id);
+/* Likewise, without a NUL; returns the end. */
+static char *
+put_stem(char *end, const DtxGid *gid)
+{
+	const DtxDecider *d = &gid->decider;
+
+	end = put_prefix(end, gid->coordinator_id, gid->dbid);
+	end = put_colon(put_hex(end, gid->boot_id));
 	if (!DtxGidDecidedElsewhere(gid))
-		snprintf(buf + len, DTX_GID_SIZE - len, "%llu",
-				 (unsigned long long) gid->xid);
-	else
-		snprintf(buf + len, DTX_GID_SIZE - len, "s%llu:%llu:%llu:%llu:%u",
-				 (unsigned long long) (gid->xid & ~DTX_NUMBERED),
-				 (unsigned long long) d->system_id,
-				 (unsigned long long) d->timeline,
-				 (unsigned long long) d->xid, d->serverid);
+		return put_decimal(end, gid->xid);
+	*end++ = 's';
+	end = put_colon(put_decimal(end, gid->xid & ~DTX_NUMBERED));
+	end = put_colon(put_decimal(end, d->system_id));
+	end = put_colon(put_decimal(end, d->timeline));
+	end = put_colon(put_decimal(end, d->xid));
+	return put_decimal(end, d->serverid);
 }
 
 /*
@@ -89,8 +97,48 @@ DtxGidFormatStem(const DtxGid *gid, char *buf)
 void
 DtxGidFormatPrefix(uint64 coordinator_id, Oid dbid, char *buf)
 {
-	snprintf(buf, DTX_GID_SIZE, GID_MAGIC "%016llx:%u:",
-			 (unsigned long long) coordinator_id, dbid);
+	*put_prefix(buf, coordinator_id, dbid) = '\0';
+}
+
+static char *
+put_prefix(char *end, uint64 coordinator_id, Oid dbid)
+{
+	memcpy(end, GID_MAGIC, strlen(GID_MAGIC));
+	end += strlen(GID_MAGIC);
+	end = put_colon(put_hex(end, coordinator_id));
+	return put_colon(put_decimal(end, dbid));
+}
+
+/* (snprintf() would take most of the time that a commit takes here.) */
+static char *
+put_hex(char *end, uint64 value)
+{
+	for (int i = GID_HEX_DIGITS - 1; i >= 0; i--, value >>= 4)
+		end[i] = "0123456789abcdef"[value & 0xf];
+	return end + GID_HEX_DIGITS;
+}
+
+static char *
+put_decimal(char *end, uint64 value)
+{
+	char		digits[20];
+	int			n = 0;
+
+	do
+	{
+		digits[n++] = '0' + value % 10;
+		value /= 10;
+	} while (value > 0);
+	while (n > 0)
+		*end++ = digits[--n];
+	return end;
+}
+
+static char *
+put_colon(char *end)
+{
+	*end++ = ':';
+	return end;
 }
 
 /*

@@ -127,6 +127,8 @@ start_transaction(DtxConnection *c, const char *command)
 		make_usable(c) == DTX_COMMAND_REFUSE)
 		return DTX_COMMAND_REFUSE;
 
+	if (c->wire.start_unknown)
+		DtxConnectionForgetQuestion(c, true);
 	if (c->extension_seen && DtxTwoPhaseCommit() &&
 		(!c->cluster_asked || DtxConnectionWantsQuestion(c)))
 		DtxConnectionAskCluster(c);

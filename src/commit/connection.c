@@ -52,10 +52,15 @@ static bool question_deallocated = false;
 /* All connections of postgres_fdw in this process. */
 static HTAB *connections = NULL;
 
+/* The one that DtxConnectionFind() has found last, or NULL: mostly the next one, too. */
+static DtxConnection *last_found = NULL;
+
 static bool mapping_in_use(Oid umid);
 static bool nothing_handled(void *arg);
 static void cluster_result(void *owner, const PGresult *result);
 static void cluster_complete(void *owner, PGresult *last, const char *lost);
+static void prepare_commands(DtxConnection *c);
+static void commands_complete(void *owner, PGresult *last, const char *lost);
 static void prepared_complete(void *owner, PGresult *last, const char *lost);
 static void setup_complete(void *owner, PGresult *last, const char *lost);
 
@@ -63,6 +68,7 @@ static const DtxReplyHandler cluster_handler = {
 	.result = cluster_result,
 	.complete = cluster_complete
 };
+static const DtxReplyHandler commands_handler = {.complete = commands_complete};
 static const DtxReplyHandler prepared_handler = {.complete = prepared_complete};
 static const DtxReplyHandler setup_handler = {.complete = setup_complete};
 
@@ -80,10 +86,15 @@ DtxConnectionFind(PGconn *conn)
 {
 	ConnectionEntry *entry;
 
+	if (last_found != NULL && last_found->wire.conn == conn)
+		return last_found;
 	if (connections == NULL)
 		return NULL;
 	entry = hash_search(connections, &conn, HASH_FIND, NULL);
-	return entry ? entry->connection : NULL;
+	if (entry == NULL)
+		return NULL;
+	last_found = entry->connection;
+	return last_found;
 }
 
 /*
@@ -150,6 +161,8 @@ DtxConnectionDestroy(DtxConnection *c)
 	if (c->wire.conn != NULL)
 	{
 		hash_search(connections, &c->wire.conn, HASH_REMOVE, NULL);
+		if (last_found == c)
+			last_found = NULL;
 		DtxWaitSetForget(c->wire.serial);
 		DtxWaitsDropSession(c->wire.serial);
 		DtxWireDetach(&c->wire);
@@ -351,6 +364,40 @@ DtxConnectionAskCluster(DtxConnection *c)
 		c->question_refused = true;
 		DtxConnectionAskCluster(c);
 	}
+	else if (define)
+		prepare_commands(c);
+}
+
+/*
+ * Likewise what SQL knows no PREPARE of.  Throws on interrupts.
+ */
+static void
+prepare_commands(DtxConnection *c)
+{
+	DtxWireStatement all[DTX_PUT_OFF_STARTS + lengthof(DtxPointCommitStatements)];
+
+	memcpy(all, DtxPutOffStarts, sizeof(DtxPutOffStarts));
+	memcpy(all + DTX_PUT_OFF_STARTS, DtxPointCommitStatements,
+		   sizeof(DtxPointCommitStatements));
+	if (DtxWirePrepare(&c->wire, all, lengthof(all), &commands_handler, c))
+		(void) DtxConnectionAwait(c, DTX_NEVER);
+}
+
+static void
+commands_complete(void *owner, PGresult *last, const char *lost)
+{
+	((DtxConnection *) owner)->put_off.start_prepared =
+		lost == NULL && PQresultStatus(last) == PGRES_COMMAND_OK;
+	PQclear(last);
+}
+
+/*
+ * Can START TRANSACTION, and what commits at the server that decides, be executed by name?
+ */
+bool
+DtxConnectionHasCommands(const DtxConnection *c)
+{
+	return c->put_off.start_prepared && DtxConnectionHasQuestion(c);
 }
 
 /* For DtxConnectionSystemId(). */
@@ -418,7 +465,7 @@ void
 DtxConnectionForgetQuestion(DtxConnection *c, bool deallocated)
 {
 	c->nquestions = 0;
-	c->point_prepared = false;
+	c->point_prepared = c->put_off.start_prepared = c->wire.start_unknown = false;
 	question_deallocated |= deallocated;
 }
 
@@ -553,6 +600,7 @@ DtxConnectionRenew(DtxConnection *c, DtxMoment deadline)
 	c->put_off.ncloses = 0;
 	c->put_off.deallocate = c->put_off.reset = false;
 	c->cluster_asked = false;
+	c->told_lsn = 0;
 	DtxConnectionForgetQuestion(c, false);
 	DtxEndpointForgetAnswer(&c->endpoint);
 	DtxWaitsDropSession(c->wire.serial);

@@ -14,6 +14,7 @@
 #include "commit/put_off.h"
 #include "commit/statement.h"
 #include "libpq-fe.h"
+#include "net/round_trip.h"
 #include "net/wire.h"
 
 /* Lives from postgres_fdw's PQconnect to its PQfinish, and until phase two is over. */
@@ -44,6 +45,9 @@ typedef struct DtxConnection
 	bool		question_refused;	/* ... or has it refused one? */
 	int			point_misses;	/* how often in a row did the answer to
 								 * point_question.c not help (point.c)? */
+	DtxRoundTrip round_trip;
+	uint64		told_lsn;		/* up to where its server has told here that
+								 * its WAL is on disk */
 	bool		not_prepared;	/* DtxConnectionIsPrepared(): has the server
 								 * said no? */
 	bool		closed_by_fdw;	/* has postgres_fdw called PQfinish? */
@@ -67,6 +71,7 @@ extern void DtxConnectionShow(DtxConnection *c);
 extern void DtxConnectionAskCluster(DtxConnection *c);
 extern uint64 DtxConnectionSystemId(Oid serverid);
 extern bool DtxConnectionHasQuestion(const DtxConnection *c);
+extern bool DtxConnectionHasCommands(const DtxConnection *c);
 extern bool DtxConnectionMayPrepare(const DtxConnection *c);
 extern bool DtxConnectionWantsQuestion(const DtxConnection *c);
 extern void DtxConnectionForgetQuestion(DtxConnection *c, bool deallocated);

@@ -27,6 +27,7 @@
 #include "libpq-fe.h"
 #include "mb/pg_wchar.h"
 #include "net/protocol.h"
+#include "net/round_trip.h"
 #include "net/text.h"
 #include "net/wire.h"
 #include "state/flushed.h"
@@ -75,6 +76,7 @@ static const uint32 next_states[] PG_USED_FOR_ASSERTS_ONLY = {
 static void change_state(DtxParticipant *p, DtxParticipantState state);
 static bool send_command(DtxParticipant *p, DtxParticipantState next,
 						 const char *command, const DtxReplyHandler *handler);
+static char *append(char *end, const char *text);
 static void take_result(DtxParticipant *p, PGresult *last);
 static void point_result(void *owner, const PGresult *result);
 static void point_behind_complete(void *owner, PGresult *last, const char *lost);
@@ -229,6 +231,16 @@ send_command(DtxParticipant *p, DtxParticipantState next, const char *command,
 	return false;
 }
 
+/* Write a text, with its NUL; returns the end.  (snprintf() takes as long as all else.) */
+static char *
+append(char *end, const char *text)
+{
+	size_t		len = strlen(text);
+
+	memcpy(end, text, len + 1);
+	return end + len;
+}
+
 /*
  * In a pipeline, behind a command of postgres_fdw that writes, and in front of the Sync:
  * ask what has to be known of a commit point (point_question.c).  The id is that of the
@@ -242,6 +254,8 @@ DtxParticipantAskPointBehind(DtxParticipant *p)
 	bool		by_name = DtxConnectionMayPrepare(c);
 
 	p->xid_asked = true;
+	p->others_tell = DtxParticipantOthersTell(p);
+	DtxRoundTripSent(&c->round_trip);
 	return DtxWireSendBehind(&c->wire, DtxPointQuestion(),
 							 by_name ? DTX_POINT_QUESTION_NAME : NULL,
 							 by_name && !c->point_prepared,
@@ -270,7 +284,11 @@ point_result(void *owner, const PGresult *result)
 static void
 point_behind_complete(void *owner, PGresult *last, const char *lost)
 {
-	note_deallocated((DtxParticipant *) owner, last);
+	DtxParticipant *p = (DtxParticipant *) owner;
+
+	note_deallocated(p, last);
+	if (lost == NULL)
+		DtxRoundTripReplied(&p->connection->round_trip);
 	PQclear(last);
 }
 
@@ -313,7 +331,19 @@ tell_flushed(const DtxParticipant *p, uint64 lsn)
 {
 	DtxWalOf	wal = DtxEndpointWal(&p->connection->endpoint);
 
+	p->connection->told_lsn = Max(p->connection->told_lsn, lsn);
 	DtxFlushedTell(&wal, lsn);
+}
+
+/*
+ * Has another session told more of the WAL of its server than this one?
+ */
+bool
+DtxParticipantOthersTell(const DtxParticipant *p)
+{
+	DtxWalOf	wal = DtxEndpointWal(&p->connection->endpoint);
+
+	return DtxFlushedCovers(&wal, p->connection->told_lsn + 1);
 }
 
 /* A function may have deallocated the questions: never by name again. */
@@ -437,6 +467,17 @@ DtxParticipantDecide(DtxParticipant *p)
 
 	p->not_replicated = p->commit_seen = false;
 	p->end_lsn = 0;
+	if (c->put_off.ncloses == 0 && DtxConnectionHasCommands(c))
+	{
+		PQclear(p->result);
+		p->result = NULL;
+		change_state(p, DTX_PARTICIPANT_DECIDING);
+		if (DtxWireSendNames(&c->wire, DtxPointCommitNames, DTX_POINT_COMMIT_NAMES,
+							 &decide_handler, p))
+			return true;
+		strlcpy(p->error, "could not send a command", sizeof(p->error));
+		return false;
+	}
 	len = DtxPutOffCloses(&c->put_off, command, sizeof(command));
 	strlcpy(command + len, DtxPointCommit(DtxConnectionHasQuestion(c)),
 			sizeof(command) - len);
@@ -520,6 +561,7 @@ DtxParticipantPrepare(DtxParticipant *p, const DtxGid *gid)
 	char		question[DTX_PREPARE_QUESTION_SIZE];
 	char		command[DTX_CLOSES_SIZE + sizeof(DTX_PREPARE_HEAD) +
 						DTX_PREPARE_QUESTION_SIZE + 2 * DTX_GID_SIZE + 64];
+	char	   *end;
 	int			len;
 
 	p->gid = *gid;
@@ -530,9 +572,10 @@ DtxParticipantPrepare(DtxParticipant *p, const DtxGid *gid)
 	/* Deferred triggers may mind open cursors. */
 	len = DtxPutOffCloses(&c->put_off, command, sizeof(command));
 	DtxPrepareQuestion(&c->endpoint, DtxConnectionHasQuestion(c), question);
-	snprintf(command + len, sizeof(command) - len,
-			 DTX_PREPARE_HEAD "%s */; %s; PREPARE TRANSACTION '%s'",
-			 gid_text, question, gid_text);
+	end = append(append(command + len, DTX_PREPARE_HEAD), gid_text);
+	end = append(append(append(end, " */; "), question), "; PREPARE TRANSACTION '");
+	end = append(append(end, gid_text), "'");
+	Assert(end < command + sizeof(command));
 
 	if (send_command(p, DTX_PARTICIPANT_PREPARING, command, &prepare_handler))
 		return true;
@@ -567,6 +610,18 @@ prepare_result(void *owner, const PGresult *result)
 {
 	DtxParticipant *p = (DtxParticipant *) owner;
 
+	if (PQresultStatus(result) == PGRES_TUPLES_OK &&
+		PQnfields(result) == DTX_PREPARE_QUESTION_SHORT)
+	{
+		if (PQntuples(result) == 1)
+		{
+			p->remote_xid = DtxNumberParse(PQgetvalue(result, 0, 0), PG_INT64_MAX);
+			p->end_lsn = DtxLsnParse(PQgetvalue(result, 0, 1));
+		}
+		else
+			p->connection->put_off.reset = true;
+		return;
+	}
 	if (!is_row(result, DTX_PREPARE_QUESTION_COLUMNS))
 		return;
 	p->remote_xid = DtxNumberParse(PQgetvalue(result, 0, 0), PG_INT64_MAX);
@@ -635,8 +690,9 @@ DtxParticipantFinish(DtxParticipant *p, DtxDecision decision, bool followed)
 	DtxWire    *wire = &p->connection->wire;
 
 	DtxGidFormat(&p->gid, gid_text);
-	snprintf(command, sizeof(command), "%s PREPARED '%s'",
-			 decision == DTX_COMMIT ? "COMMIT" : "ROLLBACK", gid_text);
+	(void) append(append(append(command, decision == DTX_COMMIT ?
+								"COMMIT PREPARED '" : "ROLLBACK PREPARED '"),
+						 gid_text), "'");
 	p->decision = decision;
 	p->proven = true;
 	p->not_replicated = false;

@@ -36,10 +36,6 @@
  */
 #include "postgres.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <sys/socket.h>
-
 #include "access/xact.h"
 #include "base/backoff.h"
 #include "base/compat.h"
@@ -56,6 +52,7 @@
 #include "miscadmin.h"
 #include "net/ask_outcome.h"
 #include "net/protocol.h"
+#include "net/round_trip.h"
 #include "net/text.h"
 #include "net/wire.h"
 #include "net/wire_wait.h"
@@ -67,22 +64,22 @@
 /*
  * With a longer round trip to the server that would decide, microseconds, one more of
  * them is taken to cost more than what is saved, a flush and two commands.  An estimate.
+ * Where it is measured (net/round_trip.c) the command that the server executes is in it.
  */
-#define MAX_ROUND_TRIP_USEC	400
+#define MAX_ROUND_TRIP_USEC	700
 
 /*
- * If the answer has not helped so often in a row, it is asked only in every so many
- * transactions.
+ * Where no other session tells how far the WAL is on disk, or the answer has not helped so
+ * often in a row, it is asked only in every so many transactions.
  */
 #define MAX_MISSES	8
-#define TRY_EVERY	16
+#define TRY_EVERY	64
 
 /*
- * What is not known to be on disk is waited for, unless that was in vain so often in a
- * row: with other transactions beside, one of them is about to tell.  It is waited for as
- * long as PREPARE and the decision take lately, milliseconds within these limits.
+ * What is not known to be on disk is waited for where other sessions tell: one of them is
+ * about to.  It is waited for as long as PREPARE and the decision take lately, milliseconds
+ * within these limits.
  */
-#define PATIENCE	2
 #define MIN_WAIT_MS	1
 #define MAX_WAIT_MS	10
 
@@ -169,7 +166,7 @@ DtxPointWantsXid(const DtxParticipant *p)
 		(DtxTransactionParticipants() < 2 && !wrote_on_several) || !may_decide(p))
 		return false;
 	if (dtx_commit_point == DTX_POINT_AUTO &&
-		p->connection->point_misses >= MAX_MISSES &&
+		(p->connection->point_misses >= MAX_MISSES || !DtxParticipantOthersTell(p)) &&
 		p->connection->transactions % TRY_EVERY != 0)
 		return false;
 
@@ -285,7 +282,7 @@ DtxPointChoose(DtxParticipant **ask)
 	{
 		DtxWalOf	wal = DtxEndpointWal(&next->connection->endpoint);
 
-		if (next->connection->point_misses < PATIENCE &&
+		if (next->others_tell &&
 			DtxFlushedWait(&wal, next->xid_lsn,
 						   Min(MAX_WAIT_MS, MIN_WAIT_MS + first_phase_usec / 1000)))
 			best = next;
@@ -297,27 +294,11 @@ DtxPointChoose(DtxParticipant **ask)
 	return best;
 }
 
-/*
- * The kernel's smoothed round trip of a connection, in microseconds; 0 for Unix-domain
- * sockets, and where it does not tell.
- */
+/* The round trip of a participant's connection, microseconds; 0: not known. */
 static int
 round_trip(const DtxParticipant *p)
 {
-#ifdef TCP_INFO
-	PGconn	   *conn = p->connection->wire.conn;
-	const char *host = PQhost(conn);
-	struct tcp_info info;
-	socklen_t	len = sizeof(info);
-
-	if (host != NULL && (host[0] == '/' || host[0] == '@'))
-		return 0;
-	if (getsockopt(PQsocket(conn), IPPROTO_TCP, TCP_INFO,
-				   &info, &len) == 0 &&
-		len >= offsetof(struct tcp_info, tcpi_rtt) + sizeof(info.tcpi_rtt))
-		return (int) info.tcpi_rtt;
-#endif
-	return 0;
+	return DtxRoundTripUsec(&p->connection->round_trip, p->connection->wire.conn);
 }
 
 /* What the gids of the other participants say of it. */

@@ -26,20 +26,28 @@
 #define SET_CONFIG	"pg_catalog.set_config"
 #define SETTING		"pg_catalog.current_setting"
 #define COMMIT_NAME	"dtx_commit"
+#define CONSTRAINTS	"SET CONSTRAINTS ALL IMMEDIATE"
+#define COMMIT_COMMAND	"COMMIT TRANSACTION"
 
 #define XID	"pg_catalog.txid_current()"
 #define MESSAGE(more) "pg_catalog.pg_logical_emit_message(" more ")"
 #define RECORD	MESSAGE("true, 'pg_dtx', ''::pg_catalog.text")
 #define QUESTION \
-	"SELECT " XID ", " RECORD ", pg_catalog.pg_current_wal_flush_lsn()"
+	"SELECT " XID " AS x, " RECORD " AS r, pg_catalog.pg_current_wal_flush_lsn() AS f"
 #define SETTINGS \
 	"SELECT CASE WHEN " SETTING "('synchronous_commit') OPERATOR(pg_catalog.=) 'off'" \
-	" THEN " SET_CONFIG "('synchronous_commit', 'local', true) END, " \
+	" THEN " SET_CONFIG "('synchronous_commit', 'local', true) END AS a, " \
 	"CASE WHEN " SETTING "('client_min_messages') OPERATOR(pg_catalog.=) 'error'" \
-	" THEN " SET_CONFIG "('client_min_messages', 'warning', true) END, " \
-	"pg_catalog.pg_current_wal_insert_lsn()"
+	" THEN " SET_CONFIG "('client_min_messages', 'warning', true) END AS b, " \
+	"pg_catalog.pg_current_wal_insert_lsn() AS l"
 #define COMMIT(settings) \
-	"SET CONSTRAINTS ALL IMMEDIATE; " settings "; COMMIT TRANSACTION"
+	CONSTRAINTS "; " settings "; " COMMIT_COMMAND
+
+const DtxWireStatement DtxPointCommitStatements[] = {
+	{"dtx_constraints", CONSTRAINTS},
+	{"dtx_end", COMMIT_COMMAND}
+};
+const char *const DtxPointCommitNames[] = {"dtx_constraints", COMMIT_NAME, "dtx_end"};
 
 const char *
 DtxPointQuestion(void)

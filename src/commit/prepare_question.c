@@ -29,8 +29,8 @@
 
 #include "commit/prepare_question.h"
 
-#define NAME		"dtx_prepare_bare"
-#define NAME_LSN	"dtx_prepare"
+#define NAME		"dtx_prepare"
+#define NAME_ANY	"dtx_prepare_any"
 #define SET_CONFIG	"pg_catalog.set_config"
 #define SETTING		"pg_catalog.current_setting"
 #define XID			"pg_catalog.txid_current()"
@@ -54,20 +54,34 @@
 	"CASE WHEN " always SETTING "('client_min_messages') OPERATOR(pg_catalog.=) 'error'" \
 	" THEN " SET_CONFIG "('client_min_messages', 'warning', false) END"
 
-#define DEFINITION(name, lsn) \
-	"PREPARE " name " (pg_catalog.oid, pg_catalog.bool) AS SELECT " XID ", " \
+/*
+ * With the position in the WAL, for a session that is not cautious, and of its own role.
+ * No row: settings were changed.  All that is to be set is in one condition, both sides of
+ * which are evaluated, because an expression in the result of EXECUTE is copied each time,
+ * and then once more.
+ */
+#define DEFINITION \
+	"PREPARE " NAME " AS SELECT " XID " AS x, " LSN " AS l WHERE " \
+	SESSION_ROLE("") " IS NOT NULL ELSE true END OPERATOR(pg_catalog.=) " \
+	"CASE WHEN " SETTING "('statement_timeout') OPERATOR(pg_catalog.<>) '0' OR " \
+	SETTING "('client_min_messages') OPERATOR(pg_catalog.=) 'error' THEN (" \
+	SET_CONFIG "('statement_timeout', '0', false) OPERATOR(pg_catalog.||) " \
+	SET_CONFIG "('client_min_messages', 'warning', false)) IS NULL ELSE true END"
+
+/* For any other one. */
+#define DEFINITION_ANY \
+	"PREPARE " NAME_ANY " (pg_catalog.oid, pg_catalog.bool) AS SELECT " XID ", " \
 	SESSION_ROLE(" AND $1 OPERATOR(pg_catalog.=) 0::pg_catalog.oid") \
 	" WHEN $1 OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN NULL " \
-	OTHER_ROLE("$1") " END, " TIMEOUT("$2 OR ") ", " MESSAGES("$2 OR ") ", " lsn
+	OTHER_ROLE("$1") " END, " TIMEOUT("$2 OR ") ", " MESSAGES("$2 OR ") ", " NO_LSN
 
 /*
- * The two statements that prepare the question in a session, with the position in the
- * WAL and without it.
+ * The statements that prepare the question in a session.
  */
 const char *
 DtxPrepareQuestionDefinitions(void)
 {
-	return DEFINITION(NAME, NO_LSN) "; " DEFINITION(NAME_LSN, LSN);
+	return DEFINITION "; " DEFINITION_ANY;
 }
 
 /*
@@ -79,10 +93,15 @@ DtxPrepareQuestion(const DtxConnectionEndpoint *e, bool by_name, char *question)
 {
 	int			len;
 
+	if (by_name && e->may_ask_wal && !OidIsValid(e->default_role) && !e->cautious)
+	{
+		strlcpy(question, "EXECUTE " NAME, DTX_PREPARE_QUESTION_SIZE);
+		return;
+	}
 	if (by_name)
 	{
-		snprintf(question, DTX_PREPARE_QUESTION_SIZE, "EXECUTE %s(%u, %s)",
-				 e->may_ask_wal ? NAME_LSN : NAME, e->default_role, e->cautious ? "true" : "false");
+		snprintf(question, DTX_PREPARE_QUESTION_SIZE, "EXECUTE " NAME_ANY "(%u, %s)",
+				 e->default_role, e->cautious ? "true" : "false");
 		return;
 	}
 	len = snprintf(question, DTX_PREPARE_QUESTION_SIZE, "SELECT %s, ", XID);

@@ -19,6 +19,11 @@
  */
 #define DTX_PREPARE_QUESTION_COLUMNS	5
 
+/*
+ * Or in short: transaction id and position; no row if a setting was changed.
+ */
+#define DTX_PREPARE_QUESTION_SHORT		2
+
 extern const char *DtxPrepareQuestionDefinitions(void);
 extern void DtxPrepareQuestion(const DtxConnectionEndpoint *e, bool by_name,
 							   char *question);

@@ -23,6 +23,12 @@
 #include "utils/memutils.h"
 #include "utils/palloc.h"
 
+const DtxWireStatement DtxPutOffStarts[DTX_PUT_OFF_STARTS] = {
+	{"dtx_start", "START TRANSACTION ISOLATION LEVEL REPEATABLE READ"},
+	{"dtx_start_read_committed", "START TRANSACTION ISOLATION LEVEL READ COMMITTED"}
+};
+
+static const char *start_name(const DtxPutOff *put_off);
 static void tidied(void *owner, PGresult *last, const char *lost);
 
 static const DtxReplyHandler tidy_handler = {.complete = tidied};
@@ -38,8 +44,8 @@ DtxPutOffSend(DtxPutOff *put_off, DtxWire *wire)
 
 	if (put_off->start[0] != '\0')
 	{
-		if (!DtxWireSendStep(wire, put_off->start, DTX_REPLY_START,
-							 put_off->prompt))
+		if (!DtxWireSendStep(wire, put_off->start, start_name(put_off),
+							 DTX_REPLY_START, put_off->prompt))
 			return -1;
 		put_off->start[0] = '\0';
 		n++;
@@ -49,12 +55,24 @@ DtxPutOffSend(DtxPutOff *put_off, DtxWire *wire)
 		char		command[32];
 
 		snprintf(command, sizeof(command), "CLOSE c%u", put_off->closes[i]);
-		if (!DtxWireSendStep(wire, command, DTX_REPLY_STEP, false))
+		if (!DtxWireSendStep(wire, command, NULL, DTX_REPLY_STEP, false))
 			return -1;
 		n++;
 	}
 	put_off->ncloses = 0;
 	return n;
+}
+
+/* The name under which START TRANSACTION is prepared, or NULL. */
+static const char *
+start_name(const DtxPutOff *put_off)
+{
+	for (int i = 0; put_off->start_prepared && i < DTX_PUT_OFF_STARTS; i++)
+	{
+		if (strcmp(put_off->start, DtxPutOffStarts[i].command) == 0)
+			return DtxPutOffStarts[i].name;
+	}
+	return NULL;
 }
 
 /*

@@ -43,6 +43,8 @@ typedef struct DtxPutOff
 	char		start[DTX_START_SIZE];	/* START TRANSACTION, or "" */
 	char		last_start[DTX_START_SIZE]; /* likewise, sent or not, of the
 											 * last remote transaction */
+	bool		start_prepared; /* does the session know those of
+								 * DtxPutOffStarts by name? */
 	bool		prompt;			/* is that, or the last one, to be answered at
 								 * once? */
 	DtxFirstCommand *first;		/* to be sent again if the connection turns
@@ -53,6 +55,10 @@ typedef struct DtxPutOff
 	bool		reset;			/* take back what DtxParticipantPrepare() has
 								 * changed? */
 } DtxPutOff;
+
+/* What START TRANSACTION mostly looks like, and its name where it is prepared. */
+#define DTX_PUT_OFF_STARTS	2
+extern const DtxWireStatement DtxPutOffStarts[DTX_PUT_OFF_STARTS];
 
 extern int	DtxPutOffSend(DtxPutOff *put_off, DtxWire *wire);
 extern bool DtxPutOffBeginJoined(DtxPutOff *put_off, DtxWire *wire, bool more);

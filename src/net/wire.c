@@ -39,6 +39,9 @@
  */
 #define MAX_READS	10000
 
+/* What a server says that does not know a prepared statement. */
+#define SQLSTATE_NO_STATEMENT	"26000"
+
 /* The last number that was given to a connection. */
 static uint64 last_serial = 0;
 
@@ -360,12 +363,14 @@ DtxWireSendBehind(DtxWire *wire, const char *command, const char *name,
 
 /*
  * Send a command that precedes one of postgres_fdw or of remote SQL, in a pipeline.
- * Its error becomes that of the command.  "prompt": the server is told to reply at once,
+ * Its error becomes that of the command.  "name", or NULL: under which it is prepared.
+ * "prompt": the server is told to reply at once,
  * which costs it and us a message.  Returns false if the command could not be sent; what
  * is due is known all the same.
  */
 bool
-DtxWireSendStep(DtxWire *wire, const char *command, DtxReplyKind kind, bool prompt)
+DtxWireSendStep(DtxWire *wire, const char *command, const char *name,
+				DtxReplyKind kind, bool prompt)
 {
 	DtxPending *last = wire->npending > 0 ?
 	&wire->pending[wire->npending - 1] : NULL;
@@ -375,8 +380,61 @@ DtxWireSendStep(DtxWire *wire, const char *command, DtxReplyKind kind, bool prom
 		last->commands++;
 	else
 		(void) push(wire, kind, 1);
-	return PQsendQueryParams(wire->conn, command, 0, NULL, NULL, NULL, NULL, 0) &&
+	return (name != NULL ?
+			PQsendQueryPrepared(wire->conn, name, 0, NULL, NULL, NULL, 0) :
+			PQsendQueryParams(wire->conn, command, 0, NULL, NULL, NULL, NULL, 0)) &&
 		(!prompt || PQsendFlushRequest(wire->conn));
+}
+
+/*
+ * Have statements prepared, in a pipeline of their own.  Otherwise as DtxWireSend().
+ */
+bool
+DtxWirePrepare(DtxWire *wire, const DtxWireStatement *statements, int n,
+			   const DtxReplyHandler *handler, void *owner)
+{
+	bool		sent = !wire->broken && PQenterPipelineMode(wire->conn);
+	DtxPending *entry;
+
+	for (int i = 0; sent && i < n; i++)
+		sent = PQsendPrepare(wire->conn, statements[i].name,
+							 statements[i].command, 0, NULL);
+	if (!sent || !PQpipelineSync(wire->conn))
+	{
+		DtxWireBreak(wire, "could not send a command");
+		return false;
+	}
+	entry = push(wire, DTX_REPLY_HANDLED, n);
+	entry->sync = true;
+	entry->handler = handler;
+	entry->owner = owner;
+	return true;
+}
+
+/*
+ * Have statements executed, one after the other, that are prepared under these names, in a
+ * pipeline of their own.  Otherwise as DtxWireSend(): if one fails the rest is not
+ * executed, and its error is the last result.
+ */
+bool
+DtxWireSendNames(DtxWire *wire, const char *const *names, int n,
+				 const DtxReplyHandler *handler, void *owner)
+{
+	bool		sent = !wire->broken && PQenterPipelineMode(wire->conn);
+	DtxPending *entry;
+
+	for (int i = 0; sent && i < n; i++)
+		sent = PQsendQueryPrepared(wire->conn, names[i], 0, NULL, NULL, NULL, 0);
+	if (!sent || !PQpipelineSync(wire->conn))
+	{
+		DtxWireBreak(wire, "could not send a command");
+		return false;
+	}
+	entry = push(wire, DTX_REPLY_HANDLED, n);
+	entry->sync = true;
+	entry->handler = handler;
+	entry->owner = owner;
+	return true;
 }
 
 /*
@@ -530,8 +588,13 @@ take(DtxWire *wire, DtxPending *entry, PGresult *result)
 		case DTX_REPLY_HANDLED:
 			if (entry->handler->result != NULL)
 				entry->handler->result(entry->owner, result);
-			PQclear(entry->result);
-			entry->result = result;
+			if (status == PGRES_PIPELINE_ABORTED && entry->result != NULL)
+				PQclear(result);
+			else
+			{
+				PQclear(entry->result);
+				entry->result = result;
+			}
 			break;
 		case DTX_REPLY_JOINED:
 			keep_first_error(&entry->result, result);
@@ -539,6 +602,10 @@ take(DtxWire *wire, DtxPending *entry, PGresult *result)
 		case DTX_REPLY_START:
 			if (status == PGRES_FATAL_ERROR)
 			{
+				const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+
+				if (sqlstate != NULL && strcmp(sqlstate, SQLSTATE_NO_STATEMENT) == 0)
+					wire->start_unknown = true;
 				PQclear(entry->result);
 				entry->result = result;
 			}

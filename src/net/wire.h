@@ -72,6 +72,13 @@ typedef struct DtxPending
 								 * NULL stands for success */
 } DtxPending;
 
+/* A statement that is prepared in a session. */
+typedef struct DtxWireStatement
+{
+	const char *name;
+	const char *command;
+} DtxWireStatement;
+
 /* What precedes a command in a pipeline, and others in front of that. */
 #define DTX_WIRE_QUEUE	16
 
@@ -82,6 +89,8 @@ typedef struct DtxWire
 								 * has or had it */
 	bool		broken;			/* nothing more may be sent: what would come
 								 * is not known */
+	bool		start_unknown;	/* has a START been sent by a name that the
+								 * session does not know? */
 	int			npending;		/* entries of the next one */
 	DtxPending	pending[DTX_WIRE_QUEUE];	/* the queue, the next reply first */
 	PQnoticeReceiver notice_receiver;	/* what notices go to that no handler
@@ -111,11 +120,15 @@ extern bool DtxWireSend(DtxWire *wire, const char *command,
 						const DtxReplyHandler *handler, void *owner);
 extern bool DtxWireSendInPipeline(DtxWire *wire, const char *command,
 								  const DtxReplyHandler *handler, void *owner);
+extern bool DtxWireSendNames(DtxWire *wire, const char *const *names, int n,
+							 const DtxReplyHandler *handler, void *owner);
 extern bool DtxWireSendBehind(DtxWire *wire, const char *command,
 							  const char *name, bool prepare,
 							  const DtxReplyHandler *handler, void *owner);
 extern bool DtxWireSendStep(DtxWire *wire, const char *command,
-							DtxReplyKind kind, bool prompt);
+							const char *name, DtxReplyKind kind, bool prompt);
+extern bool DtxWirePrepare(DtxWire *wire, const DtxWireStatement *statements, int n,
+						   const DtxReplyHandler *handler, void *owner);
 extern void DtxWireExpect(DtxWire *wire, DtxReplyKind kind, int commands);
 extern bool DtxWireSync(DtxWire *wire);
 extern void DtxWireMake(DtxWire *wire, PGresult *result);

@@ -46,7 +46,7 @@ saga_home(void)
 bool
 DtxSagaInstalled(void)
 {
-	static Oid	verified = InvalidOid;
+	static DtxVerified verified;
 
 	return OidIsValid(DtxExtensionTable("saga_step_record", &verified));
 }
@@ -57,7 +57,7 @@ DtxSagaInstalled(void)
 Oid
 DtxSagaTable(void)
 {
-	static Oid	verified = InvalidOid;
+	static DtxVerified verified;
 
 	return DtxExtensionTable("saga_record", &verified);
 }
@@ -74,7 +74,7 @@ DtxSagaUnfinished(void)
 	Relation	rel = table_open(DtxSagaTable(), NoLock);
 	AttrNumber	finished_at = get_attnum(RelationGetRelid(rel), "finished_at");
 	AttrNumber	home = get_attnum(RelationGetRelid(rel), "home");
-	static Oid	verified = InvalidOid;
+	static DtxVerified verified;
 	bool		known = OidIsValid(DtxExtensionTable("coordinator", &verified));
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(rel, NULL);

@@ -148,7 +148,7 @@ static void read_array(TupleTableSlot *slot, AttrNumber attnum, Oid type,
 Oid
 DtxDecisionTable(void)
 {
-	static Oid	verified = InvalidOid;
+	static DtxVerified verified;
 
 	return DtxExtensionTable("decision", &verified);
 }

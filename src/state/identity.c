@@ -23,6 +23,7 @@
 #include "access/xact.h"
 #include "base/compat.h"
 #include "base/gid.h"
+#include "base/siphash.h"
 #include "catalog/pg_type.h"
 #include "common/hmac.h"
 #include "common/sha2.h"
@@ -42,6 +43,9 @@
 #include "utils/snapshot.h"
 
 #define SECRET_SIZE		32
+
+/* Which part of the secret is the key of seals. */
+#define SEAL_KEY		16
 
 /* dtx_internal.coordinator */
 enum
@@ -274,23 +278,26 @@ DtxCoordinatorConfirm(uint64 id)
 }
 
 /*
- * Seal a gid of this database, of which all other fields are set.  In a
- * transaction, because the cryptographic library registers what it allocates with
- * the resource owner (common/hmac_openssl.c).  Throws.
+ * Seal a gid of this database, of which all other fields are set, with one half of the
+ * secret.  In a transaction.  Throws.
  */
 void
 DtxSeal(DtxGid *gid)
 {
-	char text[	DTX_GID_SIZE];
+	char		text[DTX_GID_SIZE];
 
+	StaticAssertStmt(SEAL_KEY + DTX_SIPHASH_KEY_SIZE <= SECRET_SIZE,
+					 "the secret is too short");
+	read_coordinator();
 	gid->seal = 0;
 	DtxGidFormat(gid, text);
-	gid->seal = DtxKeyedHash(text, strlen(text));
+	gid->seal = DtxSipHash(coordinator.secret + SEAL_KEY, text, strlen(text));
 }
 
 /*
- * A hash that nobody can compute who does not know the secret of this database.  As
- * DtxSeal().
+ * A hash that nobody can compute who does not know the secret of this database.  In a
+ * transaction, because the cryptographic library registers what it allocates with the
+ * resource owner (common/hmac_openssl.c).  Throws.
  */
 uint64
 DtxKeyedHash(const char *data, int len)

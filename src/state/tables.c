@@ -36,6 +36,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
+#include "utils/syscache.h"
 
 /* How often a lock that is taken is asked for, milliseconds. */
 #define LOCK_RETRY_MS	5
@@ -43,34 +44,71 @@
 /* Tables that have been looked at in this process. */
 static DtxTable *known_tables = NULL;
 
+/*
+ * Counts what may have changed which table a name means: schemas, and names of tables.
+ * A name need not be looked up again while it stays.
+ */
+static uint64 names_changed = 1;
+
+static void watch_names(void);
+static void names_may_mean_others(Datum arg, DtxSyscacheId cacheid, uint32 hashvalue);
 static void note_table(DtxTable *table);
 static void forget_tables(Datum arg, Oid relid);
 static void check_shape(const DtxTable *table, Relation rel);
 
 /*
  * OID of a table of the extension, InvalidOid if it is not there, or not a member
- * of the extension; *verified remembers the last one that was.
+ * of the extension; *verified, all 0 at first, remembers the last one that was.
  */
 Oid
-DtxExtensionTable(const char *name, Oid *verified)
+DtxExtensionTable(const char *name, DtxVerified *verified)
 {
-	Oid			nspid = get_namespace_oid(DTX_INTERNAL_SCHEMA, true);
+	uint64		now;
+	Oid			nspid;
 	Oid			relid;
 	Oid			extid;
 
+	if (OidIsValid(verified->relid) && verified->names_changed == names_changed)
+		return verified->relid;
+
+	/* What is looked up may process invalidations. */
+	watch_names();
+	now = names_changed;
+	nspid = get_namespace_oid(DTX_INTERNAL_SCHEMA, true);
 	if (!OidIsValid(nspid))
 		return InvalidOid;
 	relid = get_relname_relid(name, nspid);
-	if (!OidIsValid(relid) || relid == *verified)
-		return relid;
-
-	extid = getExtensionOfObject(RelationRelationId, relid);
-	if (!OidIsValid(extid) ||
-		extid != get_extension_oid(DTX_EXTENSION, true))
+	if (!OidIsValid(relid))
 		return InvalidOid;
-
-	*verified = relid;
+	if (relid != verified->relid)
+	{
+		extid = getExtensionOfObject(RelationRelationId, relid);
+		if (!OidIsValid(extid) ||
+			extid != get_extension_oid(DTX_EXTENSION, true))
+			return InvalidOid;
+	}
+	verified->relid = relid;
+	verified->names_changed = now;
 	return relid;
+}
+
+static void
+watch_names(void)
+{
+	static bool watched = false;
+
+	if (watched)
+		return;
+	CacheRegisterSyscacheCallback(NAMESPACENAME, names_may_mean_others, (Datum) 0);
+	CacheRegisterSyscacheCallback(RELNAMENSP, names_may_mean_others, (Datum) 0);
+	watched = true;
+}
+
+/* Syscache callback. */
+static void
+names_may_mean_others(Datum arg, DtxSyscacheId cacheid, uint32 hashvalue)
+{
+	names_changed++;
 }
 
 /*
@@ -80,7 +118,7 @@ DtxExtensionTable(const char *name, Oid *verified)
 bool
 DtxExtensionInstalled(void)
 {
-	static Oid	verified = InvalidOid;
+	static DtxVerified verified;
 
 	return OidIsValid(DtxExtensionTable("decision", &verified)) ||
 		OidIsValid(get_extension_oid(DTX_EXTENSION, true));
@@ -93,7 +131,7 @@ DtxExtensionInstalled(void)
 Oid
 DtxTableOid(DtxTable *table)
 {
-	Oid			relid = DtxExtensionTable(table->name, &table->relid);
+	Oid			relid = DtxExtensionTable(table->name, &table->verified);
 
 	note_table(table);
 	if (!OidIsValid(relid) && OidIsValid(get_extension_oid(DTX_EXTENSION, true)))
@@ -204,10 +242,10 @@ forget_tables(Datum arg, Oid relid)
 {
 	for (DtxTable *table = known_tables; table != NULL; table = table->next)
 	{
-		if (!OidIsValid(relid) || relid == table->relid)
+		if (!OidIsValid(relid) || relid == table->verified.relid)
 		{
 			table->checked = false;
-			table->relid = InvalidOid;
+			table->verified.relid = InvalidOid;
 		}
 	}
 }

@@ -21,6 +21,13 @@ typedef struct DtxColumn
 	Oid			type;
 } DtxColumn;
 
+/* A table that is known to be the extension's, and since when. */
+typedef struct DtxVerified
+{
+	Oid			relid;			/* InvalidOid: none is */
+	uint64		names_changed;	/* see tables.c */
+} DtxVerified;
+
 /* A table of which C code reads columns by number.  Static, one per table. */
 typedef struct DtxTable
 {
@@ -31,14 +38,14 @@ typedef struct DtxTable
 								 * columns, nor indexes */
 
 	/* what tables.c knows; as long as the relcache entry is valid */
-	Oid			relid;			/* known to be the extension's, or InvalidOid */
+	DtxVerified verified;
 	bool		checked;		/* are the columns known to be right? */
 	bool		noted;			/* is it in the list of all of them? */
 	struct DtxTable *next;		/* in that list */
 } DtxTable;
 
 extern bool DtxExtensionInstalled(void);
-extern Oid	DtxExtensionTable(const char *name, Oid *verified);
+extern Oid	DtxExtensionTable(const char *name, DtxVerified *verified);
 extern Oid	DtxTableOid(DtxTable *table);
 extern Relation DtxTableOpen(DtxTable *table, LOCKMODE lockmode);
 extern Relation DtxTableOpenExisting(DtxTable *table, LOCKMODE lockmode);
