@@ -1,4 +1,5 @@
-# All combinations of facts on which a verdict may rest (t/programs/judge_test.c).
+# All combinations of facts on which a verdict may rest (t/programs/judge_test.c), and what
+# seals names (t/programs/siphash_test.c).
 use strict;
 use warnings FATAL => 'all';
 
@@ -22,4 +23,10 @@ my $output = `$program`;
 is($?, 0, 'every combination gets the verdict of the table') or diag($output);
 like($output, qr/^\d{4,} combinations, 0 failures$/m, '... all of them');
 note $output;
+
+# The seal of names.
+my $siphash = ($counted // PostgreSQL::Test::Utils::tempdir()) . '/siphash_test';
+is(system(split(' ', $cc), '-g', $counted ? ('-O0', '--coverage') : '-O1', '-Wall', "-I$top/src", "-I$server", "-I$include",
+		"$top/t/programs/siphash_test.c", ($counted // $top) . '/src/base/siphash.c', '-o', $siphash), 0, 'it is built');
+is(`$siphash`, '', 'SipHash-2-4 is what its authors have published');
 done_testing();

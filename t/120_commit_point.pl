@@ -15,7 +15,7 @@ use Time::HiRes qw(time usleep);
 my $dtx = DtxTest->new(
 	servers => 2,
 	proxy => [ 1, 2 ],
-	participant_conf => "wal_level = replica\nmax_wal_senders = 5\nlog_statement = all\n",
+	participant_conf => "wal_level = replica\nmax_wal_senders = 5\nlog_statement = all\nlisten_addresses = '127.0.0.1'\n",
 	conf => "pg_dtx.commit_point = server\npg_dtx.commit_timeout = '3s'\n");
 my ($other, $point) = ($dtx->p(1), $dtx->p(2));
 $dtx->only_decides(2);
@@ -372,6 +372,7 @@ $dtx->clean('a stranger has the id');
 $dtx->balances_are('100 70 130', 'a stranger has the id: rolled back');
 
 # What one session is told counts for another one; and not, when the server has crashed.
+my $slow;
 sub decided_by_server
 {
 	my ($name, $expected, @meanwhile) = @_;
@@ -379,6 +380,7 @@ sub decided_by_server
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $decided = stat_of('decided_by_server');
 	$s = $dtx->session;
+	$s->run($slow) if $slow;
 	$s->run('BEGIN; UPDATE acct1 SET bal = bal - 10 WHERE id = 1; UPDATE acct2 SET bal = bal + 10 WHERE id = 1');
 	$dtx->sql($_) for @meanwhile;
 	$s->run('COMMIT');
@@ -395,12 +397,20 @@ $dtx->crash($point);
 $point->start;
 decided_by_server('nobody has told since the crash', 0);
 decided_by_server('another session has told again', 1, $beside);
+
+# By TCP: the network is near, however long commands take.  (The kernel takes the time to a
+# reply for a round trip, because the acknowledgment comes with it.)
+$dtx->sql("ALTER SERVER s2 OPTIONS (SET host '127.0.0.1')");
+$slow = "SELECT FROM dtx.query('s2', 'SELECT 1 FROM pg_sleep(0.02)') AS (i int);" x 30;
+decided_by_server('slow commands are no long round trip', 1, $beside);
+$dtx->sql("ALTER SERVER s2 OPTIONS (SET host '@{[ $dtx->proxy(2)->host ]}')");
+$slow = undef;
 $_->safe_psql('postgres', 'DELETE FROM acct WHERE id = 2') for $other, $point;
 $dtx->clean('auto');
 $dtx->sql(q{ALTER SYSTEM RESET pg_dtx.commit_point});
 $dtx->coord->reload;
 $dtx->poll($dtx->coord, 'SHOW pg_dtx.commit_point', 'server', 'server');
-$dtx->sql($dtx->transfer(40, 2, 1));
+$dtx->sql($dtx->transfer(50, 2, 1));
 
 # ... in a session that lives: it was not committed.
 start_held(2, $commit);

@@ -84,7 +84,7 @@
 #define MAX_WAIT_MS	10
 
 /* A round trip counts as longer than another one if it is by so much; microseconds. */
-#define NOTICEABLE_USEC	50
+#define NOTICEABLE_USEC	200
 
 /* How long a server has to answer after it was asked to cancel, milliseconds. */
 #define CANCEL_WAIT_MS	1000
@@ -276,17 +276,19 @@ DtxPointChoose(DtxParticipant **ask)
 			next = p;
 	}
 
-	if (best == NULL && next != NULL && dtx_commit_point == DTX_POINT_SERVER)
-		*ask = next;
-	else if (best == NULL && next != NULL && next->xid_lsn != 0)
+	if (best == NULL && next != NULL)
 	{
 		DtxWalOf	wal = DtxEndpointWal(&next->connection->endpoint);
+		bool		wait = next->xid_lsn != 0 && next->others_tell;
 
-		if (next->others_tell &&
+		next->others_tell = false;	/* waited for once */
+		if (wait &&
 			DtxFlushedWait(&wal, next->xid_lsn,
 						   Min(MAX_WAIT_MS, MIN_WAIT_MS + first_phase_usec / 1000)))
 			best = next;
-		else
+		else if (dtx_commit_point == DTX_POINT_SERVER)
+			*ask = next;
+		else if (next->xid_lsn != 0)
 			next->connection->point_misses++;
 	}
 	if (best != NULL)

@@ -30,6 +30,9 @@
 /* The shortest one is forgotten after one to two of these, milliseconds. */
 #define PERIOD_MS	60000
 
+/* The first commands of a session take longer: so many are measured before they count. */
+#define MIN_MEASURED	8
+
 /* The kernel is asked again after so many uses of what it has said. */
 #define KERNEL_USES	256
 
@@ -49,6 +52,8 @@ DtxRoundTripUsec(DtxRoundTrip *trip, PGconn *conn)
 		trip->kernel = ask_kernel(conn);
 		trip->uses = KERNEL_USES;
 	}
+	if (trip->measured < MIN_MEASURED)
+		return trip->kernel;
 	begin_period(trip);
 	measured = trip->shortest == 0 ? trip->before :
 		trip->before == 0 ? trip->shortest : Min(trip->shortest, trip->before);
@@ -79,6 +84,7 @@ DtxRoundTripReplied(DtxRoundTrip *trip)
 	INSTR_TIME_SUBTRACT(took, trip->sent);
 	INSTR_TIME_SET_ZERO(trip->sent);
 	usec = Max(1, Min((int64) INSTR_TIME_GET_MICROSEC(took), INT_MAX));
+	trip->measured = Min(trip->measured + 1, MIN_MEASURED);
 	begin_period(trip);
 	if (trip->shortest == 0 || usec < trip->shortest)
 		trip->shortest = (int) usec;

@@ -21,6 +21,7 @@ typedef struct DtxRoundTrip
 	int			shortest;		/* measured in the current period,
 								 * microseconds, 0: nothing was */
 	int			before;			/* ... and in the one before */
+	int			measured;		/* how often it was, MIN_MEASURED at most */
 	DtxMoment	period_ends;
 	instr_time	sent;			/* when the command was sent that is being
 								 * measured; zero: none is */

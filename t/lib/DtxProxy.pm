@@ -25,6 +25,8 @@
 # The events of a rule have its name; "behind" is data that is kept behind what is
 # held.
 #
+# What pg_dtx sends by the name under which it is prepared matches its text.
+#
 # The data of a simple query arrive in one piece, so matching pieces is enough.
 # (The resolver looks for running PREPAREs; with the opening quote a rule matches
 # the command only, not that query.)
@@ -155,9 +157,29 @@ sub _write_rules
 	return;
 }
 
+# What pg_dtx has prepared in a session, and sends by name from then on
+# (src/commit/put_off.c, point_question.c).
+my %prepared = (
+	dtx_start => 'START TRANSACTION ISOLATION LEVEL REPEATABLE READ',
+	dtx_start_read_committed => 'START TRANSACTION ISOLATION LEVEL READ COMMITTED',
+	dtx_constraints => 'SET CONSTRAINTS ALL IMMEDIATE',
+	dtx_end => 'COMMIT TRANSACTION');
+
+# Data with these commands where they are executed, and not where they are prepared.
+sub in_full
+{
+	my $data = shift;
+	my $names = join '|', keys %prepared;
+
+	$data =~ s/P.{4}(?:$names)\0[^\0]*\0\0\0//gs;
+	$data =~ s/\0($names)(?=\0)/\0$prepared{$1}/g;
+	return $data;
+}
+
 sub _event
 {
 	my ($self, $what, $data) = @_;
+	$data = in_full($data);
 	$data =~ s/[^ -~]+/ /g;
 	open my $fh, '>>', $self->{events} or die "$self->{events}: $!";
 	print $fh "$what $data\n";
@@ -276,7 +298,7 @@ sub _serve
 					$self->_event('behind', $data);
 					next;
 				}
-				my ($rule) = grep { $data =~ /$_->[1]/s } @rules;
+				my ($rule) = grep { in_full($data) =~ /$_->[1]/s } @rules;
 				if ($rule && $rule->[0] eq 'hold')
 				{
 					$conn->{held} = $data;
