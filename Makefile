@@ -11,6 +11,8 @@
 #   make bench                               what it costs, see docs/performance.md
 #   make bench-sagas                         how many sagas a second
 #   make bench-snapshots                     what consistent reads cost
+#   make relay, make install-relay           pg_dtx_relay, see docs/broker.md
+#   make test-broker                         it, and brokers that die
 #
 # "make test" and "make demo" install the packages they need, so they also run where
 # PostgreSQL is not installed yet (dev/setup), and use a private copy of it.
@@ -252,7 +254,7 @@ DATA_built = pg_dtx--$(version).sql $(foreach v,$(older),pg_dtx--$(v)--$(version
 
 PG_CPPFLAGS = -I$(top_dir)/src -I$(libpq_srcdir)
 
-EXTRA_CLEAN = bench/proxy bench/client2pc bench/own_disk.so
+EXTRA_CLEAN = relay/*.o relay/*.so relay/pg_dtx_relay bench/proxy bench/client2pc bench/own_disk.so
 
 # "make FAULTS=1" compiles in the points at which tests make things go wrong, and
 # the check that nothing is reported after the local commit (src/base/quiet.c).
@@ -285,14 +287,16 @@ PG_CFLAGS = -fvisibility=hidden -Wextra -Wno-unused-parameter -Wno-sign-compare 
 		-Wno-ignored-attributes)
 
 # These targets work without PostgreSQL.
-dev_targets = test demo setup faults chaos races fuzz leaks deadlocks load coverage sanitize valgrind bench \
+dev_targets = test test-broker demo setup faults chaos races fuzz leaks deadlocks load coverage sanitize valgrind bench \
 	bench-sagas bench-snapshots test-matrix test-versions test-upgrade test-examples deb dist indent spell
 
 # What may be given to them on the command line.
-export VERSIONS TESTS JOBS KEEP CASES DURATION SEED SAGAS INTERLEAVINGS RUNS
+export VERSIONS TESTS JOBS KEEP EVENTS CASES DURATION SEED SAGAS INTERLEAVINGS RUNS
 export SESSIONS SECONDS_EACH FOREIGN_SERVERS PLANT TRANSACTIONS PASSES ROUNDS CLIENTS SERVERS DELAYS SAMPLE LOAD FLUSH PUBLISH RESULTS
 
-ifneq ($(filter-out $(dev_targets),$(or $(MAKECMDGOALS),all)),)
+relay_targets = relay install-relay
+
+ifneq ($(filter-out $(dev_targets) $(relay_targets),$(or $(MAKECMDGOALS),all)),)
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(wildcard $(PGXS)),)
@@ -348,3 +352,10 @@ endif
 .PHONY: $(dev_targets)
 $(dev_targets):
 	@PG_CONFIG='$(PG_CONFIG)' '$(top_dir)/dev/run' $@
+
+# A program of its own, which needs libpq and the brokers' libraries only.
+.PHONY: $(relay_targets)
+relay:
+	$(MAKE) -C '$(top_dir)/relay' PG_CONFIG='$(PG_CONFIG)'
+install-relay:
+	$(MAKE) -C '$(top_dir)/relay' install PG_CONFIG='$(PG_CONFIG)'

@@ -125,13 +125,15 @@ BEGIN
     SELECT e.id, e.seq, e.bucket, e.rule, e.aggregatetype, e.aggregateid, e.type, e.at,
            m.content_type, m.body, m.header_names, m.header_values
       FROM (SELECT o.*, (SELECT min(p.i)::integer FROM unnest(relay_take.patterns) WITH ORDINALITY AS p (pattern, i)
-                          WHERE o.aggregatetype LIKE p.pattern) AS rule
+                          WHERE o.aggregatetype LIKE p.pattern) AS rule,
+                   sum(coalesce(pg_column_size(o.payload), 0)) OVER (ORDER BY o.seq) - coalesce(pg_column_size(o.payload), 0) AS before
               FROM unnest(relay_take.buckets, relay_take.after) AS b (bucket, after)
              CROSS JOIN LATERAL (SELECT x.* FROM dtx.outbox x
                                   WHERE x.bucket = b.bucket AND x.seq > b.after AND x.aggregatetype LIKE ANY (relay_take.patterns)
                                   ORDER BY x.bucket, x.seq LIMIT each) AS o) AS e
      CROSS JOIN LATERAL dtx_internal.relay_envelope(relay_take.envelopes[e.rule], relay_take.source,
                           e.id, e.aggregatetype, e.aggregateid, e.type, e.at, e.payload, e.headers) AS m
+     WHERE e.before < 16 * 1024 * 1024      -- all of them are in memory at once there
      ORDER BY e.seq;
 END
 $$;
@@ -308,7 +310,7 @@ BEGIN
     key := coalesce(key, attributes->>'subject');
     headers := headers || attributes;
   ELSE
-    id := coalesce(headers->>'id', id);
+    id := coalesce(id, headers->>'id');
     type := coalesce(headers->>'eventType', headers->>'type', type);
     IF envelope = 'debezium' THEN
       IF jsonb_typeof(data) = 'object' AND data ?& '{schema,payload}' THEN

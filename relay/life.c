@@ -1,0 +1,48 @@
+/*-------------------------------------------------------------------------
+ *
+ * life.c
+ *		What all threads of a relay share: is it to end, and how it shall run.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "life.h"
+
+#include <stdio.h>
+#include <time.h>
+
+#include "util.h"
+
+bool
+life_sleep(Life *life, int ms)
+{
+	int64_t		end = now_ms() + ms;
+
+	for (;;)
+	{
+		int64_t		left = end - now_ms();
+		struct timespec t;
+
+		if (atomic_load(&life->stop))
+			return false;
+		if (left <= 0)
+			return true;
+		if (left > 50)
+			left = 50;
+		t.tv_sec = 0;
+		t.tv_nsec = (long) left * 1000000;
+		nanosleep(&t, NULL);
+	}
+}
+
+BrokerSettings
+life_broker_settings(const Life *life, char *name, size_t size)
+{
+	BrokerSettings s;
+
+	snprintf(name, size, "pg_dtx_relay %s", life->config->name);
+	s.settings = life->config->broker;
+	s.nsettings = life->config->nbroker;
+	s.client_name = name;
+	s.timeout_ms = life->config->timeout_ms;
+	return s;
+}
