@@ -518,11 +518,11 @@ for release in $(chosen_releases "${VERSIONS:-17}"); do
 	chroot_layer "$release" test "" "$(setup_script)"
 	chroot_layer "$release" examples test 'apt-get update
 apt-get install -y --no-install-recommends \
-	golang-go golang-github-lib-pq-dev python3-psycopg2 python3-psycopg default-jdk-headless \
+	golang-go golang-github-lib-pq-dev golang-github-jackc-pgx-v4-dev python3-psycopg2 python3-psycopg default-jdk-headless \
 	libpostgresql-jdbc-java pgbouncer prometheus-postgres-exporter prometheus curl'
 	echo "Testing on $release"
 	chroot_run --bind "$work/source" /source "$release" "examples test" "$work/$release.run" \
-		env TESTS="${TESTS:-$(cd "$top" && echo t/examples/*.pl)}" JOBS=1 \
+		env TESTS="${TESTS:-$(cd "$top" && echo t/examples/*.pl t/14[56]_*.pl)}" JOBS=1 \
 		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-180}" make -C /source test
 done
 }
