@@ -294,6 +294,59 @@ COMMENT ON COLUMN dtx_internal.saga_queue_record.tokens IS
 COMMENT ON COLUMN dtx_internal.saga_queue_record.filled_at IS
   'when that was so';
 
+-- Sagas that are started by the clock.
+CREATE TABLE dtx_internal.saga_schedule_record (
+  home bigint NOT NULL,
+  role dtx_internal.saga_role NOT NULL,
+  schedule text NOT NULL,
+  owner dtx_internal.saga_role NOT NULL,
+  name text NOT NULL,
+  cron text NOT NULL,
+  zone text NOT NULL,
+  input jsonb NOT NULL,
+  overlap text NOT NULL CHECK (overlap IN ('skip', 'start')),
+  catch_up boolean NOT NULL,
+  next_at timestamptz,
+  last_at timestamptz,
+  last_outcome text,
+  last_saga bigint,
+  paused text,
+  PRIMARY KEY (role, schedule)
+) USING heap WITH (fillfactor = 70);
+
+COMMENT ON TABLE dtx_internal.saga_schedule_record IS
+  'schedules of sagas; see view dtx.saga_schedules';
+COMMENT ON COLUMN dtx_internal.saga_schedule_record.home IS
+  'where it belongs, as dtx_internal.saga_record.home';
+COMMENT ON COLUMN dtx_internal.saga_schedule_record.role IS
+  'role as which sagas are started';
+COMMENT ON COLUMN dtx_internal.saga_schedule_record.schedule IS
+  'name of the schedule';
+COMMENT ON COLUMN dtx_internal.saga_schedule_record.owner IS
+  'owner of the definition';
+COMMENT ON COLUMN dtx_internal.saga_schedule_record.name IS
+  'name of the definition';
+COMMENT ON COLUMN dtx_internal.saga_schedule_record.cron IS
+  'when: minute, hour, day of the month, month, day of the week';
+COMMENT ON COLUMN dtx_internal.saga_schedule_record.zone IS
+  'in which time zone';
+COMMENT ON COLUMN dtx_internal.saga_schedule_record.input IS
+  'input of the sagas, to which scheduled_at is added';
+COMMENT ON COLUMN dtx_internal.saga_schedule_record.overlap IS
+  'if the one before has not ended: skip this one, or start it';
+COMMENT ON COLUMN dtx_internal.saga_schedule_record.catch_up IS
+  'are those started that were missed?';
+COMMENT ON COLUMN dtx_internal.saga_schedule_record.next_at IS
+  'when the next one is; null: never';
+COMMENT ON COLUMN dtx_internal.saga_schedule_record.last_at IS
+  'when the last one was';
+COMMENT ON COLUMN dtx_internal.saga_schedule_record.last_outcome IS
+  'what became of that: started, skipped, or failed, and why';
+COMMENT ON COLUMN dtx_internal.saga_schedule_record.last_saga IS
+  'the last saga that was started';
+COMMENT ON COLUMN dtx_internal.saga_schedule_record.paused IS
+  'why it rests; null: it does not';
+
 -- What rests.
 CREATE TABLE dtx_internal.saga_pause_record (
   role dtx_internal.saga_role NOT NULL,

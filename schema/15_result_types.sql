@@ -143,6 +143,35 @@ COMMENT ON COLUMN dtx.finding.detail IS
 COMMENT ON COLUMN dtx.finding.hint IS
   'what to do';
 
+CREATE TYPE dtx.planned_step AS (
+  "position" integer,
+  step text,
+  kind text,
+  after text[],
+  place text,
+  sql text,
+  undo text,
+  problem text
+);
+COMMENT ON TYPE dtx.planned_step IS
+  'a step of a saga that is not executed, from dtx.dry_run()';
+COMMENT ON COLUMN dtx.planned_step."position" IS
+  'number of the step; higher than those of the steps that it comes after';
+COMMENT ON COLUMN dtx.planned_step.step IS
+  'its name';
+COMMENT ON COLUMN dtx.planned_step.kind IS
+  'compensatable, pivot, or retriable';
+COMMENT ON COLUMN dtx.planned_step.after IS
+  'steps that must be done before';
+COMMENT ON COLUMN dtx.planned_step.place IS
+  'where it is done';
+COMMENT ON COLUMN dtx.planned_step.sql IS
+  'what is executed';
+COMMENT ON COLUMN dtx.planned_step.undo IS
+  'what would undo it; null: nothing';
+COMMENT ON COLUMN dtx.planned_step.problem IS
+  'what is in the way; null: nothing that can be known before';
+
 CREATE TYPE dtx.saga_outcome AS (
   saga bigint,
   ok boolean,

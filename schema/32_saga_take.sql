@@ -1249,6 +1249,9 @@ BEGIN
       WHERE x.home = here AND NOT x.taken_up
       ORDER BY x.home, x.role, x.id LIMIT 1;
   END IF;
+  IF NOT FOUND THEN
+    PERFORM FROM dtx_internal.saga_schedule_record x WHERE x.home = here AND x.paused IS NULL LIMIT 1;
+  END IF;
   RETURN FOUND;
 END
 $$;

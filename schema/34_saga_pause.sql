@@ -365,3 +365,99 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10;
 
 COMMENT ON FUNCTION dtx.find_sagas(text, text, jsonb) IS
   'numbers of one''s sagas of a definition with a key, or with attributes that contain these; found through indexes';
+
+--
+-- Trying out
+--
+
+CREATE OR REPLACE FUNCTION dtx_internal.dry_run(name text, input jsonb) RETURNS TABLE ("position" integer, step text, kind text,
+  after text[], place text, sql text, undo text, problem text)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  def dtx_internal.saga_definition_record := dtx_internal.saga_find_definition(dry_run.name, NULL);
+  caller oid := dtx_internal.saga_caller();
+  d dtx_internal.saga_definition_step_record;
+BEGIN
+  IF jsonb_typeof(coalesce(dry_run.input, '{}')) IS NULL THEN
+    RETURN;
+  END IF;
+  FOR d IN SELECT a.* FROM dtx_internal.saga_definition_step_record a WHERE a.definition = def.id ORDER BY a.step LOOP
+    position := d.step;
+    step := d.name;
+    kind := d.kind;
+    after := ARRAY(SELECT p.name FROM dtx_internal.saga_definition_step_record p WHERE p.definition = def.id AND p.step = ANY (d.after) ORDER BY p.step);
+    place := dtx_internal.saga_place(d.action, d.servers, d.delay, d.queue, d.saga);
+    sql := nullif(concat_ws(E';\n', 'only if ' || d.condition, d.expression, array_to_string(d."execute", E';\n')), '');
+    undo := coalesce(nullif(array_to_string(d.compensate, E';\n'), ''), 'queue ' || d.compensate_queue);
+    problem := (SELECT CASE WHEN f.oid IS NULL THEN format('server "%s" does not exist', u.name)
+                            WHEN NOT has_server_privilege(caller, f.oid, 'USAGE') THEN format('permission denied for foreign server %s', u.name)
+                            WHEN NOT EXISTS (SELECT FROM pg_user_mapping m WHERE m.umserver = f.oid AND m.umuser IN (caller, 0))
+                              THEN format('user mapping not found for "%s", server "%s"', pg_get_userbyid(caller), u.name) END AS p
+                  FROM unnest(d.servers) AS u (name) LEFT JOIN pg_foreign_server f ON f.srvname = u.name
+                 WHERE u.name IS NOT NULL ORDER BY p NULLS LAST LIMIT 1);
+    -- A result that is used is one of a step that comes before.
+    IF problem IS NULL THEN
+      SELECT format('it uses the result of step "%s", which does not come before it', n.name) INTO problem
+        FROM unnest(d.needs) AS n (name)
+       WHERE NOT EXISTS (SELECT FROM dtx_internal.saga_definition_step_record p
+                          WHERE p.definition = def.id AND p.name = n.name AND (p.step = ANY (d.ancestors) OR p.step = d.step)) LIMIT 1;
+    END IF;
+    IF problem IS NULL AND d.action IN ('saga', 'each') THEN
+      BEGIN
+        PERFORM dtx_internal.saga_child_definition(def.owner, d.saga, d.version, caller);
+      EXCEPTION WHEN OTHERS THEN
+        problem := SQLERRM;
+      END;
+    END IF;
+    RETURN NEXT;
+  END LOOP;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.dry_run(text, jsonb) IS
+  'internal: dtx.dry_run()';
+
+CREATE OR REPLACE FUNCTION dtx.dry_run(name text, input jsonb DEFAULT '{}') RETURNS SETOF dtx.planned_step
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10;
+
+COMMENT ON FUNCTION dtx.dry_run(text, jsonb) IS
+  'what a saga of the newest version of a definition would do, in which order, and what is in the way of it for this role; executes nothing';
+
+CREATE OR REPLACE FUNCTION dtx_internal.advance_time(by interval) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  here bigint := dtx_internal.saga_home();
+  n bigint;
+BEGIN
+  IF coalesce(advance_time.by < '0', true) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = 'time passes forward only';
+  END IF;
+  UPDATE dtx_internal.saga_external AS e SET available_at = dtx_internal.saga_after(e.available_at, -advance_time.by) WHERE e.home = here;
+  UPDATE dtx_internal.saga_step_record AS s
+     SET due_at = dtx_internal.saga_after(s.due_at, -advance_time.by), held_at = dtx_internal.saga_after(s.held_at, -advance_time.by), since = dtx_internal.saga_after(s.since, -advance_time.by),
+         away_since = dtx_internal.saga_after(s.away_since, -advance_time.by)
+   WHERE s.home = here AND (s.due_at IS NOT NULL OR s.held_at IS NOT NULL OR s.state IN ('waiting', 'compensating'));
+  GET DIAGNOSTICS n = ROW_COUNT;
+  UPDATE dtx_internal.saga_outage AS o SET probe_at = dtx_internal.saga_after(o.probe_at, -advance_time.by), since = dtx_internal.saga_after(o.since, -advance_time.by) WHERE o.home = here;
+  UPDATE dtx_internal.saga_schedule_record AS x SET next_at = dtx_internal.saga_after(x.next_at, -advance_time.by) WHERE x.home = here;
+  PERFORM dtx_internal.wake_sagas();
+  RETURN n;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.advance_time(interval) IS
+  'internal: dtx.advance_time()';
+
+CREATE OR REPLACE FUNCTION dtx.advance_time(by interval) RETURNS bigint
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION dtx.advance_time(interval) IS
+  'for tests: what sagas of this database wait for comes so much earlier: sleeps, pauses, timeouts, deadlines, leases, schedules; returns how many steps that are';

@@ -488,6 +488,112 @@ COMMENT ON COLUMN dtx.waiting.since IS
 COMMENT ON COLUMN dtx.waiting.until IS
   'how long it will; null: without end';
 
+CREATE OR REPLACE VIEW dtx.saga_schedules WITH (security_barrier) AS
+  SELECT x.schedule,
+         (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = x.role) AS role,
+         x.name,
+         x.cron,
+         x.zone,
+         CASE WHEN pg_catalog.pg_has_role(x.role, 'USAGE') THEN x.input END AS input,
+         x.overlap,
+         x.catch_up,
+         CASE WHEN x.paused IS NULL THEN x.next_at END AS next_at,
+         x.last_at,
+         x.last_outcome,
+         x.last_saga,
+         x.paused
+    FROM dtx_internal.saga_schedule_record AS x
+   WHERE pg_catalog.pg_has_role(x.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE');
+
+COMMENT ON VIEW dtx.saga_schedules IS
+  'schedules of sagas, one''s own; members of pg_monitor see all';
+COMMENT ON COLUMN dtx.saga_schedules.schedule IS
+  'name of the schedule';
+COMMENT ON COLUMN dtx.saga_schedules.role IS
+  'role as which sagas are started';
+COMMENT ON COLUMN dtx.saga_schedules.name IS
+  'name of the definition';
+COMMENT ON COLUMN dtx.saga_schedules.cron IS
+  'minute, hour, day of the month, month, day of the week';
+COMMENT ON COLUMN dtx.saga_schedules.zone IS
+  'time zone';
+COMMENT ON COLUMN dtx.saga_schedules.input IS
+  'input of the sagas';
+COMMENT ON COLUMN dtx.saga_schedules.overlap IS
+  'if the one before has not ended: skip this one, or start it';
+COMMENT ON COLUMN dtx.saga_schedules.catch_up IS
+  'are those started that were missed?';
+COMMENT ON COLUMN dtx.saga_schedules.next_at IS
+  'when the next one is';
+COMMENT ON COLUMN dtx.saga_schedules.last_at IS
+  'when the last one was';
+COMMENT ON COLUMN dtx.saga_schedules.last_outcome IS
+  'what became of that: started, skipped, or failed, and why';
+COMMENT ON COLUMN dtx.saga_schedules.last_saga IS
+  'the last saga that was started';
+COMMENT ON COLUMN dtx.saga_schedules.paused IS
+  'why it rests; null: it does not';
+
+CREATE OR REPLACE VIEW dtx.saga_queues WITH (security_barrier) AS
+  SELECT (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = e.role) AS role,
+         e.queue,
+         pg_catalog.count(*) FILTER (WHERE e.token IS NULL OR e.available_at <= pg_catalog.clock_timestamp()) AS length,
+         pg_catalog.count(*) FILTER (WHERE e.token IS NOT NULL AND e.available_at > pg_catalog.clock_timestamp()) AS in_hands,
+         pg_catalog.min(e.available_at) FILTER (WHERE e.available_at <= pg_catalog.clock_timestamp()) AS oldest,
+         q.concurrency,
+         q.rate,
+         q.per,
+         p.reason AS paused
+    FROM dtx_internal.saga_external AS e
+    LEFT JOIN dtx_internal.saga_queue_record AS q ON q.role = e.role AND q.queue = e.queue
+    LEFT JOIN dtx_internal.saga_pause_record AS p ON p.kind = 'queue' AND p.role = e.role AND p.name = e.queue
+   WHERE pg_catalog.pg_has_role(e.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE')
+   GROUP BY e.role, e.queue, q.concurrency, q.rate, q.per, p.reason;
+
+COMMENT ON VIEW dtx.saga_queues IS
+  'queues of external steps in which there is something; those of one''s own sagas, members of pg_monitor see all';
+COMMENT ON COLUMN dtx.saga_queues.role IS
+  'whose sagas they are';
+COMMENT ON COLUMN dtx.saga_queues.queue IS
+  'name of the queue';
+COMMENT ON COLUMN dtx.saga_queues.length IS
+  'steps that nobody has, also those that are offered again later';
+COMMENT ON COLUMN dtx.saga_queues.in_hands IS
+  'steps that workers have';
+COMMENT ON COLUMN dtx.saga_queues.oldest IS
+  'since when the first one waits for a worker; null: none does';
+COMMENT ON COLUMN dtx.saga_queues.concurrency IS
+  'limit of in_hands; see dtx.set_queue()';
+COMMENT ON COLUMN dtx.saga_queues.rate IS
+  'how many may be claimed in the time "per"';
+COMMENT ON COLUMN dtx.saga_queues.per IS
+  'for rate';
+COMMENT ON COLUMN dtx.saga_queues.paused IS
+  'why workers get nothing from it; null: they do';
+
+CREATE OR REPLACE VIEW dtx.saga_durations WITH (security_barrier) AS
+  SELECT (SELECT r.rolname FROM pg_catalog.pg_roles AS r WHERE r.oid = d.owner) AS owner,
+         d.name,
+         b.le,
+         pg_catalog.count(*) FILTER (WHERE EXTRACT(epoch FROM g.finished_at - g.started_at) <= b.le) AS sagas
+    FROM dtx_internal.saga_record AS g
+    JOIN dtx_internal.saga_definition_record AS d ON d.id = g.definition
+    CROSS JOIN (VALUES (0.1::float8), (1), (10), (60), (600), (3600), (86400), ('Infinity')) AS b (le)
+   WHERE g.state = 'completed'
+     AND (pg_catalog.pg_has_role(g.role, 'USAGE') OR pg_catalog.pg_has_role('pg_monitor', 'USAGE'))
+   GROUP BY d.owner, d.name, b.le;
+
+COMMENT ON VIEW dtx.saga_durations IS
+  'how long completed sagas have taken, as far as they were not purged: a histogram by definition; of one''s own, members of pg_monitor see all';
+COMMENT ON COLUMN dtx.saga_durations.owner IS
+  'owner of the definition; null: that role was dropped';
+COMMENT ON COLUMN dtx.saga_durations.name IS
+  'name of the definition';
+COMMENT ON COLUMN dtx.saga_durations.le IS
+  'seconds';
+COMMENT ON COLUMN dtx.saga_durations.sagas IS
+  'sagas that have taken so long at most';
+
 CREATE OR REPLACE VIEW dtx.saga_damage WITH (security_barrier) AS
   SELECT x.saga,
          x.step,

@@ -139,6 +139,54 @@ $$;
 COMMENT ON FUNCTION dtx_internal.find_saga_to_explain(bigint) IS
   'internal: a saga that the caller may see';
 
+CREATE OR REPLACE FUNCTION dtx_internal.saga_picture(format text, title text, steps jsonb) RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  nodes text;
+  arrows text;
+BEGIN
+  IF format = 'json' THEN
+    RETURN jsonb_pretty(jsonb_build_object('title', title, 'steps', steps));
+  ELSIF format = 'text' THEN
+    RETURN (SELECT title || E'\n' || string_agg(concat_ws('  ', g.label, s ->> 'place', s ->> 'kind', s ->> 'state'), E'\n' ORDER BY g.ord)
+              FROM (SELECT array_agg(x ->> 'step' ORDER BY i) AS names,
+                           array_agg((SELECT coalesce(array_agg(y.j::integer ORDER BY y.j), '{}')::text
+                                        FROM jsonb_array_elements(steps) WITH ORDINALITY AS y (z, j)
+                                       WHERE x -> 'after' ? (y.z ->> 'step')) ORDER BY i) AS befores
+                      FROM jsonb_array_elements(steps) WITH ORDINALITY AS u (x, i)) AS a,
+                   ROWS FROM (dtx_internal.saga_graph(a.names, a.befores)) WITH ORDINALITY AS g (step, label, ord),
+                   LATERAL (SELECT steps -> (g.step - 1) AS s) AS l);
+  ELSIF format = 'dot' THEN
+    SELECT string_agg(format(E'  s%s [label="%s", shape=%s%s];', s ->> 'position',
+                        replace(replace(concat_ws(E'\n', s ->> 'step', s ->> 'place', s ->> 'state'), '\', '\\'), '"', '\"'),
+                        CASE s ->> 'kind' WHEN 'pivot' THEN 'diamond' WHEN 'retriable' THEN 'box' ELSE 'ellipse' END,
+                        CASE WHEN s ->> 'state' IN ('completed', 'failed', 'compensated') THEN
+                          format(', style=filled, fillcolor=%s', CASE s ->> 'state' WHEN 'completed' THEN 'palegreen' WHEN 'failed' THEN 'salmon' ELSE 'lightgrey' END)
+                          ELSE '' END), E'\n' ORDER BY (s ->> 'position')::integer)
+      INTO nodes FROM jsonb_array_elements(steps) AS s;
+    SELECT string_agg(format('  s%s -> s%s;', b ->> 'position', s ->> 'position'), E'\n' ORDER BY (s ->> 'position')::integer, (b ->> 'position')::integer)
+      INTO arrows FROM jsonb_array_elements(steps) AS s JOIN jsonb_array_elements(steps) AS b ON s -> 'after' ? (b ->> 'step');
+    RETURN concat_ws(E'\n', 'digraph saga {', format('  label="%s";', replace(replace(title, '\', '\\'), '"', '\"')), nodes, arrows, '}');
+  ELSIF format = 'mermaid' THEN
+    -- Entities, because quotation marks and brackets mean something in Mermaid.
+    SELECT string_agg(format(CASE s ->> 'kind' WHEN 'pivot' THEN '  s%s{"%s"}' WHEN 'retriable' THEN '  s%s["%s"]' ELSE '  s%s("%s")' END, s ->> 'position',
+                        replace(replace(replace(replace(concat_ws(E'\n', s ->> 'step', s ->> 'place', s ->> 'state'), '&', '&amp;'), '"', '&quot;'), '<', '&lt;'), E'\n', '<br>')),
+                        E'\n' ORDER BY (s ->> 'position')::integer)
+      INTO nodes FROM jsonb_array_elements(steps) AS s;
+    SELECT string_agg(format('  s%s --> s%s', b ->> 'position', s ->> 'position'), E'\n' ORDER BY (s ->> 'position')::integer, (b ->> 'position')::integer)
+      INTO arrows FROM jsonb_array_elements(steps) AS s JOIN jsonb_array_elements(steps) AS b ON s -> 'after' ? (b ->> 'step');
+    RETURN concat_ws(E'\n', 'flowchart TD', nodes, arrows);
+  END IF;
+  RAISE EXCEPTION USING
+    ERRCODE = 'invalid_parameter_value',
+    MESSAGE = 'format must be text, mermaid, dot, or json';
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_picture(text, text, jsonb) IS
+  'internal: the graph of a saga in some language';
+
 -- Both of these are parsed when they are made, so their callers need no USAGE on
 -- dtx_internal.
 CREATE OR REPLACE FUNCTION dtx.explain_saga(name text) RETURNS SETOF text
@@ -239,3 +287,38 @@ END;
 
 COMMENT ON FUNCTION dtx.explain_saga(bigint) IS
   'draws the graph of a saga with the states of its steps, attempts and times, as text; an error if the caller may not see it';
+
+-- Pictures.  (Called with the privileges of the caller: views only.)
+CREATE OR REPLACE FUNCTION dtx.explain_saga(name text, format text) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+  WITH d AS MATERIALIZED (
+    SELECT f.owner, f.bare, f.version FROM dtx_internal.find_definition_to_explain(explain_saga.name) AS f)
+  SELECT dtx_internal.saga_picture(explain_saga.format, explain_saga.name,
+           (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('position', s.position, 'step', s.step, 'kind', s.kind, 'action', s.action,
+                     'place', dtx_internal.saga_place(s.action, s.servers, s.delay, s.queue, s.saga), 'only_if', s.only_if,
+                     'after', s.after) ORDER BY s.position)
+              FROM dtx.saga_definition_steps AS s
+             WHERE s.owner = d.owner AND s.name = d.bare AND s.version = d.version))
+    FROM d;
+END;
+
+COMMENT ON FUNCTION dtx.explain_saga(text, text) IS
+  'the graph of the newest version of a definition as text, mermaid, dot, or json';
+
+CREATE OR REPLACE FUNCTION dtx.explain_saga(saga bigint, format text) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+  WITH sg AS MATERIALIZED (
+    SELECT f.* FROM dtx_internal.find_saga_to_explain(explain_saga.saga) AS f)
+  SELECT dtx_internal.saga_picture(explain_saga.format, pg_catalog.format('saga %s "%s": %s', sg.id, sg.name, sg.state),
+           (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('position', s.position, 'step', s.step, 'kind', s.kind, 'action', s.action,
+                     'place', dtx_internal.saga_place(s.action, s.servers, NULL, s.queue, NULL), 'state', s.state, 'attempts', s.attempts,
+                     'since', s.since, 'due_at', s.due_at, 'waiting_for', s.waiting_for, 'error', s.error,
+                     'after', s.after) ORDER BY s.position)
+              FROM dtx.saga_steps AS s WHERE s.saga = sg.id))
+    FROM sg;
+END;
+
+COMMENT ON FUNCTION dtx.explain_saga(bigint, text) IS
+  'the graph of a saga with the states and times of its steps as text, mermaid, dot, or json';

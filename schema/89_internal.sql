@@ -27,6 +27,7 @@ GRANT EXECUTE ON FUNCTION dtx_internal.in_doubt() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION dtx_internal.find_definition_to_explain(text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION dtx_internal.find_saga_to_explain(bigint) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION dtx_internal.saga_graph(text[], text[]) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION dtx_internal.saga_picture(text, text, jsonb) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION dtx_internal.saga_place(text, name[], interval, text, text) TO PUBLIC;
 
 -- The same for members of pg_monitor.

@@ -120,3 +120,71 @@ SELECT ok, error FROM dtx.resume_sagas(ARRAY(SELECT id FROM dtx.sagas WHERE name
 SELECT ok, regexp_replace(error, '\d+', 'N') AS error FROM dtx.retry_sagas(ARRAY(SELECT id FROM dtx.sagas WHERE name = 'many' ORDER BY id));
 SELECT ok, error FROM dtx.cancel_sagas(ARRAY(SELECT id FROM dtx.sagas WHERE name = 'many' ORDER BY id), 'test');
 SELECT count(*) FROM dtx.sagas WHERE state NOT IN ('completed', 'compensated');
+
+-- schedules: when
+CREATE FUNCTION next(cron text, zone text, after timestamptz, n int DEFAULT 3) RETURNS SETOF text LANGUAGE sql AS $$
+	WITH RECURSIVE t (at, i) AS (SELECT dtx_internal.saga_next_time(cron, zone, after), 1 UNION ALL
+		SELECT dtx_internal.saga_next_time(cron, zone, at), i + 1 FROM t WHERE i < n)
+	SELECT to_char(at AT TIME ZONE zone, 'Dy YYYY-MM-DD HH24:MI') FROM t $$;
+SELECT next('*/20 9-10 * * mon-fri', 'UTC', '2026-01-02 10:30Z', 4);
+SELECT next('0 0 29 feb *', 'UTC', '2026-01-01 00:00Z', 2);
+SELECT next('0 12 13 * 5', 'UTC', '2026-02-10 00:00Z', 3);
+-- the clock is set forward: later, once; set back: once
+SELECT next('30 2 * * *', 'Europe/Berlin', '2026-03-28 12:00Z', 3);
+SELECT next('30 2 * * *', 'Europe/Berlin', '2026-10-24 12:00Z', 3);
+SELECT next('30 2,3 * * *', 'Europe/Berlin', '2026-03-28 12:00Z', 3);
+\set VERBOSITY terse
+SELECT dtx.schedule_saga('x', 'needs', '61 * * * *');
+SELECT dtx.schedule_saga('x', 'needs', '* * * *');
+SELECT dtx.schedule_saga('x', 'needs', '0 0 31 feb *');
+SELECT dtx.schedule_saga('x', 'needs', '0 0 * * *', zone => 'Nowhere');
+SELECT dtx.schedule_saga('x', 'no such saga', '0 0 * * *');
+\set VERBOSITY default
+-- they start; time passes as the test wants it
+SELECT dtx.define_saga('nightly', dtx.step_signal('go'), dtx.step('a', execute => 'SELECT $1->''scheduled_at'' AS at'));
+SELECT dtx.schedule_saga('every night', 'nightly', '30 2 * * *', '{"n": 1}', zone => 'Europe/Berlin') > now() AS later;
+SELECT schedule, name, cron, zone, overlap, catch_up, last_at, last_outcome, next_at > now() AS later FROM dtx.saga_schedules;
+SELECT dtx.advance_time('25 hours') >= 0 AS advanced;
+CALL wait_until('SELECT last_outcome = ''started'' FROM dtx.saga_schedules');
+SELECT id, input - 'scheduled_at' AS input, input ? 'scheduled_at' AS at, attributes FROM dtx.sagas WHERE name = 'nightly' \gset
+\echo :input :at :attributes
+SELECT dtx.advance_time('25 hours') >= 0 AS advanced;
+CALL wait_until('SELECT last_outcome LIKE ''skipped%'' FROM dtx.saga_schedules');
+SELECT last_outcome FROM dtx.saga_schedules;
+SELECT dtx.pause_schedule('every night', 'holidays');
+SELECT paused, next_at FROM dtx.saga_schedules;
+SELECT dtx.resume_schedule('every night') > now() AS later;
+SELECT dtx.resume_schedule('every night');
+SELECT dtx.unschedule_saga('every night');
+SELECT count(*) FROM dtx.sagas WHERE name = 'nightly';
+SELECT dtx.cancel_saga(:id, 'test');
+-- a sleep and a deadline pass
+SELECT dtx.define_saga('patient one', dtx.step_sleep('a', '150 days'));
+SELECT dtx.start_saga('patient one') AS id \gset
+CALL wait_until(format('SELECT state = ''waiting'' FROM dtx.saga_steps WHERE saga = %s', :id));
+SELECT dtx.advance_time('149 days') > 0 AS advanced;
+SELECT state FROM dtx.sagas WHERE id = :id;
+SELECT dtx.advance_time('1 day') > 0 AS advanced;
+SELECT dtx.wait_saga(:id, '60 s');
+SELECT dtx.advance_time('-1 s');
+
+-- what would be done
+SELECT dtx.define_saga('plan', dtx.step('a', 'one', 'SELECT 1', 'SELECT -1', after => '{}'), dtx.step('b', execute => 'SELECT $2->''a'', $2->''c''', after => '{}'),
+	dtx.step('c', execute => 'SELECT $2->''a''', kind => 'pivot', after => '{a,b}', only_if => '$1 ? ''c'''), dtx.step_saga('d', 'no such saga', kind => 'retriable'));
+SELECT position, step, kind, after, place, sql, undo, problem FROM dtx.dry_run('plan');
+-- pictures
+SELECT dtx.explain_saga('plan', 'mermaid');
+SELECT dtx.explain_saga('plan', 'dot');
+SELECT dtx.explain_saga('plan', 'text');
+SELECT dtx.explain_saga('plan', 'json')::jsonb->'steps'->2;
+SELECT replace(dtx.explain_saga(:id, 'mermaid'), :'id', 'N');
+SELECT dtx.explain_saga('plan', 'png');
+-- queues and durations
+SELECT dtx.set_queue('limited', concurrency => 5);
+SELECT count(dtx.start_saga('mail')) FROM generate_series(1, 3);
+CALL wait_until('SELECT count(*) = 3 FROM dtx.saga_steps WHERE queue = ''limited'' AND state = ''waiting''');
+SELECT count(*) FROM dtx.claim_step('limited', 'w');
+SELECT queue, length, in_hands, oldest IS NOT NULL AS waits, concurrency, rate, paused FROM dtx.saga_queues WHERE queue = 'limited';
+SELECT dtx.set_queue('limited');
+SELECT le, sagas FROM dtx.saga_durations WHERE name = 'votes' AND le >= 60 ORDER BY le;
+CALL end_all();

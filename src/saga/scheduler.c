@@ -224,6 +224,7 @@ scheduler_look(DtxScheduler *s, bool *leave)
 			run_errands(s, "saga_give_up");
 			run_errands(s, "saga_report_late");
 			run_errands(s, "saga_lanes");
+			run_errands(s, "saga_start_scheduled");
 			if (dtx_saga_retention > 0 && DtxIsDue(s->next_purge))
 			{
 				s->next_purge = DtxIn(PURGE_INTERVAL);
@@ -234,7 +235,7 @@ scheduler_look(DtxScheduler *s, bool *leave)
 		MemoryContextSwitchTo(s->round_cxt);
 
 		/* With nothing in store, and nobody there, we are not needed. */
-		if (work == NIL && s->nworkers == 0)
+		if (work == NIL && s->nworkers == 0 && s->next_look == DTX_NEVER)
 		{
 			if (s->idle_since == 0)
 				s->idle_since = DtxNow();
