@@ -83,6 +83,7 @@ static void point_behind_complete(void *owner, PGresult *last, const char *lost)
 static void point_complete(void *owner, PGresult *last, const char *lost);
 static void question_complete(void *owner, PGresult *last, const char *lost);
 static void answered(DtxParticipant *p, bool answer, const char *lost);
+static void request_flush(const DtxParticipant *p);
 static void tell_flushed(const DtxParticipant *p, uint64 lsn);
 static void note_deallocated(DtxParticipant *p, const PGresult *result);
 static void reader_complete(void *owner, PGresult *last, const char *lost);
@@ -254,7 +255,6 @@ DtxParticipantAskPointBehind(DtxParticipant *p)
 	bool		by_name = DtxConnectionMayPrepare(c);
 
 	p->xid_asked = true;
-	p->others_tell = DtxParticipantOthersTell(p);
 	DtxRoundTripSent(&c->round_trip);
 	return DtxWireSendBehind(&c->wire, DtxPointQuestion(),
 							 by_name ? DTX_POINT_QUESTION_NAME : NULL,
@@ -268,6 +268,7 @@ point_result(void *owner, const PGresult *result)
 {
 	DtxParticipant *p = (DtxParticipant *) owner;
 	uint64		xid;
+	DtxWalOf	wal;
 
 	if (PQresultStatus(result) == PGRES_COMMAND_OK)
 		p->connection->point_prepared = true;
@@ -277,6 +278,8 @@ point_result(void *owner, const PGresult *result)
 	if (p->xid_lsn == 0 || xid != p->remote_xid)
 		p->xid_lsn = DtxLsnParse(PQgetvalue(result, 0, 1));
 	p->remote_xid = xid;
+	wal = DtxEndpointWal(&p->connection->endpoint);
+	p->requests_seen = DtxFlushedRequests(&wal);
 	tell_flushed(p, DtxLsnParse(PQgetvalue(result, 0, 2)));
 }
 
@@ -333,6 +336,27 @@ tell_flushed(const DtxParticipant *p, uint64 lsn)
 
 	p->connection->told_lsn = Max(p->connection->told_lsn, lsn);
 	DtxFlushedTell(&wal, lsn);
+}
+
+/* A command is about to be sent that has its server flush its WAL. */
+static void
+request_flush(const DtxParticipant *p)
+{
+	DtxWalOf	wal = DtxEndpointWal(&p->connection->endpoint);
+
+	DtxFlushedRequested(&wal);
+}
+
+/*
+ * Has another session sent a command since the id of the remote transaction was told that
+ * will have it flushed, and is about to tell?
+ */
+bool
+DtxParticipantFlushIsDue(const DtxParticipant *p)
+{
+	DtxWalOf	wal = DtxEndpointWal(&p->connection->endpoint);
+
+	return p->xid_lsn != 0 && DtxFlushedRequests(&wal) > p->requests_seen;
 }
 
 /*
@@ -472,6 +496,7 @@ DtxParticipantDecide(DtxParticipant *p)
 		PQclear(p->result);
 		p->result = NULL;
 		change_state(p, DTX_PARTICIPANT_DECIDING);
+		request_flush(p);
 		if (DtxWireSendNames(&c->wire, DtxPointCommitNames, DTX_POINT_COMMIT_NAMES,
 							 &decide_handler, p))
 			return true;
@@ -481,6 +506,7 @@ DtxParticipantDecide(DtxParticipant *p)
 	len = DtxPutOffCloses(&c->put_off, command, sizeof(command));
 	strlcpy(command + len, DtxPointCommit(DtxConnectionHasQuestion(c)),
 			sizeof(command) - len);
+	request_flush(p);
 	return send_command(p, DTX_PARTICIPANT_DECIDING, command, &decide_handler);
 }
 
@@ -576,6 +602,7 @@ DtxParticipantPrepare(DtxParticipant *p, const DtxGid *gid)
 	end = append(append(append(end, " */; "), question), "; PREPARE TRANSACTION '");
 	end = append(append(end, gid_text), "'");
 	Assert(end < command + sizeof(command));
+	request_flush(p);
 
 	if (send_command(p, DTX_PARTICIPANT_PREPARING, command, &prepare_handler))
 		return true;

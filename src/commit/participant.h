@@ -71,7 +71,7 @@ typedef struct DtxParticipant
 	uint64		remote_xid;		/* full transaction id there, 0 if not known */
 	bool		xid_asked;		/* was it asked for, behind a command of
 								 * postgres_fdw's? */
-	bool		others_tell;	/* did others tell of its WAL then? */
+	uint64		requests_seen;	/* DtxFlushedRequests() when it was told */
 	uint64		xid_lsn;		/* a WAL record there that carries that id, or
 								 * a higher one, ends here; 0: not known */
 	uint64		end_lsn;		/* of PREPARE TRANSACTION, or the COMMIT that
@@ -106,6 +106,7 @@ extern bool DtxParticipantAskPointBehind(DtxParticipant *p);
 /* before the local commit */
 extern bool DtxParticipantAsk(DtxParticipant *p);
 extern bool DtxParticipantAskPoint(DtxParticipant *p);
+extern bool DtxParticipantFlushIsDue(const DtxParticipant *p);
 extern bool DtxParticipantOthersTell(const DtxParticipant *p);
 extern bool DtxParticipantPointFlushes(const DtxParticipant *p);
 extern bool DtxParticipantCommitReader(DtxParticipant *p);

@@ -76,8 +76,8 @@
 #define TRY_EVERY	64
 
 /*
- * What is not known to be on disk is waited for where other sessions tell: one of them is
- * about to.  It is waited for as long as PREPARE and the decision take lately, milliseconds
+ * What is not known to be on disk is waited for if another session has sent a command that
+ * flushes it; otherwise this one does, and others wait for it.  It is waited for as long as PREPARE and the decision take lately, milliseconds
  * within these limits.
  */
 #define MIN_WAIT_MS	1
@@ -279,10 +279,8 @@ DtxPointChoose(DtxParticipant **ask)
 	if (best == NULL && next != NULL)
 	{
 		DtxWalOf	wal = DtxEndpointWal(&next->connection->endpoint);
-		bool		wait = next->xid_lsn != 0 && next->others_tell;
 
-		next->others_tell = false;	/* waited for once */
-		if (wait &&
+		if (DtxParticipantFlushIsDue(next) &&
 			DtxFlushedWait(&wal, next->xid_lsn,
 						   Min(MAX_WAIT_MS, MIN_WAIT_MS + first_phase_usec / 1000)))
 			best = next;

@@ -39,6 +39,7 @@ typedef struct Entry
 	uint64		wanted;			/* sessions wait for this position, and maybe
 								 * for higher ones; 0: none does */
 	uint64		told;			/* Set.told when it was told last */
+	uint64		requests;		/* flushes that sessions have asked for */
 } Entry;
 
 typedef struct Set
@@ -123,7 +124,7 @@ DtxFlushedTell(const DtxWalOf *wal, uint64 lsn)
 	if (!is_of(entry, wal))
 	{
 		entry->wal = *wal;
-		entry->lsn = entry->wanted = 0;
+		entry->lsn = entry->wanted = entry->requests = 0;
 	}
 	entry->lsn = Max(entry->lsn, lsn);
 	wake = entry->wanted != 0 && entry->wanted <= entry->lsn;
@@ -133,6 +134,44 @@ DtxFlushedTell(const DtxWalOf *wal, uint64 lsn)
 	SpinLockRelease(&set->lock);
 	if (wake)
 		ConditionVariableBroadcast(&set->changed);
+}
+
+/*
+ * This session has sent a command that flushes the WAL, and is going to tell.
+ */
+void
+DtxFlushedRequested(const DtxWalOf *wal)
+{
+	Set		   *set = set_of(wal);
+
+	SpinLockAcquire(&set->lock);
+	for (int i = 0; i < WAYS; i++)
+	{
+		if (is_of(&set->entries[i], wal))
+			set->entries[i].requests++;
+	}
+	SpinLockRelease(&set->lock);
+}
+
+/*
+ * How often was DtxFlushedRequested() called, by any session?  If it is more often than it
+ * was when a record was known to be written, another session is about to tell that the record is
+ * on disk.  0: not known.
+ */
+uint64
+DtxFlushedRequests(const DtxWalOf *wal)
+{
+	Set		   *set = set_of(wal);
+	uint64		requests = 0;
+
+	SpinLockAcquire(&set->lock);
+	for (int i = 0; i < WAYS; i++)
+	{
+		if (is_of(&set->entries[i], wal))
+			requests = set->entries[i].requests;
+	}
+	SpinLockRelease(&set->lock);
+	return requests;
 }
 
 /*

@@ -22,6 +22,8 @@ extern void DtxFlushedShmemInit(void);
 
 /* none of these throws */
 extern void DtxFlushedTell(const DtxWalOf *wal, uint64 lsn);
+extern void DtxFlushedRequested(const DtxWalOf *wal);
+extern uint64 DtxFlushedRequests(const DtxWalOf *wal);
 extern bool DtxFlushedCovers(const DtxWalOf *wal, uint64 lsn);
 
 /* throws on interrupts */
