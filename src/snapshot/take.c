@@ -32,6 +32,7 @@
 #include "base/settings.h"
 #include "base/stats.h"
 #include "commit/connection.h"
+#include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "net/wire_wait.h"
 #include "nodes/pg_list.h"
@@ -45,7 +46,8 @@
 
 /*
  * How long committers wait for one another and for the servers while the gate is closed, or
- * for a server four times as long as its last answer took; milliseconds.
+ * for servers four times as long as their last answer took, if superusers own them all: others
+ * could hold up everybody with a server that takes its time; milliseconds.
  */
 #define PATIENCE_MS		100
 #define MAX_PATIENCE_MS	1000
@@ -73,6 +75,7 @@ static bool await_hope(DtxSnapshotServer *servers, int n, DtxMoment deadline,
 static bool await_list(DtxSnapshotServer *servers, int n, DtxMoment deadline,
 					   Obstacle *obstacle);
 static List *common_unfinished(List *before, const List *now);
+static int	max_patience(const DtxSnapshotServer *servers, int n);
 static void check_allowed(const DtxSnapshotJob *job);
 static DtxGateNode *nodes_of(const DtxSnapshotServer *servers, int n);
 static void throw_too_late(const DtxSnapshotServer *servers, int n, const char *what,
@@ -278,10 +281,10 @@ look(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
 	{
 		if (DtxNow() - start >= PATIENCE_MS / 2 || obstacle->unfinished.server == NULL)
 			obstacle->silent = DtxSnapshotFirstDue(servers, n)->name;
-		*patience = Min(*patience * 2, MAX_PATIENCE_MS);
+		*patience = Min(*patience * 2, max_patience(servers, n));
 		return false;
 	}
-	*patience = Min(Max(PATIENCE_MS, 4 * (int) (DtxNow() - start)), MAX_PATIENCE_MS);
+	*patience = Min(Max(PATIENCE_MS, 4 * (int) (DtxNow() - start)), max_patience(servers, n));
 	for (int i = 0; i < n; i++)
 	{
 		if (servers[i].lost)
@@ -292,6 +295,19 @@ look(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
 	}
 	DtxSnapshotCheckAnswers(servers, n);
 	return !DtxSnapshotFindUnfinished(servers, n, !job->begins, &obstacle->unfinished);
+}
+
+static int
+max_patience(const DtxSnapshotServer *servers, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		ForeignServer *server = GetForeignServerExtended(servers[i].serverid, FSV_MISSING_OK);
+
+		if (server == NULL || !superuser_arg(server->owner))
+			return PATIENCE_MS;
+	}
+	return MAX_PATIENCE_MS;
 }
 
 /*
