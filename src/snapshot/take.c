@@ -64,8 +64,8 @@ typedef struct Obstacle
 	DtxGateBlocker blocker;		/* pid 0: none */
 } Obstacle;
 
-static bool attempt(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
-					DtxMoment deadline, int *patience, Obstacle *obstacle);
+static pg_noinline bool attempt(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
+								DtxMoment deadline, int *patience, Obstacle *obstacle);
 static bool attempt_closed(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
 						   int *patience, Obstacle *obstacle);
 static bool look(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
