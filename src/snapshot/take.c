@@ -64,10 +64,11 @@ typedef struct Obstacle
 	DtxGateBlocker blocker;		/* pid 0: none */
 } Obstacle;
 
-static pg_noinline bool attempt(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
-								DtxMoment deadline, int *patience, Obstacle *obstacle);
+static bool attempt(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
+					DtxMoment deadline, int *patience, Obstacle *obstacle);
 static bool attempt_closed(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
 						   int *patience, Obstacle *obstacle);
+static void open_gate(instr_time start);
 static bool look(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
 				 DtxMoment deadline, int *patience, Obstacle *obstacle);
 static bool await_hope(DtxSnapshotServer *servers, int n, DtxMoment deadline,
@@ -197,7 +198,6 @@ attempt(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
 					 PATIENCE_MS, deadline))
 	{
 		instr_time	start;
-		instr_time	took;
 
 		INSTR_TIME_SET_CURRENT(start);
 		PG_TRY();
@@ -205,17 +205,28 @@ attempt(DtxSnapshotServer *servers, int n, const DtxSnapshotJob *job,
 			DTX_FAULT("gate-closed", NULL);
 			done = attempt_closed(servers, n, job, patience, obstacle);
 		}
-		PG_FINALLY();
+		PG_CATCH();
 		{
-			DtxGateOpen();
-			INSTR_TIME_SET_CURRENT(took);
-			INSTR_TIME_SUBTRACT(took, start);
-			DtxStatsAdd(DTX_STAT_GATE_USEC, INSTR_TIME_GET_MICROSEC(took));
+			open_gate(start);
+			PG_RE_THROW();
 		}
 		PG_END_TRY();
+		open_gate(start);
 	}
 	pfree(nodes);
 	return done;
+}
+
+/* It was closed at that time.  Does not throw. */
+static void
+open_gate(instr_time start)
+{
+	instr_time	took;
+
+	DtxGateOpen();
+	INSTR_TIME_SET_CURRENT(took);
+	INSTR_TIME_SUBTRACT(took, start);
+	DtxStatsAdd(DTX_STAT_GATE_USEC, INSTR_TIME_GET_MICROSEC(took));
 }
 
 static bool
