@@ -209,6 +209,106 @@ sub median
 	return $sorted[ @sorted / 2 ];
 }
 
+# Rows of one state, and seconds until there are so many.
+sub seconds_until
+{
+	my ($sql, $expected, $begin) = @_;
+	usleep(20_000) until sql('coordinator', $sql) eq $expected;
+	return time - $begin;
+}
+
+sub set_workers
+{
+	sql('coordinator', "ALTER SYSTEM SET pg_dtx.saga_workers = $_[0]");
+	sql('coordinator', 'SELECT pg_reload_conf()');
+	return;
+}
+
+my $unfinished = q{SELECT count(*) FROM dtx_internal.saga_record WHERE finished_at IS NULL};
+
+# How fast sagas go on that have waited for a server: n of them, per second, from its
+# first answer on.
+sub after_outage
+{
+	my $n = shift;
+	set_workers(4);
+	run_quietly("$work/s2.stop", 'pg_ctl', '-D', "$work/s2", '-m', 'immediate', '-w', 'stop');
+	sql('coordinator', "SELECT count(dtx.start_saga('transfer', jsonb_build_object('id', 1 + i * 7919 % $rows))) FROM generate_series(1, $n) i");
+	usleep(3_000_000);
+	run_quietly("$work/s2.start", 'pg_ctl', '-D', "$work/s2", '-l', "$work/s2.log", '-w', '-s', 'start');
+	return $n / seconds_until($unfinished, '0', time);
+}
+
+# In a backlog of n sagas: milliseconds until the first one is completed, until one with
+# priority is, and until one that has begun is canceled and compensated.
+sub backlog
+{
+	my $n = shift;
+	sql('coordinator', q{SELECT dtx.define_saga('long', dtx.step('a', 's1', 'SELECT 1', compensate => 'SELECT 1'), dtx.step_sleep('b', '1 hour'))});
+	set_workers(4);
+	my $id = sql('coordinator', q{SELECT dtx.start_saga('long')});
+	seconds_until("SELECT state FROM dtx.saga_steps WHERE saga = $id AND step = 'b'", 'waiting', time);
+	my $begin = time;
+	sql('coordinator', "SELECT count(dtx.start_saga('transfer', jsonb_build_object('id', 1 + i * 7919 % $rows))) FROM generate_series(1, $n) i");
+	my $started = time;
+	my $first = seconds_until(q{SELECT EXISTS (SELECT FROM dtx_internal.saga_record WHERE state = 'completed' AND finished_at > '} . sql('coordinator', 'SELECT now()') . q{')}, 't', $started);
+	my $now = time;
+	sql('coordinator', "SELECT dtx.cancel_saga($id, 'benchmark')");
+	my $cancel = seconds_until("SELECT state FROM dtx_internal.saga_record WHERE id = $id", 'compensated', $now);
+	$now = time;
+	my $urgent = sql('coordinator', q{SELECT dtx.start_saga('transfer', '{"id": 1}', priority => 100)});
+	$urgent = seconds_until("SELECT state FROM dtx_internal.saga_record WHERE id = $urgent", 'completed', $now);
+	set_workers(8);
+	seconds_until($unfinished, '0', time);
+	return map { $_ * 1000 } $first, $cancel, $urgent;
+}
+
+# Milliseconds per saga, with so many that have ended and so many that are scheduled.  (They
+# are copies of one that is.)
+sub with_history
+{
+	my ($ended, $scheduled) = @_;
+	set_workers(0);
+	my $model = sql('coordinator', q{SELECT dtx.start_saga('transfer', '{"id": 1}', run_at => now() + interval '1 year')});
+	my ($definition, $from) = (sql('coordinator', "SELECT definition FROM dtx_internal.saga_record WHERE id = $model"), $model + 1);
+	my $all = $ended + $scheduled;
+	sql('coordinator', qq{
+SET session_replication_role = replica;
+INSERT INTO dtx_internal.saga_record (id, home, definition, role, boot_id, xid, state, started_at, finished_at)
+SELECT $model + i, g.home, g.definition, g.role, g.boot_id, g.xid,
+	CASE WHEN i <= $ended THEN 'completed' ELSE 'pending' END::dtx.saga_state, now(), CASE WHEN i <= $ended THEN now() - interval '1 day' END
+FROM dtx_internal.saga_record g, generate_series(1, $all) i WHERE g.id = $model;
+INSERT INTO dtx_internal.saga_data (saga, input) SELECT $model + i, '{"id": 1}' FROM generate_series(1, $all) i;
+INSERT INTO dtx_internal.saga_step_record (saga, step, home, role, lane, rank, servers, state, due_at, since)
+SELECT $model + i, d.step, s.home, s.role, s.lane, s.rank, s.servers,
+	CASE WHEN i <= $ended THEN 'completed' ELSE 'pending' END::dtx.saga_step_state, CASE WHEN i > $ended THEN now() + interval '1 year' END, now()
+FROM dtx_internal.saga_step_record s, generate_series(1, $all) i, dtx_internal.saga_definition_step_record d
+WHERE s.saga = $model AND d.definition = $definition AND (i <= $ended OR d.step = 1);
+INSERT INTO dtx_internal.saga_history_record (saga, step, action, outcome, started_at, finished_at)
+SELECT $model + i, d.step, 'execute', 'completed', now(), now() FROM generate_series(1, $ended) i, dtx_internal.saga_definition_step_record d WHERE d.definition = $definition;
+SELECT setval('dtx_internal.saga_id', $model + $all)});
+	sql('coordinator', $_) for 'VACUUM ANALYZE', 'CHECKPOINT';
+	my $ms = latency();
+	sql('coordinator', "DELETE FROM dtx_internal.$_->[0] WHERE $_->[1] BETWEEN $model AND $model + $all")
+	  for [ 'saga_record', 'id' ], [ 'saga_data', 'saga' ], [ 'saga_step_record', 'saga' ], [ 'saga_history_record', 'saga' ];
+	return $ms;
+}
+
+# Seconds for n sagas, each of a role of its own, or all of one.
+sub many_roles
+{
+	my $n = shift;
+	set_workers(8);
+	sql('coordinator', join '', map { "CREATE ROLE bench_$_ LOGIN; GRANT EXECUTE ON FUNCTION dtx.start_saga(text, jsonb, text, timestamptz, timestamptz, integer, integer, text, text, jsonb, text) TO bench_$_;" } 1 .. $n);
+	sql('coordinator', q{SELECT dtx.define_saga('anybody', dtx.step('a', execute => 'SELECT 1')); SELECT dtx.grant_saga_definition('anybody', 'public')});
+	my $begin = time;
+	sql('coordinator', "SELECT count(dtx.start_saga('anybody')) FROM generate_series(1, $n)");
+	my $one = seconds_until($unfinished, '0', $begin);
+	$begin = time;
+	sql('coordinator', join '', map { "SET ROLE bench_$_; SELECT dtx.start_saga('postgres.anybody');" } 1 .. $n);
+	return ($one, seconds_until($unfinished, '0', $begin));
+}
+
 start_nodes();
 fill_nodes();
 my $prepare = "\\set id random(1, $rows)\n";
@@ -241,5 +341,11 @@ for my $mode (@order)
 	  join '', map { sprintf '%10.0f', median(@{ $result{$mode}{$_} }) } @clients;
 }
 printf "\nOne saga alone, from its start to its end: %.1f ms (median of 50)\n", latency();
+my $backlog = $ENV{BACKLOG} || 10_000;
+printf "After an outage of a server, with %d sagas that wait: %.0f a second\n", $backlog / 10, after_outage($backlog / 10);
+printf "In a backlog of %d: first completed after %.0f ms, canceled after %.0f ms, urgent one completed after %.0f ms\n", $backlog, backlog($backlog);
+my ($ended, $scheduled) = map { $backlog * $_ } 100, 10;
+printf "With %d sagas that have ended and %d that are scheduled, one alone: %.1f ms\n", $ended, $scheduled, with_history($ended, $scheduled);
+printf "100 sagas of one role: %.1f s, of 100 roles: %.1f s\n", many_roles(100);
 my ($sum) = map { $_->[0] + $_->[1] } [ map { sql($_, 'SELECT sum(bal) FROM account') } qw(s1 s2) ];
 die "the balances do not agree: $sum\n" if $sum != 0;

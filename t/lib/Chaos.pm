@@ -84,7 +84,8 @@ my @saga_disasters = (
 	[ 4, 'cancel a saga worker' ],
 	[ 2, 'kill a saga worker' ],
 	[ 3, 'terminate the saga scheduler' ],
-	[ 3, 'stop the saga scheduler' ]);
+	[ 3, 'stop the saga scheduler' ],
+	[ 3, 'outage of a participant' ]);
 
 # A stream of random numbers that is the same everywhere.
 sub _stream
@@ -373,8 +374,10 @@ sub _disaster
 	return if $self->{state}{$node_number};
 
 	my $detail = '';
-	if ($what =~ /^power failure/)
+	if ($what =~ /^power failure|^outage/)
 	{
+		# longer than any attempts of a step would last
+		$ms = 15_000 if $what =~ /^outage/;
 		$dtx->crash($node);
 		$self->{state}{$node_number} = 'down';
 		$self->_later($ms, sub {
