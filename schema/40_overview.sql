@@ -202,7 +202,7 @@ BEGIN
   END LOOP;
   SELECT count(*) INTO total FROM dtx.saga_damage;
   IF total > 0 THEN
-    lines := lines || ARRAY[ARRAY[section, 'DAMAGE', total::text, 'See dtx.saga_damage: docs/sagas.md#work-outside-of-the-database']];
+    lines := lines || ARRAY[ARRAY[section, 'DAMAGE', total::text, 'See dtx.saga_damage: docs/sagas-howto.md#work-outside-of-the-database']];
   END IF;
 
   section := 'state';

@@ -1,4 +1,4 @@
-# The examples of docs/sagas.md do what is said there.
+# The examples of docs/sagas.md and docs/sagas-howto.md do what is said there.
 use strict;
 use warnings FATAL => 'all';
 
@@ -10,7 +10,7 @@ use Test::More;
 
 my $dtx = DtxTest->new(servers => 1);
 my $coord = $dtx->coord;
-my $text = slurp_file("$FindBin::RealBin/../docs/sagas.md");
+my $text = join "\n", map { slurp_file("$FindBin::RealBin/../docs/$_.md") } 'sagas', 'sagas-howto';
 
 # The servers of the examples: databases of their own.
 my %node;
