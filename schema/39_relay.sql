@@ -474,12 +474,11 @@ BEGIN
     RETURN 'late';
   END IF;
 
-  -- It was done after all, after the step was given up.  (If it was a lease that has ended, the
-  -- scheduler tells of that.)
+  -- It was done after all, after the step was given up.  (saga_complete() has not told the
+  -- scheduler: it is undone again here, which is no damage.)
   INSERT INTO dtx_internal.saga_history_record (saga, step, action, outcome, message, started_at, finished_at, by_whom)
-  SELECT c.saga, c.step, CASE WHEN c.compensation THEN 'compensate' ELSE 'execute' END, 'late',
-         'reply "ok" has come after the step had ended', c.at, clock_timestamp(), 'queue ' || c.queue
-   WHERE NOT EXISTS (SELECT FROM dtx_internal.saga_lost_lease l WHERE l.token = c.token);
+  VALUES (c.saga, c.step, CASE WHEN c.compensation THEN 'compensate' ELSE 'execute' END, 'late',
+          'reply "ok" has come after the step had ended', c.at, clock_timestamp(), 'queue ' || c.queue);
   UPDATE dtx_internal.command_record r SET replied_at = clock_timestamp() WHERE r.token = c.token;
   IF NOT c.compensation THEN
     -- Who was told to undo it may have found nothing then.

@@ -204,6 +204,7 @@ SELECT count(*) FROM dtx.outbox WHERE aggregatetype = 'dtx.step.cancellations' A
 SELECT reply('hotels', 'ok', '{"result": {"booking": "H3"}}');
 SELECT count(*) FROM dtx.outbox WHERE aggregatetype = 'dtx.step.cancellations' AND headers->>'correlation_id' = command('cancellations')::text;
 SELECT reply('hotels', 'ok', '{"result": {"booking": "H3"}}');
+SELECT step, action, outcome, message FROM dtx.saga_history WHERE saga = :id AND outcome = 'late';
 \set VERBOSITY terse
 SELECT reply('hotels', 'maybe');
 SELECT reply('nobody', 'ok');
