@@ -4,6 +4,9 @@
 --
 \set SHOW_CONTEXT never
 CALL end_all();
+ALTER SYSTEM RESET pg_dtx.saga_workers;
+SELECT pg_reload_conf();
+CALL wait_until($$SELECT n > 0 FROM dtx.query('one', 'SHOW pg_dtx.saga_workers') AS t(n int)$$);
 -- only the results that the SQL of a step names are passed to it
 SELECT dtx.define_saga('needs', dtx.step('a', execute => 'SELECT 1 AS x'), dtx.step('b b''', execute => 'SELECT 2 AS x'),
 	dtx.step('none', execute => 'SELECT 3 AS x'), dtx.step('one', execute => 'SELECT $2->''a'' AS a, $2->''b b'''''' AS b, ($2 ? ''c'') AS c'),
