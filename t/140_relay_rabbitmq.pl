@@ -169,6 +169,18 @@ $rabbit->declare(queues => { found => {} }, bindings => [ [ 'nowhere', 'x', 'fou
 is($relay->run('lost', '--drain', '--timeout=60'), 0, 'until one does');
 is($relay->disorder(drain('found'), 2, '1'), '', '... in order');
 
+# one that no queue takes: those behind it of the same aggregate, which one would, are not sent
+$rabbit->declare(queues => { mixed => {} }, bindings => [ [ 'nowhere', 'b', 'mixed' ] ]);
+$relay->configure('mixed', 'out.mixed' => { aggregatetype => 'mixed', exchange => 'nowhere', routing_key => '{type}' });
+$relay->sql(q{
+SELECT dtx.publish('mixed', '1', 'a', '{"key": "1", "n": 1}');
+SELECT dtx.publish('mixed', '1', 'b', '{"key": "1", "n": 2}')});
+is($relay->run('mixed', '--once'), 6, 'no queue takes the first of two');
+is($rabbit->depth('mixed'), 0, '... the second one is not sent before it');
+$rabbit->declare(bindings => [ [ 'nowhere', 'a', 'mixed' ] ]);
+is($relay->run('mixed', '--drain', '--timeout=60'), 0, '... but after it');
+is($relay->disorder(drain('mixed'), 2, 1), '', '... in order');
+
 # no such exchange: it is the message's own fault
 $relay->configure('poison', 'out.poison' => { aggregatetype => 'poison', exchange => 'x.{aggregateid}', routing_key => 'x' });
 $rabbit->declare(exchanges => { 'x.1' => 'fanout', 'x.3' => 'fanout' }, bindings => [ [ 'x.1', '', 'found' ], [ 'x.3', '', 'found' ] ]);
