@@ -36,6 +36,7 @@ typedef struct BrokerSetting
 	char	   *value;
 } BrokerSetting;
 
+/* Valid as long as any connection that was made with it. */
 typedef struct BrokerSettings
 {
 	const BrokerSetting *settings;

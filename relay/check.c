@@ -119,9 +119,8 @@ static bool
 check_broker(Life *life)
 {
 	const Config *c = life->config;
-	char		name[256];
 	char		error[ERROR_SIZE] = "";
-	BrokerSettings settings = life_broker_settings(life, name, sizeof(name));
+	BrokerSettings settings = life_broker_settings(life);
 	Broker	   *broker = life->api->connect(&settings, NULL, 0, error);
 	bool		ok = true;
 

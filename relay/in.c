@@ -288,7 +288,6 @@ static bool
 have_broker(In *in)
 {
 	char		error[ERROR_SIZE] = "";
-	char		name[256];
 	BrokerSettings settings;
 	const char **sources;
 
@@ -297,7 +296,7 @@ have_broker(In *in)
 	sources = must_alloc(sizeof(char *) * (size_t) in->config->nin);
 	for (int i = 0; i < in->config->nin; i++)
 		sources[i] = in->config->in[i].source;
-	settings = life_broker_settings(in->life, name, sizeof(name));
+	settings = life_broker_settings(in->life);
 	in->broker = in->life->api->connect(&settings, sources, in->config->nin, error);
 	free(sources);
 	if (in->broker == NULL)

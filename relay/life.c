@@ -8,6 +8,7 @@
 #include "life.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "util.h"
@@ -35,14 +36,23 @@ life_sleep(Life *life, int ms)
 }
 
 BrokerSettings
-life_broker_settings(const Life *life, char *name, size_t size)
+life_broker_settings(const Life *life)
 {
 	BrokerSettings s;
 
-	snprintf(name, size, "pg_dtx_relay %s", life->config->name);
 	s.settings = life->config->broker;
 	s.nsettings = life->config->nbroker;
-	s.client_name = name;
+	s.client_name = life->client_name;
 	s.timeout_ms = life->config->timeout_ms;
 	return s;
+}
+
+void
+life_begin(Life *life, const Config *config, const BrokerApi *api, RunMode mode)
+{
+	memset(life, 0, sizeof(*life));
+	life->config = config;
+	life->api = api;
+	life->mode = mode;
+	snprintf(life->client_name, sizeof(life->client_name), "pg_dtx_relay %s", config->name);
 }

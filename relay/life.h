@@ -26,6 +26,7 @@ typedef struct Life
 	const Config *config;
 	const BrokerApi *api;
 	RunMode		mode;
+	char		client_name[256];	/* what brokers show */
 	atomic_bool stop;			/* threads end after what they are doing */
 	atomic_bool out_failed;		/* something was not published (RUN_ONCE) */
 	atomic_bool in_failed;		/* something had no effect (RUN_ONCE) */
@@ -38,7 +39,13 @@ typedef struct Life
 /* Sleep, but not beyond the order to stop; false: stop. */
 extern bool life_sleep(Life *life, int ms);
 
-/* How the broker is to be connected to, as client "name": pg_dtx_relay NAME. */
-extern BrokerSettings life_broker_settings(const Life *life, char *name, size_t size);
+/*
+ * How the broker is to be connected to.  Valid as long as the Life: connections keep it, for
+ * those that they open themselves.
+ */
+extern BrokerSettings life_broker_settings(const Life *life);
+
+/* Fill in a Life, of which nothing has been used yet. */
+extern void life_begin(Life *life, const Config *config, const BrokerApi *api, RunMode mode);
 
 #endif							/* RELAY_LIFE_H */

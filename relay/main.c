@@ -307,10 +307,7 @@ main(int argc, char **argv)
 		Config	   *next = NULL;
 		const BrokerApi *next_api = NULL;
 
-		memset(&life, 0, sizeof(life));
-		life.config = config;
-		life.api = api;
-		life.mode = options.mode;
+		life_begin(&life, config, api, options.mode);
 		if (options.check)
 		{
 			status = check(&life);

@@ -179,14 +179,13 @@ static bool
 have_broker(Out *o)
 {
 	char		error[ERROR_SIZE] = "";
-	char		name[256];
 	BrokerSettings settings;
 
 	if (o->broker != NULL)
 		return true;
 	if (now_ms() < o->broker_again_at)
 		return false;
-	settings = life_broker_settings(o->life, name, sizeof(name));
+	settings = life_broker_settings(o->life);
 	o->broker = o->life->api->connect(&settings, NULL, 0, error);
 	if (o->broker == NULL)
 	{
