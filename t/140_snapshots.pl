@@ -45,11 +45,11 @@ is(reads('on'), '400', 'nothing happens: the total');
 # Not confirmed by one server: the session has been told, or does not wait, or is gone.
 # ----------------------------------------------------------------
 my $s = $dtx->session;
-$s->run(q{SET pg_dtx.commit_timeout = '300ms'});
+$s->run(q{SET pg_dtx.commit_timeout = '1s'});
 $dtx->proxy(2)->rule(hold => q{COMMIT PREPARED 'dtx});
 $s->run($dtx->transfer(10, 0, 1, 2));
 like($s->stderr, qr/WARNING:.*"s2"/, 'not confirmed: the session is warned');
-like(reads('on', timeout => '300ms'),
+like(reads('on', timeout => '1s'),
 	qr/^40001: could not take a consistent snapshot on server "s2" \| Prepared transaction $gid there may have been committed on other servers already\.$/,
 	'... and a reader of all servers is told which server, and what is prepared there');
 is(reads(q{'s1, s3'}, sql => 'SELECT (SELECT bal FROM acct0) + (SELECT bal FROM acct1)'), '190',
@@ -57,7 +57,7 @@ is(reads(q{'s1, s3'}, sql => 'SELECT (SELECT bal FROM acct0) + (SELECT bal FROM 
 my $reader = $dtx->session;
 $reader->run(q{SET pg_dtx.snapshot_timeout = '60s'; BEGIN ISOLATION LEVEL REPEATABLE READ});
 $reader->start(qq{SET LOCAL pg_dtx.consistent_reads = on; $all});
-my ($ret, $out, $err) = $dtx->coord->psql('postgres', q{SET pg_dtx.snapshot_timeout = '300ms'; SELECT dtx.wait_until_visible()});
+my ($ret, $out, $err) = $dtx->coord->psql('postgres', q{SET pg_dtx.snapshot_timeout = '1s'; SELECT dtx.wait_until_visible()});
 like($err, qr/could not see all that was committed on server "s2"/, '... and cannot be waited for');
 is($dtx->sql(q{SELECT dtx.wait_until_visible('{s1,s3}')}), '', '... but on the others');
 my $begin = time;
@@ -72,7 +72,7 @@ $s->run(q{SET pg_dtx.commit_wait = off});
 $dtx->proxy(2)->rule(hold => q{COMMIT PREPARED 'dtx});
 $s->run($dtx->transfer(10, 0, 1, 2));
 is($s->stderr, '', 'commit_wait = off: committed');
-like(reads('on', timeout => '300ms'), qr/^40001:.*"s2"/, '... and not a moment for readers before it is confirmed');
+like(reads('on', timeout => '1s'), qr/^40001:.*"s2"/, '... and not a moment for readers before it is confirmed');
 $dtx->proxy(2)->clear;
 is(reads('on'), '400', '... which it is without the session, that is idle');
 $s->run($dtx->transfer(10, 0, 1, 2));
@@ -89,7 +89,7 @@ $dtx->sql(q{ALTER SYSTEM SET pg_dtx.resolver = off});
 $dtx->crash($dtx->coord);
 eval { $s->close };
 $dtx->coord->start;
-like(reads('on', timeout => '300ms'), qr/^40001:.*"s2"/,
+like(reads('on', timeout => '1s'), qr/^40001:.*"s2"/,
 	'the coordinator has crashed after the decision: not a moment, with nothing in memory');
 $dtx->proxy(2)->clear;
 $dtx->sql(q{ALTER SYSTEM RESET pg_dtx.resolver});
