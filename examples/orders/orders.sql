@@ -14,4 +14,4 @@ SELECT dtx.define_saga('order service',
       execute    => $$UPDATE stock SET quantity = quantity - 1 WHERE item = $1->>'item' AND quantity > 0$$,
       compensate => $$UPDATE stock SET quantity = quantity + 1 WHERE item = $1->>'item'$$),
   dtx.step_external('charge', queue => 'charges', compensate_queue => 'refunds'),
-  dtx.step_external('ship', queue => 'parcels', kind => 'pivot'));
+  dtx.step_external('ship', queue => 'parcels', compensate_queue => 'recalls'));

@@ -1,4 +1,5 @@
-// The shipping service: sends parcels.  It is the point of no return of an order.
+// The shipping service: sends parcels, and calls back those of which it is not known whether they
+// were sent, because a worker has died meanwhile.
 package main
 
 import (
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"log"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,6 +30,11 @@ func ship(ctx context.Context, s *dtx.Step) (any, error) {
 	return map[string]string{"parcel": fmt.Sprintf("P-%d", s.Saga)}, nil
 }
 
+func recall(ctx context.Context, s *dtx.Step) (any, error) {
+	// Here the carrier would be told that the parcel is not to be delivered, if there is one.
+	return nil, nil
+}
+
 func main() {
 	db, err := sql.Open("postgres", "sslmode=disable")
 	if err != nil {
@@ -35,5 +42,14 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	(&dtx.Worker{DB: db, Queue: "parcels", Handler: ship, Lease: 10 * time.Second}).Run(ctx)
+	var all sync.WaitGroup
+	for queue, handler := range map[string]dtx.Handler{"parcels": ship, "recalls": recall} {
+		w := &dtx.Worker{DB: db, Queue: queue, Handler: handler, Lease: 10 * time.Second}
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			w.Run(ctx)
+		}()
+	}
+	all.Wait()
 }
