@@ -235,6 +235,20 @@ is($unordered, '0', '... and none sees a transaction without the one before it')
 $dtx->clean('load');
 is($dtx->sql(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'DtxGate'}), '0', 'nobody waits at the gate');
 
+# Writers on one server alone are always about to commit, and need not be waited for; but what
+# leaves while snapshots are taken makes them begin anew.
+for my $i (1, 2)
+{
+	PostgreSQL::Test::Utils::append_to_file("$dir/single$i.sql", "\\set a random(1, 50)\nUPDATE acct$i SET bal = bal WHERE id = :a;\n");
+}
+my $counts = 'SELECT snapshots, snapshot_retries, snapshots_refused FROM dtx.stat';
+my @before = split /\|/, $dtx->sql($counts);
+@runs = (pgbench(5, 3, 'single1'), pgbench(5, 3, 'single2'), pgbench(1, 3, 'consistent'));
+$_->() for @runs;
+my @after = split /\|/, $dtx->sql($counts);
+my ($taken, $retries, $refused) = map { $after[$_] - $before[$_] } 0 .. 2;
+ok($taken > $retries && !$refused, "many writers on one server each: $taken snapshots, $retries attempts in vain, $refused refused");
+
 # Steps of sagas are READ COMMITTED, whatever a database has as its default.
 $dtx->sql(q{ALTER DATABASE postgres SET pg_dtx.consistent_reads = on});
 $dtx->sql(q{SELECT dtx.define_saga('step', dtx.step('s1', server => 's1', execute => 'UPDATE acct SET bal = bal WHERE id = 1', kind => 'pivot'))});

@@ -242,7 +242,7 @@ check_use(DtxParticipant *p)
 {
 	const char *server = p->connection->endpoint.server_name;
 
-	if (opening || !is_on())
+	if (opening || (!is_on() && !open_now))
 		return;
 	if (!open_now)
 		ereport(ERROR,
@@ -255,6 +255,9 @@ check_use(DtxParticipant *p)
 						   SETTING, consistent_reads),
 				 errhint("Begin with BEGIN ISOLATION LEVEL REPEATABLE READ, or set \"%s\" to \"off\".",
 						 SETTING)));
+
+	/* One that is lost may have been replaced, with a snapshot of its own. */
+	DtxTransactionCheckNoneLost();
 	if (!list_member_ptr(open_connections, p->connection))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

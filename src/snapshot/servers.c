@@ -15,21 +15,34 @@
 #include "nodes/pg_list.h"
 #include "snapshot/servers.h"
 #include "utils/acl.h"
+#include "utils/memutils.h"
 #include "utils/palloc.h"
 #include "utils/syscache.h"
 
+static DtxSnapshotServer *allocate(int n);
 static int	compare(const ListCell *a, const ListCell *b);
 static bool may_use(const ForeignServer *server);
 
 /*
+ * Replies may come as long as the transaction is not over, also when the process ends in the
+ * middle (FATAL), and the statement's memory is gone.
+ */
+static DtxSnapshotServer *
+allocate(int n)
+{
+	return MemoryContextAllocZero(TopTransactionContext, sizeof(DtxSnapshotServer) * Max(n, 1));
+}
+
+/*
  * All servers of postgres_fdw that the current user may use and has a user mapping for, by
- * name.  *n is their number; in the current memory context.
+ * name.  *n is their number; until the end of the transaction, but for their names, which
+ * are in the current memory context.
  */
 DtxSnapshotServer *
 DtxSnapshotAllServers(int *n)
 {
 	List	   *all = DtxPostgresFdwServers();
-	DtxSnapshotServer *servers = palloc0(sizeof(DtxSnapshotServer) * Max(list_length(all), 1));
+	DtxSnapshotServer *servers = allocate(list_length(all));
 	ListCell   *lc;
 
 	list_sort(all, compare);
@@ -65,13 +78,13 @@ may_use(const ForeignServer *server)
 }
 
 /*
- * The servers with these names, in their order, in the current memory context.  Throws
+ * The servers with these names, in their order, likewise.  Throws
  * unless each is one of postgres_fdw that the current user may use, and named once.
  */
 DtxSnapshotServer *
 DtxSnapshotNamedServers(char **names, int n)
 {
-	DtxSnapshotServer *servers = palloc0(sizeof(DtxSnapshotServer) * Max(n, 1));
+	DtxSnapshotServer *servers = allocate(n);
 
 	for (int i = 0; i < n; i++)
 	{

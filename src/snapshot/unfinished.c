@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "base/fault.h"
 #include "libpq-fe.h"
 #include "miscadmin.h"
 #include "net/text.h"
@@ -82,11 +83,20 @@ is_ours(const PGresult *listed, int row, DtxGid *gid)
 		DtxSealed(gid);
 }
 
+/*
+ * Responsibility is looked at twice: a session that has let go of this transaction in between
+ * may have entered with its next one, and then the gate does not know this one any more.
+ */
 static bool
 is_harmless(DtxUnfinished *u)
 {
 	int			procno = DtxActivityResponsibleProc(&u->gid);
+	bool		entered;
 
 	u->in_doubt = procno < 0;
-	return procno >= 0 && !DtxGateHasEntered(procno, u->gid.xid);
+	if (procno < 0)
+		return false;
+	DTX_FAULT("snapshot-judge", NULL);
+	entered = DtxGateHasEntered(procno, u->gid.xid);
+	return !entered && DtxActivityResponsibleProc(&u->gid) == procno;
 }

@@ -310,7 +310,7 @@ enter(Stage stage, uint64 xid)
 			set_stage(from, before);
 			ConditionVariableBroadcast(&gate->left);
 			ConditionVariablePrepareToSleep(&gate->opened);
-			if ((until = closed_until(from, stage)) != 0)
+			while ((until = closed_until(from, stage)) != 0)
 				(void) ConditionVariableTimedSleep(&gate->opened, Max(1, DtxUntil(until)),
 												   wait_event());
 			ConditionVariableCancelSleep();
@@ -455,6 +455,16 @@ DtxGateClose(DtxGateKind kind, const DtxGateNode *nodes, int n, int ms, DtxMomen
 	for (;;)
 	{
 		LWLockAcquire(&gate->lock, LW_EXCLUSIVE);
+
+		/*
+		 * Those who wait have to be let in by the gates that are closed
+		 * first.
+		 */
+		for (int i = 0; i < MAX_CLOSED && gate->nwaiting > 0; i++)
+		{
+			if (gate->closed[i].procno >= 0 && !DtxIsDue(gate->closed[i].until))
+				patience = Max(patience, gate->closed[i].until + ms);
+		}
 		for (int i = 0; i < MAX_CLOSED && my_gate == NULL &&
 			 (gate->nwaiting == 0 || DtxIsDue(patience)); i++)
 		{
@@ -482,11 +492,15 @@ DtxGateClose(DtxGateKind kind, const DtxGateNode *nodes, int n, int ms, DtxMomen
 
 /*
  * Wait until nobody is inside whom the gate of this process concerns.  Returns false if
- * that has taken as long as it is closed, and one of those who are.
+ * that has taken as long as it is closed, and one of those who are.  For half of that time
+ * those are waited for, too, who need not be: the fewer of them there are, the fewer leave
+ * before DtxGateKept().
  */
 bool
 DtxGateAwaitEmpty(DtxGateBlocker *blocker)
 {
+	DtxMoment	begin = DtxNow();
+	DtxMoment	half = begin + (my_gate->until - begin) / 2;
 	bool		empty;
 
 	ConditionVariablePrepareToSleep(&gate->left);
@@ -514,9 +528,10 @@ DtxGateAwaitEmpty(DtxGateBlocker *blocker)
 			}
 			LWLockRelease(&slot->lock);
 		}
-		if (empty || DtxIsDue(my_gate->until))
+		if ((empty && (npassed == 0 || DtxIsDue(half))) || DtxIsDue(my_gate->until))
 			break;
-		(void) ConditionVariableTimedSleep(&gate->left, Max(1, DtxUntil(my_gate->until)),
+		(void) ConditionVariableTimedSleep(&gate->left,
+										   Max(1, DtxUntil(empty ? half : my_gate->until)),
 										   wait_event());
 	}
 	ConditionVariableCancelSleep();
@@ -543,7 +558,8 @@ holds_up(const GateSlot *slot, const ClosedGate *closed, Oid *serverid, bool *is
 }
 
 /*
- * On how many nodes of a gate does a committer commit; "unconfirmed": and has that not been
+ * On how many nodes of a gate does a committer commit; this database is one of them if there
+ * is another one: alone it is as with local transactions, which do not pass the gate; "unconfirmed": and has that not been
  * confirmed?  *serverid, unless it is NULL, is set to one of them.  The caller holds
  * the slot's lock, or owns it.
  */
@@ -569,7 +585,7 @@ count_common(const GateSlot *slot, const ClosedGate *closed, bool unconfirmed,
 		if (serverid != NULL)
 			*serverid = slot->on.nodes[i].serverid;
 	}
-	return n + (slot->local && !unconfirmed ? 1 : 0);
+	return n + (slot->local && n > 0 && !unconfirmed ? 1 : 0);
 }
 
 /* May they be the same?  What is not known is no proof that they are not. */
