@@ -469,12 +469,16 @@ alone(In *in, const InMessage *m, char *sqlstate, char *error)
 	return ok;
 }
 
-/* Does an error go away by itself? */
+/*
+ * Does an error go away by itself?  So do a lock that was not to be had in time, and a
+ * database in which nothing may be written for now.
+ */
 static bool
 passes(const char *sqlstate)
 {
 	return sqlstate[0] == '\0' || strncmp(sqlstate, "40", 2) == 0 || strncmp(sqlstate, "08", 2) == 0 ||
-		strncmp(sqlstate, "53", 2) == 0 || strncmp(sqlstate, "57P", 3) == 0;
+		strncmp(sqlstate, "53", 2) == 0 || strncmp(sqlstate, "57P", 3) == 0 ||
+		strcmp(sqlstate, "55P03") == 0 || strcmp(sqlstate, "25006") == 0;
 }
 
 /* To the dead letters; false: stop was ordered before that, or the broker is lost. */

@@ -28,7 +28,9 @@ CREATE TABLE got (n int, what jsonb);
 CREATE FUNCTION take(jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	IF $1->'data'->>'n' = '-1' THEN RAISE 'no such number' USING ERRCODE = '22023'; END IF;
-	IF $1->'data'->>'n' = '-2' AND nextval('later') < 3 THEN RAISE 'not yet' USING ERRCODE = '40001'; END IF;
+	IF $1->'data'->>'n' = '-2' AND nextval('later') <= 6 THEN
+		RAISE 'not yet' USING ERRCODE = (ARRAY['40001', '40001', '25006', '25006', '55P03', '55P03'])[currval('later')];
+	END IF;
 	INSERT INTO got VALUES (($1->'data'->>'n')::int, $1);
 END $$;
 CREATE SEQUENCE later;
