@@ -16,7 +16,7 @@ use Time::HiRes qw(time usleep);
 
 my $dtx = DtxTest->new(
 	servers => 3,
-	conf => "pg_dtx.remote_isolation = 'read committed'\ndeadlock_timeout = '200ms'\nlog_lock_waits = on\nmax_connections = 60\nsynchronous_standby_names = ''\n",
+	conf => "pg_dtx.remote_isolation = 'read committed'\ndeadlock_timeout = '200ms'\nlog_lock_waits = on\nmax_connections = 60\nmax_prepared_transactions = 60\nsynchronous_standby_names = ''\n",
 	participant_conf => "deadlock_timeout = '200ms'\nmax_prepared_transactions = 60\n");
 my $runs = $ENV{DTX_DEADLOCK_RUNS} // 1;
 my $deadlocks = Deadlocks->new($dtx, rows => 1000);

@@ -64,6 +64,14 @@ CREATE SERVER again FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', por
 CREATE USER MAPPING FOR CURRENT_USER SERVER again;
 CREATE FOREIGN TABLE item_again (id int, v int) SERVER again OPTIONS (table_name 'item');
 });
+
+	# the coordinator as one of its own servers
+	($host, $port) = ($dtx->coord->host, $dtx->coord->port);
+	$dtx->sql(qq{
+CREATE SERVER home FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port', dbname 'postgres');
+CREATE USER MAPPING FOR CURRENT_USER SERVER home;
+CREATE FOREIGN TABLE item_home (id int, v int) SERVER home OPTIONS (table_name 'item0');
+});
 	return $self;
 }
 
@@ -177,6 +185,15 @@ sub kinds
 			return {
 				hold => [ [ b => "INSERT INTO deferred2 VALUES ($id)" ],
 					[ a => "INSERT INTO deferred2 VALUES ($id); " . row(0, $id) ] ],
+				close => [ [ a => 'COMMIT' ], [ b => row(0, $id) ] ],
+				victims => ['a']
+			};
+		},
+		'one in PREPARE, the other waits here for what that has prepared' => sub {
+			my $id = shift;
+			return {
+				hold => [ [ b => "INSERT INTO deferred2 VALUES ($id)" ],
+					[ a => "INSERT INTO deferred2 VALUES ($id); " . row('_home', $id) ] ],
 				close => [ [ a => 'COMMIT' ], [ b => row(0, $id) ] ],
 				victims => ['a']
 			};
