@@ -53,7 +53,7 @@ END
 $$;
 
 COMMENT ON FUNCTION dtx.publish(text, text, text, jsonb, jsonb) IS
-  'writes an event, which pg_dtx_relay publishes if this transaction commits, at least once, events of an aggregate in their order; returns its identifier';
+  'writes an event, which pg_dtx_relay publishes if this transaction commits, at least once, events of an aggregate in their order; returns its identifier; errors: 22023 for what is missing or too long (255 bytes), or headers that are no object of strings, 42939 for an aggregatetype that is reserved, 53400 while pg_dtx.outbox_limit events or more wait';
 
 -- An event of a saga, for those who want it on a broker, too.
 CREATE OR REPLACE FUNCTION dtx_internal.outbox_saga_event(o dtx_internal.saga_outbox) RETURNS void
@@ -89,7 +89,7 @@ END
 $$;
 
 COMMENT ON FUNCTION dtx.republish(uuid) IS
-  'has an event of dtx.outbox_dead published after all, after those that were written before this transaction; returns its identifier';
+  'has an event of dtx.outbox_dead published after all, after those that were written before this transaction; returns its identifier; an error (42704) if it is not there';
 
 CREATE OR REPLACE FUNCTION dtx.purge_outbox(older_than interval) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

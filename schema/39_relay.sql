@@ -189,7 +189,7 @@ END
 $$;
 
 COMMENT ON FUNCTION dtx.relay_done(uuid[]) IS
-  'the broker has confirmed events; for pg_dtx_relay';
+  'the broker has confirmed events: deletes them, and returns how many were still there; for pg_dtx_relay';
 
 CREATE OR REPLACE FUNCTION dtx.relay_bury(id uuid, reason text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -206,7 +206,7 @@ END
 $$;
 
 COMMENT ON FUNCTION dtx.relay_bury(uuid, text) IS
-  'gives an event up that no broker takes; for pg_dtx_relay';
+  'gives an event up that no broker takes: it goes to dtx.outbox_dead with the reason; false if it is not there; for pg_dtx_relay';
 
 --
 -- In
@@ -236,7 +236,7 @@ END
 $$;
 
 COMMENT ON FUNCTION dtx.relay_receive(text, text) IS
-  'remembers that a message has its effect in this transaction; false: it had it before; for pg_dtx_relay, and for consumers of one''s own';
+  'remembers that a message has its effect in this transaction; false: it had it before; waits for another transaction that has received the same one; errors: 22004 for a message without an id, 22023 for an id that is longer than 2000 bytes together with its source; for pg_dtx_relay, and for consumers of one''s own';
 
 CREATE OR REPLACE FUNCTION dtx.relay_prune(keep interval) RETURNS bigint
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -263,7 +263,7 @@ END
 $$;
 
 COMMENT ON FUNCTION dtx.relay_prune(interval) IS
-  'forgets ids of messages, and commands, that are older, some at a time; for pg_dtx_relay';
+  'forgets ids of messages, and commands, that are older (an hour or more), some at a time, and returns the number of ids; for pg_dtx_relay';
 
 -- A message as functions get it, whatever form it had:
 -- {"id", "source", "type", "key", "content_type", "headers": {...}, "data": ...}
@@ -368,7 +368,7 @@ AS 'MODULE_PATHNAME', 'dtx_sql_saga_call'
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION dtx.signal_saga(text, text, text, jsonb) IS
-  'as dtx.signal_saga(), for the saga of that definition (or owner.definition) with that key';
+  'as dtx.signal_saga(), for the saga of that definition (or owner.definition) with that key; an error if there is none (42704), or if several owners have one (42725)';
 
 --
 -- External steps of sagas as commands

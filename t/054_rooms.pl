@@ -84,6 +84,20 @@ for my $file (glob('../schema/*.sql'))
 }
 is(join("\n", @because), '', 'primary error messages give no reasons');
 
+# What a caller has to know stands at the definition: each public function has a comment there, right above it.
+my ($public, @bare) = (0);
+for my $file (glob('*/*.c'), glob('*.c'))
+{
+	my $text = content($file);
+	while ($text =~ m~(^.*\*/\n)?^(?!static\b)\w[\w *]*\n(Dtx\w+)\([^;\{]*\)\n\{~mg)
+	{
+		$public++;
+		push @bare, "$file: $2" if !defined $1;
+	}
+}
+cmp_ok($public, '>', 500, 'public functions are found');
+is(join("\n", @bare), '', '... and each has a comment');
+
 # What a newcomer finds.
 my $page = content('../docs/architecture.md');
 is(join(' ', grep { index($page, '| `' . s/\.c$//r . '` |') < 0 } glob('*.c'), glob('*/*.c'), map { s{^\.\./}{}r } glob('../relay/*.c')), '',

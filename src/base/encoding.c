@@ -31,8 +31,9 @@ DtxTextClip(char *dest, const char *source, int size)
 }
 
 /*
- * What is not text in this database's encoding must not get into a message or a
- * query's result: replace its bytes by question marks, in place.  Never throws.
+ * What is not text in this database's encoding must not get into a message or a query's
+ * result: replace its bytes by question marks, in place.  Never throws.  A text does
+ * not get longer.
  */
 void
 DtxTextMakeValid(char *text)

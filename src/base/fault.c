@@ -60,7 +60,8 @@ assign_fault(const char *newval, void *extra)
 }
 
 /*
- * A point is reached.  "conn" is the connection at hand, or NULL.
+ * A point is reached.  "conn" is the connection at hand, or NULL.  Throws only with
+ * action "error".
  */
 void
 DtxFaultHit(const char *point, PGconn *conn)

@@ -63,8 +63,8 @@ DtxGidFormat(const DtxGid *gid, char *buf)
 }
 
 /*
- * Write what the gids of all participants of a transaction have in common,
- * without the trailing colon.
+ * Write what the gids of all participants of a transaction have in common, without the
+ * trailing colon.  buf has room for DTX_GID_SIZE bytes.
  */
 void
 DtxGidFormatStem(const DtxGid *gid, char *buf)
@@ -91,8 +91,8 @@ put_stem(char *end, const DtxGid *gid)
 }
 
 /*
- * Write what all gids of one coordinator database have in common, with the
- * trailing colon.
+ * Write what all gids of one coordinator database have in common, with the trailing
+ * colon.  Likewise.
  */
 void
 DtxGidFormatPrefix(uint64 coordinator_id, Oid dbid, char *buf)

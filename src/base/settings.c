@@ -189,8 +189,9 @@ DtxSettingsDefine(void)
 static bool required = false;
 
 /*
- * From now on all transactions of this process commit in two phases if that is
- * needed, and wait for their confirmations: settings do not matter.  For workers.
+ * From now on all transactions of this process commit in two phases if that is needed,
+ * and wait for their confirmations: settings do not matter.  For workers.  Cannot be
+ * taken back.
  */
 void
 DtxRequireTwoPhaseCommit(void)

@@ -49,12 +49,20 @@ const DtxWireStatement DtxPointCommitStatements[] = {
 };
 const char *const DtxPointCommitNames[] = {"dtx_constraints", COMMIT_NAME, "dtx_end"};
 
+/*
+ * What such a server is asked in front of a COMMIT that may decide; a constant, as all
+ * that is returned here.
+ */
 const char *
 DtxPointQuestion(void)
 {
 	return QUESTION;
 }
 
+/*
+ * Likewise, in a round trip of its own: it flushes the WAL up to that record, which a
+ * server can since version 17 (pg_logical_emit_message()).
+ */
 const char *
 DtxPointQuestionFlushed(void)
 {

@@ -105,7 +105,10 @@ static const DtxRemoteHandler handler = {
 	.failed = server_failed
 };
 
-/* No server is known yet. */
+/*
+ * No server is known yet.  Everything lives in a child of "parent".  Throws if out of
+ * memory.
+ */
 DtxAsk *
 DtxAskCreate(MemoryContext parent)
 {
@@ -272,7 +275,8 @@ DtxAskTakeSilence(DtxAsk *ask)
 
 /*
  * Between rounds: wait for the latch, for so long (-1: no limit), and look after the
- * connections.  Returns whether the latch is set.
+ * connections.  Returns whether the latch is set.  Throws what DtxRemoteWait() throws;
+ * everything has to be destroyed then.
  */
 bool
 DtxAskIdle(DtxAsk *ask, long timeout, uint32 wait_event)

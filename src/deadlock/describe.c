@@ -4,6 +4,9 @@
  *		Waits in words, as PostgreSQL tells of those on one server (DeadLockReport() in
  *		storage/lmgr/deadlock.c).
  *
+ * What is told is added to "buf".  Throws if out of memory, and what looking up a
+ * foreign server throws.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

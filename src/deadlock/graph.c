@@ -10,6 +10,9 @@
  *
  * The searches are linear in the number of edges.
  *
+ * What adds to a graph, and DtxGraphFindCycle(), may throw for want of memory; the rest
+ * does not throw.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

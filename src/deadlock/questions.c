@@ -7,6 +7,8 @@
  * locks in pg_locks are shown to all.  What is answered is not
  * trusted: numbers are parsed, texts cleaned and clipped.
  *
+ * Questions are added to "question".  Throws if out of memory, and nothing else.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

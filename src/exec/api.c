@@ -150,13 +150,13 @@ dtx_sql_query_json(PG_FUNCTION_ARGS)
 }
 
 /*
- * For the steps of sagas: run a command whose parameters have the given types,
- * and that may be several statements, all of which get the parameters.  They wait for
- * locks there for "lock_timeout" milliseconds at most (0: as the server says), unless the
- * session there has a limit already.  Returns
- * the number of rows of the last one, and its first row as jsonb, in the current
- * memory context; *isnull says that there was none.  If "row" is NULL, nobody
- * wants that row, so it need not be one that jsonb can hold.
+ * For the steps of sagas: run a command whose parameters have the given types, and that
+ * may be several statements, all of which get the parameters.  They wait for locks
+ * there for "lock_timeout" milliseconds at most (0: as the server says), unless the
+ * session there has a limit already.  Returns the number of rows of the last one, and
+ * its first row as jsonb, in the current memory context; *isnull says that there was
+ * none.  If "row" is NULL, nobody wants that row, so it need not be one that jsonb can
+ * hold.  Throws what dtx.exec() throws; the caller has a snapshot.
  */
 int64
 DtxRemoteExecute(const char *server, const char *text, int nparams,

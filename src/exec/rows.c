@@ -3,6 +3,9 @@
  * rows.c
  *		Rows that a remote command returns, made into local ones, or into jsonb.
  *
+ * A sink is made by DtxRowsAsRecords(), DtxRowsAsJson() or DtxRowsFirst(), in the memory
+ * context in which its rows are kept, and serves one DtxRun().
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -49,7 +52,8 @@ static void value_context(void *arg);
 
 /*
  * Get ready to return the rows that the column definition list describes; with
- * "server_column" the name of the server comes first.
+ * "server_column" the name of the server comes first.  Throws
+ * ERRCODE_FEATURE_NOT_SUPPORTED if there is none.
  */
 void
 DtxRowsAsRecords(FunctionCallInfo fcinfo, bool server_column, DtxRowSink *sink)
@@ -279,8 +283,9 @@ DtxUniqueColumns(TupleDesc desc)
 }
 
 /*
- * Values in the results of steps are written in one way, whatever the settings of the role,
- * until AtEOXact_GUC(true, nestlevel) with the number that this returns.
+ * Values in the results of steps are written in one way, whatever the settings of the
+ * role, until AtEOXact_GUC(true, nestlevel) with the number that this returns.  In a
+ * transaction.
  */
 int
 DtxResultSettings(void)

@@ -164,9 +164,10 @@ static void throw_lost(DtxExecution *e);
 static void throw_remote(DtxExecution *e, const DtxRemoteCommand *command);
 
 /*
- * Run a command on n servers at the same time, and give the rows of its last
- * statement to the sink, if there is one.  Returns when it has succeeded on all
- * of them; throws as soon as it has failed on one.
+ * Run a command on n servers at the same time, and give the rows of its last statement
+ * to the sink, if there is one.  Returns when it has succeeded on all of them; throws
+ * as soon as it has failed on one.  Remote errors keep their SQLSTATE, detail and hint,
+ * and name the server.  Throws on interrupts, too.
  */
 void
 DtxRun(const DtxRemoteCommand *command, DtxExecution *executions, int n,

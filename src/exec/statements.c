@@ -25,9 +25,11 @@ static void refuse_copy(void);
  * Divide a command into its statements, and refuse what must not be in it.  Returns
  * texts (char *), at least one, in the current memory context.
  *
- * Our parser may be of another version than the server.  A command that it does
- * not understand is sent as one statement, and if it is more than one, or really
- * wrong, the server says so.
+ * Our parser may be of another version than the server.  A command that it does not
+ * understand is sent as one statement, and if it is more than one, or really wrong, the
+ * server says so.  Throws ERRCODE_SYNTAX_ERROR if the command is empty,
+ * ERRCODE_INVALID_TRANSACTION_TERMINATION for what would begin or end the transaction,
+ * and ERRCODE_FEATURE_NOT_SUPPORTED for what else must not be in it.
  */
 List *
 DtxSplitStatements(const char *command)

@@ -30,6 +30,9 @@
  * All state is private to the process and lives while a set of connections is
  * attached.
  *
+ * May throw for want of memory: DtxNamesAttach(), DtxNameLookUp(), DtxNamesProcess().
+ * The rest does not throw.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -16,8 +16,9 @@
 #include "utils/palloc.h"
 
 /*
- * Close a connection.  The handler is not called any more, and the memory is
- * freed at the end of the current or next DtxRemoteWait().
+ * Close a connection.  The handler is not called any more, and the memory is freed at
+ * the end of the current or next DtxRemoteWait().  Does not throw; closing twice does
+ * no harm.
  */
 void
 DtxRemoteClose(DtxRemote *remote)
@@ -35,7 +36,8 @@ DtxRemoteClose(DtxRemote *remote)
 }
 
 /*
- * Close the connection and tell its owner.  "error" may be libpq's.
+ * Close the connection and tell its owner.  "error" may be libpq's.  Throws what its
+ * failed() throws.
  */
 void
 DtxRemoteFail(DtxRemote *remote, DtxRemoteFailure failure, const char *error)

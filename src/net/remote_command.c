@@ -36,9 +36,10 @@ static bool is_encrypted(DtxRemote *remote);
 static void take_error(DtxRemote *remote, const PGresult *res);
 
 /*
- * Send a command, which may consist of several statements.  Only from within
- * the handler's ready().  The server has DTX_REMOTE_COMMAND_TIMEOUT to answer, or
- * as long as for a new connection if this one may be dead without a sign.
+ * Send a command, which may consist of several statements.  Only from within the
+ * handler's ready().  The server has DTX_REMOTE_COMMAND_TIMEOUT to answer, or as long
+ * as for a new connection if this one may be dead without a sign.  A failure is
+ * reported through failed(), later, from within DtxRemoteWait().
  */
 void
 DtxRemoteSend(DtxRemote *remote, const char *sql)
@@ -68,7 +69,8 @@ DtxRemoteSend(DtxRemote *remote, const char *sql)
 }
 
 /*
- * Write what is left, read what is there, hand out what is complete.
+ * Write what is left, read what is there, hand out what is complete.  Throws what the
+ * handler throws.
  */
 void
 DtxRemoteCommandStep(DtxRemote *remote)

@@ -43,7 +43,9 @@ DtxRemoteConnectKnowsHosts(DtxRemote *remote)
 }
 
 /*
- * Begin to connect.
+ * Begin to connect.  If there is no descriptor left, closes a parked connection for
+ * one, or leaves this one queued until another one is closed.  Problems are told to the
+ * handler; may throw if out of memory.
  */
 void
 DtxRemoteConnectStart(DtxRemote *remote)
@@ -90,8 +92,8 @@ DtxRemoteConnectStart(DtxRemote *remote)
 }
 
 /*
- * The socket of a connection that is being made is ready: go on.  Calls the handler if it
- * is made, or has failed.
+ * The socket of a connection that is being made is ready: go on.  Calls the handler if
+ * it is made, or has failed.  Throws what that throws.
  */
 void
 DtxRemoteConnectStep(DtxRemote *remote)

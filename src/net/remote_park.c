@@ -75,7 +75,8 @@ DtxRemoteResume(DtxRemote *remote, const DtxTarget *target,
 }
 
 /*
- * Something has come on a parked connection: most likely its end.
+ * Something has come on a parked connection: most likely its end.  Then its owner is
+ * told (DtxRemoteFail).
  */
 void
 DtxRemoteParkedStep(DtxRemote *remote)
@@ -94,7 +95,8 @@ DtxRemoteParkedStep(DtxRemote *remote)
 }
 
 /*
- * Close a parked connection, because its descriptor is needed.
+ * Close a parked connection, because its descriptor is needed.  Its owner is told
+ * (DtxRemoteFail).  Returns false if there is none.
  */
 bool
 DtxRemoteFreeDescriptor(DtxRemoteSet *set)

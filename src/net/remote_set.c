@@ -154,9 +154,7 @@ DtxRemoteSetTick(DtxRemoteSet *set, int64 counted)
 	set->ticked_at = now;
 }
 
-/*
- * Free what was closed.
- */
+/* Free what was closed.  Not from within a handler. */
 void
 DtxRemoteSetSweep(DtxRemoteSet *set)
 {
@@ -176,8 +174,9 @@ DtxRemoteSetSweep(DtxRemoteSet *set)
 }
 
 /*
- * Make the wait-event set anew.  libpq may close a socket and open another one
- * with the same number at any PQconnectPoll(), which epoll would not notice.
+ * Make the wait-event set anew.  libpq may close a socket and open another one with the
+ * same number at any PQconnectPoll(), which epoll would not notice.  Throws if there is
+ * no descriptor left.
  */
 void
 DtxRemoteSetBuildEvents(DtxRemoteSet *set)

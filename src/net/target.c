@@ -68,8 +68,8 @@ mapping_read(Oid umid, Oid *serverid, Oid *userid, List **options)
 }
 
 /*
- * The value of an option of a user mapping, palloc'd, or NULL.  To be called
- * in a transaction.
+ * The value of an option of a user mapping, palloc'd, or NULL.  To be called in a
+ * transaction.  NULL, too, if there is no such mapping.
  */
 char *
 DtxMappingOption(Oid umid, const char *name)
@@ -173,7 +173,8 @@ by_text(const ListCell *a, const ListCell *b)
 
 /*
  * Where a foreign server and a user mapping lead: their options of that kind, in
- * whatever order they stand, as a text in the current memory context.
+ * whatever order they stand, as a text in the current memory context.  Throws if out of
+ * memory.
  */
 char *
 DtxEndpointText(List *server_options, List *mapping_options)
@@ -258,9 +259,9 @@ hash_place(List *options)
  *
  * "on_behalf_of" is the user who wants the connection, InvalidOid for a resolver.
  *
- * To be called in a transaction.  The result is in the current memory context.
- * Does not throw if the server or the mapping cannot be used or is gone: "error"
- * is set then.
+ * To be called in a transaction.  The result is in the current memory context.  Does
+ * not throw if the server or the mapping cannot be used or is gone: "error" is set
+ * then.  Throws what DtxEndpoint() does.
  */
 DtxTarget *
 DtxTargetMake(Oid serverid, Oid umid, int attempt, Oid on_behalf_of)

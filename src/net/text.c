@@ -15,8 +15,8 @@
 #include "utils/palloc.h"
 
 /*
- * A value of a single-row result, or NULL if it is null, is not there, or is
- * longer than "maxlen" bytes.
+ * A value of a single-row result, or NULL if it is null, is not there, or is longer
+ * than "maxlen" bytes.  As long as the result lives.
  */
 const char *
 DtxRemoteValue(const PGresult *res, int column, int maxlen)

@@ -86,7 +86,7 @@ DtxWaitSetKeep(DtxWire **wires, int nwires)
 
 /*
  * The kept set is for nobody any more: the next one that is asked for is looked up, or
- * made.
+ * made.  Does not throw.
  */
 void
 DtxWaitSetRelease(void)
@@ -280,9 +280,7 @@ free_wait_set(DtxWaitSet *set)
 	no_more_wait_sets = false;
 }
 
-/*
- * A connection is closed, or has another socket now.
- */
+/* A connection is closed, or has another socket now.  Does not throw. */
 void
 DtxWaitSetForget(uint64 serial)
 {

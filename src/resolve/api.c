@@ -117,9 +117,7 @@ wait_for_worker(DtxResolver *r)
 	}
 }
 
-/*
- * See resolver.h.
- */
+/* See api.h. */
 List *
 DtxResolveNow(void)
 {
@@ -188,9 +186,7 @@ DtxResolveNow(void)
 	return results;
 }
 
-/*
- * See resolver.h.
- */
+/* See api.h. */
 void
 DtxFinishGid(Oid serverid, Oid umid, const char *gid, DtxDecision decision,
 			 uint64 system_id, Oid on_behalf_of)
@@ -285,9 +281,7 @@ found_here(DtxVisit *v)
 	return false;
 }
 
-/*
- * See resolver.h.  Servers that cannot be asked are reported with a WARNING.
- */
+/* See api.h.  Servers that cannot be asked are reported with a WARNING. */
 List *
 DtxFindGid(const char *gid)
 {
@@ -349,9 +343,7 @@ DtxFindGid(const char *gid)
 	return result;
 }
 
-/*
- * See resolver.h.  The texts in *probe are in the current memory context.
- */
+/* See api.h.  The texts in *probe are in the current memory context. */
 void
 DtxProbeServer(Oid serverid, Oid userid, DtxProbe *probe)
 {

@@ -56,7 +56,8 @@ static bool is_forced(List *forced, const DtxGid *gid);
  *
  * The rows must be those of the extension that made the gids.  Dropped and created
  * again it has another coordinator id and empty tables.  Returns NULL if it is not
- * there, or changes meanwhile; the caller compares the coordinator id.
+ * there, or changes meanwhile; the caller compares the coordinator id.  Throws what
+ * reading these tables throws.
  */
 DtxWitness *
 DtxWitnessTake(void)
@@ -195,7 +196,8 @@ is_forced(List *forced, const DtxGid *gid)
 
 /*
  * What the commit log says of a full transaction id that this server has assigned
- * (pg_xact_status() in utils/adt/xid8funcs.c, which throws for others).
+ * (pg_xact_status() in utils/adt/xid8funcs.c, which throws for others).  In a
+ * transaction.
  */
 DtxXactLog
 DtxCommitLog(uint64 xid)

@@ -109,7 +109,9 @@ DtxGoneNeedsReplication(DtxVisit *v)
 	return false;
 }
 
-/* Why nothing can be committed, or confirmed, after that. */
+/*
+ * Why nothing can be committed, or confirmed, after that.  As long as the visit.
+ */
 const char *
 DtxGoneStandbyAway(DtxVisit *v)
 {

@@ -10,6 +10,12 @@
  * catalogs and the decision table are read in transactions of their own that wait
  * for nothing.  (Called from SQL, all this runs in the caller's transaction.)
  *
+ * Everything that hangs off a resolver, a visit, or one step of the worker has a memory
+ * context there (DtxResolver.cxt, DtxVisit.cxt, DtxResolver.step_cxt).  What is called
+ * with one of them may throw, for want of memory if for nothing else; then the resolver
+ * is destroyed as a whole, its connections are closed by that, and the worker makes
+ * another one.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -62,8 +68,8 @@ DtxResolverCreate(MemoryContext parent, bool worker)
 }
 
 /*
- * Learn who we are.  To be called in a transaction.  Returns false if the
- * extension is not installed (any more).
+ * Learn who we are.  To be called in a transaction.  Returns false if the extension is
+ * not installed (any more).  Throws what DtxBootRecord() throws.
  */
 bool
 DtxResolverIdentify(DtxResolver *r)

@@ -94,9 +94,9 @@ next_pass(DtxResolver *r)
 }
 
 /*
- * Look what is to be done now and begin it.  Returns how long to wait for
- * something to happen, in milliseconds (-1: no limit).  Sets *leave if the
- * extension is not installed any more.
+ * Look what is to be done now and begin it.  Returns how long to wait for something to
+ * happen, in milliseconds (-1: no limit).  Sets *leave if the extension is not
+ * installed any more.  Does not wait.  Resets DtxResolver.step_cxt.
  */
 long
 DtxScheduleStep(DtxResolver *r, bool *leave)

@@ -150,8 +150,8 @@ unowned_rows(void)
 }
 
 /*
- * Read the decision rows that no live backend owns, keeping what is known of
- * those read before.  In a transaction of the worker.
+ * Read the decision rows that no live backend owns, keeping what is known of those read
+ * before.  In a transaction of the worker.  Throws what reading the table throws.
  */
 void
 DtxUnconfirmedRead(DtxResolver *r)

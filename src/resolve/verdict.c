@@ -62,8 +62,8 @@ DtxVerdictQueue(DtxVisit *v, DtxDecision decision)
 }
 
 /*
- * Judge all orphans, and choose the running PREPAREs that are to be canceled.
- * Returns false if the extension is gone.
+ * Judge all orphans, and choose the running PREPAREs that are to be canceled.  Returns
+ * false if the extension is gone.  In a transaction of its own (DtxResolverXactBegin).
  */
 bool
 DtxVerdictJudgeAll(DtxVisit *v)

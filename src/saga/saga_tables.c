@@ -63,10 +63,11 @@ DtxSagaTable(void)
 }
 
 /*
- * Is there a saga of this database that is neither completed nor compensated?
- * (Those that were copied with the database go on in the original.)  The table is
- * read as it is, because its indexes and the functions may have been dropped
- * already.  To be called in a transaction that has locked the table.
+ * Is there a saga of this database that is neither completed nor compensated?  (Those
+ * that were copied with the database go on in the original.)  The table is read as it
+ * is, because its indexes and the functions may have been dropped already.  To be
+ * called in a transaction that has locked the table.  Throws what reading a table
+ * throws.
  */
 bool
 DtxSagaUnfinished(void)
@@ -118,8 +119,9 @@ DtxSagasNeedServer(Oid serverid)
 }
 
 /*
- * To be called once in the life of a resolver, in a transaction: what was
- * scheduled before the server was restarted.
+ * To be called once in the life of a resolver, in a transaction: what was scheduled
+ * before the server was restarted.  Throws what calling a function of the extension
+ * throws.
  */
 void
 DtxSagaProbe(void)

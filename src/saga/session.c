@@ -42,7 +42,8 @@
 bool		DtxSagaSessionUsed = false;
 
 /*
- * What both do first.  Leaves if nobody wants this process any more.
+ * What both do first.  Leaves if nobody wants this process any more.  FATAL if it
+ * cannot connect (DtxWorkerConnect).
  */
 void
 DtxSagaStartProcess(DtxWorkerKind kind, Oid dbid, const char *name)
@@ -103,7 +104,8 @@ DtxSagaRecoverFromError(void)
 }
 
 /*
- * Begin a transaction, and have a snapshot.
+ * Begin a transaction, and have a snapshot.  Does not change the current memory
+ * context.
  */
 void
 DtxSagaBegin(void)

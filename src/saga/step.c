@@ -59,10 +59,10 @@ uint32		DtxStepWaitEvent;
 static DtxStep *read_step(Datum taken, bool *more);
 
 /*
- * In a transaction: take a step that is due, of saga "only" if that is not 0.
- * If there is none, *more says whether to ask again.  If it is to be careful, a
- * step that cannot even be looked at is left for later; that costs a
- * subtransaction for each one.
+ * In a transaction: take a step that is due, of saga "only" if that is not 0.  If there
+ * is none, *more says whether to ask again.  If it is to be careful, a step that cannot
+ * even be looked at is left for later; that costs a subtransaction for each one.  The
+ * step has a memory context of its own (DtxStepFree).  Throws what the function throws.
  */
 DtxStep *
 DtxStepTake(int64 only, bool careful, bool *more)
@@ -219,8 +219,9 @@ DtxStepFree(DtxStep *step)
 }
 
 /*
- * In the transaction of the step: it is done, or was skipped because its condition was not
- * true.
+ * In the transaction of the step: it is done, or was skipped because its condition was
+ * not true.  Throws, and the step fails with it, if the function does, and if a lock is
+ * held for too long.
  */
 void
 DtxStepDone(DtxStep *step, Datum result, bool isnull, bool skipped)
@@ -348,7 +349,9 @@ DtxStepGiveBack(DtxStep *step, const char *why, int most)
 }
 
 /*
- * A step has failed, and its transaction has been rolled back.
+ * A step has failed, and its transaction has been rolled back.  Says so in a
+ * transaction of its own, several times if it has to; throws if that fails for good,
+ * and on interrupts.
  */
 void
 DtxStepFailed(DtxStep *step, ErrorData *edata)

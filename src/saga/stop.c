@@ -225,8 +225,8 @@ DtxSagaSetLimits(int timeout)
 }
 
 /*
- * A step that has caught that it was canceled, and ends, has been stopped all the
- * same.
+ * A step that has caught that it was canceled, and ends, has been stopped all the same.
+ * Throws ERRCODE_QUERY_CANCELED then.
  */
 void
 DtxSagaCheckStopped(void)

@@ -9,6 +9,9 @@
  * which takes the snapshot.  All that is sent to it in a row, without waiting, as pipelines
  * of their own.
  *
+ * DtxSnapshotAskList(), DtxSnapshotBegin() and DtxSnapshotCommand() do not wait.  What
+ * cannot be sent counts as a lost connection (DtxSnapshotServer.lost).
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -176,6 +179,8 @@ DtxSnapshotEnd(DtxSnapshotServer *servers, int n)
  *
  * The list comes before any snapshot that is taken later.  What it does not show has ended
  * by then, or is prepared later.
+ *
+ * Throws what DtxCoordinatorId() throws.
  */
 void
 DtxSnapshotAskList(DtxSnapshotServer *s)

@@ -288,6 +288,9 @@ DtxConsistentReadsOtherBegin(void)
 	opening = true;
 }
 
+/*
+ * From now on the setting counts again.  Neither throws.
+ */
 void
 DtxConsistentReadsOtherEnd(void)
 {

@@ -30,8 +30,8 @@ static bool is_ours(const PGresult *listed, int row, DtxGid *gid);
 static bool is_harmless(DtxUnfinished *u);
 
 /*
- * Is there one in what servers have listed (DtxSnapshotAskList)?  With "any" a harmless one
- * counts, too.  *unfinished is set to the first.
+ * Is there one in what servers have listed (DtxSnapshotAskList)?  With "any" a harmless
+ * one counts, too.  *unfinished is set to the first.  Throws what DtxSealed() throws.
  */
 bool
 DtxSnapshotFindUnfinished(const DtxSnapshotServer *servers, int n, bool any,

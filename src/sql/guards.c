@@ -119,8 +119,9 @@ dtx_object_access(ObjectAccessType access, Oid classId, Oid objectId,
 }
 
 /*
- * Are there decision rows that may be needed?  A full pass finds out, and deletes
- * those that are not: let one begin soon.
+ * Are there decision rows that may be needed?  A full pass finds out, and deletes those
+ * that are not: let one begin soon.  In a transaction; throws what reading the table
+ * throws.
  */
 bool
 DtxAskPassIfDecisions(bool current_boot_only)

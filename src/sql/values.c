@@ -24,7 +24,10 @@ DtxDecisionName(DtxDecision decision)
 		decision == DTX_ROLLBACK ? "rollback" : "unknown";
 }
 
-/* Name of a foreign server, NULL if there is none with this OID. */
+/*
+ * Name of a foreign server, NULL if there is none with this OID.  In a transaction; in
+ * the current memory context.
+ */
 char *
 DtxServerName(Oid serverid)
 {
@@ -37,7 +40,7 @@ DtxServerName(Oid serverid)
 }
 
 /*
- * A name as a Datum.  Longer ones are cut.
+ * A name as a Datum.  Longer ones are cut.  In the current memory context.
  */
 Datum
 DtxNameValue(const char *name)
@@ -46,9 +49,9 @@ DtxNameValue(const char *name)
 }
 
 /*
- * A text from shared memory as a Datum.  It may come from another machine, or
- * have been cut anywhere: what is not text in this database's encoding must
- * not get into a query's result.
+ * A text from shared memory as a Datum.  It may come from another machine, or have been
+ * cut anywhere: what is not text in this database's encoding must not get into a
+ * query's result.  In the current memory context.
  */
 Datum
 DtxTextValue(const char *text)
@@ -62,7 +65,8 @@ DtxTextValue(const char *text)
 }
 
 /*
- * A server's version number as its own server_version begins.
+ * A server's version number as its own server_version begins.  In the current memory
+ * context.
  */
 char *
 DtxVersionText(int version)
@@ -75,7 +79,8 @@ DtxVersionText(int version)
 
 /*
  * The reason that a human has given for what "function" does and what is kept in
- * "kept_in", as a palloc'd text.  Throws if there is none.
+ * "kept_in", as a palloc'd text.  Throws ERRCODE_NULL_VALUE_NOT_ALLOWED or
+ * ERRCODE_INVALID_PARAMETER_VALUE if there is none.
  */
 char *
 DtxReason(text *reason, const char *function, const char *kept_in)

@@ -29,6 +29,11 @@
  * Slots speak of the current boot only (identity.c): an xid that never reached
  * the WAL is handed out again after a crash, so an xid alone decides nothing.
  *
+ * Nothing here throws, allocates in a memory context or waits for more than the lock of
+ * a slot, but for the first DtxActivityBegin() of a process, which registers a callback
+ * for its end (on_shmem_exit).  What speaks of "this backend" is called by that
+ * backend, after DtxActivityBegin(); the rest by anybody.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

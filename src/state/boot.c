@@ -22,6 +22,9 @@
  * The table is a materialized view, for the reasons that decision.c gives: nothing of it is
  * replicated, so that a logical replica does not take another server's boots for its own.
  *
+ * What reads or writes the table is called in a transaction, and throws what reading
+ * and writing do.  What asks a DtxBoots looks nothing up and does not throw.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -327,6 +330,8 @@ DtxBootBegin(void)
  *
  * The commit of the change is flushed, and has a higher id than the value that it
  * writes: so the WAL goes on after that, and no later boot can assign a lower one.
+ *
+ * Throws like any write.
  */
 void
 DtxBootProve(void)
@@ -394,7 +399,7 @@ DtxBootRequire(uint32 wait_event)
 
 /*
  * Suspend the resolution of former boots, unless it is: another instance of this
- * database has shown itself.  In a transaction of the resolver.
+ * database has shown itself.  In a transaction of the resolver.  Throws like any write.
  */
 void
 DtxBootSuspend(const char *why)
@@ -419,7 +424,7 @@ DtxBootSuspend(const char *why)
 
 /*
  * A user has said what this server is, "as", and why: former boots may be judged again.
- * In a transaction, under the lock that DtxBootRecord() takes.
+ * In a transaction, under the lock that DtxBootRecord() takes.  Throws like any write.
  */
 void
 DtxBootEndSuspension(const char *as, const char *by_user, const char *reason)

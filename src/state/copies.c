@@ -41,8 +41,9 @@
 #define CONTROL_FILE	"global/pg_control"
 
 /*
- * Was this server started to be recovered from a backup, or to a target?  Then
- * note a new number in the data directory.  Returns the number there, or 0.
+ * Was this server started to be recovered from a backup, or to a target?  Then note a
+ * new number in the data directory.  Returns the number there, or 0.  By the
+ * postmaster, before recovery.  Throws if that file cannot be written or read.
  */
 uint64
 DtxCopiesNoteRecovery(void)
@@ -94,7 +95,7 @@ DtxCopiesNoteRecovery(void)
 	return id;
 }
 
-/* A random number that is not 0. */
+/* A random number that is not 0.  Throws if the system has none. */
 uint64
 DtxRandomId(void)
 {
@@ -131,7 +132,10 @@ DtxCopiesMachineId(void)
 					(unsigned long long) DatumGetUInt64(hash_any_extended((unsigned char *) text, 32, MACHINE_SEED)));
 }
 
-/* The inode number of pg_control, which PostgreSQL overwrites in place. */
+/*
+ * The inode number of pg_control, which PostgreSQL overwrites in place.  Throws if it
+ * cannot be looked at.
+ */
 uint64
 DtxCopiesControlFile(void)
 {

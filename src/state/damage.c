@@ -83,9 +83,9 @@ DtxDamageLockForced(void)
 }
 
 /*
- * The gids, as texts in the current memory context, that dtx.force_in_doubt() was told to
- * commit, or to roll back, and has forgotten because they were not to be found, as the
- * snapshot sees them.  In a transaction.
+ * The gids, as texts in the current memory context, that dtx.force_in_doubt() was told
+ * to commit, or to roll back, and has forgotten because they were not to be found, as
+ * the snapshot sees them.  In a transaction.  Throws like any reading of a table.
  */
 void
 DtxForced(Snapshot snapshot, List **commits, List **rollbacks)

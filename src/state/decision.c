@@ -33,6 +33,9 @@
  * index, so that every overwriting is a HOT update, and a low fillfactor; its
  * readers use the map.
  *
+ * All but DtxDecisionLookup() is called in a transaction, and throws what looking up,
+ * locking and reading a table do.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -143,7 +146,8 @@ static void read_array(TupleTableSlot *slot, AttrNumber attnum, Oid type,
 					   DtxDecisionRow *row, size_t field);
 
 /*
- * OID of the decision table, InvalidOid if it is not there, for whatever reason.
+ * OID of the decision table, InvalidOid if it is not there, for whatever reason.  Does
+ * not wait for locks.
  */
 Oid
 DtxDecisionTable(void)
@@ -160,6 +164,8 @@ DtxDecisionTable(void)
  * The lock is not kept: PREPARE may take as long as the slowest server, and whatever
  * needs the table for itself (VACUUM FULL, REINDEX DATABASE, DROP EXTENSION) would
  * wait for that, and all other commits for it.
+ *
+ * Throws if the extension is not installed, or created in this very transaction.
  */
 void
 DtxDecisionCheck(void)
@@ -281,8 +287,8 @@ fetch_row(Relation rel, ItemPointer tid, uint64 boot_id, uint64 xid)
 }
 
 /*
- * Open the decision table, NULL if the extension is not installed (any more).
- * Throws if it is, and the table is not what this code expects.
+ * Open the decision table, NULL if the extension is not installed (any more).  Throws
+ * if it is, and the table is not what this code expects.  The caller closes it.
  */
 Relation
 DtxDecisionOpen(LOCKMODE lockmode)

@@ -28,6 +28,9 @@
  * The lock is held for a few instructions per row, never across a wait.  What is
  * called after a commit does not throw.
  *
+ * Nothing here throws but DtxDecisionMapList() (out of memory), and
+ * DtxDecisionMapWritten() in its first call in a process.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -40,6 +40,11 @@
  * Between the decision and DtxGateLeave() nothing here throws, waits for more than a lock
  * that is held for a few instructions, or allocates.
  *
+ * DtxGateWillPrepare(), DtxGateEnter() and DtxGateEnterAlone() throw on interrupts; the
+ * transaction is then where it was.  So do DtxGateClose(), after which no gate is
+ * closed, and DtxGateAwaitEmpty(), after which the caller opens it.  The rest throws
+ * nothing.  A gate that is closed is opened at the end of its process at the latest.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

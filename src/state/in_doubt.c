@@ -20,6 +20,9 @@
  * HASH_ENTER_NULL reports a lack of room, and what there is to be said about that
  * is said by a worker (DtxInDoubtReport).
  *
+ * So nothing here throws but what makes lists and copies in a memory context (out of
+ * memory), and DtxInDoubtReport().
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -13,6 +13,8 @@
  * entry.  They differ if the library and the extension's script are not of the same
  * version, as after ALTER EXTENSION UPDATE before a restart.
  *
+ * Everything here is called in a transaction in which catalogs can be read.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -294,7 +296,7 @@ check_shape(const DtxTable *table, Relation rel)
 }
 
 /*
- * For those who cannot go on without the extension.
+ * For those who cannot go on without the extension.  Throws ERRCODE_UNDEFINED_OBJECT.
  */
 void
 DtxThrowNotInstalled(void)

@@ -17,6 +17,11 @@
  * (ExecAppendAsyncEventWait() in executor/nodeAppend.c), which asks nobody before it
  * sleeps.  That it sleeps there can be seen.
  *
+ * Nothing here throws or allocates but DtxWaitsPrepareBackend(), in its first call, and
+ * DtxWaitsFingerprint().  DtxWaitsSetOverdue(), DtxWaitsIsVictim() and
+ * DtxWaitsTakeVerdict() are called between a DtxWaitsBegin() that has returned true and
+ * DtxWaitsEnd().
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

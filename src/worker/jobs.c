@@ -4,6 +4,8 @@
  *		What the launcher knows of the workers that each database needs: which there are,
  *		which have died, and which could be started now.  In the launcher only.
  *
+ * What is allocated for longer than a call is in TopMemoryContext.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -60,7 +62,8 @@ DtxJobsInit(void)
 }
 
 /*
- * Look which databases there are.
+ * Look which databases there are.  In a transaction of its own; throws what reading a
+ * catalog throws.
  */
 void
 DtxJobsFindDatabases(void)
@@ -135,9 +138,7 @@ DtxJobsFindDatabases(void)
 	}
 }
 
-/*
- * Find out which workers have left, and why.
- */
+/* Find out which workers have left, and why.  Does not throw. */
 void
 DtxJobsNoteExits(void)
 {
@@ -232,9 +233,7 @@ job_died(DtxJob *job)
 	DtxBackoffFailed(&job->backoff, MIN_RESTART_PAUSE, MAX_RESTART_PAUSE);
 }
 
-/*
- * Workers that were asked for.
- */
+/* Workers that were asked for.  Does not throw. */
 void
 DtxJobsTakeWoken(void)
 {

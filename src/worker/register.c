@@ -60,8 +60,10 @@ DtxLauncherRegister(void)
 }
 
 /*
- * Take an entry and register a background worker for it.  Fills in *key and
- * *handle, which lives in TopMemoryContext, if it returns DTX_STARTED.
+ * Take an entry and register a background worker for it.  Fills in *key and *handle,
+ * which lives in TopMemoryContext, if it returns DTX_STARTED.  Does not wait for the
+ * worker to start; its end is told by a signal to this process (bgw_notify_pid).  The
+ * caller does not hold the lock.  Throws if out of memory.
  */
 DtxStartResult
 DtxWorkerRegister(DtxWorkerKind kind, Oid dbid, Oid role, DtxWorkerKey *key,

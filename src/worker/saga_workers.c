@@ -3,6 +3,9 @@
  * saga_workers.c
  *		The workers of sagas of a database, as their scheduler sees them.
  *
+ * To be called by the scheduler.  Nothing here throws but DtxSagaWorkerStart() (out of
+ * memory), or waits for more than a lock that is held for a few instructions.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"

@@ -4,6 +4,9 @@
  *		A worker's own slot: taking it, what the worker was asked to do, and what it says of
  *		itself.
  *
+ * Nothing here throws, or waits for more than a lock that is held for a few
+ * instructions, but for DtxWorkerAwaitDatabase().
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -58,7 +61,8 @@ reserved_exit(int code, Datum arg)
 /*
  * To be called by the reserved resolver first, with signals unblocked: wait for a
  * database that needs it, and return its OID.  The process has to attach to it then,
- * and must leave with exit code 1, so that the postmaster starts it again.
+ * and must leave with exit code 1, so that the postmaster starts it again.  Does not
+ * return if the process is told to end, or if the postmaster dies.
  */
 Oid
 DtxWorkerAwaitDatabase(void)

@@ -46,9 +46,9 @@ static void unblock_at_exit(int code, Datum arg);
 static void vacate_xact_callback(XactEvent event, void *arg);
 
 /*
- * The database that this statement needs for itself, if any, and if the user
- * may do that: nobody else shall be able to stop its workers.  The statement
- * itself checks everything again.
+ * The database that this statement needs for itself, if any, and if the user may do
+ * that: nobody else shall be able to stop its workers.  The statement itself checks
+ * everything again.  In a transaction; throws what looking up a database throws.
  */
 Oid
 DtxVacateTarget(Node *stmt)
@@ -143,8 +143,8 @@ may_use_as_template(Oid dbid)
  * Stop the workers of a database, wait until they are gone, and keep them from
  * being started again until DtxVacateUnblock().
  *
- * Interruptible.  If they do not leave in time the statement that needs the
- * database says so itself.
+ * Throws on interrupts, and then blocks nothing.  One database at a time.  If they do
+ * not leave in time the statement that needs the database says so itself.
  */
 void
 DtxVacateBlock(Oid dbid)

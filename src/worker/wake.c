@@ -65,8 +65,8 @@ DtxLauncherAskPass(void)
 }
 
 /*
- * There is, or will be, work for the scheduler of sagas.  Likewise, but at once:
- * to be called when the transaction that made it is over.
+ * There is, or will be, work for the scheduler of sagas.  Never throws.  At once: to be
+ * called when the transaction that made it is over.
  */
 void
 DtxLauncherWakeSagas(Oid dbid)
@@ -143,8 +143,8 @@ wake(DtxWorkerKind kind, Oid dbid, bool running_only, bool pass)
 }
 
 /*
- * A prepared transaction of this database has been committed: it may have
- * started sagas.
+ * A prepared transaction of this database has been committed: it may have started
+ * sagas.  Never throws.
  */
 void
 DtxWakeAfterCommitPrepared(void)
