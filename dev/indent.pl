@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 #
-# indent.pl LIBRARY FILE ...: lay out C files as PostgreSQL does, with pg_bsd_indent.
-# It has to know which names are types: those in the debug information of the library.
+# indent.pl LIBRARY ... FILE ...: lay out C files as PostgreSQL does, with pg_bsd_indent.
+# It has to know which names are types: those in the debug information of the libraries (or
+# programs).
 #
 use strict;
 use warnings;
@@ -11,30 +12,33 @@ use File::Temp qw(tempfile);
 # as in PostgreSQL's src/tools/pgindent
 my @options = qw(-bad -bap -bbb -bc -bl -cli1 -cp33 -cdb -nce -d0 -di12 -nfc1 -i4 -l79
   -lp -lpl -nip -npro -sac -tpg -ts4);
-my $library = shift or die "usage: indent.pl LIBRARY FILE ...\n";
+my @files = grep { /\.[ch]$/ } @ARGV;
+my @libraries = grep { !/\.[ch]$/ } @ARGV;
+die "usage: indent.pl LIBRARY ... FILE ...\n" if !@files || !@libraries;
 
 my %types = map { $_ => 1 } qw(bool);
 my $is_type = 0;
-open my $dwarf, '-|', 'objdump', '--dwarf=info', $library or die "objdump: $!\n";
-while (<$dwarf>)
+for my $library (@libraries)
 {
-	$is_type = $1 eq 'DW_TAG_typedef' if /\((DW_TAG_\w+)\)/;
-	$types{$1} = 1 if $is_type && /DW_AT_name\s.*?(\w+)\s*$/;
+	open my $dwarf, '-|', 'objdump', '--dwarf=info', $library or die "objdump: $!\n";
+	while (<$dwarf>)
+	{
+		$is_type = $1 eq 'DW_TAG_typedef' if /\((DW_TAG_\w+)\)/;
+		$types{$1} = 1 if $is_type && /DW_AT_name\s.*?(\w+)\s*$/;
+	}
+	close $dwarf or die "objdump failed\n";
 }
-close $dwarf or die "objdump failed\n";
-for my $file (@ARGV)
+for my $file (@files)
 {
 	open my $in, '<', $file or die "$file: $!\n";
-	while (<$in>)
-	{
-		$types{$1} = 1 if /^\}\s*(\w+);/;
-	}
+	my $text = do { local $/; <$in> };
+	$types{$1} = 1 while $text =~ /^typedef\b[^;{]*\{.*?^\}\s*(\w+);/msg;
 }
 my ($list, $list_name) = tempfile(UNLINK => 1);
 print $list "$_\n" for sort keys %types;
 close $list;
 
-for my $file (@ARGV)
+for my $file (@files)
 {
 	open my $in, '<', $file or die "$file: $!\n";
 	my $before = do { local $/; <$in> };
@@ -42,6 +46,9 @@ for my $file (@ARGV)
 
 	# Boxes of dashes stay as they are.
 	$text =~ s{/\* +-{3}}{/*---box}g;
+
+	# What begins a comment does not within a string.
+	$text =~ s{("(?:[^"\\\n]|\\.)*")}{$1 =~ s!/\*!/\x01!gr}ge;
 	my ($out, $name) = tempfile(UNLINK => 1, SUFFIX => '.c');
 	print $out $text;
 	close $out;
@@ -53,6 +60,7 @@ for my $file (@ARGV)
 	open $in, '<', $name or die "$name: $!\n";
 	$text = do { local $/; <$in> };
 	$text =~ s{/\*---box}{/* ---}g;
+	$text =~ s{/\x01}{/*}g;
 
 	# "char *" before the name of a function on a line of its own
 	$text =~ s{^(\w\S*)[ \t]+\*$}{$1 *}gm;

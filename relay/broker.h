@@ -81,9 +81,11 @@ typedef struct OutResult
 /* A message that has come.  Strings are the message's, freed by release(). */
 typedef struct InMessage
 {
-	int			source;			/* index of the queue or topic, as given to connect() */
+	int			source;			/* index of the queue or topic, as given to
+								 * connect() */
 	char	   *id;				/* NULL: none */
-	char	   *key;			/* routing key, or key of the record; NULL: none */
+	char	   *key;			/* routing key, or key of the record; NULL:
+								 * none */
 	char	   *type;
 	char	   *content_type;
 	char	   *body;			/* followed by a zero byte */
@@ -100,8 +102,8 @@ typedef struct BrokerApi
 	const char *name;
 
 	/*
-	 * Does it keep the order of what is published together, whatever is refused
-	 * of it?
+	 * Does it keep the order of what is published together, whatever is
+	 * refused of it?
 	 */
 	bool		keeps_order;
 
@@ -109,16 +111,16 @@ typedef struct BrokerApi
 	bool		(*known_setting) (const char *name);
 
 	/*
-	 * Connect, to publish if there are no "sources", else to receive from these
-	 * queues or topics.  NULL: failed.
+	 * Connect, to publish if there are no "sources", else to receive from
+	 * these queues or topics.  NULL: failed.
 	 */
 	Broker	   *(*connect) (const BrokerSettings *settings,
 							const char *const *sources, int nsources, char *error);
 
 	/*
 	 * Publish, and wait for what becomes of each, for the time-out at most.
-	 * false: the connection is of no use any more; outcomes that are known are
-	 * set all the same.
+	 * false: the connection is of no use any more; outcomes that are known
+	 * are set all the same.
 	 */
 	bool		(*publish) (Broker *broker, const OutMessage *messages, int n,
 							OutResult *results, char *error);
@@ -136,15 +138,15 @@ typedef struct BrokerApi
 							int timeout_ms, char *error);
 
 	/*
-	 * All of these, which are all that were received and not settled yet, have
-	 * had their effect, or are dead.
+	 * All of these, which are all that were received and not settled yet,
+	 * have had their effect, or are dead.
 	 */
 	bool		(*settle) (Broker *broker, const InMessage *messages, int n,
 						   char *error);
 
 	/*
-	 * Publish a message that has no effect here to a queue or topic for those,
-	 * with more headers, and wait for the confirm.
+	 * Publish a message that has no effect here to a queue or topic for
+	 * those, with more headers, and wait for the confirm.
 	 */
 	bool		(*bury) (Broker *broker, const InMessage *message, const char *where,
 						 const Header *more, int nmore, char *error);

@@ -315,7 +315,7 @@ out_line(OutRule *r, const char *name, const char *value, char *error, size_t si
 		return boolean(value, &r->strict_order, error, size);
 	else
 	{
-		snprintf(error, size, "there is no setting \"%s\" in [%s.…]", name, r->queue ? "step" : "out");
+		snprintf(error, size, "there is no setting \"%s\" in [%s.NAME]", name, r->queue ? "step" : "out");
 		return false;
 	}
 	return true;
@@ -366,7 +366,7 @@ in_line(InRule *r, const char *name, const char *value, char *error, size_t size
 		set(&r->dead_letter, value);
 	else
 	{
-		snprintf(error, size, "there is no setting \"%s\" in [in.…]", name);
+		snprintf(error, size, "there is no setting \"%s\" in [in.NAME]", name);
 		return false;
 	}
 	return true;
@@ -475,7 +475,7 @@ complete(Config *c, char *error, size_t size)
 	}
 	if (c->nout + c->nin == 0)
 	{
-		snprintf(error, size, "%s: there is no rule, [out.…], [step.…] or [in.…]", c->path);
+		snprintf(error, size, "%s: there is no rule, [out.NAME], [step.NAME] or [in.NAME]", c->path);
 		return false;
 	}
 	for (int i = 0; i < c->nout; i++)

@@ -86,7 +86,11 @@ database_connect(const Config *config, const char *direction, char *error, size_
 		return NULL;
 	}
 	PQsetNoticeReceiver(conn, no_notice, NULL);
-	/* (functions of users, which may need the search_path of the role, run on one for messages) */
+
+	/*
+	 * (functions of users, which may need the search_path of the role, run on
+	 * one for messages)
+	 */
 	result = database_run(conn, PGRES_TUPLES_OK,
 						  direction == NULL || strcmp(direction, "out") != 0 ?
 						  "SELECT pg_catalog.set_config('default_transaction_isolation', 'read committed', false)" :

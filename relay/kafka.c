@@ -496,7 +496,10 @@ settle(Broker *b, const InMessage *messages, int n, char *error)
 	rd_kafka_topic_partition_list_destroy(list);
 	if (err != RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
-		/* If others have the partition now, they get these again, which is no harm. */
+		/*
+		 * If others have the partition now, they get these again, which is no
+		 * harm.
+		 */
 		snprintf(error, ERROR_SIZE, "could not commit offsets: %s", rd_kafka_err2str(err));
 		return false;
 	}
@@ -559,7 +562,8 @@ release(InMessage *messages, int n)
 	}
 }
 
-__attribute__((visibility("default"))) const BrokerApi relay_broker = {
+__attribute__((visibility("default")))
+const BrokerApi relay_broker = {
 	.abi = BROKER_ABI,
 	.name = "kafka",
 	.keeps_order = true,

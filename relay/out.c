@@ -74,7 +74,8 @@ typedef struct Event
 	Header	   *headers;
 	char	   *exchange;
 	char	   *routing_key;
-	OutMessage	message;		/* points into the result of the query, and here */
+	OutMessage	message;		/* points into the result of the query, and
+								 * here */
 	const char *aggregatetype;
 } Event;
 
@@ -557,7 +558,11 @@ publish_batch(Out *o, Event *events, int n)
 			switch (results[i].outcome)
 			{
 				case OUT_CONFIRMED:
-					/* also of what waits: it was confirmed, whatever is before it */
+
+					/*
+					 * also of what waits: it was confirmed, whatever is
+					 * before it
+					 */
 					e->fate = FATE_DONE;
 					progress++;
 					o->buckets[e->bucket].failures = 0;

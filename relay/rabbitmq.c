@@ -777,7 +777,8 @@ release(InMessage *messages, int n)
 	}
 }
 
-__attribute__((visibility("default"))) const BrokerApi relay_broker = {
+__attribute__((visibility("default")))
+const BrokerApi relay_broker = {
 	.abi = BROKER_ABI,
 	.name = "rabbitmq",
 	.keeps_order = false,
