@@ -1,5 +1,5 @@
-# META.json is valid for PGXN, all files that name a version name the same, and rpmspec
-# understands the RPM spec.
+# META.json is valid for PGXN, all files that name a version name the same, rpmspec
+# understands the RPM spec, and no address of the project leads to a stranger.
 use strict;
 use warnings FATAL => 'all';
 
@@ -11,6 +11,19 @@ use Test::More;
 my $top = "$FindBin::RealBin/..";
 
 is(join("\n", Meta::errors($top)), '', 'META.json and versions');
+
+# The project has no home yet (CONTRIBUTING.md): no address in its packages leads anywhere, but for
+# those of licenses and formats.
+my @strangers;
+for my $file (qw(META.json debian/control.in debian/copyright debian/changelog rpm/pg_dtx.spec))
+{
+	open(my $fh, '<', "$top/$file") or die "cannot read $file: $!";
+	my $text = do { local $/; <$fh> };
+	push @strangers, map { "$file: $_" }
+	  grep { !m{^(?:https?://|[\w.]+@)pg-dtx\.invalid\b|^https?://(?:www\.postgresql\.org/about/licence/|pgxn\.org/meta/|www\.debian\.org/doc/)} }
+	  $text =~ m{https?://[^\s"'<>]+|[\w.]+@[\w-]+\.[\w.-]+}g;
+}
+is(join("\n", @strangers), '', 'addresses of the project are none of others');
 
 # The validator of PGXN itself, where it is installed.
 SKIP:
