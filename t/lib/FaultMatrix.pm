@@ -732,10 +732,14 @@ sub _wait_until
 sub run
 {
 	my ($self, @cases) = @_;
+	my $done = 0;
+	my $told = time;
 	for my $case (@cases)
 	{
 		my $begin = time;
 		my $good = eval { $self->run_case($case) };
+		my $took = time - $begin;
+		$done++;
 		if ($@)
 		{
 			fail(name($case));
@@ -755,7 +759,16 @@ sub run
 		  [ 0, 0, 0 ];
 		$row->[0]++;
 		$row->[1]++ unless $good;
-		$row->[2] += time - $begin;
+		$row->[2] += $took;
+
+		# how it goes, for those who wait: each minute, and what takes long
+		diag(sprintf '%s: %.0f s for %s', $0, $took, name($case)) if $took > 15;
+		if (time - $told > 60)
+		{
+			diag(sprintf '%s: %d of %d cases, %d failed, %.0f s', $0,
+				$done, scalar @cases, $self->{failures}, time - $self->{started});
+			$told = time;
+		}
 	}
 	return;
 }
@@ -1347,6 +1360,66 @@ sub gate
 	return;
 }
 
+# Who waits until all that was committed can be seen has found a live session responsible for
+# what a server has prepared, and stops there.  The session hands that over to the resolver
+# (the server does not confirm), and commits something else, so that the gate knows its next
+# transaction, and not the one that was found.
+sub judged
+{
+	my $self = shift;
+	my $dtx = $self->{dtx};
+	my ($id, $next) = ($self->{id} + 1, $self->{id} + 2);
+	$self->{id} = $next;
+
+	$self->{log_offset} = -s $dtx->coord->logfile;
+	$self->_configure("pg_dtx.resolve_interval = '1h'\n");
+	my $worker = $self->_stop_worker(
+		q{state = 'idle' AND current_setting('pg_dtx.resolve_interval') = '1h'});
+	my $session = $self->_session;
+	my $pid = $self->{pid};
+	$session->commit($id,
+		$self->_statements({ wrote => [ 0, 1, 2 ] }, $id)
+		  . "SET pg_dtx.commit_timeout = '100ms'; SET LOCAL pg_dtx.fault = 'gate-inside:hang';\n");
+	_wait_until('it is prepared',
+		sub { defined $self->_reached('gate-inside') && _is_stopped($pid) })
+	  or croak 'the transaction is not prepared';
+	$dtx->stop_process($pid);
+	my @remote = split /\n/, $self->_query(1,
+		q{SELECT pid FROM pg_stat_activity WHERE application_name = 'postgres_fdw'});
+
+	my ($reader, $pid_reader) = $self->_another;
+	$reader->commit('reader',
+		"SET pg_dtx.snapshot_timeout = '500ms'; SET pg_dtx.fault = 'snapshot-judge:hang';\n",
+		q{SELECT dtx.wait_until_visible('{s1}')});
+	_wait_until('it is found',
+		sub { defined $self->_reached('snapshot-judge') && _is_stopped($pid_reader) })
+	  or croak 'nothing is judged';
+	$dtx->stop_process($pid_reader);
+
+	$dtx->stop_process(@remote);
+	$dtx->continue_process($pid);
+	_wait_until('an answer', sub { $session->answered });
+	is($session->outcome, 'ack', 'judged: COMMIT does not wait for s1');
+	$session->commit($next, $self->_statements({ wrote => [ 2, 3 ] }, $next));
+	_wait_until('an answer', sub { $session->answered });
+	is($session->outcome, 'ack', 'judged: the session commits something else');
+	is($self->_query(1, "SELECT count(*) FROM log WHERE id = $id"), '0', 'judged: what s1 has not confirmed is not seen there');
+
+	$dtx->continue_process($pid_reader);
+	_wait_until('an answer', sub { $reader->answered });
+	like($reader->{err}, qr/ERROR:  40001: could not see all that was committed on server "s1"/,
+		'judged: and not taken for harmless');
+	$reader->kill;
+	$dtx->continue_process(@remote, $worker);
+	$self->_configure('');
+	my @wrong = $self->_settle;
+	push @wrong, $self->_check($id, { wrote => [ 0, 1, 2 ], answer => 'ack' }),
+	  $self->_check($next, { wrote => [ 2, 3 ], answer => 'ack' });
+	is("@wrong", '', 'judged: both are committed everywhere');
+	$session->query('RESET pg_dtx.commit_timeout');
+	return;
+}
+
 # After all cases: row by row, once more.
 sub finish
 {
@@ -1356,6 +1429,7 @@ sub finish
 	$self->order;
 	$self->forgotten;
 	$self->gate;
+	$self->judged;
 	$self->{session}->kill if $self->{session};
 	$self->{session} = undef;
 	ok( _wait_until(
