@@ -85,4 +85,33 @@ $dtx->prepared_is(1, 0, 'the name of a transaction that has committed');
 is($dtx->sql('SELECT found, decided FROM dtx.damage'), 'reappeared|commit', '... is noticed');
 $dtx->balances_are('100 85 115', '... nothing has changed');
 $s->close;
+
+# Where no user mapping leads to a superuser it cannot be finished, and readers of one moment
+# cannot tell it from what may be committed in part, until somebody takes it away.
+my $moment = q{SET pg_dtx.snapshot_timeout = '300ms'; BEGIN ISOLATION LEVEL REPEATABLE READ;
+SET LOCAL pg_dtx.consistent_reads = on; SELECT 'a moment'; COMMIT};
+$p1->safe_psql('postgres', 'CREATE ROLE teller LOGIN; GRANT ALL ON acct TO teller');
+$dtx->sql(q{ALTER USER MAPPING FOR CURRENT_USER SERVER s1 OPTIONS (ADD user 'teller')});
+$dtx->sql($dtx->transfer(1, 1, 2));
+forge($seen);
+$dtx->poll($dtx->coord, q{SELECT server, remote_user, last_error LIKE '%no user mapping leads to its owner "mallory"%' FROM dtx.in_doubt},
+	's1|mallory|t', 'a name that was given, prepared by another user: dtx.in_doubt shows whose it is');
+my ($ret, $out, $err) = $dtx->coord->psql('postgres', $moment);
+like($err, qr/could not take a consistent snapshot on server "s1"\nDETAIL:  Prepared transaction "\Q$seen\E"/,
+	'... and holds up readers of one moment');
+$dtx->sql($dtx->transfer(1, 1, 2));
+$dtx->balances_are('100 83 117', '... but no transaction');
+$p1->safe_psql('postgres', "ROLLBACK PREPARED '$seen'");
+$dtx->poll($dtx->coord, 'SELECT count(*) FROM dtx.in_doubt', '0', 'rolled back there by a superuser, it is forgotten');
+is($dtx->sql($moment), 'a moment', '... and read again');
+
+# Others need not see the names.
+$p1->safe_psql('postgres', q{REVOKE EXECUTE ON FUNCTION pg_prepared_xact() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pg_prepared_xact() TO teller});
+($ret, $out, $err) = $p1->psql('postgres', 'SELECT gid FROM pg_prepared_xacts', extra_params => [ '-U', 'mallory' ]);
+like($err, qr/permission denied for function pg_prepared_xact/, 'names of prepared transactions are hidden from others');
+$dtx->sql($dtx->transfer(1, 1, 2));
+is($dtx->sql($moment), 'a moment', '... and those who need them have them');
+$dtx->wait_passes(2);
+is($dtx->sql(q{SELECT last_error FROM dtx.servers WHERE server = 's1'}), '', '... the resolver, too');
 done_testing();
