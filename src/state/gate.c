@@ -29,8 +29,10 @@
  *
  * HOW LONG.  A gate is closed up to a moment, and from then on concerns nobody, whatever has
  * become of its owner, who therefore looks whether that has come when the snapshots are
- * taken (DtxGateKept).  Those who wait to enter are let in before it is closed again, as far
- * as that takes no longer than it was closed.
+ * taken (DtxGateKept).  Those who wait to enter are let in before one is closed again, as far
+ * as that takes no longer than they are closed at first (may_close).  So who enters waits for
+ * gates that were closed when it came, and for others only if it has not got to run meanwhile;
+ * and one that never goes on delays those who close gates, but nobody for ever.
  *
  * HOW IT WORKS.  A committer writes into its slot where it stands, and then looks whether
  * any gate is closed; who closes one enters it, and then looks into the slots.  Both steps
@@ -63,6 +65,9 @@
 
 /* Gates that are closed at a time. */
 #define MAX_CLOSED	32
+
+/* For so many milliseconds others may close theirs, too, though committers wait. */
+#define TOGETHER_MS	10
 
 /* Nodes of a committer, or of a closed gate. */
 typedef struct Nodes
@@ -113,6 +118,9 @@ typedef struct GateShared
 	pg_atomic_uint32 nclosed;	/* entries of closed in use; written with the
 								 * lock, read without */
 	int			nwaiting;		/* committers that wait to enter */
+	DtxMoment	open_since;		/* when the last gate was opened */
+	DtxMoment	closed_since;	/* when the first of those that are closed
+								 * was */
 	ConditionVariable opened;	/* a gate was opened, or a committer has
 								 * entered */
 	ConditionVariable left;		/* a committer has left, or gone on */
@@ -149,6 +157,7 @@ static void enter(Stage stage, uint64 xid);
 static void set_stage(Stage stage, uint64 xid);
 static void set_waiting(bool wait);
 static DtxMoment closed_until(Stage from, Stage to);
+static bool may_close(int ms, DtxMoment *look_at);
 static int	count_common(const GateSlot *slot, const ClosedGate *closed,
 						 bool unconfirmed, Oid *serverid);
 static bool same_node(const DtxGateNode *a, const DtxGateNode *b);
@@ -314,6 +323,7 @@ enter(Stage stage, uint64 xid)
 			 */
 			set_stage(from, before);
 			ConditionVariableBroadcast(&gate->left);
+			DTX_FAULT("gate-wait", NULL);
 			ConditionVariablePrepareToSleep(&gate->opened);
 			while ((until = closed_until(from, stage)) != 0)
 				(void) ConditionVariableTimedSleep(&gate->opened, Max(1, DtxUntil(until)),
@@ -448,8 +458,6 @@ DtxGateLeave(void)
 bool
 DtxGateClose(DtxGateKind kind, const DtxGateNode *nodes, int n, int ms, DtxMoment deadline)
 {
-	DtxMoment	patience = DtxIn(ms);
-
 	attach();
 	Assert(my_gate == NULL);
 	if (passed == NULL)
@@ -459,22 +467,16 @@ DtxGateClose(DtxGateKind kind, const DtxGateNode *nodes, int n, int ms, DtxMomen
 	ConditionVariablePrepareToSleep(&gate->opened);
 	for (;;)
 	{
-		LWLockAcquire(&gate->lock, LW_EXCLUSIVE);
+		DtxMoment	look_at = DtxIn(ms);
 
-		/*
-		 * Those who wait have to be let in by the gates that are closed
-		 * first.
-		 */
-		for (int i = 0; i < MAX_CLOSED && gate->nwaiting > 0; i++)
+		LWLockAcquire(&gate->lock, LW_EXCLUSIVE);
+		if (may_close(ms, &look_at))
 		{
-			if (gate->closed[i].procno >= 0 && !DtxIsDue(gate->closed[i].until))
-				patience = Max(patience, gate->closed[i].until + ms);
-		}
-		for (int i = 0; i < MAX_CLOSED && my_gate == NULL &&
-			 (gate->nwaiting == 0 || DtxIsDue(patience)); i++)
-		{
-			if (gate->closed[i].procno < 0)
-				my_gate = &gate->closed[i];
+			for (int i = 0; i < MAX_CLOSED && my_gate == NULL; i++)
+			{
+				if (gate->closed[i].procno < 0)
+					my_gate = &gate->closed[i];
+			}
 		}
 		if (my_gate != NULL)
 		{
@@ -488,11 +490,49 @@ DtxGateClose(DtxGateKind kind, const DtxGateNode *nodes, int n, int ms, DtxMomen
 		LWLockRelease(&gate->lock);
 		if (my_gate != NULL || DtxIsDue(deadline))
 			break;
-		(void) ConditionVariableTimedSleep(&gate->opened, Max(1, Min(ms, DtxUntil(deadline))),
+		(void) ConditionVariableTimedSleep(&gate->opened,
+										   Max(1, DtxUntil(Min(look_at, deadline))),
 										   wait_event());
 	}
 	ConditionVariableCancelSleep();
 	return my_gate != NULL;
+}
+
+/*
+ * May a gate be closed now?  While committers wait to enter, not before all have been open
+ * for so many milliseconds, and from then on all who want to at once: one at a time those who
+ * open theirs quickly would overtake the others for ever.  Otherwise *look_at is set to when
+ * that may be, if it is known.  The caller holds the lock; the period in which one is closed
+ * begins now, if it may and none is.
+ */
+static bool
+may_close(int ms, DtxMoment *look_at)
+{
+	DtxMoment	since = gate->open_since;
+	bool		open = true;
+
+	for (int i = 0; i < MAX_CLOSED; i++)
+	{
+		if (gate->closed[i].procno < 0)
+			continue;
+		if (DtxIsDue(gate->closed[i].until))
+			since = Max(since, gate->closed[i].until);
+		else
+			open = false;
+	}
+	if (gate->nwaiting > 0)
+	{
+		if (open && !DtxIsDue(since + ms))
+		{
+			*look_at = since + ms;
+			return false;
+		}
+		if (!open && DtxIsDue(gate->closed_since + TOGETHER_MS))
+			return false;
+	}
+	if (open)
+		gate->closed_since = DtxNow();
+	return true;
 }
 
 /*
@@ -658,6 +698,7 @@ DtxGateOpen(void)
 	if (my_gate == NULL)
 		return;
 	LWLockAcquire(&gate->lock, LW_EXCLUSIVE);
+	gate->open_since = Max(gate->open_since, Min(DtxNow(), my_gate->until));
 	my_gate->procno = -1;
 	my_gate = NULL;
 	pg_atomic_fetch_sub_u32(&gate->nclosed, 1);

@@ -1360,6 +1360,68 @@ sub gate
 	return;
 }
 
+# Readers close the gate again and again.  Who enters it is let in all the same; one that
+# waits there, and does not go on when it is opened, holds up nobody for long.
+sub crowd
+{
+	my $self = shift;
+	my $dtx = $self->{dtx};
+	my @crowd;
+	my $read = "BEGIN ISOLATION LEVEL REPEATABLE READ;\nSET LOCAL pg_dtx.consistent_reads = on;\nCOMMIT;\n";
+
+	$self->{log_offset} = -s $dtx->coord->logfile;
+	for my $i (1 .. 6)
+	{
+		my ($reader, $pid) = $self->_another;
+		$reader->commit("crowd $i", "SET pg_dtx.snapshot_timeout = '60s';\n" . $read x 2000);
+		push @crowd, $reader;
+	}
+
+	# (they take in what they are sent little by little)
+	my $busy = sub { $_->pump for @crowd; return 1 };
+	my $commits = sub {
+		my ($session, $n, $setting, $until) = @_;
+		my $longest = 0;
+		for (1 .. $n)
+		{
+			my $id = ++$self->{id};
+			my $begin = time;
+			$session->commit($id, $self->_statements({ wrote => [ 0, 1, 2 ] }, $id) . $setting);
+			_wait_until('an answer', sub { $busy->() && ($until->() || $session->answered) });
+			push @{ $self->{crowd} }, $id;
+			return if $until->();
+			$longest = time - $begin if time - $begin > $longest;
+		}
+		return $longest;
+	};
+	my $longest = $commits->($self->_session, 50, '', sub { 0 });
+	cmp_ok($longest, '<', 5, sprintf 'crowd: commits beside readers that close the gate all the time (%.2f s the longest)', $longest);
+
+	my ($stopped, $pid) = $self->_another;
+	$commits->($stopped, 5000, "SET LOCAL pg_dtx.fault = 'gate-wait:hang';\n",
+		sub { defined $self->_reached('gate-wait') && _is_stopped($pid) });
+	ok(_is_stopped($pid), 'crowd: one waits at the gate, and is stopped');
+	$dtx->stop_process($pid);
+	my $begin = time;
+	$longest = $commits->($self->_session, 20, '', sub { 0 });
+	cmp_ok($longest, '<', 5, sprintf 'crowd: others go on (%.2f s the longest)', $longest);
+	my ($reader, $other) = $self->_another;
+	$begin = time;
+	$reader->commit('reader', "SET pg_dtx.snapshot_timeout = '60s';\n" . $read x 20);
+	_wait_until('an answer', sub { $busy->() && $reader->answered });
+	cmp_ok(time - $begin, '<', 9, sprintf 'crowd: so do readers (%.2f s for twenty)', time - $begin);
+	unlike($reader->{err}, qr/ERROR/, 'crowd: without errors');
+	$_->kill for @crowd, $reader;
+
+	$dtx->continue_process($pid);
+	_wait_until('an answer', sub { $stopped->answered });
+	is($stopped->outcome, 'ack', 'crowd: it goes on, and commits');
+	my @wrong = $self->_settle;
+	push @wrong, $self->_check($_, { wrote => [ 0, 1, 2 ], answer => 'ack' }) for @{ $self->{crowd} };
+	is("@wrong", '', 'crowd: all is well');
+	return;
+}
+
 # Who waits until all that was committed can be seen has found a live session responsible for
 # what a server has prepared, and stops there.  The session hands that over to the resolver
 # (the server does not confirm), and commits something else, so that the gate knows its next
@@ -1429,6 +1491,7 @@ sub finish
 	$self->order;
 	$self->forgotten;
 	$self->gate;
+	$self->crowd;
 	$self->judged;
 	$self->{session}->kill if $self->{session};
 	$self->{session} = undef;
