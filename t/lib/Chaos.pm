@@ -11,6 +11,9 @@
 # money step by step.  Whatever happens, it has to end, and each of its steps and
 # compensations has to have taken effect once.
 #
+# Beside all that, all servers are dumped at one moment again and again: what comes out of
+# it has the right total.
+#
 # One process does all this: clients are psqls on pipes, disasters are scheduled.
 # What happens is drawn from one stream of random numbers, what clients do from a
 # stream for each; a seed makes the same schedule, though not the same timing.
@@ -22,6 +25,8 @@ use warnings FATAL => 'all';
 use AsyncPsql;
 use Carp;
 use DtxTest;
+use FindBin;
+use POSIX qw(WNOHANG);
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(time usleep);
 
@@ -36,6 +41,7 @@ my @kinds = (
 	[ 8, 'one server' ],
 	[ 8, 'two servers, reader' ],
 	[ 8, 'consistent read' ],
+	[ 2, 'restore point' ],
 	[ 8, 'savepoint' ],
 	[ 6, 'deferred trigger' ],
 	[ 8, 'commit_wait off' ],
@@ -158,6 +164,7 @@ restart_after_crash = on
 log_statement = none
 max_connections = 100
 lock_timeout = 10s
+wal_level = replica
 },
 		conf => q{
 restart_after_crash = on
@@ -329,6 +336,7 @@ sub _storm
 			$self->_begin($client) if $client->{state} eq 'idle';
 		}
 		$self->_due(time);
+		$self->_dump;
 		if (time >= $next)
 		{
 			$self->_disaster;
@@ -354,6 +362,49 @@ sub _later
 	my ($self, $ms, $action, $node_number) = @_;
 	push @{ $self->{pending} }, [ time + $ms / 1000, $action, $node_number ];
 	return;
+}
+
+# Dump all servers at one moment, in the background; and look at the last dump if it is
+# over.  One that did not succeed says nothing.
+sub _dump
+{
+	my ($self, $only_look) = @_;
+	my $dir = "$PostgreSQL::Test::Utils::tmp_check/chaos_dump";
+	my $coord = $self->{dtx}->coord;
+	local $?;
+
+	if ($self->{dump})
+	{
+		return if waitpid($self->{dump}, WNOHANG) != $self->{dump};
+		$self->{dump} = undef;
+		my $result = -e "$dir.total" ? slurp_file("$dir.total") : 'none';
+		chomp $result;
+		$self->{dumps}{ $result eq 'none' ? 'failed' : 'complete' }++;
+		my $should = 4 * $accounts . ' ' . 4 * $accounts * $initial;
+		$self->_problem("a dump of all servers has $result rows and total, instead of $should")
+		  if $result ne 'none' && $result ne $should && !$self->{sagas};
+	}
+	return if $only_look;
+
+	$self->{dump} = fork() // croak "fork: $!";
+	return if $self->{dump};
+	my $script = q{
+rm -rf "$1" "$1.total"
+timeout -k 5 20 bash "$2" "$1" -a -t 'acct*' || exit 1
+for node in coordinator s1 s2 s3; do
+	pg_restore -a -f - "$1/$node.dump" || exit 1
+done >"$1.sql"
+awk '/^[0-9]+\t-?[0-9]+$/ { n++; total += $2 } END { print n, total }' "$1.sql" >"$1.total"
+sleep 1
+};
+	@ENV{qw(PGHOST PGPORT PGDATABASE)} = ($coord->host, $coord->port, 'postgres');
+	open STDOUT, '>', "$dir.log";
+	open STDERR, '>&', \*STDOUT;
+	{
+		no warnings 'exec';
+		exec 'bash', '-c', $script, 'dump', $dir, "$FindBin::RealBin/../examples/dump_all.sh";
+	}
+	POSIX::_exit(127);
 }
 
 sub _disaster
@@ -682,6 +733,12 @@ sub _begin
 		  . 'SELECT is_total(' . join(' + ', map { "(SELECT sum(bal) FROM acct$_)" } 0 .. 3)
 		  . ($self->{sagas} ? ', NULL' : ", $total") . ");\n";
 	}
+	elsif ($kind eq 'restore point')
+	{
+		@nodes = ();
+		$sql .= "SET LOCAL pg_dtx.snapshot_timeout = '1s';\n"
+		  . "SELECT count(*) FROM dtx.create_restore_point('chaos $id');\n";
+	}
 	elsif ($kind eq 'savepoint')
 	{
 		# What is rolled back to the savepoint includes an error.
@@ -744,6 +801,11 @@ sub _calm
 	{
 		$self->_pump(0.05);
 		croak 'stuck' if @{ $self->{problems} };
+	}
+	while ($self->{dump})
+	{
+		$self->_dump(1);
+		usleep(50_000);
 	}
 
 	# Sessions whose clients are gone, too.
@@ -863,7 +925,7 @@ sub _check
 			$self->_problem("saga $id ($t->{kind}): its transaction is there in part only")
 			  if defined $state != (@{ $on{$id} // [] } > 0);
 		}
-		if ($t->{kind} eq 'consistent read')
+		if ($t->{kind} =~ /^(?:consistent read|restore point)$/)
 		{
 			$t->{found} = 'not there';
 			next;
@@ -996,6 +1058,7 @@ sub table
 	$unknown{ $_->{found} // '?' }++
 	  for grep { ($_->{outcome} // '') eq 'unknown' } values %{ $self->{transfers} };
 	$text .= "unknown: $unknown{there} had committed, $unknown{'not there'} had not\n";
+	$text .= sprintf "dumps of all servers: %d complete, %d failed\n", map { $self->{dumps}{$_} // 0 } qw(complete failed);
 	$text .= 'decided by a server: ' . ($self->{decided} // 0) . "\n";
 	if ($self->{sagas})
 	{
