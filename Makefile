@@ -105,6 +105,7 @@ OBJS = \
 	src/resolve/resolver.o \
 	src/resolve/results.o \
 	src/resolve/schedule.o \
+	src/resolve/timeline_history.o \
 	src/resolve/unconfirmed.o \
 	src/resolve/verdict.o \
 	src/resolve/visit.o \

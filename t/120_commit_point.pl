@@ -480,32 +480,85 @@ $dtx->balances_are('100 10 190', '... and it follows');
 $s->close;
 
 # ----------------------------------------------------------------
-# It fails over: nobody can tell any more what became of it.
+# It fails over.
 # ----------------------------------------------------------------
 $dtx->sql($dtx->decided(60, 2, 1));
-start_held(1, q{COMMIT PREPARED 'dtx});
-$dtx->crash($dtx->coord);
-eval { $s->close };
-lose_held(1);
-$point->stop;
-$point->append_conf('standby.signal', '');
-$point->start;
-$point->promote;
+
+# The transfer is prepared on s1, and the coordinator is lost: "decided" when s2 has
+# committed, else before that.
+sub lose_coordinator
+{
+	my $decided = shift;
+	start_held($decided ? (1, q{COMMIT PREPARED 'dtx}) : (2, $commit));
+	$dtx->crash($dtx->coord);
+	eval { $s->close };
+	$decided ? lose_held(1) : $dtx->proxy(2)->clear;
+	return;
+}
+
+sub history
+{
+	return $point->data_dir . sprintf '/pg_wal/%08X.history', $_[0];
+}
+
+sub fail_over
+{
+	$point->stop;
+	$point->append_conf('standby.signal', '');
+	$point->start;
+	$point->promote;
+	$point->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()');
+	return;
+}
+
+# What it has received nobody knows who may not see its history.
+lose_coordinator(1);
+fail_over();
+rename history(2), history(2) . '.away' or die "history of timeline 2: $!";
 $dtx->coord->start;
 $dtx->poll($dtx->coord,
-	q{SELECT server, decision, last_error LIKE '%has failed over since, or was restored (timeline 1, now 2)%' FROM dtx.in_doubt},
-	's1|asked|t', 'another timeline: left alone');
+	q{SELECT server, decision, last_error LIKE '%has failed over since, or was restored (timeline 1, now 2)%: it has no file for that' FROM dtx.in_doubt},
+	's1|asked|t', 'another timeline without a history: left alone');
 my $gid = $dtx->gid(1);
 $dtx->wait_passes(2);
 $dtx->prepared_is(1, 1, '... and not touched');
 $dtx->sql("SELECT dtx.force_in_doubt('$gid', 'commit', 'I have looked', override => true)");
 $dtx->clean('a human has looked');
 $dtx->balances_are('100 60 140', '... and it follows');
+rename history(2) . '.away', history(2) or die "history of timeline 2: $!";
+
+# The history says that it has got everything up to the id: its word counts.
+lose_coordinator(1);
+fail_over();
+$dtx->coord->start;
+$dtx->clean('it has failed over when it had committed');
+$dtx->balances_are('100 50 150', '... as its history proves');
+lose_coordinator(0);
+fail_over();
+$dtx->coord->start;
+$dtx->clean('it has failed over before it committed');
+$dtx->balances_are('100 50 150', '... as its history proves, too');
+
+# It has not: it goes on from a moment before that, and strangers have got the id.
+$point->stop;
+system_or_bail('cp', '-a', $point->data_dir, $point->data_dir . '.older');
+$point->start;
+lose_coordinator(1);
+is($point->safe_psql('postgres', 'SELECT bal FROM acct'), '160', 'the server has committed');
+$point->stop;
+rename $point->data_dir, $point->data_dir . '.lost' or die "data of s2: $!";
+rename $point->data_dir . '.older', $point->data_dir or die "data of s2: $!";
+$point->start;
+fail_over();
+$point->safe_psql('postgres', 'INSERT INTO strange VALUES (1);' x 30);
+$dtx->coord->start;
+$dtx->clean('a failover has lost its commit');
+$dtx->balances_are('100 50 150', '... so the other one is rolled back');
 
 # The new timeline is as good as the old one.
 $dtx->sql($transfer);
 $dtx->clean('after the failover');
-$dtx->balances_are('100 50 150', 'it decides again');
+$dtx->balances_are('100 40 160', 'it decides again');
 
 # ----------------------------------------------------------------
 # A coordinator that was restored to an earlier moment, and one that is lost for ever.
@@ -540,7 +593,7 @@ $dtx->set_coord($restored);
 $dtx->prepared_is(1, 1, 'a restored coordinator finishes what a server decides');
 is($dtx->p(1)->safe_psql('postgres', q{SELECT count(*) FROM pg_prepared_xacts WHERE gid LIKE 'dtx:%:s%'}), '0',
 	'... and not what only it can decide');
-is($other->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 1'), '40', '... as that has decided');
+is($other->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 1'), '30', '... as that has decided');
 is($dtx->sql(q{SELECT server, decided, found, gid, detail FROM dtx.damage}), q{}, '... without damage');
 $restored->stop('immediate');
 
@@ -570,7 +623,7 @@ like($err, qr/invalid identifier of a coordinator: "xyz"/, 'an identifier that i
 is($heir->safe_psql('postgres', $adopt),
 	"b1|||f|only the coordinator that is lost can decide about it\nb1|c2|commit|t|",
 	'a stranger finishes what a server decides, and lists the rest');
-is($other->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 1'), '30', '... as that has decided');
+is($other->safe_psql('postgres', 'SELECT bal FROM acct WHERE id = 1'), '20', '... as that has decided');
 is($heir->safe_psql('postgres', $adopt), 'b1|||f|only the coordinator that is lost can decide about it',
 	'... once');
 $heir->stop;
@@ -592,7 +645,7 @@ $dtx->poll($dtx->coord, "SELECT last_error FROM dtx.in_doubt WHERE gid = '$gid'"
 	'this coordinator has not given that name: it was forged', 'a forged name is seen');
 $other->safe_psql('postgres', "ROLLBACK PREPARED '$gid'");
 $dtx->clean('forged');
-$dtx->balances_are('100 40 160', 'the real one has committed');
+$dtx->balances_are('100 30 170', 'the real one has committed');
 $s->close;
 
 done_testing();

@@ -12,10 +12,10 @@
  * an xid, and the xid is that of the deciding transaction on its server:
  *
  *		dtx:<coordinator id>:<database>:<boot id>:s<number>:<system identifier>:
- *			<timeline>:<xid>:<foreign server>:<n>:<seal>
+ *			<timeline>:<xid>:<position>:<foreign server>:<n>:<seal>
  *
- * The coordinator id, the boot id and the seal are 16 lower-case hexadecimal
- * digits, the other fields decimal numbers without sign or leading zeros.  The
+ * The coordinator id, the boot id, the position in the WAL and the seal are 16
+ * lower-case hexadecimal digits, the other fields decimal numbers without sign or leading zeros.  The
  * text comes back from another machine (pg_prepared_xacts of a participant),
  * where every role may prepare a transaction under any name, so the parser takes
  * exactly what DtxGidFormat() writes and nothing else: two different texts
@@ -87,6 +87,7 @@ put_stem(char *end, const DtxGid *gid)
 	end = put_colon(put_decimal(end, d->system_id));
 	end = put_colon(put_decimal(end, d->timeline));
 	end = put_colon(put_decimal(end, d->xid));
+	end = put_colon(put_hex(end, d->lsn));
 	return put_decimal(end, d->serverid);
 }
 
@@ -205,6 +206,7 @@ parse_decider(const char **p, DtxGid *gid)
 		!parse_colon(p) ||
 		!parse_decimal(p, PG_INT64_MAX, &d->xid) ||
 		!TransactionIdIsNormal((TransactionId) d->xid) || !parse_colon(p) ||
+		!parse_hex(p, &d->lsn) || d->lsn == 0 || !parse_colon(p) ||
 		!parse_decimal(p, PG_UINT32_MAX, &value) || value == InvalidOid)
 		return false;
 	d->serverid = (Oid) value;

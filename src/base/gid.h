@@ -21,6 +21,8 @@ typedef struct DtxDecider
 	uint64		xid;			/* full transaction id there; no later
 								 * transaction of that timeline gets it
 								 * (state/flushed.c) */
+	uint64		lsn;			/* the WAL there carries the id up to there,
+								 * and was on disk before anything was prepared */
 	Oid			serverid;		/* foreign server that led there */
 	uint32		unused;			/* 0: no padding */
 } DtxDecider;
@@ -28,8 +30,8 @@ typedef struct DtxDecider
 /*
  * What a gid says, "dtx:<coordinator id>:<database>:<boot id>:<xid>:<n>:<seal>", or of a
  * transaction that is decided by a server "dtx:<coordinator id>:<database>:<boot
- * id>:s<number>:<system identifier>:<timeline>:<xid there>:<foreign
- * server>:<n>:<seal>".  Used as a hash key: zero the whole struct before filling it.
+ * id>:s<number>:<system identifier>:<timeline>:<xid
+ * there>:<position>:<foreign server>:<n>:<seal>".  Used as a hash key: zero the whole struct before filling it.
  */
 typedef struct DtxGid
 {

@@ -310,6 +310,7 @@ DtxPointDecider(const DtxParticipant *p)
 		.system_id = e->system_id,
 		.timeline = e->timeline,
 		.xid = p->remote_xid,
+		.lsn = p->xid_lsn,
 		.serverid = e->serverid
 	};
 

@@ -190,6 +190,8 @@ visit_row(DtxRemote *remote, void *arg, int statement, const PGresult *res)
 		else if (value != NULL)
 			v->conn_system_id = DtxNumberParse(value, PG_UINT64_MAX);
 	}
+	else if (v->phase == DTX_PHASE_HISTORY)
+		DtxDeciderReadHistory(v, res);
 	else if (v->phase == DTX_PHASE_DECIDER)
 		DtxDeciderRead(v, statement, res);
 	else if (v->phase == DTX_PHASE_OUTCOME)
@@ -215,6 +217,8 @@ visit_ready(DtxRemote *remote, void *arg, const DtxRemoteError *error)
 			v->version = DtxRemoteVersion(remote);
 			v->conn_system_id = 0;
 			v->conn_timeline = 0;
+			v->history_asked = false;
+			v->history = v->no_history = NULL;
 			v->phase = DTX_PHASE_IDENTIFY;
 			DtxRemoteSend(remote, v->version >= 100000 ? DTX_IDENTIFY :
 						  DTX_IDENTIFY_OLD);
@@ -268,6 +272,13 @@ visit_ready(DtxRemote *remote, void *arg, const DtxRemoteError *error)
 
 		case DTX_PHASE_WITNESS:
 			visit_witnessed(v, error);
+			visit_continue(v, remote);
+			break;
+
+		case DTX_PHASE_HISTORY:
+			if (v->history == NULL)
+				v->no_history = MemoryContextStrdup(v->cxt, error->sqlstate != 0 ?
+													error->message : "it has no file for that");
 			visit_continue(v, remote);
 			break;
 
@@ -535,7 +546,7 @@ visit_continue(DtxVisit *v, DtxRemote *remote)
 	else
 	{
 		v->current = NULL;
-		if (DtxDeciderAsk(v, remote))
+		if (DtxDeciderAskHistory(v, remote) || DtxDeciderAsk(v, remote))
 			return;
 		if (DtxDeciderNeedsReplication(v))
 		{

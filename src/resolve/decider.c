@@ -13,9 +13,14 @@
  * questions that it is to answer (is_for()).  Then what waits for the answers is tried
  * again.
  *
- * Only the cluster itself can answer, and only on the timeline on which the transaction
- * ran: after a failover to a standby that had not received it, the same id is another
- * transaction's.
+ * Only the cluster itself can answer, and only if it has received what its timeline's WAL
+ * had up to a record that carries the id, whose position the gid tells: after a failover
+ * to a standby that had not, the same id is another transaction's.  On the timeline on
+ * which the transaction ran it has.  On another one the history of that tells: the WAL up
+ * to a position belongs to it.  Before that, the cluster's answer counts; after it, the
+ * transaction did not happen for those who go on from there, so it was aborted.  Without
+ * that history nothing is proven.
+ *
  * "Committed" counts only if its synchronous standby has got it, too, where it has one:
  * until then a failover may undo it.
  *
@@ -41,6 +46,7 @@
 #include "resolve/judge.h"
 #include "resolve/known_server.h"
 #include "resolve/resolver.h"
+#include "resolve/timeline_history.h"
 #include "resolve/visit.h"
 #include "state/in_doubt.h"
 #include "utils/hsearch.h"
@@ -57,6 +63,7 @@ typedef struct Key
 	uint64		system_id;
 	uint64		timeline;
 	uint64		xid;
+	uint64		lsn;
 } Key;
 
 typedef struct Question
@@ -82,6 +89,9 @@ static Question *find(const DtxGid *gid, HASHACTION action);
 static void forget_answered(void);
 static DtxKnownServer *server_to_ask(const Question *q);
 static bool is_for(const Question *q, const DtxVisit *v);
+static bool is_asked(const Question *q, const DtxVisit *v);
+static bool may_ask(const DtxVisit *v);
+static bool has_that_timeline(Question *q, const DtxVisit *v);
 static DtxKnownServer *named_server(const Question *q);
 static bool named_answers(const Question *q);
 static void tell_if_new(Question *q);
@@ -91,7 +101,7 @@ static Question *
 find(const DtxGid *gid, HASHACTION action)
 {
 	Key			key = {gid->decider.system_id, gid->decider.timeline,
-	gid->decider.xid};
+	gid->decider.xid, gid->decider.lsn};
 	Question   *q;
 	bool		found;
 
@@ -241,6 +251,94 @@ is_for(const Question *q, const DtxVisit *v)
 		(q->serverid == v->serverid || !named_answers(q));
 }
 
+/* Is it open, and a question to the cluster of this visit? */
+static bool
+is_asked(const Question *q, const DtxVisit *v)
+{
+	return q->open && q->asked_by != v->serial && is_for(q, v);
+}
+
+/* May this visit ask its server for what it has decided? */
+static bool
+may_ask(const DtxVisit *v)
+{
+	return questions != NULL && !v->deciders_asked &&
+		v->purpose == DTX_VISIT_RESOLVE && v->resolver->worker &&
+		!v->in_recovery && v->version >= 100000;
+}
+
+/*
+ * Is there a question of another timeline than that of the current connection of this
+ * visit?  Then ask where that comes from, once.  Returns false, and sends nothing, if there
+ * is none.
+ */
+bool
+DtxDeciderAskHistory(DtxVisit *v, DtxRemote *remote)
+{
+	HASH_SEQ_STATUS seq;
+	Question   *q;
+
+	if (!may_ask(v) || v->history_asked || v->conn_timeline == 0)
+		return false;
+	hash_seq_init(&seq, questions);
+	while ((q = hash_seq_search(&seq)) != NULL)
+	{
+		if (is_asked(q, v) && q->key.timeline != v->conn_timeline)
+		{
+			char		question[DTX_HISTORY_QUESTION_SIZE];
+
+			hash_seq_term(&seq);
+			v->history_asked = true;
+			DtxHistoryQuestion(v->conn_timeline, question);
+			v->phase = DTX_PHASE_HISTORY;
+			DtxRemoteSend(remote, question);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* A row of the answer, in the memory context of the visit. */
+void
+DtxDeciderReadHistory(DtxVisit *v, const PGresult *res)
+{
+	const char *history = DtxRemoteValue(res, 0, DTX_HISTORY_SIZE);
+
+	if (v->history == NULL && history != NULL)
+		v->history = pstrdup(history);
+}
+
+/*
+ * The transaction ran on another timeline than this visit's connection is on.  Returns true
+ * if what the server says of its id counts all the same; otherwise the question is closed,
+ * answered or with an explanation.
+ */
+static bool
+has_that_timeline(Question *q, const DtxVisit *v)
+{
+	uint64		left_at = v->history == NULL ? 0 :
+		DtxHistoryLeftAt(v->history, q->key.timeline);
+
+	if (left_at >= q->key.lsn)
+		return true;
+	q->open = false;
+	q->asked_by = 0;
+	q->why_umid = InvalidOid;
+	if (left_at != 0)
+	{
+		q->outcome = DTX_OUTCOME_ABORTED;
+		q->why[0] = '\0';
+		tell_if_new(q);
+		return false;
+	}
+	q->outcome = DTX_OUTCOME_NOT_TOLD;
+	snprintf(q->why, sizeof(q->why),
+			 "the server that decides about it has failed over since, or was restored (timeline " UINT64_FORMAT ", now " UINT64_FORMAT "), and its timeline history does not prove what became of it%s%s",
+			 q->key.timeline, v->conn_timeline, v->no_history != NULL ? ": " : "",
+			 v->no_history != NULL ? v->no_history : "");
+	return false;
+}
+
 /*
  * Ask what is open and the current connection of this visit can answer.  Returns false,
  * and sends nothing, if there is nothing, or it was asked already since the last list.
@@ -254,27 +352,16 @@ DtxDeciderAsk(DtxVisit *v, DtxRemote *remote)
 	StringInfoData ended;
 	int			n = 0;
 
-	if (questions == NULL || v->deciders_asked || v->purpose != DTX_VISIT_RESOLVE ||
-		!v->resolver->worker || v->in_recovery || v->version < 100000)
+	if (!may_ask(v))
 		return false;
 	initStringInfo(&xids);
 	initStringInfo(&ended);
 	hash_seq_init(&seq, questions);
 	while ((q = hash_seq_search(&seq)) != NULL)
 	{
-		if (!q->open || q->asked_by == v->serial || !is_for(q, v) ||
-			n >= MAX_QUESTIONS)
+		if (!is_asked(q, v) || n >= MAX_QUESTIONS ||
+			(q->key.timeline != v->conn_timeline && !has_that_timeline(q, v)))
 			continue;
-		if (q->key.timeline != v->conn_timeline)
-		{
-			q->open = false;
-			q->outcome = DTX_OUTCOME_NOT_TOLD;
-			q->why_umid = InvalidOid;
-			snprintf(q->why, sizeof(q->why),
-					 "the server that decides about it has failed over since, or was restored (timeline " UINT64_FORMAT ", now " UINT64_FORMAT "), and nothing proves what became of its transaction",
-					 q->key.timeline, v->conn_timeline);
-			continue;
-		}
 		q->asked_by = v->serial;
 		appendStringInfo(&xids, "%s" UINT64_FORMAT, n == 0 ? "" : ",", q->key.xid);
 		if (q->may_end && q->outcome == DTX_OUTCOME_IN_PROGRESS &&
@@ -329,8 +416,7 @@ DtxDeciderRead(DtxVisit *v, int statement, const PGresult *res)
 	hash_seq_init(&seq, questions);
 	while ((q = hash_seq_search(&seq)) != NULL)
 	{
-		if (q->asked_by == v->serial && q->key.timeline == v->conn_timeline &&
-			q->key.xid == DtxNumberParse(xid, PG_INT64_MAX))
+		if (q->asked_by == v->serial && q->key.xid == DtxNumberParse(xid, PG_INT64_MAX))
 		{
 			DtxOutcome	told = DtxOutcomeParse(outcome);
 
@@ -514,7 +600,7 @@ hurry_those_who_wait(const Question *q)
 		const DtxDecider *d = &entry->gid.decider;
 
 		if (d->system_id == q->key.system_id && d->timeline == q->key.timeline &&
-			d->xid == q->key.xid)
+			d->xid == q->key.xid && d->lsn == q->key.lsn)
 		{
 			DtxDecidedFacts facts = {
 				.authentic = true,

@@ -32,6 +32,8 @@ extern void DtxDeciderGet(DtxResolver *r, const DtxGid *gid, DtxDeciderAnswer *a
 extern void DtxDeciderWant(DtxResolver *r, const DtxGid *gid, bool may_end);
 
 /* by a visit of any server */
+extern bool DtxDeciderAskHistory(DtxVisit *v, DtxRemote *remote);
+extern void DtxDeciderReadHistory(DtxVisit *v, const PGresult *res);
 extern bool DtxDeciderAsk(DtxVisit *v, DtxRemote *remote);
 extern void DtxDeciderRead(DtxVisit *v, int statement, const PGresult *res);
 extern void DtxDeciderAnswered(DtxVisit *v, const DtxRemoteError *error);

@@ -66,6 +66,7 @@ typedef enum DtxVisitPhase
 	DTX_PHASE_MODE,				/* setting up the session for what comes next */
 	DTX_PHASE_WITNESS,			/* waiting for its synchronous standby */
 	DTX_PHASE_FINISH,			/* COMMIT PREPARED, ROLLBACK PREPARED */
+	DTX_PHASE_HISTORY,			/* asking where its timeline comes from */
 	DTX_PHASE_DECIDER,			/* asking what it has decided about others */
 	DTX_PHASE_OUTCOME,			/* asking how others have finished some */
 	DTX_PHASE_PROBE				/* asking what DtxProbe wants to know besides */
@@ -179,6 +180,10 @@ typedef struct DtxVisit
 	bool		in_recovery;	/* a standby shows nothing */
 	uint64		conn_system_id; /* which cluster it is, 0 if it does not tell */
 	uint64		conn_timeline;	/* its timeline, likewise */
+	bool		history_asked;	/* was it asked where that comes from? */
+	char	   *history;		/* the answer (resolve/timeline_history.c), or
+								 * NULL */
+	char	   *no_history;		/* why there is none, or NULL */
 	uint64		conn_endpoint;	/* DtxEndpoint() of server and mapping */
 	uint64		next_xid;		/* next full xid here before the list was
 								 * asked for */

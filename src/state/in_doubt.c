@@ -70,7 +70,7 @@ typedef struct ServerKey
 
 StaticAssertDecl(offsetof(DtxInDoubt, gid) == 0,
 				 "DtxInDoubt must begin with its hash key");
-StaticAssertDecl(sizeof(DtxGid) == 7 * sizeof(uint64) + 4 * sizeof(uint32),
+StaticAssertDecl(sizeof(DtxGid) == 8 * sizeof(uint64) + 4 * sizeof(uint32),
 				 "DtxGid must not have padding, it is a hash key");
 StaticAssertDecl(offsetof(DtxServerStatus, dbid) == offsetof(ServerKey, dbid) &&
 				 offsetof(DtxServerStatus, serverid) == offsetof(ServerKey, serverid),
