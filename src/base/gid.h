@@ -22,7 +22,8 @@ typedef struct DtxDecider
 								 * transaction of that timeline gets it
 								 * (state/flushed.c) */
 	uint64		lsn;			/* the WAL there carries the id up to there,
-								 * and was on disk before anything was prepared */
+								 * and was on disk before anything was
+								 * prepared */
 	Oid			serverid;		/* foreign server that led there */
 	uint32		unused;			/* 0: no padding */
 } DtxDecider;

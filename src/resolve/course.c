@@ -87,7 +87,7 @@ visit_connect(DtxVisit *v, Oid umid)
 	if (target->error == NULL)
 	{
 		DtxKnownServer *state = v->resolver->worker ?
-			DtxKnownServerGet(v->serverid) : NULL;
+		DtxKnownServerGet(v->serverid) : NULL;
 
 		v->ntries++;
 		v->phase = DTX_PHASE_CONNECT;

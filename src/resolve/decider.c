@@ -317,7 +317,7 @@ static bool
 has_that_timeline(Question *q, const DtxVisit *v)
 {
 	uint64		left_at = v->history == NULL ? 0 :
-		DtxHistoryLeftAt(v->history, q->key.timeline);
+	DtxHistoryLeftAt(v->history, q->key.timeline);
 
 	if (left_at >= q->key.lsn)
 		return true;
