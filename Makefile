@@ -114,6 +114,7 @@ OBJS = \
 	src/saga/at_commit.o \
 	src/saga/call.o \
 	src/saga/claims.o \
+	src/saga/clock.o \
 	src/saga/confirmed.o \
 	src/saga/execute.o \
 	src/saga/late_report.o \

@@ -122,6 +122,20 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx_internal.saga_wait_work(text, integer) IS
   'internal: waits until there may be something in a queue, for milliseconds, a second at most';
 
+CREATE OR REPLACE FUNCTION dtx_internal.saga_moment() RETURNS bigint
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_moment'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION dtx_internal.saga_moment() IS
+  'internal: milliseconds on a clock of this machine that nobody sets';
+
+CREATE OR REPLACE FUNCTION dtx_internal.saga_clock_right() RETURNS boolean
+AS 'MODULE_PATHNAME', 'dtx_sql_saga_clock_right'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION dtx_internal.saga_clock_right() IS
+  'internal: has what is a duration in tables followed the wall clock, as far as is known?';
+
 CREATE OR REPLACE FUNCTION dtx_internal.saga_finished(saga bigint) RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_sql_saga_finished'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;

@@ -201,7 +201,10 @@ BEGIN
   END IF;
 
   SELECT x.* INTO STRICT e FROM dtx_internal.saga_external x WHERE x.saga = sg.id AND x.step = st.step FOR UPDATE;
-  IF e.token IS NOT NULL AND e.available_at <= now_at THEN
+  IF e.token IS NOT NULL AND e.available_at <= now_at AND NOT dtx_internal.saga_clock_right() THEN
+    UPDATE dtx_internal.saga_step_record SET due_at = now_at + '200 ms' WHERE saga = sg.id AND step = st.step;
+    PERFORM dtx_internal.wake_sagas();
+  ELSIF e.token IS NOT NULL AND e.available_at <= now_at THEN
     PERFORM dtx_internal.saga_lease_lost(sg, st, e);
   ELSIF NOT st.compensation AND st.since + d.timeout <= now_at THEN
     st.doubt := st.doubt OR e.token IS NOT NULL;
@@ -927,6 +930,57 @@ $$;
 
 COMMENT ON FUNCTION dtx_internal.saga_deadlines(integer, oid) IS
   'internal: lets deadlines pass, from the role that follows "after"; tells when the next one does, and which role was the last one';
+
+-- The wall clock was set.  What is a duration moves with it: leases, pauses before the next
+-- attempt, outages.  What is a time stays: deadlines, sleeps, the waits for signals and
+-- workers.  Written in between, by the new clock already, is mostly what was moved too far:
+-- then an attempt is made earlier, and a lease has its whole length once more.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_clock_set(by_ms bigint, only_sagas bigint[], OUT locked bigint[]) RETURNS bigint[]
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  here bigint := dtx_internal.saga_active_home();
+  delta interval := make_interval(secs => saga_clock_set.by_ms / 1000.0);
+  now_at timestamptz := clock_timestamp();
+  ids bigint[];
+  mine bigint[];
+BEGIN
+  SELECT array_agg(DISTINCT s.saga) INTO ids
+    FROM dtx_internal.saga_step_record s
+   WHERE s.home = here AND s.step > 0 AND coalesce(s.due_at, s.held_at) IS NOT NULL
+     AND (saga_clock_set.only_sagas IS NULL OR s.saga = ANY (saga_clock_set.only_sagas));
+  SELECT array_agg(x.id) INTO mine
+    FROM (SELECT g.id FROM dtx_internal.saga_record g WHERE g.id = ANY (ids) ORDER BY g.id FOR UPDATE SKIP LOCKED) AS x;
+  UPDATE dtx_internal.saga_external AS e
+     SET available_at = CASE WHEN e.token IS NOT NULL THEN least(e.available_at + greatest(delta, '0'), now_at + e.lease)
+                             WHEN e.available_at > now_at THEN e.available_at + least(delta, '0')
+                             ELSE e.available_at END
+   WHERE e.saga = ANY (mine);
+  UPDATE dtx_internal.saga_step_record AS s
+     SET due_at = CASE WHEN EXISTS (SELECT FROM dtx_internal.saga_external e WHERE e.saga = s.saga AND e.step = s.step)
+                         THEN least(s.due_at, now_at)       -- looked at again
+                       WHEN s.due_at > now_at AND s.state IN ('pending', 'compensating')
+                            AND s.due_at IS DISTINCT FROM x.run_at THEN s.due_at + least(delta, '0')
+                       ELSE s.due_at END,
+         held_at = CASE WHEN s.held_at > now_at AND s.state IN ('pending', 'compensating')
+                             AND s.held_at IS DISTINCT FROM x.run_at THEN s.held_at + least(delta, '0')
+                        ELSE s.held_at END,
+         away_since = CASE WHEN delta > '0' OR s.away_since > now_at THEN least(s.away_since + delta, now_at) ELSE s.away_since END
+    FROM dtx_internal.saga_data x
+   WHERE s.saga = ANY (mine) AND x.saga = s.saga AND s.step > 0 AND NOT s.taken AND coalesce(s.due_at, s.held_at) IS NOT NULL;
+  IF saga_clock_set.only_sagas IS NULL THEN
+    UPDATE dtx_internal.saga_outage AS o
+       SET since = CASE WHEN delta > '0' OR o.since > now_at THEN least(o.since + delta, now_at) ELSE o.since END,
+           probe_at = CASE WHEN o.probe_at > now_at THEN o.probe_at + least(delta, '0') ELSE o.probe_at END
+     WHERE o.ctid IN (SELECT y.ctid FROM dtx_internal.saga_outage y WHERE y.home = here FOR UPDATE SKIP LOCKED);
+  END IF;
+  SELECT array_agg(i) INTO locked FROM unnest(ids) AS i WHERE i <> ALL (coalesce(mine, '{}'));
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_clock_set(bigint, bigint[]) IS
+  'internal: the wall clock was set by so many milliseconds; moves what is a duration, of some sagas or of all; returns those that were locked';
 
 -- A message for a saga, with its row locked.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_receive(sg dtx_internal.saga_record, m dtx_internal.saga_inbox) RETURNS void

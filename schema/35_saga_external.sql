@@ -68,6 +68,7 @@ BEGIN
       SELECT s.* INTO STRICT st FROM dtx_internal.saga_step_record s WHERE s.saga = due.saga AND s.step = due.step FOR UPDATE;
       IF e.token IS NOT NULL THEN
         -- The lease of another worker is over; it may have been the last attempt.
+        CONTINUE WHEN NOT dtx_internal.saga_clock_right();
         PERFORM dtx_internal.saga_lease_lost(sg, st, e);
         SELECT x.* INTO e FROM dtx_internal.saga_external x WHERE x.saga = due.saga AND x.step = due.step;
         CONTINUE WHEN NOT FOUND;
@@ -131,7 +132,7 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-  until timestamptz := clock_timestamp() + claim_step.wait;
+  until bigint := dtx_internal.saga_moment() + ceil(extract(epoch FROM claim_step.wait) * 1000);
 BEGIN
   IF claim_step.wait < '0' OR claim_step.wait > '10 minutes' THEN
     RAISE EXCEPTION USING
@@ -140,8 +141,8 @@ BEGIN
   END IF;
   LOOP
     RETURN QUERY SELECT c.* FROM dtx_internal.saga_claim_steps(claim_step.queue, claim_step.worker, claim_step.lease, claim_step.n) AS c;
-    EXIT WHEN FOUND OR claim_step.wait IS NULL OR clock_timestamp() >= until;
-    PERFORM dtx_internal.saga_wait_work(claim_step.queue, ceil(extract(epoch FROM until - clock_timestamp()) * 1000)::integer);
+    EXIT WHEN FOUND OR claim_step.wait IS NULL OR dtx_internal.saga_moment() >= until;
+    PERFORM dtx_internal.saga_wait_work(claim_step.queue, (until - dtx_internal.saga_moment())::integer);
   END LOOP;
 END
 $$;
@@ -175,7 +176,7 @@ BEGIN
     sg := dtx_internal.saga_lock(e.saga);
     SELECT x.* INTO e FROM dtx_internal.saga_external x
      WHERE x.saga = e.saga AND x.step = e.step AND x.token = saga_token.token FOR UPDATE;
-    IF FOUND AND e.available_at > clock_timestamp() THEN
+    IF FOUND AND (e.available_at > clock_timestamp() OR NOT dtx_internal.saga_clock_right()) THEN
       SELECT s.* INTO STRICT st FROM dtx_internal.saga_step_record s WHERE s.saga = e.saga AND s.step = e.step FOR UPDATE;
       RETURN;
     END IF;
@@ -252,7 +253,8 @@ BEGIN
     WHERE EXISTS (SELECT
                     FROM (SELECT l.saga FROM dtx_internal.saga_lost_lease l WHERE l.token = complete_step.token
                           UNION ALL
-                          SELECT x.saga FROM dtx_internal.saga_external x WHERE x.token = complete_step.token AND x.available_at <= clock_timestamp()) AS y
+                          SELECT x.saga FROM dtx_internal.saga_external x WHERE x.token = complete_step.token AND x.available_at <= clock_timestamp()
+                             AND dtx_internal.saga_clock_right()) AS y
                     JOIN dtx_internal.saga_record g ON g.id = y.saga
                    WHERE pg_has_role(dtx_internal.saga_caller(), g.role, 'USAGE'));
   PERFORM dtx_internal.saga_complete(complete_step.token, complete_step.result);

@@ -152,5 +152,57 @@ $dtx->poll($coord, "SELECT state FROM dtx.saga_steps WHERE saga = $id", 'waiting
 $preload->set_clock(3600);
 $start = time;
 $dtx->poll($coord, "SELECT state FROM dtx.sagas WHERE id = $id", 'completed', 'set forward: it has slept for an hour');
+$preload->set_clock(0);
+
+# What is a duration moves with the clock: leases, pauses, outages, and how long one waits.
+$dtx->sql(q{CREATE SEQUENCE tries;
+SELECT dtx.define_saga('again', dtx.step('one', backoff => '1 s', retry => dtx.retry(always => '{22}'),
+	execute => $$SELECT 1 / (nextval('tries') - 1)$$));
+SELECT dtx.define_saga('outside', dtx.step_external('one', 'q'));
+SELECT dtx.define_saga('away', dtx.step('one', server => 's2', max_outage => '30 min', execute => 'SELECT 1'))});
+$id = $dtx->sql(q{SELECT dtx.start_saga('again')});
+$dtx->poll($coord, "SELECT attempts FROM dtx.saga_steps WHERE saga = $id AND state = 'pending'", 1, 'a step has failed once');
+$preload->set_clock(-3600);
+$start = time;
+is($dtx->sql("SELECT dtx.wait_saga($id, '40s')"), 'completed', 'set back: it is tried again');
+is_soon($start, 'the next attempt');
+
+$preload->set_clock(0);
+$id = $dtx->sql(q{SELECT dtx.start_saga('outside')});
+my $claim = q{SELECT token FROM dtx.claim_step('q', 'w', lease => '%s', wait => '30 s')};
+my $token = $dtx->sql(sprintf $claim, '3 s');
+$preload->set_clock(-3600);
+$start = time;
+my $next = $dtx->sql(sprintf $claim, '1 min');
+isnt($next, $token, 'set back: the lease of another worker ends');
+isnt($next, '', '... and this one gets the step');
+is_soon($start, 'a lease');
+$dtx->sql("SELECT dtx.complete_step('$next')");
+is($dtx->sql("SELECT dtx.wait_saga($id, '40s')"), 'completed', '... and does it');
+
+$preload->set_clock(0);
+$id = $dtx->sql(q{SELECT dtx.start_saga('outside')});
+$token = $dtx->sql(sprintf $claim, '1 min');
+$dtx->p(2)->stop('immediate');
+my $away = $dtx->sql(q{SELECT dtx.start_saga('away')});
+$dtx->poll($coord, 'SELECT count(*) FROM dtx_internal.saga_outage', 1, 'a server is away');
+$preload->set_clock(3600);
+$dtx->poll($coord, q{SELECT max(available_at) > clock_timestamp() FROM dtx_internal.saga_external}, 't',
+	'set forward: a lease lasts');
+$dtx->sql("SELECT dtx.complete_step('$token')");
+is($dtx->sql("SELECT dtx.wait_saga($id, '40s')"), 'completed', '... and its worker completes the step');
+is($dtx->sql("SELECT state FROM dtx.sagas WHERE id = $away"), 'running', '... and an outage has not lasted for an hour');
+$dtx->p(2)->start;
+is($dtx->sql("SELECT dtx.wait_saga($away, '40s')"), 'completed', '... until the server is there again');
+
+$preload->set_clock(0);
+$s = $dtx->session;
+$start = time;
+$s->start(q{SELECT count(*) FROM dtx.claim_step('q', 'w', wait => '3 s')});
+$dtx->poll($coord, 'SELECT wait_event_type FROM pg_stat_activity WHERE pid = ' . $s->pid, 'Extension', 'a worker waits for work');
+$preload->set_clock(-3600);
+$s->finish;
+is_soon($start, 'a wait for work');
+$s->close;
 
 done_testing();

@@ -90,6 +90,25 @@ DtxTimestampToMoment(TimestampTz at)
 }
 
 /*
+ * By how many milliseconds the wall clock is ahead of one that nobody sets, and that goes
+ * on while the machine is suspended, where there is one.  It changes only if the wall clock
+ * is set.
+ */
+int64
+DtxWallOffset(void)
+{
+	struct timespec ts;
+
+#ifdef CLOCK_BOOTTIME
+	(void) clock_gettime(CLOCK_BOOTTIME, &ts);
+#else
+	(void) clock_gettime(CLOCK_MONOTONIC, &ts);
+#endif
+	return GetCurrentTimestamp() / 1000 -
+		((int64) ts.tv_sec * 1000 + ts.tv_nsec / 1000000);
+}
+
+/*
  * The pause after so many failures in a row, in milliseconds: min_ms, doubled
  * with each of them, max_ms at most.
  */

@@ -34,6 +34,7 @@ extern DtxMoment DtxIn(int64 ms);
 extern long DtxUntil(DtxMoment at);
 extern TimestampTz DtxMomentToTimestamp(DtxMoment at);
 extern DtxMoment DtxTimestampToMoment(TimestampTz at);
+extern int64 DtxWallOffset(void);
 extern int	DtxBackoffPause(int failures, int min_ms, int max_ms);
 extern void DtxBackoffFailed(DtxBackoff *backoff, int min_ms, int max_ms);
 extern void DtxBackoffReset(DtxBackoff *backoff);

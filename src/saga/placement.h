@@ -61,6 +61,11 @@ typedef struct DtxScheduler
 	DtxMoment	idle_since;		/* nothing is scheduled, and no worker there;
 								 * 0: not so */
 	DtxMoment	next_purge;		/* when to forget sagas that have ended */
+	int64		wall_offset;	/* DtxWallOffset() for which times in tables
+								 * are right, ... */
+	struct ArrayType *clock_left;	/* ... but those of these sagas, which were
+									 * locked; NULL: none */
+	int64		clock_by;		/* by so many ms the clock was set meanwhile */
 	Oid			last_deadline;	/* role whose deadlines passed last */
 	bool		no_slot_logged; /* has it been said that slots are missing? */
 } DtxScheduler;

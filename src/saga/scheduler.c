@@ -25,6 +25,7 @@
 #include "pgstat.h"
 #include "saga/call.h"
 #include "saga/claims.h"
+#include "saga/clock.h"
 #include "saga/placement.h"
 #include "saga/saga_tables.h"
 #include "saga/scheduler.h"
@@ -56,6 +57,9 @@
  * clock (utils/misc/timeout.c), and are of no use for an hour if that is set back.
  */
 #define POKE_INTERVAL	1000
+
+/* How often it is looked whether that was set, while anything is scheduled, ms. */
+#define CLOCK_INTERVAL	2000
 
 /* How often sagas that have ended are forgotten, if there is anything else to do, ms. */
 #define PURGE_INTERVAL	10000
@@ -96,6 +100,7 @@ dtx_saga_scheduler_main(Datum arg)
 	we_scheduler = DtxWaitEvent("DtxSagaSchedulerMain");
 
 	memset(s, 0, sizeof(*s));
+	DtxSagaClockRight(s, DtxWallOffset());
 	s->cxt = AllocSetContextCreate(TopMemoryContext, "pg_dtx saga scheduler",
 								   ALLOCSET_DEFAULT_SIZES);
 	s->round_cxt = AllocSetContextCreate(s->cxt, "pg_dtx saga scheduler round",
@@ -140,7 +145,7 @@ dtx_saga_scheduler_main(Datum arg)
 				DtxBackoffReset(&errors);
 
 				if (s->next_look != DTX_NEVER)
-					timeout = DtxUntil(s->next_look);
+					timeout = Min(DtxUntil(s->next_look), CLOCK_INTERVAL);
 				if (s->idle_since != 0 && s->next_look == DTX_NEVER)
 					timeout = Max(DtxUntil(s->idle_since + SCHEDULER_LINGER), 1);
 			}
@@ -185,11 +190,13 @@ scheduler_look(DtxScheduler *s, bool *leave)
 	/* Wake-ups from now on are for the next round. */
 	look |= DtxWorkerTakeWork();
 	look |= DtxPlacementNoteExits(s);
+	look |= DtxSagaClockWasSet(s);
 	if (look)
 	{
 		List	   *work;
 		ListCell   *lc;
 
+		DtxSagaClockFollow(s);
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
 		PushActiveSnapshot(GetTransactionSnapshot());
@@ -211,6 +218,8 @@ scheduler_look(DtxScheduler *s, bool *leave)
 			if (w->next_due != DT_NOEND)
 				s->next_look = Min(s->next_look, DtxIn(until_due(w->next_due)));
 		}
+		if (s->clock_left != NULL)
+			s->next_look = Min(s->next_look, DtxIn(DTX_SAGA_LEFTOVER_MS));
 		if (enabled)
 			DtxPlacementServe(s, work);
 		PopActiveSnapshot();

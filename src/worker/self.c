@@ -343,3 +343,15 @@ DtxSchedulerWakeWhenIdle(bool idle_worker)
 	my_entry->idle = idle_worker;
 	LWLockRelease(&DtxWorkers->lock);
 }
+
+/*
+ * In a scheduler: for which DtxWallOffset() times in the tables of its database are right.
+ */
+void
+DtxWorkerSetWallOffset(int64 offset)
+{
+	DtxAssertInWorker();
+	LWLockAcquire(&DtxWorkers->lock, LW_EXCLUSIVE);
+	my_entry->wall_offset = offset;
+	LWLockRelease(&DtxWorkers->lock);
+}

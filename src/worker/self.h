@@ -22,5 +22,6 @@ extern bool DtxWorkerExecutesSagas(void);
 extern Oid	DtxWorkerRole(void);
 extern void DtxWorkerSetIdle(bool idle, bool had_work);
 extern void DtxSchedulerWakeWhenIdle(bool idle_worker);
+extern void DtxWorkerSetWallOffset(int64 offset);
 
 #endif							/* PG_DTX_SELF_H */

@@ -82,6 +82,7 @@ DtxSlotTake(DtxWorkerSlot *entry, DtxWorkerKind kind, Oid dbid, Oid role)
 	entry->not_needed = false;
 	entry->idle = false;
 	entry->attached_at = 0;
+	entry->wall_offset = 0;
 }
 
 /*

@@ -61,6 +61,8 @@ typedef struct DtxWorkerSlot
 								 * nothing to do; of a scheduler: wants to
 								 * know who has not */
 	DtxMoment	attached_at;	/* running since */
+	int64		wall_offset;	/* of a scheduler: DtxWallOffset() for which
+								 * times in its tables are right; 0: not known */
 } DtxWorkerSlot;
 
 /*
