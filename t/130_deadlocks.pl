@@ -139,6 +139,57 @@ is($hung->[0], '', 'one victim, though a server hangs that both have used');
 cmp_ok($hung->[1], '<', 3, '... soon');
 $dtx->continue_process(@hung);
 delete $deadlocks->{hung};
+($one, $two) = splice @{ $deadlocks->{idle}{ $dtx->coord->name } }, -2;
+
+# A server that says of its processes what is not so, too much, or too late: nobody is ended
+# for that, and what others say is looked at all the same.
+sub blocking_pids
+{
+	my $body = shift;
+	$dtx->p(3)->safe_psql('postgres', "SET allow_system_table_mods = on;
+CREATE OR REPLACE FUNCTION pg_catalog.pg_blocking_pids(int) RETURNS int[] LANGUAGE sql AS \$\$ $body \$\$");
+	return;
+}
+my $detector = q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_dtx deadlock detector'};
+$dtx->p(3)->safe_psql('postgres', 'SET allow_system_table_mods = on; ALTER FUNCTION pg_catalog.pg_blocking_pids(int) RENAME TO told_pids');
+for my $lie (
+	[ 'everybody blocks himself' => 'SELECT ARRAY[$1]' ],
+	[ 'many processes' => 'SELECT CASE WHEN $1 > 2000000000 THEN ARRAY[2000000001 + $1 % 6000] ELSE ARRAY(SELECT generate_series(2000000001, 2000006000)) END' ],
+	[ 'more and more processes' => 'SELECT ARRAY(SELECT (($1::int8 * 31 + g) % 2147483647)::int FROM generate_series(1, 300) g)' ],
+	[ 'many blockers' => 'SELECT ARRAY(SELECT generate_series(2000000001, 2000001500))' ],
+	[ 'late' => 'SELECT NULLIF(ARRAY[length(pg_sleep(0.3)::text)], ARRAY[0])' ],
+	[ 'an error' => q{SELECT ARRAY[1 / 0]} ])
+{
+	my ($name, $body) = @$lie;
+	blocking_pids($body);
+	for my $s ($one, $two)
+	{
+		Deadlocks::ask($s, 'BEGIN; SELECT count(*) FROM item3'), Deadlocks::wait_over($s, 'SELECT');
+	}
+	$row += 2;
+	Deadlocks::ask($one, Deadlocks::row(1, $row)), Deadlocks::wait_over($one, 'UPDATE');
+	Deadlocks::ask($two, Deadlocks::row(1, $row));
+	$now = $dtx->sql(q{SELECT now() + '1 s'});
+	$dtx->poll($dtx->coord, "$looks '$now'", 1, "a server lies ($name): the detector has looked again and again");
+	my $pid = $dtx->sql($detector);
+	ok(!Deadlocks::is_over($two), '... and nobody was ended who waits in no circle');
+	Deadlocks::ask($one, 'COMMIT'), Deadlocks::wait_over($one, 'COMMIT');
+	Deadlocks::wait_over($two, 'UPDATE');
+	Deadlocks::ask($two, 'COMMIT'), Deadlocks::wait_over($two, 'COMMIT');
+	unlike($one->{err} . $two->{err}, qr/ERROR/, '... without errors');
+
+	# (these have sessions there)
+	my $idle = $deadlocks->{idle}{ $dtx->coord->name } //= [];
+	push @$idle, $one, $two;
+	my ($result) = $deadlocks->run({ Deadlocks->kinds }->{'two sessions, two servers'}, $row += 2);
+	is($result->[0], '', '... and one victim, where there is a circle elsewhere');
+	($one, $two) = splice @$idle, -2;
+	is($dtx->sql($detector), $pid, '... and the detector has gone on');
+	my ($rss) = slurp_file("/proc/$pid/status") =~ /^RssAnon:\s+(\d+) kB/m;
+	cmp_ok($rss, '<', 100_000, '... and is small') if defined $rss;
+}
+$dtx->p(3)->safe_psql('postgres', 'SET allow_system_table_mods = on; DROP FUNCTION pg_catalog.pg_blocking_pids(int);
+ALTER FUNCTION pg_catalog.told_pids(int) RENAME TO pg_blocking_pids');
 
 # Roles that may do nothing on the servers but what they have to.
 $dtx->p($_)->safe_psql('postgres', 'CREATE ROLE app LOGIN; GRANT SELECT, UPDATE ON item TO app') for 1 .. 3;
