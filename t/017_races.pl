@@ -31,6 +31,7 @@ my $few = 10 * $duration;
 cmp_ok($races->interleavings, '>', $few, 'resolvers looked at live commits');
 cmp_ok($races->{count}{'COMMIT by a resolver'} // 0,
 	'>', 0, 'resolvers committed what was left to them');
+cmp_ok($races->{count}{'decided by a server'} // 0, '>', 0, 'servers decided');
 cmp_ok($races->{count}{'ROLLBACK by its own backend'} // 0,
 	'>', 0, 'backends rolled back what they had prepared');
 $say->("\n" . $races->table);

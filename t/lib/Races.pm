@@ -1,8 +1,9 @@
 # Resolvers that look all the time, while transactions of all shapes commit.
 #
-# Clients write their transaction's number and xid on every node it touches, and
-# note what they were told.  The servers log each statement when it has succeeded,
-# so their logs tell who prepared what, who finished it and how.  After each round
+# Clients write their transaction's number on every node it touches, and note what they
+# were told.  The servers log each statement when it has succeeded, with its parameters,
+# so their logs tell which transaction was prepared under which name, who finished it and
+# how.  Half of the time a server is asked to decide; that one commits in one phase.  After each round
 # all of it is compared: per gid one PREPARE and one outcome, the same outcome for
 # all gids of a transaction, equal to what its client was told and to the rows;
 # and what a live backend took care of was finished by nobody else.  Now and then a
@@ -45,7 +46,7 @@ my @shapes = (
 	{
 		name => '2 servers, savepoint',
 		wrote => [ 1, 3 ],
-		before => 'SAVEPOINT a; INSERT INTO w3 VALUES (0, 0); ROLLBACK TO a;'
+		before => 'SAVEPOINT a; INSERT INTO w3 VALUES (0); ROLLBACK TO a;'
 	},
 	{ name => '3 servers, rollback', wrote => [ 1, 2, 3 ], end => 'ROLLBACK' },
 	{ name => '2 servers, refused', wrote => [ 1, 2 ], refused => 2 },
@@ -130,19 +131,19 @@ pg_dtx.commit_timeout = '10min'
 	{
 		$dtx->p($i)->safe_psql(
 			'postgres', q{
-CREATE TABLE w (id bigint NOT NULL, xid bigint NOT NULL, refuse boolean);
+CREATE TABLE w (id bigint NOT NULL, refuse boolean);
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
 	$$ BEGIN RAISE EXCEPTION 'refused'; END $$;
 CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON w DEFERRABLE INITIALLY DEFERRED
 	FOR EACH ROW WHEN (NEW.refuse) EXECUTE FUNCTION refuse();
 });
 		$dtx->sql(
-			"CREATE FOREIGN TABLE w$i (id bigint, xid bigint, refuse boolean) SERVER s$i OPTIONS (table_name 'w')"
+			"CREATE FOREIGN TABLE w$i (id bigint, refuse boolean) SERVER s$i OPTIONS (table_name 'w')"
 		);
 	}
 	$dtx->sql(
 		qq{
-CREATE TABLE w0 (id bigint NOT NULL, xid bigint NOT NULL, refuse boolean);
+CREATE TABLE w0 (id bigint NOT NULL, refuse boolean);
 CREATE TABLE skew (client int PRIMARY KEY, v bigint NOT NULL);
 INSERT INTO skew SELECT i, 0 FROM generate_series(1, $self->{clients}) i;
 });
@@ -170,16 +171,17 @@ sub _script
 		my $k = int(rand @shapes);
 		my $shape = $shapes[$k];
 		my $id = "$round" . sprintf('%03d%06d', $client, $$seq++);
-		$sql .= sprintf "\\set x 0\n\\set few %d\n\\set some %d\n",
+		$sql .= sprintf "\\set few %d\n\\set some %d\n",
 		  int(rand 4), 1 + int(rand 20);
-		$sql .= ($shape->{begin} // 'BEGIN') . ";\nSELECT txid_current() AS x \\gset\n";
+		$sql .= ($shape->{begin} // 'BEGIN') . ";\n";
+		$sql .= "SET LOCAL pg_dtx.commit_point = server;\n" if rand(2) < 1;
 		for my $node (@{ $shape->{wrote} })
 		{
 			my $refuse = $node == ($shape->{refused} // -1) ? 'true' : 'NULL';
-			$sql .= "INSERT INTO w$node VALUES ($id, :x, $refuse);\n";
+			$sql .= "INSERT INTO w$node VALUES ($id, $refuse);\n";
 		}
 		$sql .= "$shape->{before}\n" if $shape->{before};
-		$sql .= ($shape->{end} // 'COMMIT') . ";\n\\echo end $id $k :x :ERROR\n";
+		$sql .= ($shape->{end} // 'COMMIT') . ";\n\\echo end $id $k :SQLSTATE\n";
 	}
 	return $sql;
 }
@@ -312,23 +314,25 @@ sub _check
 {
 	my $self = shift;
 	my $dtx = $self->{dtx};
-	my (%told, %journal, @rows, %outcomes, %prepared_on);
+	my (%journal, @rows, %outcomes, %prepared_on);
+	my $oids = $dtx->sql(q{SELECT string_agg(oid || ' ' || substr(srvname, 2), ' ') FROM pg_foreign_server});
+	my %server = split / /, $oids;
 
-	# What clients were told: by xid.
+	# What clients were told: by number.
 	for my $client (1 .. $self->{clients})
 	{
 		my $tag = '';
 		for my $line (split /\n/, slurp_file("$self->{dir}/out.$client"))
 		{
-			if ($line =~ /^end (\d+) (\d+) (\d+) (\w+)$/)
+			if ($line =~ /^end (\d+) (\d+) (\w+)$/)
 			{
+				# 08007: the server that decides could not be asked
 				my $outcome =
-				    $4 eq 'true' ? 'refused'
+				    $3 eq '08007' ? 'unknown'
+				  : $3 ne '00000' ? 'refused'
 				  : $tag eq 'COMMIT' ? 'ack'
 				  : 'refused';
-				$self->_problem("transaction $1 has no xid") if $3 == 0;
-				$self->_problem("xid $3 was used twice") if $journal{$3};
-				$journal{$3} = { id => $1, shape => $shapes[$2], told => $outcome };
+				$journal{$1} = { id => $1, shape => $shapes[$2], told => $outcome };
 				$self->{count}{transactions}++;
 				$self->{told}{ $shapes[$2]{name} }{$outcome}++;
 			}
@@ -349,7 +353,7 @@ sub _check
 			next if exists $finished{$gid};
 			my @prepares = @{ $log->{prepare}{$gid} // [] };
 			my @finishes = @{ $log->{finish}{$gid} // [] };
-			my $xid = (split /:/, $gid)[4];
+			my $id = $log->{id}{$gid} // 'none';
 
 			$finished{$gid} = 1;
 			$self->_problem("$gid was prepared " . @prepares . " times on s$i")
@@ -361,14 +365,22 @@ sub _check
 			  if $prepared_on{$gid}++;
 			next unless @prepares && @finishes;
 
-			$outcomes{$xid}{$i} = $finishes[0]{how};
-			my $t = $journal{$xid};
+			$outcomes{$id}{$i} = $finishes[0]{how};
+			my $t = $journal{$id};
 			if (!$t)
 			{
-				$self->_problem("$gid belongs to no transaction");
+				$self->_problem("$gid on s$i belongs to no transaction ($id)");
 				next;
 			}
 			$self->{count}{gids}++;
+			if ($gid =~ /^dtx:\w+:\d+:\w+:s\d+:\d+:\d+:\d+:(\d+):/)
+			{
+				my $decider = $server{$1} // 'none';
+				$self->_problem("$gid names another server as the one that decides than its transaction's others")
+				  if ($t->{decider} // $decider) ne $decider;
+				$self->{count}{'decided by a server'}++ if !$t->{decider};
+				$t->{decider} = $decider;
+			}
 			$self->_check_hand($i, $gid, $t, $log, $prepares[0], $finishes[0]);
 			$self->{interleavings} +=
 			  $log->{looks_before}->($finishes[0]{end}) -
@@ -378,34 +390,37 @@ sub _check
 		$self->{count}{'too late'} += $log->{late};
 	}
 
-	# Rows: by node and xid.
+	# Rows: by node and number.
 	for my $i (0 .. 3)
 	{
 		my $node = $dtx->{nodes}[$i];
 		my $table = $i == 0 ? 'w0' : 'w';
 		for my $line (split /\n/,
-			$node->safe_psql('postgres', "SELECT xid, id FROM $table"))
+			$node->safe_psql('postgres', "SELECT id FROM $table"))
 		{
-			my ($xid, $id) = split /\|/, $line;
-			$self->_problem("node $i has a row $id of transaction $xid twice")
-			  if $rows[$i]{$xid}++;
-			$self->_problem("node $i has a row $id of transaction $xid, which wrote another one")
-			  if !$journal{$xid} || $journal{$xid}{id} ne $id;
+			$self->_problem("node $i has the row of transaction $line twice")
+			  if $rows[$i]{$line}++;
+			$self->_problem("node $i has a row $line of no transaction")
+			  if !$journal{$line};
 		}
 		$node->safe_psql('postgres', "TRUNCATE $table");
 	}
 
-	for my $xid (keys %journal)
+	for my $id (keys %journal)
 	{
-		my $t = $journal{$xid};
-		my $what = "transaction $t->{id} ($t->{shape}{name}, $xid)";
-		my $want = $t->{told} eq 'ack' ? 1 : 0;
-		my %wrote = map { $_ => 1 } @{ $t->{shape}{wrote} };
+		my $t = $journal{$id};
+		my $what = "transaction $id ($t->{shape}{name}"
+		  . ($t->{decider} ? ", s$t->{decider} decides" : '') . ')';
+		my @wrote = @{ $t->{shape}{wrote} };
+		my %wrote = map { $_ => 1 } @wrote;
+
+		# If nobody knows, it is as it is on the first node.
+		my $want = $t->{told} eq 'unknown' ? ($rows[ $wrote[0] ]{$id} ? 1 : 0) : $t->{told} eq 'ack' ? 1 : 0;
 
 		for my $i (0 .. 3)
 		{
-			my $has = $rows[$i]{$xid} ? 1 : 0;
-			my $how = $outcomes{$xid}{$i} // '';
+			my $has = $rows[$i]{$id} ? 1 : 0;
+			my $how = $outcomes{$id}{$i} // '';
 
 			$self->_problem("$what was told \"$t->{told}\", but is "
 				  . ($has ? '' : 'not ') . "on node $i")
@@ -414,7 +429,9 @@ sub _check
 			$self->_problem("$what was told \"$t->{told}\", but \"$how\" on s$i")
 			  if $how ne '' && $how ne ($want ? 'COMMIT' : 'ROLLBACK');
 			$self->_problem("$what was committed on s$i, but not in two phases")
-			  if $want && $wrote{$i} && $how eq '';
+			  if $want && $wrote{$i} && $how eq '' && $i ne ($t->{decider} // 0);
+			$self->_problem("$what was prepared on s$i, which decides")
+			  if $how ne '' && $i eq ($t->{decider} // 0);
 		}
 	}
 
@@ -434,7 +451,7 @@ sub _check_hand
 	$self->{count}{"$finish->{how} by a resolver"}++;
 
 	# Whose backend does not give it up: nobody may have touched it.
-	return if $t->{shape}{shared} || $log->{closed}{ $prepare->{pid} };
+	return if $t->{shape}{shared} || $t->{told} eq 'unknown' || $log->{closed}{ $prepare->{pid} };
 	return
 	  if $finish->{how} eq 'ROLLBACK'
 	  && $finish->{end} - $prepare->{begin} >= $abort_wait;
@@ -448,8 +465,8 @@ sub _check_hand
 sub _read_log
 {
 	my ($self, $i) = @_;
-	my %log = (prepare => {}, finish => {}, closed => {}, looks => 0, late => 0);
-	my (@begins, @ends);
+	my %log = (prepare => {}, finish => {}, id => {}, closed => {}, looks => 0, late => 0);
+	my (@begins, @ends, %inserts, %number);
 
 	open my $fh, '<', $self->{dtx}->p($i)->logfile or croak "$!";
 	while (my $line = <$fh>)
@@ -457,11 +474,13 @@ sub _read_log
 		if ($line =~ /^([\d.]+) (\d+) LOG:  duration: ([\d.]+) ms  (?:statement|execute [^:]*): (.*)/)
 		{
 			my ($end, $pid, $ms, $sql) = ($1, $2, $3, $4);
+			$inserts{$pid} = $sql =~ /INSERT INTO public\.w\(/;
 			my $begin = $end - $ms / 1000;
 			if ($sql =~ /^(?:SET [^;]*; (?:SELECT|EXECUTE) [^;]*; )?PREPARE TRANSACTION '([^']+)'/)
 			{
 				push @{ $log{prepare}{$1} },
 				  { pid => $pid, begin => $begin, end => $end };
+				$log{id}{$1} = delete $number{$pid};
 			}
 			elsif ($sql =~ /^(COMMIT|ROLLBACK) PREPARED '([^']+)'/)
 			{
@@ -474,6 +493,10 @@ sub _read_log
 				push @ends, $end;
 				$log{looks}++;
 			}
+		}
+		elsif ($line =~ /^[\d.]+ (\d+) DETAIL:  parameters: \$1 = '(\d+)'/)
+		{
+			$number{$1} = $2 if $inserts{$1} && $2 ne '0';
 		}
 		elsif ($line =~ /^[\d.]+ (\d+) FATAL:  /)
 		{
@@ -519,12 +542,12 @@ sub table
 	my $text = sprintf "%10d  %s\n", $self->{interleavings}, 'interleavings';
 	$text .= sprintf "%10d  %s\n", $self->{count}{$_}, $_
 	  for sort keys %{ $self->{count} };
-	$text .= sprintf "%-36s %10s %10s\n", 'shape', 'ack', 'refused';
+	$text .= sprintf "%-36s %10s %10s %10s\n", 'shape', 'ack', 'refused', 'unknown';
 	for my $shape (@shapes)
 	{
 		my $told = $self->{told}{ $shape->{name} } // {};
-		$text .= sprintf "%-36s %10d %10d\n", $shape->{name}, $told->{ack} // 0,
-		  $told->{refused} // 0;
+		$text .= sprintf "%-36s %10d %10d %10d\n", $shape->{name},
+		  map { $told->{$_} // 0 } qw(ack refused unknown);
 	}
 	return $text;
 }
