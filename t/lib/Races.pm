@@ -373,7 +373,7 @@ sub _check
 				next;
 			}
 			$self->{count}{gids}++;
-			if ($gid =~ /^dtx:\w+:\d+:\w+:s\d+:\d+:\d+:\d+:(\d+):/)
+			if ($gid =~ /^dtx:\w+:\d+:\w+:s\d+:\d+:\d+:\d+:\w+:(\d+):/)
 			{
 				my $decider = $server{$1} // 'none';
 				$self->_problem("$gid names another server as the one that decides than its transaction's others")
