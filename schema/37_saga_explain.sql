@@ -139,6 +139,31 @@ $$;
 COMMENT ON FUNCTION dtx_internal.find_saga_to_explain(bigint) IS
   'internal: a saga that the caller may see';
 
+-- A label of Mermaid: what might mean something there is an entity, and nothing looks like Markdown.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_mermaid(label text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT string_agg(CASE WHEN c.c IN (E'\n', E'\r') THEN '<br>'
+                         WHEN c.c ~ '^[]["#&<>`*_~|{}\\$%;]$'
+                              OR (c.c ~ '^[-+.)=]$' AND substr(label, 1, c.i::integer - 1) ~ '(^|[\n\r])[[:space:]]*[0-9]*$')
+                         THEN '#' || ascii(c.c) || ';'
+                         ELSE c.c END, '' ORDER BY c.i)
+    FROM regexp_split_to_table(label, '') WITH ORDINALITY AS c (c, i)
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_mermaid(text) IS
+  'internal: a text as label of Mermaid, which shows it as it is';
+
+-- A label of dot, in quotation marks; dot knows entities of HTML.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_dot(label text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT '"' || replace(replace(replace(label, '&', '&amp;'), '\', '\\'), '"', '\"') || '"'
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_dot(text) IS
+  'internal: a text as label of dot, which shows it as it is';
+
 CREATE OR REPLACE FUNCTION dtx_internal.saga_picture(format text, title text, steps jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -158,8 +183,8 @@ BEGIN
                    ROWS FROM (dtx_internal.saga_graph(a.names, a.befores)) WITH ORDINALITY AS g (step, label, ord),
                    LATERAL (SELECT steps -> (g.step - 1) AS s) AS l);
   ELSIF format = 'dot' THEN
-    SELECT string_agg(format(E'  s%s [label="%s", shape=%s%s];', s ->> 'position',
-                        replace(replace(concat_ws(E'\n', s ->> 'step', s ->> 'place', s ->> 'state'), '\', '\\'), '"', '\"'),
+    SELECT string_agg(format(E'  s%s [label=%s, shape=%s%s];', s ->> 'position',
+                        dtx_internal.saga_dot(concat_ws(E'\n', s ->> 'step', s ->> 'place', s ->> 'state')),
                         CASE s ->> 'kind' WHEN 'pivot' THEN 'diamond' WHEN 'retriable' THEN 'box' ELSE 'ellipse' END,
                         CASE WHEN s ->> 'state' IN ('completed', 'failed', 'compensated') THEN
                           format(', style=filled, fillcolor=%s', CASE s ->> 'state' WHEN 'completed' THEN 'palegreen' WHEN 'failed' THEN 'salmon' ELSE 'lightgrey' END)
@@ -167,11 +192,10 @@ BEGIN
       INTO nodes FROM jsonb_array_elements(steps) AS s;
     SELECT string_agg(format('  s%s -> s%s;', b ->> 'position', s ->> 'position'), E'\n' ORDER BY (s ->> 'position')::integer, (b ->> 'position')::integer)
       INTO arrows FROM jsonb_array_elements(steps) AS s JOIN jsonb_array_elements(steps) AS b ON s -> 'after' ? (b ->> 'step');
-    RETURN concat_ws(E'\n', 'digraph saga {', format('  label="%s";', replace(replace(title, '\', '\\'), '"', '\"')), nodes, arrows, '}');
+    RETURN concat_ws(E'\n', 'digraph saga {', format('  label=%s;', dtx_internal.saga_dot(title)), nodes, arrows, '}');
   ELSIF format = 'mermaid' THEN
-    -- Entities, because quotation marks and brackets mean something in Mermaid.
     SELECT string_agg(format(CASE s ->> 'kind' WHEN 'pivot' THEN '  s%s{"%s"}' WHEN 'retriable' THEN '  s%s["%s"]' ELSE '  s%s("%s")' END, s ->> 'position',
-                        replace(replace(replace(replace(concat_ws(E'\n', s ->> 'step', s ->> 'place', s ->> 'state'), '&', '&amp;'), '"', '&quot;'), '<', '&lt;'), E'\n', '<br>')),
+                        concat_ws('<br>', dtx_internal.saga_mermaid(s ->> 'step'), dtx_internal.saga_mermaid(s ->> 'place'), s ->> 'state')),
                         E'\n' ORDER BY (s ->> 'position')::integer)
       INTO nodes FROM jsonb_array_elements(steps) AS s;
     SELECT string_agg(format('  s%s --> s%s', b ->> 'position', s ->> 'position'), E'\n' ORDER BY (s ->> 'position')::integer, (b ->> 'position')::integer)
