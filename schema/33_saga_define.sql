@@ -31,6 +31,21 @@ RETURN ROW(retry.factor, retry.maximum, retry.jitter, retry.always, retry.never)
 COMMENT ON FUNCTION dtx.retry(double precision, interval, double precision, text[], text[]) IS
   'when a step that has failed is tried again: by which factor pauses grow and how long they may become, how much they vary, and after which SQLSTATEs, or classes of them, always or never';
 
+CREATE OR REPLACE FUNCTION dtx.step_defaults(
+  max_attempts integer DEFAULT NULL,
+  compensate_attempts integer DEFAULT NULL,
+  backoff interval DEFAULT NULL,
+  max_outage interval DEFAULT NULL,
+  retry dtx.retry_policy DEFAULT NULL
+) RETURNS dtx.step_spec
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN ROW(NULL, 'defaults', NULL, NULL, NULL, NULL, NULL, NULL, step_defaults.max_attempts, step_defaults.compensate_attempts,
+  step_defaults.backoff, NULL, NULL, NULL, NULL, NULL, step_defaults.max_outage, NULL,
+  NULL, NULL, NULL, NULL, NULL, step_defaults.retry, NULL)::dtx.step_spec;
+
+COMMENT ON FUNCTION dtx.step_defaults(integer, integer, interval, interval, dtx.retry_policy) IS
+  'no step: how those of this definition that run SQL, or are for external workers, are tried again unless they say so themselves';
+
 CREATE OR REPLACE FUNCTION dtx.step(
   name text,
   server name DEFAULT NULL,
@@ -39,7 +54,7 @@ CREATE OR REPLACE FUNCTION dtx.step(
   kind text DEFAULT 'compensatable',
   after text[] DEFAULT NULL,
   max_attempts integer DEFAULT NULL,
-  backoff interval DEFAULT '1 second',
+  backoff interval DEFAULT NULL,
   timeout interval DEFAULT NULL,
   min_rows integer DEFAULT NULL,
   compensate_attempts integer DEFAULT NULL,
@@ -63,7 +78,7 @@ CREATE OR REPLACE FUNCTION dtx.step(
   kind text DEFAULT 'compensatable',
   after text[] DEFAULT NULL,
   max_attempts integer DEFAULT NULL,
-  backoff interval DEFAULT '1 second',
+  backoff interval DEFAULT NULL,
   timeout interval DEFAULT NULL,
   compensate_attempts integer DEFAULT NULL,
   max_outage interval DEFAULT NULL,
@@ -122,7 +137,7 @@ CREATE OR REPLACE FUNCTION dtx.step_external(
   kind text DEFAULT 'compensatable',
   after text[] DEFAULT NULL,
   max_attempts integer DEFAULT NULL,
-  backoff interval DEFAULT '1 second',
+  backoff interval DEFAULT NULL,
   timeout interval DEFAULT NULL,
   compensate_attempts integer DEFAULT NULL,
   event text DEFAULT NULL,
@@ -146,7 +161,7 @@ CREATE OR REPLACE FUNCTION dtx.step_saga(
   kind text DEFAULT 'compensatable',
   after text[] DEFAULT NULL,
   max_attempts integer DEFAULT NULL,
-  backoff interval DEFAULT '1 second',
+  backoff interval DEFAULT NULL,
   timeout interval DEFAULT NULL,
   compensate_attempts integer DEFAULT NULL,
   version integer DEFAULT NULL,
@@ -170,7 +185,7 @@ CREATE OR REPLACE FUNCTION dtx.step_each(
   kind text DEFAULT 'compensatable',
   after text[] DEFAULT NULL,
   max_attempts integer DEFAULT NULL,
-  backoff interval DEFAULT '1 second',
+  backoff interval DEFAULT NULL,
   timeout interval DEFAULT NULL,
   compensate_attempts integer DEFAULT NULL,
   version integer DEFAULT NULL,
@@ -666,6 +681,51 @@ $$;
 COMMENT ON FUNCTION dtx_internal.saga_check_no_return(text, dtx_internal.saga_definition_step_record[]) IS
   'internal: an error if something may fail after the point of no return';
 
+-- The steps, with the defaults that are given among them.
+CREATE OR REPLACE FUNCTION dtx_internal.saga_apply_defaults(saga text, steps dtx.step_spec[]) RETURNS dtx.step_spec[]
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  s dtx.step_spec;
+  defaults dtx.step_spec;
+  given integer := 0;
+  result dtx.step_spec[] := '{}';
+BEGIN
+  FOREACH s IN ARRAY steps LOOP
+    IF s.action = 'defaults' THEN
+      defaults := s;
+      given := given + 1;
+    END IF;
+  END LOOP;
+  IF given = 0 THEN
+    RETURN steps;
+  ELSIF given > 1 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'invalid_parameter_value',
+      MESSAGE = format('saga "%s" has defaults of its steps twice', saga);
+  END IF;
+  FOREACH s IN ARRAY steps LOOP
+    CONTINUE WHEN s.action = 'defaults';
+    IF s.action IN ('sql', 'external') THEN
+      s.max_attempts := coalesce(s.max_attempts, defaults.max_attempts);
+      s.compensate_attempts := coalesce(s.compensate_attempts, defaults.compensate_attempts);
+      s.backoff := coalesce(s.backoff, defaults.backoff);
+      IF s.retry IS NULL THEN
+        s.retry := defaults.retry;
+      END IF;
+    END IF;
+    IF s.action = 'sql' THEN
+      s.max_outage := coalesce(s.max_outage, defaults.max_outage);
+    END IF;
+    result := result || s;
+  END LOOP;
+  RETURN result;
+END
+$$;
+
+COMMENT ON FUNCTION dtx_internal.saga_apply_defaults(text, dtx.step_spec[]) IS
+  'internal: the steps of a definition, with what dtx.step_defaults() among them says';
+
 -- Returns the version: the newest one, if that is the same.
 CREATE OR REPLACE FUNCTION dtx_internal.saga_store_definition(owner oid, name text, rows dtx_internal.saga_definition_step_record[])
 RETURNS integer
@@ -717,6 +777,10 @@ DECLARE
   o record;
   rows dtx_internal.saga_definition_step_record[];
 BEGIN
+  IF n > 0 AND array_ndims(steps) = 1 THEN
+    steps := dtx_internal.saga_apply_defaults(define_saga.name, steps);
+    n := cardinality(steps);
+  END IF;
   IF n NOT BETWEEN 1 AND 1000 OR array_ndims(steps) <> 1 THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',

@@ -39,6 +39,20 @@ SELECT dtx.start_saga('policy') AS id \gset
 SELECT dtx.wait_saga(:id, '60 s');
 SELECT step, outcome, sqlstate, (extract(epoch FROM retry_at - finished_at) * 1000)::int AS pause FROM dtx.saga_history WHERE saga = :id ORDER BY id;
 \set VERBOSITY terse
+-- for all steps of a definition, but for what they say themselves
+SELECT dtx.define_saga('defaults', dtx.step_defaults(max_attempts => 7, compensate_attempts => 8, backoff => '20 ms', max_outage => '1 day',
+		retry => dtx.retry(factor => 1, jitter => 0, always => '{22012}')),
+	dtx.step('a', execute => $$SELECT 1 / count(*) FROM dtx.saga_history WHERE step = 'a' AND outcome = 'failed' AND saga = ($3->>'saga')::bigint HAVING count(*) < 100$$),
+	dtx.step('b', execute => 'SELECT 1', max_attempts => 2, compensate_attempts => 3, backoff => '1 second', max_outage => '1 hour', retry => dtx.retry(factor => 3)),
+	dtx.step_sleep('c', '0'), dtx.step_signal('d'), dtx.step_external('e', 'defaults'), dtx.step_saga('f', 'x'));
+SELECT step, max_attempts, compensate_attempts, backoff, max_outage, retry FROM dtx.saga_definition_steps WHERE name = 'defaults' ORDER BY position;
+SELECT dtx.start_saga('defaults') AS id \gset
+CALL wait_until(format('SELECT state = ''waiting'' FROM dtx.saga_steps WHERE saga = %s AND step = ''d''', :id));
+SELECT attempts FROM dtx.saga_steps WHERE saga = :id AND step = 'a';
+SELECT dtx.cancel_saga(:id, 'test');
+SELECT dtx.define_saga('x', dtx.step_defaults());
+SELECT dtx.define_saga('x', dtx.step_defaults(), dtx.step('a', execute => 'SELECT 1'), dtx.step_defaults());
+SELECT dtx.define_saga('x', dtx.step_defaults(backoff => '1 ms'), dtx.step('a', execute => 'SELECT 1'));
 SELECT dtx.define_saga('x', dtx.step('a', execute => 'SELECT 1', retry => dtx.retry(factor => 0.5)));
 SELECT dtx.define_saga('x', dtx.step('a', execute => 'SELECT 1', retry => dtx.retry(always => '{4000}')));
 \set VERBOSITY default
