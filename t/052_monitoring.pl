@@ -51,6 +51,11 @@ $dtx->coord->reload;
 $dtx->sql(q{SELECT dtx.define_saga('monitored', dtx.step('only', NULL, 'SELECT 1'))});
 $dtx->sql(q{SELECT dtx.start_saga('monitored')});
 
+# A relay that is connected, and an event that waits.
+my $relay = $dtx->session;
+$relay->run(q{SELECT dtx.relay_hello('shop', 'shops', 'out'); SELECT dtx.relay_beat(64, 3, 2, 1, NULL);});
+$dtx->sql(q{SELECT dtx.publish('order', '1', 'paid')});
+
 # All metrics, as the exporter would name them.
 sub metrics
 {
@@ -94,6 +99,16 @@ ok(!grep({ /^pg_dtx_server_.*unused/ && $m->{$_} ne 'null' } keys %$m), 'what wa
 is($m->{pg_dtx_resolver_running}, 1, 'the resolver runs');
 cmp_ok($m->{pg_dtx_resolver_silent_seconds}, '<', 60, '... and is not silent');
 is($m->{'pg_dtx_transactions_current{state="active"}'}, 0, 'no transaction');
+is("$m->{pg_dtx_outbox_waiting} $m->{pg_dtx_outbox_dead} $m->{pg_dtx_outbox_relays}", '1 0 1', 'an event waits, and one relay is there');
+cmp_ok($m->{pg_dtx_outbox_oldest_seconds}, '>', 0, '... with its age');
+my $shop = '{direction="out",relay="shop",relay_group="shops"}';
+is(join(' ', map { $m->{"pg_dtx_relay_sessions_$_$shop"} } qw(buckets done_total failed_total dead_total)), '64 3 2 1', '... with what it has done');
+cmp_ok($m->{"pg_dtx_relay_sessions_silent_seconds$shop"}, '<', 60, '... and is not silent');
+$relay->close;
+$dtx->sql('DELETE FROM dtx.outbox');
+$m = metrics($dtx->coord, $coordinator);
+is("$m->{pg_dtx_outbox_waiting} $m->{pg_dtx_outbox_oldest_seconds}", '0 0', 'nothing waits');
+ok(!grep({ /^pg_dtx_relay_sessions/ } keys %$m), '... and a relay that has gone is not shown');
 $m = metrics($dtx->p(1), $participant);
 is("$m->{pg_dtx_prepared_current} $m->{pg_dtx_prepared_oldest_xmin_age} $m->{pg_dtx_prepared_slots_limit}", '0 0 20',
 	'nothing prepared');
@@ -238,6 +253,6 @@ append_to_file($rules, join "\n", 'groups:', '  - name: dashboard', '    rules:'
 promtool('the expressions of the dashboard are valid', "check rules '$rules'");
 
 my @docs = slurp_file("$dir/../docs/monitoring.md") =~ /\b(pg_dtx_[a-z]\w+)/g;
-is(join(' ', grep { !$exists{$_} } @docs), '', 'docs/monitoring.md names metrics that exist');
+is(join(' ', grep { !$exists{$_} && $_ ne 'pg_dtx_relay' } @docs), '', 'docs/monitoring.md names metrics that exist');
 
 done_testing();
