@@ -5,6 +5,7 @@ use warnings FATAL => 'all';
 
 use FindBin;
 use lib "$FindBin::RealBin/lib";
+use CutProxy;
 use IO::Socket::INET;
 use JSON::PP;
 use PostgreSQL::Test::Utils;
@@ -104,6 +105,36 @@ for ([ { relay => { nam => 'x' } }, qr/line \d+: there is no setting "nam" in \[
 	like($relay->log_text('wrong'), $message, '... and it is said why');
 }
 is($relay->run('out', '--nonsense'), 2, 'unknown option');
+
+# ----------------------------------------------------------------
+# TLS
+# ----------------------------------------------------------------
+
+my %tls = (host => 'localhost', port => $rabbit->tls_port, tls => 'on', ca_file => $rabbit->pem('ca.crt'));
+SKIP:
+{
+	skip 'openssl is not installed', 1 if !$rabbit->tls_port;
+	my @cases = (
+		[ {}, 0, qr/^ok +broker/m, 'a server of that CA and name' ],
+		[ { cert_file => $rabbit->pem('client.crt'), key_file => $rabbit->pem('client.key') }, 0, qr/^ok +broker/m, 'with a certificate of the client' ],
+		[ { cert_file => $rabbit->pem('stranger.crt'), key_file => $rabbit->pem('stranger.key') }, 5, qr/not ok broker "rabbitmq": could not log in: /, 'with one of another CA' ],
+		[ { cert_file => $rabbit->pem('client.crt'), key_file => $rabbit->pem('stranger.key') }, 5, qr/not ok broker "rabbitmq": could not read cert_file and key_file/, 'with the key of another one' ],
+		[ { ca_file => $rabbit->pem('other.crt') }, 5, qr/not ok broker "rabbitmq": could not connect to "localhost", port \d+: SSL peer cert verification failed/, 'a server of another CA' ],
+		[ { ca_file => undef }, 5, qr/not ok broker "rabbitmq": could not connect to "localhost", port \d+: SSL peer cert verification failed/, 'a server of no CA of this machine' ],
+		[ { ca_file => $rabbit->pem('none') }, 5, qr/not ok broker "rabbitmq": could not read ca_file/, 'a CA that is not there' ],
+		[ { host => '127.0.0.1' }, 5, qr/not ok broker "rabbitmq": could not connect to "127\.0\.0\.1", port \d+: SSL hostname verification failed/, 'a server of another name' ],
+		[ { host => '127.0.0.1', ca_file => undef, verify => 'off' }, 0, qr/^ok +broker/m, 'whatever server it is' ],
+		[ { password => 'wrong' }, 5, qr/not ok broker "rabbitmq": could not log in: ACCESS_REFUSED/, 'the password is wrong' ],
+		[ { port => $rabbit->port }, 5, qr/not ok broker "rabbitmq": could not connect to "localhost", port \d+: /, 'a port without TLS' ],
+		[ { host => '127.0.0.1', tls => 'off' }, 5, qr/not ok broker "rabbitmq": could not log in: /, 'no TLS, at a port with it' ]);
+	for (@cases)
+	{
+		my ($settings, $status, $message, $what) = @$_;
+		$relay->configure('tls', %out, rabbitmq => { %tls, %$settings });
+		is($relay->run('tls', '--check'), $status, "TLS: $what") or diag $relay->out_text('tls');
+		like($relay->out_text('tls'), $message, '... says so');
+	}
+}
 
 # ----------------------------------------------------------------
 # What is published, and in which form
@@ -298,7 +329,7 @@ my ($socket) = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1');
 my $metrics_port = $socket->sockport;
 close $socket;
 $relay->configure('one', %out, %in, relay => { metrics => "127.0.0.1:$metrics_port" });
-$relay->configure('two', %out, %in);
+$relay->configure('two', %out, %in, $rabbit->tls_port ? (rabbitmq => \%tls) : ());
 sub http
 {
 	my $path = shift;
@@ -342,6 +373,63 @@ $relay->node->stop('immediate');
 $relay->node->start;
 ok($relay->poll('SELECT count(*) >= 500 FROM got'), 'the database crashes while messages come');
 is($relay->sql('SELECT count(*), count(DISTINCT n) FROM got'), '500|500', '... each has its effect once');
+
+# the network: connections are reset at any byte, to the broker and to the database
+$relay->kill($_, 'TERM') for $one, $two;
+$relay->ended($_) for $one, $two;
+my $to_broker = CutProxy->new($rabbit->tls_port // $rabbit->port);
+my $to_database = CutProxy->new($relay->node->host . '/.s.PGSQL.' . $relay->node->port);
+$relay->configure('far', %out, %in,
+	rabbitmq => { ($rabbit->tls_port ? %tls : ()), port => $to_broker->port },
+	database => { conninfo => 'host=127.0.0.1 port=' . $to_database->port . ' user=relay dbname=postgres sslmode=disable' });
+$relay->configure('near', %out, %in);
+my $far = $relay->start('far');
+my $near = $relay->start('near');
+ok($relay->poll(q{SELECT count(*) = 2 AND min(buckets) = 32 FROM dtx.relays WHERE direction = 'out'}), 'a relay far away and a near one');
+$relay->sql('TRUNCATE got');
+$events = $relay->node->background_psql('postgres');
+$events->query_until(qr/begun/, "\\echo begun\nCALL events($n, 8);\n");
+$rabbit->must('many', queue => 'in', n => 500, prefix => 'n');
+for my $i (1 .. ($long ? 30 : 6))
+{
+	my $net = $i % 2 ? $to_broker : $to_database;
+	my $before = $net->cuts;
+	$net->cut_after(int rand 20_000);
+	# (there may be so little to pass on that it is never cut)
+	for (1 .. 40) { last if $net->cuts > $before; usleep(50_000); }
+	$net->cut if $net->cuts == $before;
+	usleep(100_000);
+	$net->mend;
+}
+cmp_ok($to_broker->cuts, '>=', 3, 'connections to the broker were cut');
+cmp_ok($to_database->cuts, '>=', 3, '... and to the database');
+$events->query_safe('SELECT 1');
+$events->quit;
+all_published();
+is($relay->disorder(drain('all'), $n, 1 .. 8), '', '... nothing was lost, and the order holds');
+ok($relay->poll('SELECT count(*) >= 500 FROM got'), '... all messages have their effect');
+is($relay->sql('SELECT count(*), count(DISTINCT n) FROM got'), '500|500', '... once');
+ok($relay->poll(q{SELECT count(*) = 2 AND min(buckets) = 32 FROM dtx.relays WHERE direction = 'out'}), '... and the relays share the outbox as before');
+
+# nothing is passed on, and nobody says so
+$relay->kill($near, 'TERM');
+$relay->ended($near);
+$to_broker->hang;
+$relay->sql('CALL events(2, 2)');
+ok($relay->poll(q{SELECT bool_and(error IS NOT NULL) FROM dtx.relays WHERE direction = 'out'}), 'the broker cannot be heard: dtx.relays shows that');
+$to_broker->mend;
+all_published();
+$to_database->hang;
+$relay->sql('CALL events(2, 2)');
+usleep(300_000);
+$to_database->mend;
+all_published();
+is($relay->disorder(drain('all'), 2, 1, 2), '', '... events wait, and keep their order');
+$relay->kill($far, 'TERM');
+is($relay->ended($far), 0, 'SIGTERM ends it');
+$one = $relay->start('one');
+$two = $relay->start('two');
+ok($relay->poll(q{SELECT count(*) = 2 FROM dtx.relays WHERE direction = 'out'}), 'both are there again');
 
 # credentials, and reload
 $relay->configure('two', %out, rabbitmq => { password => 'wrong' });

@@ -5,6 +5,9 @@
 #	$rabbit->declare(exchanges => { orders => 'topic' }, queues => { all => {} },
 #		bindings => [ [ 'orders', '#', 'all' ] ]);
 #	my @messages = $rabbit->consume('all', 10);
+#
+# With openssl it takes TLS, too, at $rabbit->tls_port, as "localhost"; $rabbit->pem('ca.crt')
+# and the like are files.  It asks clients for certificates of its CA, but takes those without.
 package RabbitMQ;
 
 use strict;
@@ -47,6 +50,19 @@ sub new
 	$self->{password} = 'p ;#w"ord';
 	make_path("$dir/mnesia", "$dir/log");
 	write_file("$dir/plugins", "[].\n");
+	my $tls = '';
+	if ($self->make_certificates)
+	{
+		$self->{tls_port} = free_port();
+		$tls = <<CONF;
+listeners.ssl.1 = 127.0.0.1:$self->{tls_port}
+ssl_options.cacertfile = $dir/ca.crt
+ssl_options.certfile = $dir/server.crt
+ssl_options.keyfile = $dir/server.key
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = false
+CONF
+	}
 	write_file("$dir/rabbitmq.conf", <<CONF . ($params{conf} // ''));
 listeners.tcp.1 = 127.0.0.1:$self->{port}
 log.console = false
@@ -54,6 +70,7 @@ log.file.level = info
 default_user = guest
 default_pass = guest
 loopback_users.guest = true
+$tls
 CONF
 
 	# nothing but this machine can reach it
@@ -157,6 +174,32 @@ sub kill_all
 }
 
 sub port { return $_[0]->{port}; }
+sub tls_port { return $_[0]->{tls_port}; }
+sub pem { return "$_[0]->{dir}/$_[1]"; }
+
+# A CA that has signed the server's certificate and a client's, and another one, which has
+# signed another client's.
+sub make_certificates
+{
+	my $self = shift;
+	my $dir = $self->{dir};
+
+	return 0 if system('command -v openssl >/dev/null 2>&1') != 0;
+	write_file("$dir/san", "subjectAltName=DNS:localhost\n");
+	my $made = 1;
+	my $openssl = sub { $made &&= system("cd '$dir' && openssl $_[0] >>openssl.log 2>&1") == 0; };
+	for my $ca (qw(ca other))
+	{
+		$openssl->("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=$ca -keyout $ca.key -out $ca.crt");
+	}
+	for my $pair ([ server => 'ca', 'localhost', '-extfile san' ], [ client => 'ca', 'relay', '' ], [ stranger => 'other', 'relay', '' ])
+	{
+		my ($name, $ca, $cn, $options) = @$pair;
+		$openssl->("req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=$cn -keyout $name.key -out $name.csr");
+		$openssl->("x509 -req -days 2 -in $name.csr -CA $ca.crt -CAkey $ca.key -CAcreateserial $options -out $name.crt");
+	}
+	return $made;
+}
 
 # What the test program says to a request: { ok => 1, ... }, or { error => ... }.
 sub client
