@@ -411,6 +411,19 @@ ok($relay->poll('SELECT count(*) >= 500 FROM got'), '... all messages have their
 is($relay->sql('SELECT count(*), count(DISTINCT n) FROM got'), '500|500', '... once');
 ok($relay->poll(q{SELECT count(*) = 2 AND min(buckets) = 32 FROM dtx.relays WHERE direction = 'out'}), '... and the relays share the outbox as before');
 
+# three of them, and two again
+$two = $relay->start('two');
+ok($relay->poll(q{SELECT count(*) = 3 AND min(buckets) >= 20 AND sum(buckets) = 64 FROM dtx.relays WHERE direction = 'out'}), 'a third one gets its share');
+$events = $relay->node->background_psql('postgres');
+$events->query_until(qr/begun/, "\\echo begun\nCALL events($n, 16);\n");
+$relay->kill($two, 'TERM');
+is($relay->ended($two), 0, '... and leaves');
+ok($relay->poll(q{SELECT count(*) = 2 AND min(buckets) = 32 FROM dtx.relays WHERE direction = 'out'}), '... which the others have again');
+$events->query_safe('SELECT 1');
+$events->quit;
+all_published();
+is($relay->disorder(drain('all'), $n, 1 .. 16), '', '... and the order holds while buckets move');
+
 # nothing is passed on, and nobody says so
 $relay->kill($near, 'TERM');
 $relay->ended($near);
