@@ -332,7 +332,7 @@ DtxPointDecide(const DtxDecider *decider)
 {
 	DtxParticipant *p = t->point;
 	DtxWire    *wire = &p->connection->wire;
-	DtxWaitEnd	end;
+	DtxWaitEnd	end = DTX_WAIT_DONE;
 	bool		cancel_pending;
 
 	DTX_FAULT("point-commit-before", wire->conn);
@@ -369,6 +369,9 @@ DtxPointDecide(const DtxDecider *decider)
 	QueryCancelPending = false;
 	if (p->state == DTX_PARTICIPANT_DECIDING)
 		find_out(decider);
+	if (p->state == DTX_PARTICIPANT_FAILED && end == DTX_WAIT_DEADLOCK)
+		DtxWireThrowDeadlock(psprintf("waiting for server \"%s\" to commit",
+									  p->connection->endpoint.server_name));
 	if (p->state == DTX_PARTICIPANT_FAILED)
 		DtxParticipantThrow(p, "commit transaction");
 	Assert(p->state == DTX_PARTICIPANT_DECIDED);

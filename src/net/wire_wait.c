@@ -43,12 +43,16 @@
 /* Of the wires of a wait, so many are shown to others. */
 #define SHOWN_WIRES		DTX_WAIT_SESSIONS
 
+/* What the victim of a deadlock is told, and what its server's log is. */
+static char verdict_detail[DTX_VICTIM_TEXT];
+static char verdict_log[DTX_VICTIM_TEXT];
+
 /* Sockets looked at per WaitEventSetWait() call. */
 #define EVENTS_AT_ONCE	16
 
 static bool show_wait(const DtxWait *wait);
 static DtxWaitEnd wait_shown(const DtxWait *wait, bool *shown);
-static void throw_deadlock(const DtxWait *wait);
+static void throw_deadlock(const DtxWait *wait) pg_attribute_noreturn();
 static bool never_done(void *arg);
 static void wait_once(const DtxWait *wait, long timeout);
 static void wait_without_set(const DtxWait *wait, long timeout);
@@ -99,8 +103,7 @@ show_wait(const DtxWait *wait)
 		return false;
 	for (int i = 0; i < n; i++)
 		serials[i] = wait->wires[i]->serial;
-	return DtxWaitsBegin(serials, n, wait->interrupts == DTX_INTERRUPTS_THROW &&
-						 InterruptHoldoffCount == 0);
+	return DtxWaitsBegin(serials, n, InterruptHoldoffCount == 0);
 }
 
 /*
@@ -185,6 +188,11 @@ wait_shown(const DtxWait *wait, bool *shown)
 			end = requested_end(wait->interrupts);
 			if (end != DTX_WAIT_DONE)
 				return end;
+			if (*shown && InterruptHoldoffCount == 0 && DtxWaitsIsVictim())
+			{
+				DtxWaitsTakeVerdict(verdict_detail, verdict_log);
+				return DTX_WAIT_DEADLOCK;
+			}
 		}
 	}
 }
@@ -197,26 +205,34 @@ wait_shown(const DtxWait *wait, bool *shown)
 static void
 throw_deadlock(const DtxWait *wait)
 {
-	char		detail[DTX_VICTIM_TEXT];
-	char		log[DTX_VICTIM_TEXT];
 	DtxMoment	deadline = DtxIn(VICTIM_CANCEL_MS);
 
-	DtxWaitsTakeVerdict(detail, log);
-	DtxTextMakeValid(detail);
-	DtxTextMakeValid(log);
+	DtxWaitsTakeVerdict(verdict_detail, verdict_log);
 	DtxWaitsEnd();
 	for (int i = 0; i < wait->nwires && !DtxIsDue(deadline); i++)
 	{
 		if (DtxWireExpects(wait->wires[i], DTX_REPLY_HANDLED))
 			DtxWireCancel(wait->wires[i], deadline, wait->wait_event);
 	}
+	DtxWireThrowDeadlock(wait->context != NULL ? wait->context(wait->arg) : NULL);
+}
+
+/*
+ * Throw the error of a deadlock, which the last wait of this process that has ended with one
+ * was told.  "context": what was waited for, as a line of CONTEXT, or NULL.
+ */
+void
+DtxWireThrowDeadlock(const char *context)
+{
+	DtxTextMakeValid(verdict_detail);
+	DtxTextMakeValid(verdict_log);
 	ereport(ERROR,
 			(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
 			 errmsg("deadlock detected"),
-			 errdetail_internal("%s", detail),
-			 errdetail_log("%s\n%s", detail, log),
+			 errdetail_internal("%s", verdict_detail),
+			 errdetail_log("%s\n%s", verdict_detail, verdict_log),
 			 errhint("See server log for query details."),
-			 wait->context != NULL ? errcontext("%s", wait->context(wait->arg)) : 0));
+			 context != NULL ? errcontext("%s", context) : 0));
 }
 
 /*

@@ -18,6 +18,8 @@ typedef enum DtxWaitEnd
 	DTX_WAIT_TIMED_OUT,
 	DTX_WAIT_CANCELED,			/* query cancel, where it cannot throw */
 	DTX_WAIT_STATEMENT_TIMEOUT, /* statement_timeout, likewise */
+	DTX_WAIT_DEADLOCK,			/* a deadlock, likewise; see
+								 * DtxWireThrowDeadlock() */
 	DTX_WAIT_TERMINATED			/* SIGTERM or the end of the postmaster,
 								 * likewise */
 } DtxWaitEnd;
@@ -42,7 +44,8 @@ typedef struct DtxWait
 	uint32		wait_event;
 	DtxWaitInterrupts interrupts;
 	bool		for_locks;		/* may the servers wait for locks, though the
-								 * wait does not throw? */
+								 * wait does not throw?  Then it ends if it is
+								 * chosen to end a deadlock. */
 	bool	   *canceled;		/* with THROW: set while an interrupt that
 								 * ends the command is processed; or NULL */
 	bool		(*done) (void *arg);	/* is it over?  Throws nothing. */
@@ -53,6 +56,7 @@ typedef struct DtxWait
 } DtxWait;
 
 extern DtxWaitEnd DtxWireWait(const DtxWait *wait);
+extern void DtxWireThrowDeadlock(const char *context) pg_attribute_noreturn();
 extern void DtxWirePause(int ms, uint32 wait_event);
 extern bool DtxWireReconnect(DtxWire *wire, DtxMoment deadline,
 							 uint32 wait_event);

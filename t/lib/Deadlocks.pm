@@ -71,7 +71,14 @@ CREATE FOREIGN TABLE item_again (id int, v int) SERVER again OPTIONS (table_name
 CREATE SERVER home FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port', dbname 'postgres');
 CREATE USER MAPPING FOR CURRENT_USER SERVER home;
 CREATE FOREIGN TABLE item_home (id int, v int) SERVER home OPTIONS (table_name 'item0');
+CREATE FOREIGN TABLE flush2 (i int) SERVER s2 OPTIONS (table_name 'flush');
 });
+
+	# with it the second server can decide, and the coordinator as a server cannot
+	$dtx->sql(q{DO $$ BEGIN EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', 3577::regprocedure); END $$});
+	$dtx->p(2)->safe_psql('postgres', q{
+CREATE FUNCTION flush() RETURNS int LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'CHECKPOINT'; RETURN 1; END $$;
+CREATE VIEW flush AS SELECT flush() AS i});
 	return $self;
 }
 
@@ -194,6 +201,15 @@ sub kinds
 			return {
 				hold => [ [ b => "INSERT INTO deferred2 VALUES ($id)" ],
 					[ a => "INSERT INTO deferred2 VALUES ($id); " . row('_home', $id) ] ],
+				close => [ [ a => 'COMMIT' ], [ b => row(0, $id) ] ],
+				victims => ['a']
+			};
+		},
+		'one in COMMIT on the server that decides, the other waits here' => sub {
+			my $id = shift;
+			return {
+				hold => [ [ b => "INSERT INTO deferred2 VALUES ($id)" ],
+					[ a => "SET LOCAL pg_dtx.commit_point = server; INSERT INTO deferred2 VALUES ($id); " . row('_home', $id) . '; ' . row(2, $id) . '; SELECT FROM flush2' ] ],
 				close => [ [ a => 'COMMIT' ], [ b => row(0, $id) ] ],
 				victims => ['a']
 			};
