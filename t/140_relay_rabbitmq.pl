@@ -388,13 +388,13 @@ my $near = $relay->start('near');
 ok($relay->poll(q{SELECT count(*) = 2 AND min(buckets) = 32 FROM dtx.relays WHERE direction = 'out'}), 'a relay far away and a near one');
 $relay->sql('TRUNCATE got');
 $events = $relay->node->background_psql('postgres');
-$events->query_until(qr/begun/, "\\echo begun\nCALL events($n, 8);\n");
+$events->query_until(qr/begun/, "\\echo begun\nCALL events(4 * $n, 8);\n");
 $rabbit->must('many', queue => 'in', n => 500, prefix => 'n');
-for my $i (1 .. ($long ? 30 : 6))
+for my $i (1 .. ($long ? 40 : 12))
 {
 	my $net = $i % 2 ? $to_broker : $to_database;
 	my $before = $net->cuts;
-	$net->cut_after(int rand 20_000);
+	$net->cut_after(int rand 8_000);
 	# (there may be so little to pass on that it is never cut)
 	for (1 .. 40) { last if $net->cuts > $before; usleep(50_000); }
 	$net->cut if $net->cuts == $before;
@@ -406,7 +406,7 @@ cmp_ok($to_database->cuts, '>=', 3, '... and to the database');
 $events->query_safe('SELECT 1');
 $events->quit;
 all_published();
-is($relay->disorder(drain('all'), $n, 1 .. 8), '', '... nothing was lost, and the order holds');
+is($relay->disorder(drain('all'), 4 * $n, 1 .. 8), '', '... nothing was lost, and the order holds');
 ok($relay->poll('SELECT count(*) >= 500 FROM got'), '... all messages have their effect');
 is($relay->sql('SELECT count(*), count(DISTINCT n) FROM got'), '500|500', '... once');
 ok($relay->poll(q{SELECT count(*) = 2 AND min(buckets) = 32 FROM dtx.relays WHERE direction = 'out'}), '... and the relays share the outbox as before');
