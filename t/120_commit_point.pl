@@ -492,7 +492,16 @@ sub lose_coordinator
 	start_held($decided ? (1, q{COMMIT PREPARED 'dtx}) : (2, $commit));
 	$dtx->crash($dtx->coord);
 	eval { $s->close };
-	$decided ? lose_held(1) : $dtx->proxy(2)->clear;
+	if ($decided)
+	{
+		lose_held(1);
+		return;
+	}
+
+	# (it is not to get what is held)
+	$dtx->crash($point);
+	$dtx->proxy(2)->clear;
+	$point->start;
 	return;
 }
 
