@@ -13,13 +13,16 @@ use JSON::PP;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $dtx = DtxTest->new(servers => 1);
+my $dtx = DtxTest->new(servers => 1, conf => "max_prepared_transactions = 30\n");
 my $coord = $dtx->coord;
 my $text = join "\n", map { slurp_file("$FindBin::RealBin/../docs/$_.md") } 'sagas', 'sagas-howto';
 
-# The servers of the examples: databases of their own.
-my %node;
-for my $server (qw(stock bank depot airline tokyo berlin))
+# The servers of the examples: databases of their own; those of the script are here.
+IPC::Run::run([ 'psql', '-XAtq', '-d', $coord->connstr('postgres'), '-f', "$FindBin::RealBin/../examples/sagas.sql" ],
+	'>', \my $made, '2>', \my $errors);
+is($made . $errors, '', 'examples/sagas.sql makes databases and servers, and all is right with them');
+my %node = map { $_ => $coord } qw(stock bank depot airline);
+for my $server (qw(tokyo berlin))
 {
 	my $node = $dtx->p(1);
 	$node->safe_psql('postgres', "CREATE DATABASE $server");
