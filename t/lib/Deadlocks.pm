@@ -257,6 +257,12 @@ sub kinds
 				victims => [qw(a b)]
 			};
 		},
+		'two of three sessions' => steps('b1 b2 c3 | a1 c2 b3', qw(b c)),
+		'two of four, and one elsewhere' => steps('a1 b2 c3 d4 | c2 b3', qw(b c)),
+		'two of four, the others in a row' => steps('d1 b2 c3 | a1 b3 c2', qw(b c)),
+		'two of six, the others in a row' => steps('a1 e5 c2 b3 d4 f6 | c4 d6 a5 e1', qw(a e)),
+		'two of six, in two parts' => steps('f6 e5 d4 b3 c2 | e6 a4 d5 b2 c3', qw(b c)),
+		'two of five, at the end of a row' => steps('e5 c2 d4 f6 | b2 c4 d5 e6 f5', qw(e f)),
 		'two ways to the same server' => sub {
 			my $id = shift;
 			return {
@@ -274,6 +280,20 @@ sub session
 
 	return (pop @$free) // AsyncPsql->new($node->installed_command('psql'),
 		$node->connstr('postgres') . ($as ne '' ? " user=$as" : ''));
+}
+
+# A kind in short: sessions a to f, rows 1 to 6 of three servers.  "b1" is an update by b of
+# row 1; what comes behind "|" waits.
+sub steps
+{
+	my ($steps, @victims) = @_;
+	return sub {
+		my @ids = @_;
+		my ($hold, $close) = map {
+			[ map { /(.)(.)/; [ $1 => row(($2 - 1) % 3 + 1, $ids[ $2 > 3 ]) ] } split ' ' ]
+		} split /\|/, $steps;
+		return { hold => $hold, close => $close, victims => \@victims };
+	};
 }
 
 # Send a command, and do not wait.
@@ -390,6 +410,15 @@ sub run
 					next;
 				}
 				ask($s, 'COMMIT');
+			}
+		}
+		for my $run (grep { defined $_->{at} } @runs)
+		{
+			# who waits for nobody, and others, not in the circle, for it
+			for my $name (grep { !$run->{committed}{$_} && !$run->{open}{$_} } keys %{ $run->{s} })
+			{
+				ask($run->{s}{$name}, 'COMMIT');
+				$run->{open}{$name} = $run->{committed}{$name} = 1;
 			}
 		}
 		if (time > $deadline)
