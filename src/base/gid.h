@@ -21,8 +21,8 @@ typedef struct DtxDecider
 	uint64		xid;			/* full transaction id there; no later
 								 * transaction of that timeline gets it
 								 * (state/flushed.c) */
-	uint64		lsn;			/* the WAL there carries the id up to there,
-								 * and was on disk before anything was
+	uint64		lsn;			/* end of a WAL record there that carries the
+								 * id, and was on disk before anything was
 								 * prepared */
 	Oid			serverid;		/* foreign server that led there */
 	uint32		unused;			/* 0: no padding */

@@ -36,8 +36,8 @@ DtxHistoryQuestion(uint64 timeline, char *question)
  * Up to which position in its WAL does a timeline belong to the one that has this
  * history?  0: it is none of those that that comes from, or the text is no history.
  *
- * A line has the number of a timeline, the position, and a reason; empty ones, and those
- * that begin with #, do not count (readTimeLineHistory() in access/transam/timeline.c).
+ * A line has the number of a timeline, the position, and a reason (writeTimeLineHistory()
+ * in access/transam/timeline.c); any other one does not count.
  */
 uint64
 DtxHistoryLeftAt(const char *history, uint64 timeline)
@@ -59,7 +59,9 @@ DtxHistoryLeftAt(const char *history, uint64 timeline)
 			while (c < end && *c != ' ' && *c != '\t' && len < 31)
 				fields[n][len++] = *c++;
 			fields[n][len] = '\0';
-			if (len == 0 || (c < end && *c != ' ' && *c != '\t'))
+
+			/* (what nothing follows may have been cut off) */
+			if (len == 0 || c >= end || (*c != ' ' && *c != '\t'))
 				break;
 			n++;
 		}
